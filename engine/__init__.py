@@ -1,0 +1,1 @@
+"""The Ousel engine: events in from Kafka, fresh recommendations out by gRPC."""
