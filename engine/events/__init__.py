@@ -1,0 +1,1 @@
+"""The log's records: polled, decoded, validated, or set aside as dead letters."""
