@@ -1,0 +1,1 @@
+"""Keeps every embedding up to date with the graph, recomputing only what an event touched."""

@@ -1,0 +1,108 @@
+"""Attention over ring neighbors, and causal attention over a session.
+
+Shapes: B rows, n neighbors of each, M rows in a table, L events in a session, d width, H heads, e edge features.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.nn import TransformerConv
+
+from engine.state.ring import Neighbors
+
+_HOUR_MS = 3_600_000.0
+NO_ATTENTION = -1e9  # finite, so that a row without any neighbor gets zeros rather than NaN
+
+
+class EdgeFeatures(nn.Module):
+    """Turns kind, age and weight of each edge into a vector.
+
+    Age counts from the row's own newest edge, so that an embedding changes when an edge comes and not as time passes.
+    """
+
+    def __init__(self, kinds: int, dim: int) -> None:
+        super().__init__()
+        self.kind = nn.Embedding(kinds, dim)
+        self.scale = nn.Linear(2, dim, bias=False)
+
+    def forward(self, edges: Neighbors) -> Tensor:
+        """Returns [B, n, e]; what stands where there is no edge is for the caller to mask."""
+        newest = edges.time_ms.amax(dim=1, keepdim=True)
+        age = torch.log1p((newest - edges.time_ms).clamp_min(0).float() / _HOUR_MS) / 8.0
+        weight = torch.log1p(edges.weight.clamp_min(0)) / 2.0
+        kind = edges.kind.clamp(0, self.kind.num_embeddings - 1)
+        return self.kind(kind) + self.scale(torch.stack([age, weight], dim=-1))
+
+
+class RingAttention(TransformerConv):
+    """PyG's graph attention, with a second forward over dense ring gathers.
+
+    The operator and its parameters are TransformerConv's (Shi et al., IJCAI 2021). `gather` computes the same from
+    neighbors that already lie in [B, n] order: no edge list, no scatter, shapes known beforehand.
+    """
+
+    def __init__(self, dim: int, heads: int, edge_dim: int) -> None:
+        super().__init__(dim, dim // heads, heads=heads, edge_dim=edge_dim)
+
+    def gather(self, target: Tensor, table: Tensor, index: Tensor, edge: Tensor) -> Tensor:
+        """Attends from `target` [B, d] to `table[index]` ([M, d], [B, n], -1 where none) with `edge` [B, n, e].
+
+        Returns:
+            [B, d].
+        """
+        (rows, n), heads, width = index.shape, self.heads, self.out_channels
+        mask = index >= 0
+        at = index.clamp_min(0)
+        if len(table) < rows * n:  # project each table row once, then gather
+            key, value = self.lin_key(table)[at], self.lin_value(table)[at]
+        else:
+            source = table[at]
+            key, value = self.lin_key(source), self.lin_value(source)
+        features = self.lin_edge(edge).view(rows, n, heads, width)
+        key = key.view(rows, n, heads, width) + features
+        value = value.view(rows, n, heads, width) + features
+        query = self.lin_query(target).view(rows, 1, heads, width)
+        score = (query * key).sum(-1) / math.sqrt(width)  # [B, n, H]
+        attention = score.masked_fill(~mask[..., None], NO_ATTENTION).softmax(dim=1) * mask[..., None]
+        return (attention[..., None] * value).sum(1).reshape(rows, heads * width) + self.lin_skip(target)
+
+
+class SessionAttention(nn.Module):
+    """Multi-head self-attention in which position i sees the last L positions up to i."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.dropout = dropout
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        """x [B, L, d], bias [B, H, L, L] added to the scores; returns [B, L, d]."""
+        rows, length, dim = x.shape
+        query, key, value = self.qkv(x).view(rows, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        drop = self.dropout if self.training else 0.0
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=drop)  # [B, H, L, d/H]
+        return self.out(mixed.transpose(1, 2).reshape(rows, length, dim))
+
+
+class SessionBlock(nn.Module):
+    """Pre-norm attention and feed-forward."""
+
+    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.norm_attention = nn.LayerNorm(dim)
+        self.attention = SessionAttention(dim, heads, dropout)
+        self.norm_forward = nn.LayerNorm(dim)
+        self.forward_in = nn.Linear(dim, 2 * dim)
+        self.forward_out = nn.Linear(2 * dim, dim)
+        self.drop = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, bias: Tensor) -> Tensor:
+        x = x + self.drop(self.attention(self.norm_attention(x), bias))  # [B, L, d]
+        hidden = F.gelu(self.forward_in(self.norm_forward(x)))  # [B, L, 2d]
+        return x + self.drop(self.forward_out(hidden))

@@ -1,0 +1,75 @@
+"""Causal self-attention over a user's latest events.
+
+Shapes: B sessions, L events in each (oldest first, padded on the left), H heads, d width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from engine.model.layers import NO_ATTENTION, SessionBlock
+from engine.state.ring import Neighbors
+
+_GAP_BUCKETS = 16
+_MINUTE_MS = 60_000.0
+
+
+class SequenceEncoder(nn.Module):
+    """At every position, a vector that points at the next item.
+
+    Order enters as a bias on the attention: distance in events, gap in time, and whether two events share a session.
+    Without absolute positions an event's keys don't change as the window slides.
+    """
+
+    def __init__(self, dim: int, heads: int, blocks: int, window: int, kinds: int, dropout: float) -> None:
+        super().__init__()
+        self.window = window
+        self.kind = nn.Embedding(kinds, dim)
+        self.start = nn.Embedding(2, dim)  # 1 at the first event of a session
+        self.distance_bias = nn.Embedding(window, heads)
+        self.gap_bias = nn.Embedding(_GAP_BUCKETS, heads)
+        self.session_bias = nn.Embedding(2, heads)
+        for embedding in (self.kind, self.start, self.distance_bias, self.gap_bias, self.session_bias):
+            nn.init.normal_(embedding.weight, std=0.02)
+        self.drop = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(SessionBlock(dim, heads, dropout) for _ in range(blocks))
+        self.norm = nn.LayerNorm(dim)
+        self.out = nn.Linear(dim, dim)
+
+    def forward(self, table: Tensor, events: Neighbors) -> Tensor:
+        """Encodes sessions.
+
+        Args:
+            table: [M, d] item embeddings, normalised; `events.row` [B, L] points into it.
+            events: L <= window.
+
+        Returns:
+            [B, L, d] normalised; what stands at padded positions has no meaning.
+        """
+        item = table[events.row.clamp_min(0)] * math.sqrt(table.shape[-1])
+        kind = events.kind.clamp(0, self.kind.num_embeddings - 1)
+        starts = torch.ones_like(events.row)
+        starts[:, 1:] = (events.session[:, 1:] != events.session[:, :-1]).to(starts.dtype)
+        x = self.drop(item + self.kind(kind) + self.start(starts))  # [B, L, d]
+        bias = self._bias(events)
+        for block in self.blocks:
+            x = block(x, bias)
+        return F.normalize(self.out(self.norm(x)), dim=-1)
+
+    def _bias(self, events: Neighbors) -> Tensor:
+        """[B, H, L, L], NO_ATTENTION where i may not see j."""
+        length = events.row.shape[1]
+        position = torch.arange(length, device=events.row.device)
+        distance = position[:, None] - position  # [L, L], i - j
+        gap = (events.time_ms[:, :, None] - events.time_ms[:, None, :]).clamp_min(0).float() / _MINUTE_MS
+        bucket = torch.log2(gap + 1.0).to(torch.int64).clamp_max(_GAP_BUCKETS - 1)  # [B, L, L]
+        same = (events.session[:, :, None] == events.session[:, None, :]).to(torch.int64)
+        bias = self.distance_bias(distance.clamp(0, self.window - 1)) + self.gap_bias(bucket) + self.session_bias(same)
+        seen = (distance >= 0) & events.mask[:, None, :]  # [B, L, L]
+        # A padded position sees itself, so that no row of the softmax is empty.
+        seen = seen | torch.eye(length, dtype=torch.bool, device=seen.device)
+        return bias.permute(0, 3, 1, 2).masked_fill(~seen[:, None], NO_ATTENTION)
