@@ -1,0 +1,101 @@
+"""Exact search over a compact matrix that is edited in place.
+
+It is the oracle for every other index, the whole index of a small catalog, and the delta of a large one.
+
+Shapes: N one past the highest row seen, S rows held, C capacity, B queries, D dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.index.base import Hits, latest, top_k
+
+# Scores held at once: 64 MiB, however many queries and rows meet.
+_MAX_SCORES = 2**24
+
+T = TypeVar("T", bound=np.generic)
+
+
+class ExactIndex:
+    """Brute force over the current vectors. An update or a delete costs O(rows given), whatever the size."""
+
+    def __init__(self, dim: int) -> None:
+        self._size = 0
+        self._rows = np.empty(0, np.int64)  # [C], the row in each slot
+        self._vectors = np.empty((0, dim), np.float32)  # [C, D], the vector in each slot
+        self._slot = np.empty(0, np.int64)  # [N], -1 where the row is absent
+
+    @property
+    def size(self) -> int:
+        return self._size
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """[S] in no particular order: a view, valid until the next edit."""
+        return self._rows[: self._size]
+
+    @property
+    def vectors(self) -> NDArray[np.float32]:
+        """[S, D] beside `rows`: a view, valid until the next edit."""
+        return self._vectors[: self._size]
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
+        """The vectors of rows [...] as [..., D]; whatever lies there for a row that is absent."""
+        return self._vectors.take(self._slot.take(rows), axis=0)
+
+    def update(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        """Adds or replaces rows [R] with vectors [R, D]; of a row given twice the last vector counts."""
+        if len(rows) == 0:
+            return
+        rows, vectors = latest(rows, vectors)
+        if rows[-1] >= len(self._slot):
+            self._slot = grown(self._slot, int(rows[-1]) + 1, fill=-1)
+        new = rows[self._slot[rows] < 0]
+        end = self._size + len(new)
+        if end > len(self._rows):
+            self._rows = grown(self._rows, end)
+            self._vectors = grown(self._vectors, end)
+        self._slot[new] = np.arange(self._size, end)
+        self._rows[self._size : end] = new
+        self._size = end
+        self._vectors[self._slot[rows]] = vectors
+
+    def delete(self, rows: NDArray[np.int64]) -> None:
+        """Removes rows [R]; those not held are ignored."""
+        rows = np.unique(rows)
+        rows = rows[rows < len(self._slot)]
+        freed = self._slot[rows]
+        freed = freed[freed >= 0]
+        self._slot[rows] = -1
+        # The matrix stays contiguous: the survivors of its tail move into the holes before it.
+        end = self._size - len(freed)
+        tail = np.arange(end, self._size)
+        tail = tail[self._slot[self._rows[tail]] == tail]
+        holes = freed[freed < end]
+        self._rows[holes] = self._rows[tail]
+        self._vectors[holes] = self._vectors[tail]
+        self._slot[self._rows[holes]] = holes
+        self._size = end
+
+    def search(self, queries: NDArray[np.float32], k: int) -> Hits:
+        """The k best rows for each of the queries [B, D]; equal scores go to the lower row."""
+        block = max(1, _MAX_SCORES // max(1, self._size))
+        parts = [
+            top_k(self.rows, queries[start : start + block] @ self.vectors.T, k)
+            for start in range(0, max(1, len(queries)), block)
+        ]
+        if len(parts) == 1:
+            return parts[0]
+        return Hits(np.concatenate([p.row for p in parts]), np.concatenate([p.score for p in parts]))
+
+
+def grown(array: NDArray[T], size: int, fill: float = 0) -> NDArray[T]:
+    """A copy with at least `size` entries, at least doubled so that growth stays cheap; new entries hold `fill`."""
+    capacity = max(size, 2 * len(array), 64)
+    larger = np.full((capacity, *array.shape[1:]), fill, array.dtype)
+    larger[: len(array)] = array
+    return larger

@@ -1,0 +1,186 @@
+"""One HNSW graph over the vectors of some moment. It is never edited: hnswlib's update is slow and strands items.
+
+HNSW loses its way among vectors that are equal or nearly so, and items without a history often are. So equal vectors
+share one node, and every graph is measured against an exact search when it is built: it gets the smallest `ef` that
+finds what it should, or, if none does, says that a scan is the better search.
+
+Shapes: G rows, U distinct vectors (nodes), B queries, D dimensions, k results.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+import hnswlib
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.config import IndexConfig
+from engine.index.base import Hits, top_k
+
+# Following the graph costs about 1.6 us per unit of ef, a scan about 10 to 20 ns per row.
+SCAN_ROWS_PER_EF = 64
+RECALL_K = 100
+# Law 4 wants 0.99; the rest is for vectors that move by less than epsilon after the build.
+MIN_RECALL = 0.995
+_PROBES = 64
+_CHUNK = 2048  # nodes added between two looks at `stopped`: 0.1 to 0.4 s
+_SEED = 20_240
+
+_log = logging.getLogger(__name__)
+
+
+def worth_a_graph(size: int, config: IndexConfig) -> bool:
+    """False where scanning `size` rows is cheaper than following a graph."""
+    return size >= config.ef_search * SCAN_ROWS_PER_EF
+
+
+class BuildStoppedError(RuntimeError):
+    """The build was told to stop before it ended."""
+
+
+class HnswGraph:
+    """An immutable HNSW graph. `build` makes one; one thread may search it.
+
+    Attributes:
+        size: G.
+        ef: candidates kept while searching, or None where no affordable ef finds what it should.
+        recall: recall@100 as measured at the build with this ef (with the last one tried where ef is None).
+    """
+
+    def __init__(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        self.size = len(rows)
+        self.ef: int | None = None
+        self.recall = 1.0
+        self._rows = rows
+        self._vectors = vectors
+        self._position = np.full(int(rows.max()) + 1 if len(rows) else 0, -1, np.int64)  # row -> 0..G-1
+        self._position[rows] = np.arange(len(rows))
+        # Node u stands for the rows _members[_first[u] : _first[u + 1]].
+        self._members = rows
+        self._first = np.arange(len(rows) + 1)
+        self._hnsw: hnswlib.Index | None = None
+
+    @classmethod
+    def build(
+        cls,
+        rows: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+        config: IndexConfig,
+        queries: NDArray[np.float32] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> HnswGraph:
+        """Builds the graph; takes seconds to minutes, most of it without the interpreter lock.
+
+        Args:
+            rows: [G] distinct, kept by the graph.
+            vectors: [G, D] contiguous, kept by the graph.
+            config: `m`, `ef_construction`, `ef_search` and `rebuild_threads` count here; one thread is reproducible.
+            queries: [Q, D] what was searched lately, to measure the recall with; items are always part of the measure.
+            stopped: asked between chunks; True ends the build.
+
+        Raises:
+            BuildStoppedError: `stopped` returned True.
+        """
+        graph = cls(rows, vectors)
+        if graph.size:
+            graph._insert(config, stopped)
+            graph._choose_ef(config.ef_search, queries)
+        return graph
+
+    def prefers_scan(self, k: int) -> bool:
+        """True where scanning every row is cheaper than, or the only right way of, finding k."""
+        return self.ef is None or max(self.ef, k) * SCAN_ROWS_PER_EF > len(self._first) - 1
+
+    def distance(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """[R] L2 distance of vectors [R, D] from what rows [R] were built with; inf for rows that the graph lacks."""
+        distance = np.full(len(rows), np.inf, np.float32)
+        known = rows < len(self._position)
+        known[known] = self._position[rows[known]] >= 0
+        distance[known] = np.linalg.norm(vectors[known] - self._vectors[self._position[rows[known]]], axis=1)
+        return distance
+
+    def search(self, queries: NDArray[np.float32], k: int) -> Hits:
+        """The k best rows [B, k], k >= 1, by the vectors of the build; fewer only where the graph holds fewer."""
+        if self._hnsw is None:
+            return top_k(self._rows, queries @ self._vectors.T, k)
+        nodes = len(self._first) - 1
+        want = min(k, nodes)
+        self._hnsw.set_ef(max(self.ef or 0, want))
+        try:
+            node, distance = self._hnsw.knn_query(queries, k=want, num_threads=1)
+        except RuntimeError:  # fewer than `want` can be reached from the entry point
+            return top_k(self._rows, queries @ self._vectors.T, k)
+        row, score = self._expand(node.astype(np.int64), np.float32(1) - distance, k)
+        return _padded(row, score, k)
+
+    def _insert(self, config: IndexConfig, stopped: Callable[[], bool]) -> None:
+        size, dim = self._vectors.shape
+        as_bytes = np.ascontiguousarray(self._vectors).view(np.dtype((np.void, 4 * dim)))[:, 0]
+        _, first, node = np.unique(as_bytes, return_index=True, return_inverse=True)
+        if len(first) < size:
+            self._members = self._rows[np.argsort(node, kind="stable")]
+            self._first = np.concatenate([[0], np.bincount(node).cumsum()])
+            distinct = self._vectors[first]
+        else:
+            distinct = self._vectors
+        hnsw = hnswlib.Index(space="ip", dim=dim)
+        hnsw.init_index(len(distinct), M=config.m, ef_construction=config.ef_construction, random_seed=_SEED)
+        for start in range(0, len(distinct), _CHUNK):
+            if stopped():
+                raise BuildStoppedError(f"stopped after {start} of {len(distinct)} vectors")
+            chunk = distinct[start : start + _CHUNK]
+            hnsw.add_items(chunk, np.arange(start, start + len(chunk)), num_threads=config.rebuild_threads)
+        self._hnsw = hnsw
+
+    def _choose_ef(self, ef_search: int, queries: NDArray[np.float32] | None) -> None:
+        probes = self._vectors[np.linspace(0, self.size - 1, min(_PROBES, self.size)).astype(np.int64)]
+        if queries is not None and len(queries):
+            probes = np.concatenate([probes, queries])
+        self.ef = ef_search
+        while not self.prefers_scan(RECALL_K):
+            self.recall = self._measure(probes)
+            if self.recall >= MIN_RECALL:
+                return
+            self.ef *= 2
+        if self.ef > ef_search:
+            message = "HNSW recall@%d is %.3f with ef=%d, want %.3f: scanning every item instead"
+            _log.warning(message, RECALL_K, self.recall, self.ef // 2, MIN_RECALL)
+        self.ef = None
+
+    def _measure(self, probes: NDArray[np.float32]) -> float:
+        k = min(RECALL_K, self.size)
+        found = 0
+        for probe in np.array_split(probes, max(1, len(probes) // 8)):
+            scores = probe @ self._vectors.T
+            kth = np.partition(scores, self.size - k, axis=1)[:, self.size - k, None]
+            # By score, not by row: among equals any will do.
+            found += int((self.search(probe, k).score >= kth - 1e-6).sum())
+        return found / (k * len(probes))
+
+    def _expand(
+        self, node: NDArray[np.int64], score: NDArray[np.float32], k: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        """Nodes [B, n], best first, to at most k of their rows [B, <= k]."""
+        if len(self._first) - 1 == self.size:
+            return self._members[node], score
+        first = self._first[node]
+        end = (self._first[node + 1] - first).cumsum(axis=1)  # [B, n], rows up to and with this node
+        length = min(k, int(end[:, -1].max()))
+        # The rank of a row among its query's rows tells its node: the first whose `end` lies beyond.
+        rank = np.arange(length)
+        which = np.stack([np.searchsorted(ends, rank, side="right") for ends in end])  # [B, length]
+        absent = which == node.shape[1]
+        which[absent] = 0
+        before = np.pad(end, ((0, 0), (1, 0)))
+        member = np.take_along_axis(first, which, axis=1) + rank - np.take_along_axis(before, which, axis=1)
+        row = self._members[np.where(absent, 0, member)]
+        return np.where(absent, -1, row), np.where(absent, -np.inf, np.take_along_axis(score, which, axis=1))
+
+
+def _padded(row: NDArray[np.int64], score: NDArray[np.float32], k: int) -> Hits:
+    missing = ((0, 0), (0, k - row.shape[1]))
+    if k == row.shape[1]:
+        return Hits(row, score)
+    return Hits(np.pad(row, missing, constant_values=-1), np.pad(score, missing, constant_values=-np.inf))

@@ -1,0 +1,270 @@
+"""The index that follows the model: an immutable graph, an exact delta, and the current vectors.
+
+A row is found in one of two ways. Rows whose vector moved by at most `epsilon` since the graph was built are found
+through the graph and scored by their current vector; all others are in the delta and searched exactly. When the delta
+outgrows its share, a new graph is built aside, in a thread, from a copy; what moved meanwhile is in its delta.
+
+Shapes: N one past the highest row seen, B queries, D dimensions, k results, R rows in an update.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.config import IndexConfig
+from engine.index.base import Hits, latest, top_k
+from engine.index.exact import ExactIndex, grown
+from engine.index.hnsw import RECALL_K, HnswGraph, worth_a_graph
+
+# A smaller delta is searched in less time than a query spends in the graph.
+MIN_DELTA = 1000
+RETRY_S = 10.0
+_RECENT_QUERIES = 64
+# The two ways to a score round differently in the last bits.
+_ROUNDING = 1e-6
+
+Build = Callable[
+    [NDArray[np.int64], NDArray[np.float32], IndexConfig, NDArray[np.float32] | None, Callable[[], bool]], HnswGraph
+]
+
+_log = logging.getLogger(__name__)
+
+
+class LiveIndex:
+    """Approximate search over vectors that keep moving. One thread owns it; only the rebuild runs in another.
+
+    A catalog so small that a scan is cheaper than a graph (`ef_search` * 64 rows) never gets one: it is all delta.
+
+    Args:
+        dim: D.
+        config: sizes of the graph and when it is rebuilt.
+        build_inline: `maintain` builds in the calling thread, for runs that must be reproducible step by step.
+        build: makes the graph, in the rebuild thread.
+        clock: monotonic seconds, for the wait after a failed build.
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        config: IndexConfig,
+        *,
+        build_inline: bool = False,
+        build: Build = HnswGraph.build,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._dim = dim
+        self._config = config
+        self._build_inline = build_inline
+        self._build = build
+        self._clock = clock
+        self._current = ExactIndex(dim)
+        self._delta = ExactIndex(dim)
+        self._graph = HnswGraph(np.empty(0, np.int64), np.empty((0, dim), np.float32))
+        self._served = np.zeros(0, np.bool_)  # [N] found through the graph: it is there and has hardly moved
+        self._served_count = 0
+        self._touched = np.zeros(0, np.bool_)  # [N] updated since the last copy was taken for a build
+        self._recent: deque[NDArray[np.float32]] = deque(maxlen=_RECENT_QUERIES)
+        self._rebuild: _Rebuild | None = None
+        self._retry_at_s = -np.inf
+        self._closed = False
+        self._rebuilds = 0
+        self._failures = 0
+        self._last_rebuild_s = 0.0
+
+    @classmethod
+    def build(cls, rows: NDArray[np.int64], vectors: NDArray[np.float32], config: IndexConfig) -> LiveIndex:
+        """An index of rows [R] and vectors [R, D] with its graph ready; takes as long as the graph does."""
+        index = cls(vectors.shape[1], config)
+        index.update(rows, vectors)
+        if worth_a_graph(index.size, config):
+            graph = HnswGraph.build(index._current.rows.copy(), index._current.vectors.copy(), config)
+            index._touched[:] = False
+            index._adopt(graph)
+        return index
+
+    @property
+    def size(self) -> int:
+        """Rows that a search can return."""
+        return self._current.size
+
+    @property
+    def delta_size(self) -> int:
+        """Rows searched exactly."""
+        return self._delta.size
+
+    @property
+    def rebuilds(self) -> int:
+        """Graphs adopted from a rebuild so far."""
+        return self._rebuilds
+
+    @property
+    def failures(self) -> int:
+        """Rebuilds that raised."""
+        return self._failures
+
+    @property
+    def rebuilding(self) -> bool:
+        return self._rebuild is not None
+
+    @property
+    def last_rebuild_s(self) -> float:
+        """How long the build of the newest adopted graph took; 0 before the first."""
+        return self._last_rebuild_s
+
+    @property
+    def graph_recall(self) -> float:
+        """Recall@100 of the graph as measured at its build; 1 without a graph."""
+        return self._graph.recall
+
+    def update(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        """Gives rows [R] the vectors [R, D], at once; of a row given twice the last vector counts."""
+        if len(rows) == 0:
+            return
+        rows, vectors = latest(rows, vectors)
+        if rows[-1] >= len(self._served):
+            self._served = grown(self._served, int(rows[-1]) + 1)
+            self._touched = grown(self._touched, int(rows[-1]) + 1)
+        self._current.update(rows, vectors)
+        self._touched[rows] = True
+        moved = self._graph.distance(rows, vectors) > self._config.epsilon
+        self._serve(rows, ~moved)
+        self._delta.delete(rows[~moved])
+        self._delta.update(rows[moved], vectors[moved])
+
+    def delete(self, rows: NDArray[np.int64]) -> None:
+        """Rows [R] are not returned any more until they are updated again; unknown rows are ignored."""
+        rows = np.unique(rows)
+        rows = rows[rows < len(self._served)]
+        self._serve(rows, np.zeros(len(rows), np.bool_))
+        self._delta.delete(rows)
+        self._current.delete(rows)
+
+    def search(self, queries: NDArray[np.float32], k: int) -> Hits:
+        """The k best rows, k >= 1, for each of the queries [B, D] by the current vectors."""
+        queries = np.ascontiguousarray(queries, np.float32)
+        self._recent.extend(queries[-_RECENT_QUERIES:].copy())
+        # Some graph results are masked and some change places when scored anew: fetch more than k.
+        fetch = k + k // 2
+        if self._graph.prefers_scan(fetch) or 2 * self._delta.size > self._current.size:
+            return self._current.search(queries, k)
+        return self._search_both(queries, self._delta.search(queries, k), k, fetch)
+
+    def maintain(self) -> bool:
+        """Starts a rebuild when one is due and adopts it when it is done: call it once per step.
+
+        Returns:
+            True when a new graph was adopted. A build that raised is logged and tried again later; meanwhile the old
+            graph goes on.
+        """
+        if self._rebuild is None and self._due():
+            self._touched[:] = False
+            recent = np.stack(self._recent) if self._recent else None
+            args = (self._current.rows.copy(), self._current.vectors.copy(), self._config, recent)
+            self._rebuild = _Rebuild(lambda stopped: self._build(*args, stopped), inline=self._build_inline)
+        if self._rebuild is None or not self._rebuild.done:
+            return False
+        finished, self._rebuild = self._rebuild, None
+        if finished.graph is None:
+            self._failures += 1
+            self._retry_at_s = self._clock() + RETRY_S
+            _log.error("index rebuild failed, next try in %g s: %r", RETRY_S, finished.error, exc_info=finished.error)
+            return False
+        self._adopt(finished.graph)
+        self._rebuilds += 1
+        self._last_rebuild_s = finished.took_s
+        return True
+
+    def close(self) -> None:
+        """Ends a running rebuild and starts no other. Safe to call twice."""
+        self._closed = True
+        if self._rebuild is not None:
+            self._rebuild.stop()
+            self._rebuild = None
+
+    def _search_both(self, queries: NDArray[np.float32], delta: Hits, k: int, fetch: int) -> Hits:
+        found = self._graph.search(queries, fetch)  # [B, fetch], by the vectors of the build
+        score = np.matmul(self._current.take(found.row), queries[:, :, None])[:, :, 0]
+        masked = ~self._served[found.row] | (found.row < 0)
+        score[masked] = -np.inf
+        hits = top_k(np.hstack([found.row, delta.row]), np.hstack([score, delta.score]), k)
+        # By the vectors of the build nothing beyond the fetch scores more than its last. By the current ones it may, by
+        # as much as scores have risen since; the largest rise within the fetch stands for that.
+        last = found.score[:, -1] - _ROUNDING
+        rise = np.max(score - np.where(masked, 0, found.score), axis=1, initial=0)
+        top = hits.score[:, min(k, RECALL_K) - 1]
+        short = np.flatnonzero((hits.score[:, -1] < last) | (top < last + rise))
+        if len(short):
+            queries, delta, fetch = queries[short], Hits(delta.row[short], delta.score[short]), 4 * fetch
+            if self._graph.prefers_scan(fetch):
+                wider = self._current.search(queries, k)
+            else:
+                wider = self._search_both(queries, delta, k, fetch)
+            hits.row[short], hits.score[short] = wider.row, wider.score
+        return hits
+
+    def _serve(self, rows: NDArray[np.int64], served: NDArray[np.bool_]) -> None:
+        self._served_count += int(np.count_nonzero(served)) - int(np.count_nonzero(self._served[rows]))
+        self._served[rows] = served
+
+    def _due(self) -> bool:
+        if self._closed or not worth_a_graph(self.size, self._config) or self._clock() < self._retry_at_s:
+            return False
+        masked = self._graph.size - self._served_count
+        return max(self._delta.size, masked) > max(MIN_DELTA, self._config.max_delta * self._current.size)
+
+    def _adopt(self, graph: HnswGraph) -> None:
+        """Takes a graph of every row as it was when `_touched` was cleared."""
+        rows = self._current.rows
+        touched = rows[self._touched[rows]]
+        vectors = self._current.take(touched)
+        moved = graph.distance(touched, vectors) > self._config.epsilon
+        self._served[:] = False
+        self._served[rows] = True
+        self._served[touched[moved]] = False
+        self._delta = ExactIndex(self._dim)
+        self._delta.update(touched[moved], vectors[moved])
+        self._served_count = len(rows) - self._delta.size
+        self._graph = graph
+
+
+class _Rebuild:
+    """One build in its own thread, or inline; `graph` or `error` is set once `done`."""
+
+    def __init__(self, build: Callable[[Callable[[], bool]], HnswGraph], *, inline: bool) -> None:
+        self.graph: HnswGraph | None = None
+        self.error: Exception | None = None
+        self.took_s = 0.0
+        self._build = build
+        self._stop = threading.Event()
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="index-rebuild", daemon=True)
+        if inline:
+            self._run()
+        else:
+            self._thread.start()
+
+    @property
+    def done(self) -> bool:
+        return self._done.is_set()
+
+    def stop(self) -> None:
+        """Tells the build to end and waits for it: at most one chunk of the graph."""
+        self._stop.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    def _run(self) -> None:
+        start_s = time.monotonic()
+        try:
+            self.graph = self._build(self._stop.is_set)
+        except Exception as error:
+            self.error = error
+        self.took_s = time.monotonic() - start_s
+        self._done.set()

@@ -1,0 +1,84 @@
+"""ExactIndex against a dictionary and a sort."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.index import exact
+from engine.index.exact import ExactIndex
+
+DIM = 3
+ROWS = st.integers(0, 12)
+# Few distinct vectors, exact in float32: ties are common and every product is exact.
+VECTORS = st.sampled_from([(1, 0, 0), (0, 1, 0), (0, 0, -1), (0.5, 0.5, 0), (0, 0, 0), (-1, 0, 0)])
+STEPS = st.one_of(
+    st.tuples(st.just("update"), st.lists(st.tuples(ROWS, VECTORS), max_size=8)),
+    st.tuples(st.just("delete"), st.lists(ROWS, max_size=5)),
+)
+
+
+def oracle(held: dict[int, tuple[float, ...]], query: np.ndarray, k: int) -> list[tuple[float, int]]:
+    scored = [(float(np.dot(query, vector)), row) for row, vector in held.items()]
+    return sorted(scored, key=lambda s: (-s[0], s[1]))[:k]
+
+
+def assert_is_exact(index: ExactIndex, held: dict[int, tuple[float, ...]], k: int) -> None:
+    queries = np.array([[1, 0, 0], [0.5, -0.5, 0.25], [0, 0, 0]], np.float32)
+    hits = index.search(queries, k)
+    assert hits.row.shape == hits.score.shape == (3, k)
+    assert (hits.row.dtype, hits.score.dtype) == (np.int64, np.float32)
+    for b, query in enumerate(queries):
+        expected = oracle(held, query, k)
+        n = len(expected)
+        assert hits.row[b, :n].tolist() == [row for _, row in expected]
+        assert hits.score[b, :n].tolist() == [score for score, _ in expected]
+        assert (hits.row[b, n:] == -1).all() and (hits.score[b, n:] == -np.inf).all()
+
+
+@settings(deadline=None)
+@given(steps=st.lists(STEPS, max_size=8), k=st.integers(0, 15))
+def test_equals_a_sort_after_any_edits(steps, k):
+    index, held = ExactIndex(DIM), {}
+    for kind, what in steps:
+        if kind == "update":
+            index.update(
+                np.array([row for row, _ in what], np.int64),
+                np.array([vector for _, vector in what], np.float32).reshape(-1, DIM),
+            )
+            held.update(what)
+        else:
+            index.delete(np.array(what, np.int64))
+            for row in what:
+                held.pop(row, None)
+        assert index.size == len(held)
+        assert sorted(index.rows.tolist()) == sorted(held)
+    assert_is_exact(index, held, k)
+
+
+def test_ties_at_the_last_place_go_to_the_lower_rows():
+    index = ExactIndex(DIM)
+    index.update(np.arange(500)[::-1], np.tile(np.array([1, 0, 0], np.float32), (500, 1)))
+    assert index.search(np.array([[1, 0, 0]], np.float32), 7).row.tolist() == [list(range(7))]
+
+
+def test_take_returns_vectors_in_the_order_asked_for():
+    index = ExactIndex(DIM)
+    vectors = np.arange(15, dtype=np.float32).reshape(5, DIM)
+    index.update(np.array([9, 2, 700, 4, 5]), vectors)
+    index.delete(np.array([2]))
+    assert index.take(np.array([[700, 9], [5, 4]])).tolist() == vectors[[[2, 0], [4, 3]]].tolist()
+
+
+@pytest.mark.parametrize("count", [0, 1, 7])
+def test_many_queries_are_scored_in_blocks(monkeypatch, count):
+    rng = np.random.default_rng(0)
+    index = ExactIndex(DIM)
+    index.update(np.arange(20), rng.normal(size=(20, DIM)).astype(np.float32))
+    queries = rng.normal(size=(count, DIM)).astype(np.float32)
+    whole = index.search(queries, 5)
+    monkeypatch.setattr(exact, "_MAX_SCORES", 40)  # two queries a block
+    blocks = index.search(queries, 5)
+    assert whole.row.shape == (count, 5)
+    assert blocks.row.tolist() == whole.row.tolist()
+    np.testing.assert_allclose(blocks.score, whole.score, rtol=1e-6)
