@@ -1,0 +1,157 @@
+"""`ousel-engine serve`: reads the configuration, builds the parts, runs them until told to stop."""
+
+# ruff: noqa: E402
+
+from __future__ import annotations
+
+import os
+
+# Before numpy loads: on few cores, its own threads cost a query's tail more than they save.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+import asyncio
+import logging
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from contextlib import ExitStack, closing
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+import uvloop
+from kafka.errors import KafkaError
+from ousel.v1 import event_pb2
+from rich.console import Console
+from rich.logging import RichHandler
+
+from engine.config import Config, ConfigError, load_config
+from engine.events.dead_letter import KafkaDeadLetters
+from engine.events.kafka import KafkaSource, wait_for_broker
+from engine.events.producer import EventProducer
+from engine.events.source import SourceError
+from engine.events.topics import ensure_topics
+from engine.pipeline import Pipeline
+from engine.serving.server import PortTaken, Server
+from engine.serving.subscriptions import Subscriptions
+
+_log = logging.getLogger("engine")
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def engine() -> None:
+    """The Ousel engine."""
+
+
+@app.command()
+def serve(
+    config: Annotated[Path | None, typer.Option(help="TOML file; OUSEL_* variables win over it")] = None,
+) -> None:
+    """Follow the log and answer with recommendations until interrupted."""
+    try:
+        settings = load_config(config)
+    except ConfigError as error:
+        raise SystemExit(f"ousel-engine: {error}") from None
+    _log_to_stderr(settings.log_level)
+    torch.set_num_threads(settings.model.threads)
+    # The engine's thread computes while the event loop answers: hand the interpreter over sooner than every 5 ms.
+    sys.setswitchinterval(0.001)
+    try:
+        uvloop.run(_serve(settings))
+    except (PortTaken, SourceError) as error:
+        raise SystemExit(f"ousel-engine: {error}") from None
+
+
+async def _serve(config: Config) -> None:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+
+    follower = _Follower(config, loop, stopping)
+    server = Server(config, follower.pipeline, follower.subscriptions, follower)
+    follower.on_ready = lambda: asyncio.run_coroutine_threadsafe(server.set_serving(True), loop)
+    await server.start()
+    _log.info("gRPC on %s:%d, metrics on %s:%d/metrics", config.serving.host, server.port,
+              config.serving.metrics_host, server.metrics_port)  # fmt: skip
+    follower.start()
+    try:
+        await stopping.wait()
+    finally:
+        await server.stop(config.serving.grace_s)
+        await asyncio.to_thread(follower.stop)
+    if follower.failure:
+        raise follower.failure
+
+
+class _Follower:
+    """The engine's thread from first connection to the end, and the way to the log for events tracked by gRPC."""
+
+    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+        self._config = config
+        self._loop = loop
+        self._stopping = stopping
+        self._stop = threading.Event()
+        self._producer: EventProducer | None = None
+        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
+        self.subscriptions = Subscriptions(config.serving.max_streams, wake=lambda: self.pipeline.wake())
+        self.pipeline = Pipeline(config, self.subscriptions, on_ready=lambda: self.on_ready())
+        self.failure: Exception | None = None
+        self.on_ready: Callable[[], object] = lambda: None
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stop.set()
+        self.pipeline.wake()
+        self._thread.join()
+
+    def send_event(self, event: event_pb2.Event) -> Future[event_pb2.LogPosition]:
+        if self._producer is None:
+            raise ConnectionError(f"not connected to Kafka at {self._config.kafka.bootstrap} yet")
+        return self._producer.send_event(event)
+
+    def _run(self) -> None:
+        kafka = self._config.kafka
+        try:
+            if not wait_for_broker(kafka, self._stop, _log.warning):
+                return
+            ensure_topics(kafka)
+            with ExitStack() as opened:
+                self._producer = opened.enter_context(closing(EventProducer(kafka)))
+                dead_letters = opened.enter_context(closing(KafkaDeadLetters(kafka)))
+                source = opened.enter_context(closing(KafkaSource(kafka)))
+                self.pipeline.run(source, dead_letters, self._stop)
+        except (SourceError, KafkaError) as error:
+            self.failure = SourceError(str(error))
+        except Exception as error:
+            _log.exception("the engine's thread failed")
+            self.failure = SourceError(f"the engine's thread failed: {error!r}")
+        finally:
+            self._loop.call_soon_threadsafe(self._stopping.set)
+
+
+def _log_to_stderr(level: str) -> None:
+    handler: logging.Handler
+    if sys.stderr.isatty():
+        handler = RichHandler(console=Console(stderr=True), show_path=False)
+        layout = "%(message)s"
+    else:
+        handler = logging.StreamHandler()
+        layout = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+    logging.basicConfig(level=level.upper(), format=layout, handlers=[handler])
+    logging.getLogger("kafka").setLevel(logging.ERROR)
+
+
+def main() -> None:
+    app(prog_name="ousel-engine")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,36 @@
+"""Every Prometheus metric of the engine. docs/metrics.md explains each for operators."""
+
+from __future__ import annotations
+
+from prometheus_client import Counter, Gauge, Histogram
+
+_MS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+EVENTS_FOLDED = Counter("ousel_events_folded", "Events folded into the state")
+ITEMS_FOLDED = Counter("ousel_items_folded", "Catalog records folded into the state")
+DEAD_LETTERS = Counter("ousel_dead_letters", "Records set aside because they broke a rule", ["topic"])
+LAG = Gauge("ousel_lag_records", "Records in the log that are not folded yet", ["topic", "partition"])
+READY = Gauge("ousel_ready", "1 once the engine has caught up with the log")
+STEP_SECONDS = Histogram("ousel_step_seconds", "Time of each stage of a step", ["stage"], buckets=_MS_BUCKETS)
+STEP_FAILURES = Counter("ousel_step_failures", "Stages of a step that failed and were skipped", ["stage"])
+FRESHNESS_SECONDS = Histogram(
+    "ousel_freshness_seconds", "From an event's log record to the list that reflects it", buckets=_MS_BUCKETS
+)
+USERS = Gauge("ousel_users", "Users and anonymous sessions held in memory")
+ITEMS = Gauge("ousel_items", "Items held in memory")
+DIRTY_ROWS = Gauge("ousel_dirty_rows", "Embeddings waiting to be recomputed")
+EMBEDDED_ROWS = Counter("ousel_embedded_rows", "Embeddings recomputed")
+MODEL_VERSION = Gauge("ousel_model_version", "Version of the serving model, 0 before the first")
+MODEL_PUSHES = Counter("ousel_model_pushes", "Pushed models by outcome", ["outcome"])
+SWAP_SECONDS = Histogram("ousel_swap_seconds", "From the last chunk of a push to the new model serving")
+INDEX_SIZE = Gauge("ousel_index_items", "Items in the index")
+INDEX_DELTA = Gauge("ousel_index_delta_items", "Items that are searched exactly until the next rebuild")
+INDEX_REBUILDS = Counter("ousel_index_rebuilds", "Index graphs built and swapped in")
+INDEX_REBUILD_FAILURES = Gauge("ousel_index_rebuild_failures", "Rebuilds of the serving index that failed")
+INDEX_RECALL = Gauge("ousel_index_recall_ratio", "Recall@100 of the index graph, measured when it was built")
+STREAMS = Gauge("ousel_streams", "Open recommendation streams")
+LISTS_PUSHED = Counter("ousel_lists_pushed", "Lists pushed on streams", ["cause"])
+LISTS_REPLACED = Counter("ousel_lists_replaced", "Lists that a newer one replaced before a slow reader took them")
+CALLS = Counter("ousel_calls", "gRPC calls by method and status code", ["method", "code"])
+REQUEST_SECONDS = Histogram("ousel_request_seconds", "Latency of unary gRPC calls", ["method"], buckets=_MS_BUCKETS)
+QUERIES_WAITING = Gauge("ousel_queries_waiting", "Calls waiting for their list")

@@ -1,0 +1,1 @@
+"""From a query to a list: candidates, the ranker's order, filters."""

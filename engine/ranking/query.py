@@ -1,0 +1,77 @@
+"""What is asked, and what is answered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+from engine.state.state import subject_key
+
+
+class Origin(IntEnum):
+    """What ordered a list; the numbers are those of the protocol."""
+
+    MODEL = 1
+    POPULARITY = 2
+
+
+class Source(IntEnum):
+    """Where a candidate came from; the numbers are those of the protocol."""
+
+    INDEX = 1
+    HISTORY = 2
+    NEIGHBOR = 3
+    POPULAR = 4
+
+
+class Cause(IntEnum):
+    """Why a list is made again; the numbers are those of the protocol. The most urgent comes first."""
+
+    SUBSCRIBED = 1
+    EVENTS = 2
+    MODEL = 3
+    CATALOG = 4
+
+
+@dataclass(frozen=True)
+class Query:
+    """One list for a user, or for an anonymous session where `user_id` is empty."""
+
+    user_id: str
+    session_id: str
+    k: int
+    exclude_history: bool = False
+    categories: tuple[str, ...] = ()
+    exclude_item_ids: tuple[str, ...] = ()
+
+    @property
+    def subject(self) -> str:
+        return subject_key(self.user_id, self.session_id)
+
+
+@dataclass(frozen=True)
+class RankedItem:
+    item_id: str
+    title: str
+    score: float
+    sources: tuple[Source, ...]
+
+
+@dataclass(frozen=True)
+class Position:
+    """The last record folded of one partition of the events topic."""
+
+    topic: str
+    partition: int
+    offset: int
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A list, best first, all of it from one generation and one moment of the state."""
+
+    items: tuple[RankedItem, ...]
+    origin: Origin
+    known: bool
+    model_version: int
+    reflects: tuple[Position, ...]

@@ -1,0 +1,105 @@
+"""Answers queries: the model's order for users it knows, decayed popularity for all others.
+
+Shapes: B queries, C candidates of each.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engine.config import RankingConfig
+from engine.generation import Generation
+from engine.model.ranker import candidate_features
+from engine.ranking.candidates import propose
+from engine.ranking.filters import allowed
+from engine.ranking.query import Origin, Position, Query, RankedItem, Ranking, Source
+from engine.state.state import State
+
+# Source bits of a candidate -> sources, for every combination there is.
+_SOURCES = tuple(tuple(s for s in Source if bits & (1 << (s - 1))) for bits in range(1 << len(Source)))
+
+
+def recommend(
+    queries: Sequence[Query],
+    state: State,
+    generation: Generation | None,
+    config: RankingConfig,
+    events_topic: str,
+) -> list[Ranking]:
+    """One list per query, in order, all from the state and the generation as they are at the call."""
+    reflects = tuple(
+        Position(topic, partition, offset - 1)
+        for (topic, partition), offset in sorted(state.positions.items())
+        if topic == events_topic
+    )
+    now_ms = int(time.time() * 1000)
+    users = state.users.find(query.subject for query in queries).tolist()
+    answers: list[Ranking | None] = [None] * len(queries)
+    modelled = [at for at, user in enumerate(users) if user >= 0 and generation is not None]
+    if modelled and generation is not None:
+        ranked = _by_model(
+            [queries[at] for at in modelled], [users[at] for at in modelled], state, generation, config, now_ms
+        )
+        for at, items in zip(modelled, ranked, strict=True):
+            answers[at] = Ranking(items, Origin.MODEL, True, generation.version, reflects)
+    version = generation.version if generation else 0
+    return [
+        answer or Ranking(_by_popularity(query, user, state, now_ms), Origin.POPULARITY, user >= 0, version, reflects)
+        for query, user, answer in zip(queries, users, answers, strict=True)
+    ]
+
+
+@torch.inference_mode()
+def _by_model(
+    queries: Sequence[Query],
+    users: Sequence[int],
+    state: State,
+    generation: Generation,
+    config: RankingConfig,
+    now_ms: int,
+) -> list[tuple[RankedItem, ...]]:
+    model, table = generation.model, generation.embedder.items
+    history = state.graph.user_items.latest(torch.tensor(users))
+    encoded = model.sequence(table, history.last(model.shape.window))[:, -1]  # [B, d]
+    found = propose(queries, history, encoded, state, generation, config)
+    item = found.item.clamp_min(0)  # [B, C]
+    cosine = (table[item] @ encoded[:, :, None]).squeeze(-1)
+    share = torch.from_numpy(state.popularity.share(item.numpy().reshape(-1))).view(item.shape)
+    features = candidate_features(found.item, history, found.following, share)
+    score = model.ranker(model.logits(cosine), features).numpy()  # [B, C]
+    item_rows, bits, past = found.item.numpy(), found.source.numpy(), history.row.numpy()
+    return [
+        _page(query, item_rows[at], score[at], bits[at], past[at], state, now_ms) for at, query in enumerate(queries)
+    ]
+
+
+def _by_popularity(query: Query, user: int, state: State, now_ms: int) -> tuple[RankedItem, ...]:
+    rows = state.catalog.members(query.categories) if query.categories else state.popularity.top()
+    history = np.zeros(0, dtype=np.int64)
+    if query.exclude_history and user >= 0:
+        history = state.graph.user_items.latest(torch.tensor([user])).row.numpy()[0]
+    bits = np.full(len(rows), 1 << (Source.POPULAR - 1))
+    return _page(query, rows, state.popularity.share(rows), bits, history, state, now_ms)
+
+
+def _page(
+    query: Query,
+    rows: NDArray[np.int64],
+    score: NDArray[np.floating],
+    bits: NDArray[np.int64],
+    history: NDArray[np.int64],
+    state: State,
+    now_ms: int,
+) -> tuple[RankedItem, ...]:
+    """The k best candidates that pass the filters; ties go to the lower row."""
+    keep = np.flatnonzero(allowed(query, rows, state, history, now_ms))
+    best = keep[np.lexsort((rows[keep], -score[keep]))[: query.k]]
+    return tuple(
+        RankedItem(state.items.id_of(row), state.catalog.title[row], value, _SOURCES[bit])
+        for row, value, bit in zip(rows[best].tolist(), score[best].tolist(), bits[best].tolist(), strict=True)
+    )

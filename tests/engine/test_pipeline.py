@@ -1,0 +1,177 @@
+"""The engine's thread, stepped by hand over a log in memory."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from engine.events.batch import Record
+from engine.events.dead_letter import MemoryDeadLetters
+from engine.events.source import MemorySource, SourceError
+from engine.model.weights import WeightsError, encode_weights
+from engine.pipeline import Overloaded, Pipeline, StaleVersion
+from engine.ranking.query import Cause, Origin, Query
+from tests.engine.models import small_weights
+from tests.engine.worlds import ITEMS, record, small_config
+
+CONFIG = small_config()
+DEADLINE_S = 30.0
+
+
+class Streams:
+    """An audience of one stream per subject, that keeps every list it gets."""
+
+    def __init__(self, *subjects: str) -> None:
+        self.subjects = {f"u:{subject}": Query(subject, "", 3) for subject in subjects}
+        self.waiting: list = []
+        self.lists: list = []
+
+    def mark(self, subjects, *, model, catalog):
+        causes = [(cause, self.subjects) for cause, on in ((Cause.MODEL, model), (Cause.CATALOG, catalog)) if on]
+        for cause, concerned in [(Cause.EVENTS, subjects), *causes]:
+            self.waiting += [_Due(self.subjects[each], cause) for each in concerned if each in self.subjects]
+
+    def due(self, limit):
+        taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
+        return taken
+
+    def deliver(self, due, ranking):
+        self.lists.append((due.query.user_id, due.cause, ranking))
+
+
+class _Due:
+    def __init__(self, query: Query, cause: Cause) -> None:
+        self.query, self.cause = query, cause
+
+
+class Engine:
+    """A pipeline with its surroundings in memory."""
+
+    def __init__(self, *subjects: str, config=CONFIG) -> None:
+        self.streams, self.letters, self.source = Streams(*subjects), MemoryDeadLetters(), MemorySource()
+        self.ready = threading.Event()
+        self.pipeline = Pipeline(config, self.streams, on_ready=self.ready.set)
+
+    def step(self, *records: Record) -> None:
+        self.source.append(records)
+        self.pipeline.step(self.source, self.letters)
+
+    def __enter__(self):
+        self.stop = threading.Event()
+        self.thread = threading.Thread(
+            target=self.pipeline.run, args=(self.source, self.letters, self.stop), daemon=True
+        )
+        self.thread.start()
+        assert self.ready.wait(DEADLINE_S)
+        return self
+
+    def __exit__(self, *_):
+        self.stop.set()
+        self.pipeline.wake()
+        self.thread.join(DEADLINE_S)
+        assert not self.thread.is_alive()
+
+
+def events(count: int, user_id: str = "u1", first: int = 0) -> list[Record]:
+    return [record(CONFIG, first + at, user_id, ITEMS[at % len(ITEMS)]) for at in range(count)]
+
+
+def test_a_step_folds_what_it_polls_and_answers_who_is_concerned():
+    engine = Engine("u1", "u2")
+    engine.step(*events(3, "u1"))
+    assert [(user, cause) for user, cause, _ in engine.streams.lists] == [("u1", Cause.EVENTS)]
+    (_, _, ranking) = engine.streams.lists[0]
+    assert [item.item_id for item in ranking.items] == ["i02", "i01", "i00"]  # the newest weighs most
+    assert ranking.reflects[0].offset == 2
+
+
+def test_every_record_is_folded_or_a_dead_letter_and_the_stream_goes_on():
+    engine = Engine()
+    broken = record(CONFIG, 1, "u1", "i01")._replace(value=b"\xff\xff")
+    engine.step(record(CONFIG, 0, "u1", "i00"), broken, record(CONFIG, 2, "u1", "i02", kind="nonsense"))
+    engine.step(record(CONFIG, 3, "u1", "i03"))
+    status = engine.pipeline.status()
+    assert (status.events_folded, status.events_dead_lettered) == (2, 2)
+    assert [letter.record.offset for letter in engine.letters.rejections] == [1, 2]
+    assert "nonsense" in engine.letters.rejections[1].reason
+    assert status.reflects[0].offset == 3
+
+
+def test_ready_comes_once_the_log_of_the_start_is_folded():
+    source = MemorySource([events(5), events(5, first=5)])
+    ready, stop = threading.Event(), threading.Event()
+    pipeline = Pipeline(CONFIG, Streams(), on_ready=lambda: (ready.set(), stop.set()))
+    assert not pipeline.status().ready
+    pipeline.run(source, MemoryDeadLetters(), stop)
+    assert ready.is_set() and pipeline.status().ready and pipeline.status().events_folded == 10
+
+
+def test_a_call_is_answered_while_the_log_is_silent():
+    with Engine() as engine:
+        ranking = engine.pipeline.ask(Query("nobody", "", 3)).result(DEADLINE_S)
+        assert ranking.origin == Origin.POPULARITY and not ranking.known
+
+
+def test_more_waiting_calls_than_allowed_are_refused():
+    config = CONFIG.model_copy(update={"serving": CONFIG.serving.model_copy(update={"max_queries": 2})})
+    engine = Engine(config=config)
+    for _ in range(2):
+        engine.pipeline.ask(Query("u1", "", 3))
+    with pytest.raises(Overloaded, match="at most 2 calls"):
+        engine.pipeline.ask(Query("u1", "", 3))
+
+
+def test_a_cancelled_call_costs_nothing_and_the_next_is_answered():
+    engine = Engine()
+    gone, kept = engine.pipeline.ask(Query("u1", "", 3)), engine.pipeline.ask(Query("u1", "", 3))
+    gone.cancel()
+    engine.step(*events(1))
+    assert kept.result(0).known
+
+
+def test_a_list_that_can_not_be_made_fails_its_call_and_no_other(monkeypatch):
+    engine = Engine()
+    with monkeypatch.context() as patch:
+        patch.setattr("engine.pipeline.recommend", lambda *_: 1 / 0)
+        failed = engine.pipeline.ask(Query("u1", "", 3))
+        engine.step(*events(1))
+    with pytest.raises(ZeroDivisionError):
+        failed.result(0)
+    after = engine.pipeline.ask(Query("u1", "", 3))
+    engine.step(*events(1, first=1))
+    assert after.result(0).known
+
+
+def test_a_pushed_model_serves_and_every_stream_hears_of_it():
+    with Engine("u1", "u2") as engine:
+        engine.source.append(events(20, "u1"))
+        engine.pipeline.install(encode_weights(small_weights(ITEMS)), 4, {"hit_rate@20": 0.25}).result(DEADLINE_S)
+        ranking = engine.pipeline.ask(Query("u1", "", 3)).result(DEADLINE_S)
+        status = engine.pipeline.status()
+    assert (ranking.origin, ranking.model_version) == (Origin.MODEL, 4)
+    assert (status.model_version, status.model_versions, status.model_metrics) == (4, (4,), {"hit_rate@20": 0.25})
+    models = [(user, ranking.model_version) for user, cause, ranking in engine.streams.lists if cause == Cause.MODEL]
+    assert models == [("u1", 4), ("u2", 4)]
+
+
+def test_a_bad_push_is_refused_with_the_reason_and_the_old_model_goes_on():
+    good = encode_weights(small_weights(ITEMS))
+    with Engine() as engine:
+        engine.source.append(events(20))
+        engine.pipeline.install(good, 2, {}).result(DEADLINE_S)
+        with pytest.raises(WeightsError, match="safetensors"):
+            engine.pipeline.install(good[:-10], 3, {}).result(DEADLINE_S)
+        with pytest.raises(WeightsError, match="content_dim"):
+            engine.pipeline.install(encode_weights(small_weights(content_dim=9)), 3, {}).result(DEADLINE_S)
+        with pytest.raises(StaleVersion, match="must be > 2, the one that serves, got 2"):
+            engine.pipeline.install(good, 2, {}).result(DEADLINE_S)
+        ranking = engine.pipeline.ask(Query("u1", "", 3)).result(DEADLINE_S)
+    assert (ranking.origin, ranking.model_version, len(ranking.items)) == (Origin.MODEL, 2, 3)
+
+
+def test_a_log_that_can_not_be_read_ends_the_run():
+    engine = Engine()
+    engine.source.fail(SourceError("gone"))
+    with pytest.raises(SourceError, match="gone"):
+        engine.pipeline.run(engine.source, engine.letters, threading.Event())
