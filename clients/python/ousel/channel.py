@@ -1,0 +1,35 @@
+"""How both clients connect: calls that are safe to repeat are retried while the engine is unavailable."""
+
+from __future__ import annotations
+
+import json
+
+DEFAULT_ADDRESS = "127.0.0.1:50051"
+
+_SERVICE_CONFIG = {
+    "methodConfig": [
+        {
+            # Track is safe to repeat because its event_id makes the engine fold it once. Streams are not: what the
+            # reader has seen can't be taken back, so the caller decides.
+            "name": [
+                {"service": "ousel.v1.RecommenderService", "method": "Recommend"},
+                {"service": "ousel.v1.EventService", "method": "Track"},
+                {"service": "ousel.v1.ModelService", "method": "GetStatus"},
+            ],
+            "retryPolicy": {
+                "maxAttempts": 4,
+                "initialBackoff": "0.1s",
+                "maxBackoff": "1s",
+                "backoffMultiplier": 2,
+                "retryableStatusCodes": ["UNAVAILABLE"],
+            },
+        }
+    ]
+}
+
+CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
+    ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    # Without these a restarted engine is found again only after 1 to 120 seconds.
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 5000),
+)

@@ -1,0 +1,141 @@
+"""The blocking client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from ousel import convert
+from ousel.channel import CHANNEL_OPTIONS, DEFAULT_ADDRESS
+from ousel.errors import from_status
+from ousel.subscription import Subscription
+from ousel.types import RecommendationList, Status, Tracked
+from ousel.v1 import (
+    event_service_pb2,
+    event_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    recommender_service_pb2,
+    recommender_service_pb2_grpc,
+)
+
+
+class Client:
+    """Recommendations from one Ousel engine. Safe to share between threads; close it or use it in a `with`.
+
+    Args:
+        address: host:port of the engine.
+        timeout_s: how long a call may take, retries included, unless it says otherwise.
+    """
+
+    def __init__(self, address: str = DEFAULT_ADDRESS, timeout_s: float = 5.0) -> None:
+        self.address = address
+        self._timeout_s = timeout_s
+        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._recommender = recommender_service_pb2_grpc.RecommenderServiceStub(self._channel)
+        self._events = event_service_pb2_grpc.EventServiceStub(self._channel)
+        self._model = model_service_pb2_grpc.ModelServiceStub(self._channel)
+
+    def recommend(
+        self,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        k: int = 20,
+        *,
+        categories: Iterable[str] = (),
+        exclude_item_ids: Iterable[str] = (),
+        exclude_history: bool = False,
+        timeout_s: float | None = None,
+    ) -> RecommendationList:
+        """One ranked list, now, for a user or an anonymous session.
+
+        Args:
+            user_id: wins over `session_id`; one of them is needed.
+            k: length of the list, 1 to 1000; it may be shorter where nothing more fits.
+            categories: keep only items of at least one of these; empty keeps all.
+            exclude_item_ids: leave these out.
+            exclude_history: leave out every item in the user's remembered history.
+
+        Raises:
+            OuselError: by kind, see `ousel.errors`.
+        """
+        query = convert.query_message(user_id, session_id, k, categories, exclude_item_ids, exclude_history)
+        request = recommender_service_pb2.RecommendRequest(query=query)
+        return convert.recommendation_list(self._call(self._recommender.Recommend, request, timeout_s).list)
+
+    def stream(
+        self,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        k: int = 20,
+        *,
+        categories: Iterable[str] = (),
+        exclude_item_ids: Iterable[str] = (),
+        exclude_history: bool = False,
+    ) -> Subscription:
+        """Subscribes: a list comes at once, then a new one whenever events, the model or the catalog change it.
+
+        Args: see `recommend`. A stream has no time limit; close it to end it.
+        """
+        query = convert.query_message(user_id, session_id, k, categories, exclude_item_ids, exclude_history)
+        return Subscription(self._recommender.StreamRecommendations, query, self.address, self._timeout_s)
+
+    def track(
+        self,
+        item_id: str,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        kind: str = "view",
+        value: float = 1.0,
+        time: datetime | None = None,
+        event_id: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        *,
+        timeout_s: float | None = None,
+    ) -> Tracked:
+        """Writes one event to the log and returns once the log has it.
+
+        Args:
+            user_id: who did it; an event without a user belongs to the anonymous session `session_id`.
+            kind: one of the engine's configured kinds, such as "view" or "purchase".
+            value: what the kind counts: a quantity, a rating, seconds played.
+            time: when it happened, with its time zone; None is now.
+            event_id: made up when None. Tracking again with the same one counts once.
+
+        Raises:
+            OuselError: by kind, see `ousel.errors`.
+        """
+        event = convert.event_message(item_id, user_id, session_id, kind, value, time, event_id, attributes)
+        request = event_service_pb2.TrackRequest(event=event)
+        return convert.tracked(self._call(self._events.Track, request, timeout_s))
+
+    def status(self, *, timeout_s: float | None = None) -> Status:
+        """How the engine is doing.
+
+        Raises:
+            OuselError: by kind, see `ousel.errors`.
+        """
+        return convert.status(self._call(self._model.GetStatus, model_service_pb2.GetStatusRequest(), timeout_s))
+
+    def close(self) -> None:
+        """Ends every call and stream. Safe to call twice."""
+        self._channel.close()
+
+    def _call(self, method: Callable[..., Any], request: Any, timeout_s: float | None) -> Any:
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        try:
+            return method(request, timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise from_status(error.code(), error.details(), self.address, timeout_s) from None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,155 @@
+"""Between arguments, protobuf messages and the client's own values; the only place that knows both sides."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+
+from ousel.errors import InvalidArgument
+from ousel.types import (
+    Cause,
+    Origin,
+    Position,
+    Recommendation,
+    RecommendationList,
+    Source,
+    Status,
+    Tracked,
+    Update,
+)
+from ousel.v1 import event_pb2, event_service_pb2, model_service_pb2, recommender_service_pb2
+
+_ORIGIN = {
+    recommender_service_pb2.ORIGIN_MODEL: Origin.MODEL,
+    recommender_service_pb2.ORIGIN_POPULARITY: Origin.POPULARITY,
+}
+_SOURCE = {
+    recommender_service_pb2.SOURCE_INDEX: Source.INDEX,
+    recommender_service_pb2.SOURCE_HISTORY: Source.HISTORY,
+    recommender_service_pb2.SOURCE_NEIGHBOR: Source.NEIGHBOR,
+    recommender_service_pb2.SOURCE_POPULAR: Source.POPULAR,
+}
+_CAUSE = {
+    recommender_service_pb2.CAUSE_SUBSCRIBED: Cause.SUBSCRIBED,
+    recommender_service_pb2.CAUSE_EVENTS: Cause.EVENTS,
+    recommender_service_pb2.CAUSE_MODEL: Cause.MODEL,
+    recommender_service_pb2.CAUSE_CATALOG: Cause.CATALOG,
+}
+
+
+def query_message(
+    user_id: str | None,
+    session_id: str | None,
+    k: int,
+    categories: Iterable[str],
+    exclude_item_ids: Iterable[str],
+    exclude_history: bool,
+) -> recommender_service_pb2.Query:
+    """The query for one list or one subscription.
+
+    Raises:
+        InvalidArgument: a value that the message can't carry; everything else is the engine's to judge.
+    """
+    for name, value in (("categories", categories), ("exclude_item_ids", exclude_item_ids)):
+        if isinstance(value, str):  # would go out letter by letter
+            raise InvalidArgument(f"{name} must be a sequence of strings, got {value!r}")
+    try:
+        return recommender_service_pb2.Query(
+            user_id=user_id or "",
+            session_id=session_id or "",
+            k=k,
+            options=recommender_service_pb2.QueryOptions(
+                exclude_history=exclude_history, categories=categories, exclude_item_ids=exclude_item_ids
+            ),
+        )
+    except ValueError as error:
+        raise InvalidArgument(f"the query can't be sent: {error}") from None
+
+
+def event_message(
+    item_id: str,
+    user_id: str | None,
+    session_id: str | None,
+    kind: str,
+    value: float,
+    time: datetime | None,
+    event_id: str | None,
+    attributes: Mapping[str, str] | None,
+) -> event_pb2.Event:
+    """The event, with an id of its own if it has none, so that sending it twice counts once.
+
+    Raises:
+        InvalidArgument: a value that the message can't carry; everything else is the engine's to judge.
+    """
+    if time is not None and time.utcoffset() is None:
+        raise InvalidArgument(f"time must have a time zone, got {time.isoformat()}")
+    try:
+        event = event_pb2.Event(
+            event_id=event_id or uuid.uuid4().hex,
+            user_id=user_id or "",
+            session_id=session_id or "",
+            item_id=item_id,
+            kind=kind,
+            value=value,
+            attributes=attributes or {},
+        )
+        if time is not None:
+            event.time.FromDatetime(time)
+    except ValueError as error:
+        raise InvalidArgument(f"the event can't be sent: {error}") from None
+    return event
+
+
+def recommendation_list(message: recommender_service_pb2.RecommendationList) -> RecommendationList:
+    return RecommendationList(
+        items=tuple(
+            Recommendation(
+                item_id=item.item_id,
+                title=item.title,
+                score=item.score,
+                sources=tuple(_SOURCE.get(source, Source.UNKNOWN) for source in item.sources),
+            )
+            for item in message.items
+        ),
+        origin=_ORIGIN.get(message.origin, Origin.UNKNOWN),
+        known=message.known,
+        model_version=message.model_version,
+        reflects=_positions(message.reflects),
+    )
+
+
+def update(message: recommender_service_pb2.StreamRecommendationsResponse) -> Update:
+    return Update(list=recommendation_list(message.list), cause=_CAUSE.get(message.cause, Cause.UNKNOWN))
+
+
+def tracked(message: event_service_pb2.TrackResponse) -> Tracked:
+    return Tracked(event_id=message.event_id, position=_position(message.position))
+
+
+def status(message: model_service_pb2.GetStatusResponse) -> Status:
+    return Status(
+        serving=message.serving,
+        model_version=message.model_version,
+        model_metrics=dict(sorted(message.model_metrics.items())),
+        model_versions=tuple(message.model_versions),
+        users=message.users,
+        items=message.items,
+        index_items=message.index_items,
+        events_folded=message.events_folded,
+        items_folded=message.items_folded,
+        events_dead_lettered=message.events_dead_lettered,
+        lag=message.lag,
+        streams=message.streams,
+        failed_calls=message.failed_calls,
+        reflects=_positions(message.reflects),
+        uptime_s=message.uptime_s,
+    )
+
+
+def _position(message: event_pb2.LogPosition) -> Position:
+    return Position(topic=message.topic, partition=message.partition, offset=message.offset)
+
+
+def _positions(messages: Iterable[event_pb2.LogPosition]) -> tuple[Position, ...]:
+    return tuple(map(_position, messages))

@@ -1,0 +1,75 @@
+"""What can go wrong, in plain words. No gRPC error leaves this package."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import grpc
+
+
+class OuselError(Exception):
+    """A call failed.
+
+    Attributes:
+        code: the gRPC status name, such as "UNAVAILABLE".
+    """
+
+    default_code: ClassVar[str] = "UNKNOWN"
+
+    def __init__(self, message: str, code: str | None = None) -> None:
+        super().__init__(message)
+        self.code = code or self.default_code
+
+
+class InvalidArgument(OuselError, ValueError):
+    """The request breaks a rule; the message names the field, its value and what is allowed. Don't retry."""
+
+    default_code = "INVALID_ARGUMENT"
+
+
+class Unavailable(OuselError):
+    """The engine can't be reached or isn't ready. Worth a retry later."""
+
+    default_code = "UNAVAILABLE"
+
+
+class DeadlineExceeded(OuselError):
+    """No answer in time. A tracked event may or may not be in the log; tracking it again with its event_id is safe."""
+
+    default_code = "DEADLINE_EXCEEDED"
+
+
+class ResourceExhausted(OuselError):
+    """The engine is at one of its limits, such as open streams. Worth a retry later."""
+
+    default_code = "RESOURCE_EXHAUSTED"
+
+
+class StreamEnded(OuselError):
+    """The stream is over: closed here, or cancelled by the engine. Open a new one."""
+
+    default_code = "CANCELLED"
+
+
+_BY_CODE: dict[str, type[OuselError]] = {
+    kind.default_code: kind for kind in (InvalidArgument, Unavailable, DeadlineExceeded, ResourceExhausted, StreamEnded)
+}
+
+
+def from_status(code: grpc.StatusCode, details: str | None, address: str, timeout_s: float | None) -> OuselError:
+    """The error for a failed call to the engine at `address` that was given `timeout_s`."""
+    if code is grpc.StatusCode.UNAVAILABLE:
+        # gRPC wraps the system's own words, such as "Connection refused", in a report of every address it tried.
+        reason = (details or "").rpartition("Failed to connect to remote host: ")[2] or "no reason given"
+        message = (
+            f"the engine at {address} is not available ({reason}); "
+            "check that it is running and ready, and that host and port are right"
+        )
+    elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        within = "in time" if timeout_s is None else f"within {timeout_s:g} s"
+        message = f"no answer from the engine at {address} {within}; it may be busy, or the address may be wrong"
+    elif code is grpc.StatusCode.UNIMPLEMENTED:
+        message = f"the server at {address} does not know this call; is it an Ousel engine of this version? ({details})"
+    else:
+        message = details or f"the engine at {address} failed with {code.name}"
+    return _BY_CODE.get(code.name, OuselError)(message, code.name)

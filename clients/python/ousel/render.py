@@ -1,0 +1,77 @@
+"""Lists and figures as plain text, for the command line."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from ousel.types import RecommendationList, Status, Update
+
+_TITLE_WIDTH = 48
+
+
+def ranking(name: str, ranked: RecommendationList, previous: RecommendationList | None = None) -> str:
+    """A header and a numbered line per item; against `previous`: + new, ^ up, v down."""
+    lines = [_header(name, ranked)]
+    before = {item.item_id: rank for rank, item in enumerate(previous.items)} if previous else None
+    id_width = max((len(_printable(item.item_id)) for item in ranked.items), default=0)
+    title_width = max((len(_title(item.title)) for item in ranked.items), default=0)
+    for rank, item in enumerate(ranked.items):
+        mark = " " if before is None else _mark(rank, before.get(item.item_id))
+        sources = ", ".join(item.sources)
+        lines.append(
+            f"{rank + 1:4d} {mark} {_printable(item.item_id):<{id_width}}  {_title(item.title):<{title_width}}"
+            f"  {item.score:8.4f}  {sources}".rstrip()
+        )
+    if not ranked.items:
+        lines.append("     nothing to recommend")
+    return "\n".join(lines)
+
+
+def update(name: str, new: Update, previous: RecommendationList | None, now: datetime) -> str:
+    """A list of a stream, with when and why it came."""
+    at = now.isoformat(sep=" ", timespec="milliseconds")
+    return f"{at}  cause: {new.cause}  {ranking(name, new.list, previous)}"
+
+
+def status(engine: Status) -> str:
+    """One `name  value` line per figure."""
+    rows = [
+        ("serving", "yes" if engine.serving else "no, still catching up with the log"),
+        ("model version", str(engine.model_version) if engine.model_version else "none yet"),
+        *((f"  {name}", f"{value:.4g}") for name, value in engine.model_metrics.items()),
+        ("versions served", ", ".join(map(str, engine.model_versions)) or "none yet"),
+        ("users", f"{engine.users:,}"),
+        ("items", f"{engine.items:,}"),
+        ("items in index", f"{engine.index_items:,}"),
+        ("events folded", f"{engine.events_folded:,}"),
+        ("items folded", f"{engine.items_folded:,}"),
+        ("dead-lettered", f"{engine.events_dead_lettered:,}"),
+        ("lag", f"{engine.lag:,}"),
+        ("open streams", f"{engine.streams:,}"),
+        ("failed calls", f"{engine.failed_calls:,}"),
+        ("uptime", f"{engine.uptime_s:,.0f} s"),
+        *((f"  {p.topic}/{p.partition}", f"folded up to offset {p.offset}") for p in engine.reflects),
+    ]
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{_printable(name):<{width}}  {value}" for name, value in rows)
+
+
+def _header(name: str, ranked: RecommendationList) -> str:
+    unknown = "" if ranked.known else "  (no events of this one yet)"
+    return f"{_printable(name)}  origin: {ranked.origin}  model version: {ranked.model_version}{unknown}"
+
+
+def _mark(rank: int, before: int | None) -> str:
+    if before is None:
+        return "+"
+    return " " if rank == before else "^" if rank < before else "v"
+
+
+def _title(text: str) -> str:
+    text = _printable(text)
+    return text if len(text) <= _TITLE_WIDTH else text[: _TITLE_WIDTH - 1] + "…"
+
+
+def _printable(text: str) -> str:
+    # Catalog text is not ours: nothing in it may steer the terminal.
+    return "".join(c if c.isprintable() else "?" for c in text)

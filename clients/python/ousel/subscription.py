@@ -1,0 +1,161 @@
+"""One open stream of the blocking client."""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+
+from ousel import convert
+from ousel.errors import DeadlineExceeded, StreamEnded, from_status
+from ousel.types import Update
+from ousel.v1 import event_pb2, recommender_service_pb2
+
+_MAX_UNSENT = 256  # messages waiting for a stream's connection
+
+
+class Subscription:
+    """The lists of one stream, latest wins: who reads slowly skips lists. Made by `Client.stream`.
+
+    One thread iterates; any thread may track, resubscribe or close. Iteration ends when the stream is closed here or
+    by the engine.
+    """
+
+    def __init__(
+        self, method: Callable[..., Any], query: recommender_service_pb2.Query, address: str, timeout_s: float
+    ) -> None:
+        self._address = address
+        self._timeout_s = timeout_s
+        self._query = query
+        self._closed = False
+        self._outbox = _Outbox()
+        self._outbox.put(recommender_service_pb2.StreamRecommendationsRequest(subscribe=query), timeout_s)
+        self._call = method(self._outbox)
+        # However the stream ends, this lets go of the thread that gRPC has waiting for the next message.
+        if not self._call.add_callback(self._outbox.close):
+            self._outbox.close()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> Update:
+        """Waits for the next list.
+
+        Raises:
+            OuselError: the stream broke; `Unavailable` where a new one is worth a try.
+        """
+        try:
+            return convert.update(next(self._call))
+        except StopIteration:
+            self._outbox.close()  # now: gRPC runs our callback in its own time
+            raise
+        except grpc.RpcError as error:
+            self._outbox.close()
+            if self._closed:
+                raise StopIteration from None
+            raise from_status(error.code(), error.details(), self._address, None) from None
+
+    def track(
+        self,
+        item_id: str,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        kind: str = "view",
+        value: float = 1.0,
+        time: datetime | None = None,
+        event_id: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+    ) -> str:
+        """Sends one event on this stream and returns its id, without waiting for the log.
+
+        What is on its way when the stream ends is lost; `Client.track` confirms. Without user and session, the event is
+        the subscriber's. Other arguments: see `Client.track`.
+
+        Raises:
+            StreamEnded: the stream is over.
+            DeadlineExceeded: the engine has not taken earlier messages for the client's `timeout_s`.
+        """
+        if not user_id and not session_id:
+            user_id, session_id = self._query.user_id, self._query.session_id
+        event = convert.event_message(item_id, user_id, session_id, kind, value, time, event_id, attributes)
+        self._send(event=event)
+        return event.event_id
+
+    def resubscribe(
+        self,
+        user_id: str | None = None,
+        session_id: str | None = None,
+        k: int = 20,
+        *,
+        categories: Iterable[str] = (),
+        exclude_item_ids: Iterable[str] = (),
+        exclude_history: bool = False,
+    ) -> None:
+        """Replaces the whole query of this stream. Arguments: see `Client.recommend`. Raises: see `track`."""
+        query = convert.query_message(user_id, session_id, k, categories, exclude_item_ids, exclude_history)
+        self._send(subscribe=query)
+        self._query = query
+
+    def close(self) -> None:
+        """Ends the stream. Safe to call twice, from any thread."""
+        self._closed = True
+        self._outbox.close()
+        self._call.cancel()
+
+    def _send(
+        self, *, subscribe: recommender_service_pb2.Query | None = None, event: event_pb2.Event | None = None
+    ) -> None:
+        message = recommender_service_pb2.StreamRecommendationsRequest(subscribe=subscribe, event=event)
+        if not self._outbox.put(message, self._timeout_s):
+            raise DeadlineExceeded(
+                f"the engine at {self._address} took no message of this stream for {self._timeout_s:g} s"
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class _Outbox:
+    """Messages on their way into a stream: bounded, and an iterator for the thread that gRPC sends with."""
+
+    def __init__(self) -> None:
+        self._messages: deque[recommender_service_pb2.StreamRecommendationsRequest] = deque()
+        self._closed = False
+        self._changed = threading.Condition()
+
+    def put(self, message: recommender_service_pb2.StreamRecommendationsRequest, timeout_s: float) -> bool:
+        """Queues a message; False if there was no room for it within `timeout_s`."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._closed or len(self._messages) < _MAX_UNSENT, timeout_s):
+                return False
+            if self._closed:
+                raise StreamEnded("the stream is over; open a new one")
+            self._messages.append(message)
+            self._changed.notify_all()
+            return True
+
+    def close(self) -> None:
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+
+    def __iter__(self) -> Self:
+        return self
+
+    def __next__(self) -> recommender_service_pb2.StreamRecommendationsRequest:
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or self._messages)
+            if self._closed:
+                raise StopIteration
+            self._changed.notify_all()
+            return self._messages.popleft()

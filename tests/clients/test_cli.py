@@ -1,0 +1,230 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+
+import grpc
+import pytest
+from ousel.cli import main
+
+# A shell may have started the tests with Ctrl-C ignored.
+RUN = (
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from ousel.cli import main; sys.exit(main())"
+)
+
+
+@pytest.fixture(autouse=True)
+def address(engine, monkeypatch):
+    monkeypatch.setenv("OUSEL_ADDRESS", engine.address)
+
+
+@pytest.fixture
+def start():
+    """Starts the command line in a process of its own, which does not outlive the test or 20 s."""
+    processes = []
+
+    def start_process(*arguments):
+        process = subprocess.Popen(
+            [sys.executable, "-c", RUN, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        limit = threading.Timer(20, process.kill)
+        limit.start()
+        processes.append((process, limit))
+        return process
+
+    yield start_process
+    for process, limit in processes:
+        limit.cancel()
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        process.stderr.close()
+
+
+def run(capsys, *arguments):
+    code = main(arguments)
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def test_recommend_prints_a_numbered_list_under_a_header(capsys, engine):
+    code, out, err = run(capsys, "recommend", "ann", "-k", "2")
+    assert (code, err) == (0, "")
+    header, first, second = out.splitlines()
+    assert header.split() == ["user", "ann", "origin:", "model", "model", "version:", "3"]
+    assert first.split() == ["1", "apple", "The", "apple", "1.0000", "index,", "popular"]
+    assert second.split() == ["2", "bread", "The", "bread", "0.5000", "index,", "popular"]
+    assert (engine.requests[0].query.user_id, engine.requests[0].query.k) == ("ann", 2)
+
+
+def test_recommend_for_a_session_that_nothing_is_known_of_says_so(capsys, engine, make_list):
+    engine.list = make_list("apple", known=False, model_version=0)
+    code, out, _ = run(capsys, "recommend", "tab-1", "--session")
+    assert code == 0
+    assert (engine.requests[0].query.user_id, engine.requests[0].query.session_id) == ("", "tab-1")
+    assert out.splitlines()[0] == "session tab-1  origin: popularity  model version: 0  (no events of this one yet)"
+
+
+def test_recommend_says_when_there_is_nothing(capsys, engine, make_list):
+    engine.list = make_list()
+    assert "nothing to recommend" in run(capsys, "recommend", "ann")[1]
+
+
+def test_recommend_as_json_holds_the_whole_list(capsys):
+    code, out, _ = run(capsys, "recommend", "ann", "--json")
+    assert code == 0
+    ranked = json.loads(out)
+    assert ranked["items"][1] == {
+        "item_id": "bread",
+        "title": "The bread",
+        "score": 0.5,
+        "sources": ["index", "popular"],
+    }
+    assert (ranked["origin"], ranked["known"], ranked["model_version"]) == ("model", True, 3)
+    assert ranked["reflects"] == [{"topic": "ousel.events", "partition": 1, "offset": 41}]
+
+
+def test_catalog_text_cannot_steer_the_terminal(capsys, engine):
+    engine.list = {"items": [{"item_id": "x", "title": "\x1b[2Jboo\n" + "long " * 20}]}
+    _, out, _ = run(capsys, "recommend", "ann")
+    assert "\x1b" not in out
+    assert len(out.splitlines()) == 2
+    assert "?[2Jboo?long" in out and "…" in out
+
+
+def test_watch_marks_what_is_new_and_what_moved(capsys, engine, make_list):
+    engine.on_subscribe = [
+        ("CAUSE_SUBSCRIBED", make_list("apple", "bread", "cake")),
+        ("CAUSE_EVENTS", make_list("bread", "apple", "cake", "date")),
+        ("CAUSE_MODEL", make_list("bread", "apple", "cake", "date", model_version=4)),
+    ]
+    code, out, err = run(capsys, "watch", "ann", "-k", "4", "--updates", "3")
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    headers = [line for line in lines if "cause:" in line]
+    assert [re.search(r"cause: (\w+).*model version: (\d+)", line).groups() for line in headers] == [
+        ("subscribed", "3"),
+        ("events", "3"),
+        ("model", "4"),
+    ]
+    assert all(re.match(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} ", line) for line in headers)
+    marks = [(line[5], line[7:].split()[0]) for line in lines if line not in headers]
+    assert marks == [
+        *[(" ", "apple"), (" ", "bread"), (" ", "cake")],
+        *[("^", "bread"), ("v", "apple"), (" ", "cake"), ("+", "date")],
+        *[(" ", "bread"), (" ", "apple"), (" ", "cake"), (" ", "date")],
+    ]
+    assert engine.stream_messages[0].subscribe.k == 4
+
+
+def test_watch_ends_quietly_on_ctrl_c(engine, start):
+    process = start("watch", "ann")
+    assert "cause: subscribed" in process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, "")
+    engine.wait_for(lambda: engine.open_streams == 0)
+
+
+def test_watch_tries_again_when_the_engine_went_away(engine, start, restart):
+    process = start("watch", "ann", "--updates", "3")
+    for _ in range(2):
+        # The list has been seen: only then does the next loss start its waits afresh.
+        assert "cause: subscribed" in next(line for line in process.stdout if "cause:" in line)
+        engine = restart(engine)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert out.count("cause: subscribed") == 1
+    waits = [re.fullmatch(r"ousel: connection lost, trying again in ([\d.]+) s", line) for line in err.splitlines()]
+    assert all(waits), err  # and nothing of gRPC's own log
+    assert [wait[1] for wait in waits].count("0.2") == 2
+
+
+def test_watch_ends_quietly_when_its_reader_goes_away(engine, start):
+    engine.on_subscribe *= 1000
+    process = start("watch", "ann")
+    process.stdout.readline()
+    process.stdout.close()
+    assert process.wait(timeout=20) == 0
+    assert process.stderr.read() == ""
+
+
+def test_watch_gives_up_on_what_trying_again_will_not_mend(capsys, engine):
+    engine.stop()
+    code, out, err = run(capsys, "watch", "ann")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"ousel: the engine at {engine.address} is not available")
+
+
+def test_track_sends_the_event_and_prints_its_position(capsys, engine):
+    code, out, err = run(capsys, "track", "ann", "apple", "--kind", "purchase", "--value", "2")
+    assert (code, err) == (0, "")
+    event = engine.requests[0].event
+    assert (event.user_id, event.item_id, event.kind, event.value) == ("ann", "apple", "purchase", 2)
+    assert out == f"event {event.event_id} is in ousel.events, partition 2, offset 7\n"
+
+
+def test_track_for_a_session(capsys, engine):
+    assert run(capsys, "track", "tab-1", "apple", "--session")[0] == 0
+    event = engine.requests[0].event
+    assert (event.user_id, event.session_id, event.kind, event.value) == ("", "tab-1", "view", 1)
+
+
+def test_status_prints_a_table_and_json(capsys, engine):
+    engine.status.items = 92_331
+    engine.status.model_metrics["hit_rate@20"] = 0.25
+    engine.status.reflects.add(topic="ousel.events", partition=0, offset=5)
+    code, out, _ = run(capsys, "status")
+    assert code == 0
+    rows = dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in out.splitlines())
+    assert (rows["serving"], rows["model version"], rows["items"]) == ("yes", "3", "92,331")
+    assert (rows["hit_rate@20"], rows["ousel.events/0"]) == ("0.25", "folded up to offset 5")
+    status = json.loads(run(capsys, "status", "--json")[1])
+    assert (status["serving"], status["items"], status["model_metrics"]) == (True, 92_331, {"hit_rate@20": 0.25})
+
+
+def test_a_refusal_is_one_clear_line_and_exit_code_1(capsys, engine):
+    engine.failures.append((grpc.StatusCode.INVALID_ARGUMENT, "query.k must be 1..1000, got 0"))
+    assert run(capsys, "recommend", "ann", "-k", "0") == (1, "", "ousel: query.k must be 1..1000, got 0\n")
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_the_address_option_wins_and_may_stand_before_or_after_the_command(capsys, closed_port, place):
+    option = ("--address", f"127.0.0.1:{closed_port}")
+    arguments = (*option, "status") if place == "before" else ("status", *option)
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (1, "")
+    assert err.count("\n") == 1
+    assert err.startswith(f"ousel: the engine at 127.0.0.1:{closed_port} is not available (Connection refused)")
+
+
+def test_the_address_defaults_to_the_loopback(capsys, monkeypatch):
+    monkeypatch.delenv("OUSEL_ADDRESS")
+    with pytest.raises(SystemExit) as caught:
+        main(["status", "--help"])
+    assert caught.value.code == 0
+    assert "127.0.0.1:50051" in capsys.readouterr().out
+    assert "OUSEL_ADDRESS" not in os.environ
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        (),
+        ("dance",),
+        ("recommend",),
+        ("recommend", "ann", "-k", "many"),
+        ("watch", "ann", "--updates", "0"),
+        ("track", "ann"),
+    ],
+)
+def test_wrong_usage_exits_with_2(capsys, engine, arguments):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: ousel" in capsys.readouterr().err
+    assert engine.requests == []
