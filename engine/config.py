@@ -93,6 +93,8 @@ class ModelConfig(Section):
 
 
 class InferenceConfig(Section):
+    """How far and how fast a moved embedding spreads."""
+
     epsilon: float = Field(0.1, ge=0, le=2, description="a user whose vector moved less (L2) does not touch its items")
     spread_rows: int = Field(
         64, ge=0, description="items recomputed in a step because a neighbor moved; the rest waits"
@@ -101,6 +103,8 @@ class InferenceConfig(Section):
 
 
 class IndexConfig(Section):
+    """The HNSW graph, and when it is built anew."""
+
     m: int = Field(16, ge=2, le=128, description="HNSW links per element")
     ef_construction: int = Field(100, ge=8, le=2000)
     ef_search: int = Field(200, ge=8, le=10_000)
@@ -121,6 +125,8 @@ class RankingConfig(Section):
 
 
 class ServingConfig(Section):
+    """Where the server listens, and how much it takes on."""
+
     host: str = Field("127.0.0.1", description="loopback unless told otherwise")
     port: int = Field(50051, ge=0, le=65535, description="gRPC; 0 takes a free one and says which")
     metrics_host: str = "127.0.0.1"

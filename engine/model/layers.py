@@ -74,10 +74,9 @@ class RingAttention(TransformerConv):
 class SessionAttention(nn.Module):
     """Multi-head self-attention in which position i sees the last L positions up to i."""
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.dropout = dropout
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
 
@@ -85,8 +84,7 @@ class SessionAttention(nn.Module):
         """x [B, L, d], bias [B, H, L, L] added to the scores; returns [B, L, d]."""
         rows, length, dim = x.shape
         query, key, value = self.qkv(x).view(rows, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
-        drop = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias, dropout_p=drop)  # [B, H, L, d/H]
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)  # [B, H, L, d/H]
         return self.out(mixed.transpose(1, 2).reshape(rows, length, dim))
 
 
@@ -96,7 +94,7 @@ class SessionBlock(nn.Module):
     def __init__(self, dim: int, heads: int, dropout: float) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(dim)
-        self.attention = SessionAttention(dim, heads, dropout)
+        self.attention = SessionAttention(dim, heads)
         self.norm_forward = nn.LayerNorm(dim)
         self.forward_in = nn.Linear(dim, 2 * dim)
         self.forward_out = nn.Linear(2 * dim, dim)

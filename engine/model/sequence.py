@@ -68,7 +68,9 @@ class SequenceEncoder(nn.Module):
         gap = (events.time_ms[:, :, None] - events.time_ms[:, None, :]).clamp_min(0).float() / _MINUTE_MS
         bucket = torch.log2(gap + 1.0).to(torch.int64).clamp_max(_GAP_BUCKETS - 1)  # [B, L, L]
         same = (events.session[:, :, None] == events.session[:, None, :]).to(torch.int64)
-        bias = self.distance_bias(distance.clamp(0, self.window - 1)) + self.gap_bias(bucket) + self.session_bias(same)
+        # One small table for both: its gradient is the costly part of this bias.
+        both = (self.gap_bias.weight[:, None] + self.session_bias.weight).flatten(0, 1)  # [gaps * 2, H]
+        bias = self.distance_bias(distance.clamp(0, self.window - 1)) + F.embedding(bucket * 2 + same, both)
         seen = (distance >= 0) & events.mask[:, None, :]  # [B, L, L]
         # A padded position sees itself, so that no row of the softmax is empty.
         seen = seen | torch.eye(length, dtype=torch.bool, device=seen.device)

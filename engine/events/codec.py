@@ -1,0 +1,229 @@
+"""Payloads to columns: protobuf or JSON in, validated events and catalog items out, and a reason for all else.
+
+Shapes: E events in a batch, in the order of their records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import orjson
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError
+from google.protobuf.timestamp_pb2 import Timestamp
+from ousel.v1 import catalog_pb2, event_pb2
+
+from engine.config import EventsConfig, KafkaConfig
+from engine.events.batch import CatalogItem, Decoded, EventBatch, Record, Rejection
+from engine.events.rules import event_problem, id_problem, item_problem, shown
+
+# event_id, user_id, session_id, item_id, kind, time_ms, value, partition, offset, timestamp_ms
+Row = tuple[str, str, str, str, int, int, float, int, int, int]
+M = TypeVar("M", event_pb2.Event, catalog_pb2.Item)
+
+_SCALARS: dict[int, tuple[type | tuple[type, ...], str]] = {
+    FieldDescriptor.CPPTYPE_STRING: (str, "text"),
+    FieldDescriptor.CPPTYPE_FLOAT: ((float, int), "a number"),
+    FieldDescriptor.CPPTYPE_BOOL: (bool, "true or false"),
+}
+
+
+class PayloadError(ValueError):
+    """A payload that can't be read, or whose item breaks a rule; the message is the reason."""
+
+
+class Decoder:
+    """Decodes polled records.
+
+    Args:
+        features_dim: length of `Item.features` where it is not empty.
+    """
+
+    def __init__(self, kafka: KafkaConfig, events: EventsConfig, features_dim: int) -> None:
+        self._events_topic = kafka.events_topic
+        self._items_topic = kafka.items_topic
+        self._config = events
+        self._features_dim = features_dim
+        self._kinds = {kind: position for position, kind in enumerate(events.kinds)}
+
+    def decode(self, records: Sequence[Record]) -> Decoded:
+        """Turns every record into one event, one item or one rejection; it never raises for what a record holds."""
+        config, kinds = self._config, self._kinds
+        items: list[CatalogItem] = []
+        rejected: list[Rejection] = []
+        positions: dict[tuple[str, int], int] = {}
+        # One tuple per event and one transposition at the end: cheaper than ten appends per event.
+        rows: list[Row] = []
+        for record in records:
+            topic, partition, offset, timestamp_ms, _, payload = record
+            positions[topic, partition] = offset + 1
+            if topic != self._events_topic:
+                self._decode_other(record, items, rejected)
+                continue
+            try:
+                event = _parse(event_pb2.Event, payload)
+            except PayloadError as error:
+                rejected.append(Rejection(record, str(error)))
+                continue
+            event_id, user_id, session_id, item_id = event.event_id, event.user_id, event.session_id, event.item_id
+            kind = event.kind or config.default_kind
+            time_ms = _to_ms(event.time) if event.HasField("time") else timestamp_ms
+            value = event.value
+            problem = event_problem(event_id, user_id, session_id, item_id, kind, time_ms, value, timestamp_ms, config)
+            if problem:
+                rejected.append(Rejection(record, problem))
+                continue
+            row = (event_id, user_id, session_id, item_id, kinds[kind], time_ms, value or 1.0)
+            rows.append((*row, partition, offset, timestamp_ms))
+        return Decoded(_to_batch(rows), items, rejected, positions)
+
+    def _decode_other(self, record: Record, items: list[CatalogItem], rejected: list[Rejection]) -> None:
+        if record.topic != self._items_topic:
+            topics = [self._events_topic, self._items_topic]
+            rejected.append(Rejection(record, f"topic must be one of {topics}, got {shown(record.topic)}"))
+            return
+        try:
+            items.append(self._tombstone(record.key) if not record.value else self._item(record.value))
+        except PayloadError as error:
+            rejected.append(Rejection(record, str(error)))
+
+    def _item(self, payload: bytes) -> CatalogItem:
+        item = _parse(catalog_pb2.Item, payload)
+        decoded = CatalogItem(
+            item_id=item.item_id,
+            title=item.title,
+            categories=tuple(item.categories),
+            features=tuple(item.features),
+            available_from_ms=_to_ms(item.available_from) if item.HasField("available_from") else None,
+            available_until_ms=_to_ms(item.available_until) if item.HasField("available_until") else None,
+            deleted=item.deleted,
+        )
+        problem = item_problem(decoded, self._features_dim, self._config)
+        if problem:
+            raise PayloadError(problem)
+        return decoded
+
+    def _tombstone(self, key: bytes | None) -> CatalogItem:
+        if not key:
+            raise PayloadError("key must be the item_id where a record has no value, got none")
+        try:
+            item_id = key.decode()
+        except UnicodeDecodeError:
+            raise PayloadError(f"key must be an item_id in UTF-8, got {shown(key)}") from None
+        problem = id_problem("key", item_id, self._config.max_id_bytes)
+        if problem:
+            raise PayloadError(problem)
+        return CatalogItem(item_id, deleted=True)
+
+
+def validate_event(event: event_pb2.Event, now_ms: int, config: EventsConfig) -> str | None:
+    """Checks an event before it is written to the log, by the rules that its record will meet.
+
+    Args:
+        now_ms: the time its record will have.
+
+    Returns:
+        None, or the reason: field, what it must be, and what it was.
+    """
+    return event_problem(
+        event.event_id,
+        event.user_id,
+        event.session_id,
+        event.item_id,
+        event.kind or config.default_kind,
+        _to_ms(event.time) if event.HasField("time") else now_ms,
+        event.value,
+        now_ms,
+        config,
+    )
+
+
+def _to_batch(rows: list[Row]) -> EventBatch:
+    columns: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) if rows else [()] * 10
+    return EventBatch(
+        event_id=columns[0],
+        user_id=columns[1],
+        session_id=columns[2],
+        item_id=columns[3],
+        kind=np.array(columns[4], np.int8),
+        time_ms=np.array(columns[5], np.int64),
+        value=np.array(columns[6], np.float32),
+        partition=np.array(columns[7], np.int32),
+        offset=np.array(columns[8], np.int64),
+        timestamp_ms=np.array(columns[9], np.int64),
+    )
+
+
+def _to_ms(time: Timestamp) -> int:
+    return time.seconds * 1000 + time.nanos // 1_000_000
+
+
+def _parse(kind: type[M], payload: bytes | None) -> M:
+    if not payload:
+        raise PayloadError(f"payload must be {kind.DESCRIPTOR.full_name} as protobuf or JSON, got nothing")
+    # 10 and 32 are white space to JSON and field tags to protobuf, so a brace behind them proves nothing yet.
+    first = payload[0]
+    if first == 0x7B or (first in b" \t\r\n" and payload.lstrip()[:1] == b"{"):
+        try:
+            fields = orjson.loads(payload)
+        except orjson.JSONDecodeError as error:
+            if first == 0x7B:
+                raise PayloadError(
+                    f"payload must be {kind.DESCRIPTOR.full_name} as protobuf or JSON: {error}"
+                ) from None
+        else:
+            return _from_json(kind, fields)
+    try:
+        return kind.FromString(payload)
+    except DecodeError as error:
+        reason = f"payload must be {kind.DESCRIPTOR.full_name} as protobuf or JSON: {error}, got {shown(payload)}"
+        raise PayloadError(reason) from None
+
+
+def _from_json(kind: type[M], fields: Mapping[str, Any]) -> M:
+    """Fills a message from parsed JSON, so that the rules meet one form only. Unknown fields and nulls are left out."""
+    message = kind()
+    for name, field in kind.DESCRIPTOR.fields_by_name.items():
+        value = fields.get(name)
+        if value is None:
+            continue
+        if field.message_type is Timestamp.DESCRIPTOR:
+            getattr(message, name).CopyFrom(_json_time(name, value))
+        elif field.message_type is not None:  # the only other message is the map of attributes
+            _expect(name, value, dict, "an object")
+            for key, text in value.items():
+                _expect(f"{name}[{shown(key)}]", text, str, "text")
+            getattr(message, name).update(value)
+        elif field.is_repeated:
+            _expect(name, value, list, "a list")
+            for position, element in enumerate(value):
+                _expect(f"{name}[{position}]", element, *_SCALARS[field.cpp_type])
+            getattr(message, name).extend(value)
+        else:
+            _expect(name, value, *_SCALARS[field.cpp_type])
+            setattr(message, name, value)
+    return message
+
+
+def _expect(name: str, value: object, types: type | tuple[type, ...], words: str) -> None:
+    # To Python a bool is an int; to us only where a bool is asked for.
+    if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
+        raise PayloadError(f"{name} must be {words}, got {shown(value)}")
+
+
+def _json_time(name: str, value: object) -> Timestamp:
+    time = Timestamp()
+    if isinstance(value, str):
+        try:
+            time.FromJsonString(value)
+        except ValueError:
+            example = "2026-03-31T08:00:00Z"
+            raise PayloadError(f"{name} must be RFC 3339 text such as {example}, got {shown(value)}") from None
+        return time
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise PayloadError(f"{name} must be RFC 3339 text or integer milliseconds, got {shown(value)}")
+    time.seconds, ms = divmod(value, 1000)
+    time.nanos = ms * 1_000_000
+    return time

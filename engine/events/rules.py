@@ -1,0 +1,121 @@
+"""What an event and a catalog item may say: the one place of these rules, for the log and for the server alike.
+
+Each check returns None, or why it is broken: the field, what it must be, and what it was.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+
+from engine.config import EventsConfig
+from engine.events.batch import CatalogItem
+
+MAX_TITLE_CHARS = 1024
+MAX_CATEGORIES = 64
+_SHOWN = 40
+
+# The years 1 to 9999, as google.protobuf.Timestamp has them.
+_MIN_TIME_MS = -62_135_596_800_000
+_MAX_TIME_MS = 253_402_300_799_999
+_control = re.compile(r"[\x00-\x1f\x7f]").search
+
+
+def event_problem(
+    event_id: str,
+    user_id: str,
+    session_id: str,
+    item_id: str,
+    kind: str,
+    time_ms: int,
+    value: float,
+    now_ms: int,
+    config: EventsConfig,
+) -> str | None:
+    """Checks one event.
+
+    Args:
+        kind: the event's, or the default where it has none.
+        time_ms: the event's, or its record's where it has none.
+        now_ms: what `time_ms` may not be too far ahead of: the record's time, or the clock before there is a record.
+            Negative where a record has no time; then only the calendar bounds `time_ms`.
+    """
+    if not item_id:
+        return "item_id must not be empty, got ''"
+    if not user_id and not session_id:
+        return "user_id or session_id must be set, got neither"
+    limit = config.max_id_bytes
+    ids = item_id + user_id + session_id + event_id
+    # One look at all four together settles nearly every event; what it can't settle is looked at by name.
+    if len(ids) > limit or not (ids.isascii() and ids.isprintable()):
+        problem = (
+            id_problem("item_id", item_id, limit)
+            or id_problem("user_id", user_id, limit)
+            or id_problem("session_id", session_id, limit)
+            or id_problem("event_id", event_id, limit)
+        )
+        if problem:
+            return problem
+    if kind not in config.kinds:
+        return f"kind must be one of {list(config.kinds)}, got {shown(kind)}"
+    latest_ms = min(now_ms + config.max_future_s * 1000, _MAX_TIME_MS) if now_ms >= 0 else _MAX_TIME_MS
+    if not 0 <= time_ms <= latest_ms:
+        ahead = f"at most {config.max_future_s:g} s ahead of its record"
+        return f"time must lie in 0..{latest_ms:.0f} ms since 1970, {ahead}, got {time_ms} ms"
+    if not 0 <= value < math.inf:
+        return f"value must be a finite number >= 0, got {value}"
+    return None
+
+
+def item_problem(item: CatalogItem, features_dim: int, config: EventsConfig) -> str | None:
+    """Checks one record of the catalog.
+
+    Args:
+        features_dim: length of the features where there are any.
+    """
+    if not item.item_id:
+        return "item_id must not be empty, got ''"
+    problem = id_problem("item_id", item.item_id, config.max_id_bytes)
+    if problem:
+        return problem
+    if len(item.title) > MAX_TITLE_CHARS:
+        return f"title must have at most {MAX_TITLE_CHARS} characters, got {len(item.title)}"
+    if len(item.categories) > MAX_CATEGORIES:
+        return f"categories must be at most {MAX_CATEGORIES}, got {len(item.categories)}"
+    for position, category in enumerate(item.categories):
+        name = f"categories[{position}]"
+        if not category:
+            return f"{name} must not be empty, got ''"
+        problem = id_problem(name, category, config.max_id_bytes)
+        if problem:
+            return problem
+    if len(item.features) not in (0, features_dim):
+        return f"features must have {features_dim or 'no'} values, got {len(item.features)}"
+    # Float32 values can't overflow a float64 sum: it is finite exactly when they all are.
+    if not math.isfinite(sum(item.features)):
+        position, feature = next((i, x) for i, x in enumerate(item.features) if not math.isfinite(x))
+        return f"features[{position}] must be finite, got {feature}"
+    start_ms, end_ms = item.available_from_ms, item.available_until_ms
+    for name, time_ms in (("available_from", start_ms), ("available_until", end_ms)):
+        if time_ms is not None and not _MIN_TIME_MS <= time_ms <= _MAX_TIME_MS:
+            return f"{name} must lie in the years 1..9999, {_MIN_TIME_MS}..{_MAX_TIME_MS} ms, got {time_ms} ms"
+    if start_ms is not None and end_ms is not None and start_ms >= end_ms:
+        return f"available_from must be before available_until, got {start_ms} and {end_ms} ms"
+    return None
+
+
+def id_problem(name: str, value: str, max_bytes: int) -> str | None:
+    """Checks an id's length in UTF-8 and its characters. An empty one passes: whether it may be is another rule."""
+    if len(value) * 4 > max_bytes and (size := len(value.encode())) > max_bytes:
+        return f"{name} must have at most {max_bytes} bytes in UTF-8, got {size}: {shown(value)}"
+    if _control(value):
+        return f"{name} must not have control characters, got {shown(value)}"
+    return None
+
+
+def shown(value: object) -> str:
+    """A value as a reason shows it: escaped and short."""
+    if isinstance(value, str | bytes):
+        return repr(value) if len(value) <= _SHOWN else f"{value[:_SHOWN]!r}..."
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

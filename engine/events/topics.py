@@ -1,0 +1,46 @@
+"""The topics that Ousel needs, created where they are missing."""
+
+from __future__ import annotations
+
+from kafka.admin import KafkaAdminClient
+from kafka.errors import NoError, TopicAlreadyExistsError, for_code
+
+from engine.config import KafkaConfig
+from engine.events.kafka import connection_settings
+
+
+def ensure_topics(config: KafkaConfig) -> None:
+    """Creates the events, items and dead-letters topics that are missing; what exists is left as it is.
+
+    Raises:
+        kafka.errors.KafkaError: the broker is away, or refuses one of them.
+    """
+    wanted = {
+        config.events_topic: _topic(config, config.events_partitions),
+        # Compacted: the newest record of each item is the catalog, and it is kept for as long as the topic.
+        config.items_topic: _topic(config, 1, {"cleanup.policy": "compact"}),
+        config.dead_letters_topic: _topic(config, 1),
+    }
+    admin = KafkaAdminClient(**connection_settings(config))
+    try:
+        existing = set(admin.list_topics())
+        missing = {name: topic for name, topic in wanted.items() if name not in existing}
+        if not missing:
+            return
+        answer = admin.create_topics(missing, timeout_ms=config.request_timeout_ms, raise_errors=False)
+        for topic in answer["topics"]:
+            error = for_code(topic["error_code"])
+            # Engine and trainer may start together: whoever comes second finds the topic there.
+            if error not in (NoError, TopicAlreadyExistsError):
+                raise error(f"topic {topic['name']!r} can't be created: {topic['error_message']}")
+        admin.wait_for_topics(list(missing), timeout_ms=config.request_timeout_ms)
+    finally:
+        admin.close()
+
+
+def _topic(config: KafkaConfig, partitions: int, configs: dict[str, str] | None = None) -> dict[str, object]:
+    return {
+        "num_partitions": partitions,
+        "replication_factor": config.replication_factor,
+        "configs": configs or {},
+    }

@@ -1,0 +1,92 @@
+"""What every call of our services passes through: errors become status codes, and calls are counted and timed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from engine import metrics
+from engine.serving.errors import FAILURES, InvalidRequest, status_of
+from engine.serving.requests import Undecodable, lenient
+
+_log = logging.getLogger(__name__)
+
+_PACKAGE = "/ousel.v1."
+
+Behavior = Callable[[Any, Any], Awaitable[Any]]
+
+
+class CallObserver(grpc.aio.ServerInterceptor):
+    """Wraps our own services; health and reflection pass by. Servicer methods are coroutines and simply raise.
+
+    Attributes:
+        failed: calls, streams included, that ended with one of `FAILURES`.
+    """
+
+    def __init__(self) -> None:
+        self.failed = 0
+        self._handlers: dict[str, grpc.RpcMethodHandler] = {}
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> grpc.RpcMethodHandler:
+        method = handler_call_details.method
+        handler = await continuation(handler_call_details)
+        if handler is None or not method.startswith(_PACKAGE):
+            return handler
+        if method not in self._handlers:
+            self._handlers[method] = self._wrap(handler, method.removeprefix(_PACKAGE))
+        return self._handlers[method]
+
+    def _wrap(self, handler: Any, method: str) -> grpc.RpcMethodHandler:
+        make: Any
+        if not handler.request_streaming:
+            inner, make = handler.unary_unary, grpc.unary_unary_rpc_method_handler
+        elif handler.response_streaming:
+            inner, make = handler.stream_stream, grpc.stream_stream_rpc_method_handler
+        else:
+            inner, make = handler.stream_unary, grpc.stream_unary_rpc_method_handler
+        behavior = self._observed(inner, method, timed=not handler.request_streaming)
+        wrapped: grpc.RpcMethodHandler = make(
+            behavior, lenient(handler.request_deserializer), handler.response_serializer
+        )
+        return wrapped
+
+    def _observed(self, inner: Behavior, method: str, *, timed: bool) -> Behavior:
+        async def behavior(request: Any, context: Any) -> Any:
+            started = time.perf_counter()
+            code = grpc.StatusCode.OK
+            try:
+                if isinstance(request, Undecodable):
+                    raise InvalidRequest(request.reason)
+                return await inner(request, context)
+            except asyncio.CancelledError:
+                # gRPC cancels the task for both: the client left, or its deadline passed.
+                remaining_s = context.time_remaining()
+                late = remaining_s is not None and remaining_s <= 0
+                code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+                raise
+            except grpc.aio.InternalError:
+                # The client left during a write; gRPC would log it, and is about to cancel the task.
+                code = grpc.StatusCode.CANCELLED
+                raise asyncio.CancelledError from None
+            except Exception as error:
+                status = status_of(error)
+                code = status.code
+                if code is grpc.StatusCode.INTERNAL:
+                    _log.exception("%s failed", method)
+                await context.abort(status.code, status.details, status.trailing_metadata)
+            finally:
+                self.failed += code in FAILURES
+                metrics.CALLS.labels(method, code.name).inc()
+                if timed:
+                    metrics.REQUEST_SECONDS.labels(method).observe(time.perf_counter() - started)
+
+        return behavior

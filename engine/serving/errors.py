@@ -1,0 +1,75 @@
+"""What can go wrong in a call, and the gRPC status that says so."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import grpc
+
+from engine.model.weights import WeightsError
+from engine.pipeline import Overloaded, StaleVersion
+
+_RETRY_AFTER_MS = 200
+
+
+class InvalidRequest(ValueError):
+    """The caller broke a rule; the message names the field, what it must be and what it was."""
+
+
+class LogUnavailable(RuntimeError):
+    """An event could not be written to the log."""
+
+
+class PushInProgress(RuntimeError):
+    """Another push is being received or installed."""
+
+
+class StreamOver(RuntimeError):
+    """The stream has ended; nobody waits for its next list."""
+
+
+class ShuttingDown(RuntimeError):
+    """The engine is stopping; another one, or this one later, will answer."""
+
+
+@dataclass(frozen=True)
+class CallStatus:
+    """How a failed call ends."""
+
+    code: grpc.StatusCode
+    details: str
+    trailing_metadata: tuple[tuple[str, str], ...] = ()
+
+
+_CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
+    (InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
+    (WeightsError, grpc.StatusCode.INVALID_ARGUMENT),
+    (StaleVersion, grpc.StatusCode.FAILED_PRECONDITION),
+    (PushInProgress, grpc.StatusCode.ABORTED),
+    (LogUnavailable, grpc.StatusCode.UNAVAILABLE),
+    (ShuttingDown, grpc.StatusCode.UNAVAILABLE),
+)
+
+# These say that the engine failed its callers; the others say that a caller erred or left.
+FAILURES = frozenset(
+    {
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+    }
+)
+
+
+def status_of(error: Exception) -> CallStatus:
+    """The status for an error; INTERNAL where it is not one that a call may end with."""
+    if isinstance(error, Overloaded):
+        retry = (("retry-after-ms", str(_RETRY_AFTER_MS)),)
+        return CallStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), retry)
+    if isinstance(error, TimeoutError):
+        return CallStatus(grpc.StatusCode.DEADLINE_EXCEEDED, str(error) or "the call's deadline passed")
+    for kind, code in _CODES:
+        if isinstance(error, kind):
+            return CallStatus(code, str(error))
+    # What went wrong is in the log, with its traceback: a caller can't do anything with it.
+    return CallStatus(grpc.StatusCode.INTERNAL, f"the engine failed unexpectedly ({type(error).__name__})")

@@ -1,0 +1,67 @@
+"""Events on their way into the log: checked, completed, written, acknowledged."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from concurrent.futures import Future
+from typing import Protocol
+
+from ousel.v1 import event_pb2
+
+from engine.config import Config
+from engine.events.codec import validate_event
+from engine.serving.errors import InvalidRequest, LogUnavailable
+
+
+class EventLog(Protocol):
+    """The events topic, to be written."""
+
+    def send_event(self, event: event_pb2.Event) -> Future[event_pb2.LogPosition]:
+        """Hands the event over without waiting.
+
+        The future can't be cancelled; it is done once the log has the event, or fails.
+        """
+
+
+class EventWriter:
+    """Writes callers' events.
+
+    Args:
+        log: None where events can't be written; then every write says so.
+    """
+
+    def __init__(self, log: EventLog | None, config: Config) -> None:
+        self._log = log
+        self._config = config
+
+    async def write(self, event: event_pb2.Event, remaining_s: float | None = None) -> event_pb2.LogPosition:
+        """Gives `event` an event_id and a time where it has none, and returns once the log has it.
+
+        Args:
+            remaining_s: the caller's deadline. kafka.request_timeout_ms bounds the wait too.
+
+        Raises:
+            InvalidRequest: the event breaks a rule.
+            LogUnavailable: the log did not take it. It may still do so: repeat with the same event_id.
+            TimeoutError: the deadline passed first. The event may or may not be in the log.
+        """
+        now_ms = time.time_ns() // 1_000_000
+        event.event_id = event.event_id or uuid.uuid4().hex
+        if not event.HasField("time"):
+            event.time.FromMilliseconds(now_ms)
+        if problem := validate_event(event, now_ms, self._config.events):
+            raise InvalidRequest(f"event.{problem}")
+        if self._log is None:
+            raise LogUnavailable("this engine has no log to write events to")
+        limit_s = self._config.kafka.request_timeout_ms / 1000
+        try:
+            async with asyncio.timeout(limit_s if remaining_s is None else min(limit_s, remaining_s)):
+                return await asyncio.wrap_future(self._log.send_event(event))
+        except TimeoutError:
+            if remaining_s is not None and remaining_s < limit_s:
+                raise TimeoutError("the deadline passed before the log acknowledged the event") from None
+            raise LogUnavailable(f"the log did not acknowledge the event within {limit_s:g} s") from None
+        except Exception as error:
+            raise LogUnavailable(f"the event could not be written to the log: {error}") from error

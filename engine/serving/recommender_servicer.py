@@ -1,0 +1,105 @@
+"""RecommenderService: lists on request, and lists whenever they change."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ousel.v1 import event_pb2, recommender_service_pb2, recommender_service_pb2_grpc
+
+from engine.config import Config
+from engine.ranking.query import Ranking
+from engine.serving.engine import Engine
+from engine.serving.errors import InvalidRequest, StreamOver
+from engine.serving.event_writer import EventWriter
+from engine.serving.requests import for_subscriber, parse_query, read_request
+from engine.serving.subscriptions import Subscription, Subscriptions
+
+
+class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceServicer):
+    """Asks the engine for single lists; streams live in `subscriptions`."""
+
+    def __init__(self, config: Config, engine: Engine, subscriptions: Subscriptions, writer: EventWriter) -> None:
+        self._config = config
+        self._engine = engine
+        self._subscriptions = subscriptions
+        self._writer = writer
+
+    async def Recommend(
+        self, request: recommender_service_pb2.RecommendRequest, context: Any
+    ) -> recommender_service_pb2.RecommendResponse:
+        """One ranked list."""
+        query = parse_query(request.query, self._config)
+        async with asyncio.timeout(context.time_remaining()):
+            ranking = await asyncio.wrap_future(self._engine.ask(query))
+        return recommender_service_pb2.RecommendResponse(list=list_message(ranking))
+
+    async def StreamRecommendations(self, _: Any, context: Any) -> None:
+        """A list at once and whenever it changes, until the client cancels; it may stop writing earlier."""
+        first = await read_request(context)
+        if first is None or first.WhichOneof("message") != "subscribe":
+            got = "nothing" if first is None else first.WhichOneof("message") or "neither subscribe nor event"
+            raise InvalidRequest(f"the first message must be subscribe, got {got}")
+        query = parse_query(first.subscribe, self._config)
+        subscription = self._subscriptions.open(query, asyncio.get_running_loop())
+        reader = asyncio.create_task(self._read(subscription, context))
+        try:
+            await _write(subscription, context)
+        finally:
+            subscription.close(StreamOver())
+            reader.cancel()
+            await asyncio.wait([reader])
+
+    async def _read(self, subscription: Subscription, context: Any) -> None:
+        """Takes further messages. An error ends the stream by way of its writer.
+
+        The writer must not be cancelled for it: gRPC can't send a status over a write that was left half done.
+        """
+        try:
+            while (message := await read_request(context)) is not None:
+                await self._take(message, subscription)
+        except Exception as error:
+            subscription.close(error)
+
+    async def _take(
+        self, message: recommender_service_pb2.StreamRecommendationsRequest, subscription: Subscription
+    ) -> None:
+        match message.WhichOneof("message"):
+            case "subscribe":
+                subscription.replace(parse_query(message.subscribe, self._config))
+            case "event":
+                # One at a time: a client that sends faster than the log takes waits in its own flow control.
+                await self._writer.write(for_subscriber(message.event, subscription.query))
+            case _:
+                raise InvalidRequest("a message must be subscribe or event, got neither")
+
+
+async def _write(subscription: Subscription, context: Any) -> None:
+    while True:
+        ranking, cause = await subscription.next()
+        await context.write(
+            recommender_service_pb2.StreamRecommendationsResponse(
+                list=list_message(ranking), cause=f"CAUSE_{cause.name}"
+            )
+        )
+
+
+def list_message(ranking: Ranking) -> recommender_service_pb2.RecommendationList:
+    """A ranking as the protocol has it."""
+    return recommender_service_pb2.RecommendationList(
+        items=[
+            recommender_service_pb2.Recommendation(
+                item_id=item.item_id,
+                title=item.title,
+                score=item.score,
+                sources=[f"SOURCE_{source.name}" for source in item.sources],
+            )
+            for item in ranking.items
+        ],
+        origin=f"ORIGIN_{ranking.origin.name}",
+        known=ranking.known,
+        model_version=ranking.model_version,
+        reflects=[
+            event_pb2.LogPosition(topic=p.topic, partition=p.partition, offset=p.offset) for p in ranking.reflects
+        ],
+    )

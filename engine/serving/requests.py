@@ -1,0 +1,124 @@
+"""Requests, checked: what leaves this module may be trusted by the rooms behind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from ousel.v1 import event_pb2, model_service_pb2, recommender_service_pb2
+
+from engine.config import Config
+from engine.events.rules import MAX_CATEGORIES, id_problem, shown
+from engine.ranking.query import Query
+from engine.serving.errors import InvalidRequest
+
+MAX_EXCLUDED = 1000
+SHA256_BYTES = 32
+
+
+def parse_query(query: recommender_service_pb2.Query, config: Config) -> Query:
+    """Checks whom a list is for and what it may hold.
+
+    Raises:
+        InvalidRequest: names field, value and what is allowed.
+    """
+    max_bytes = config.events.max_id_bytes
+    if not 1 <= query.k <= config.ranking.max_k:
+        raise InvalidRequest(f"k must be within 1..{config.ranking.max_k}, got {query.k}")
+    if not query.user_id and not query.session_id:
+        raise InvalidRequest("user_id or session_id must be set, got neither")
+    _check_id("user_id", query.user_id, max_bytes)
+    _check_id("session_id", query.session_id, max_bytes)
+    options = query.options
+    return Query(
+        user_id=query.user_id,
+        session_id=query.session_id,
+        k=query.k,
+        exclude_history=options.exclude_history,
+        categories=_ids("categories", options.categories, MAX_CATEGORIES, max_bytes),
+        exclude_item_ids=_ids("exclude_item_ids", options.exclude_item_ids, MAX_EXCLUDED, max_bytes),
+    )
+
+
+def for_subscriber(event: event_pb2.Event, query: Query) -> event_pb2.Event:
+    """Fills in the subscriber's user and session where the event names none; changes and returns `event`.
+
+    Raises:
+        InvalidRequest: the event is someone else's.
+    """
+    # A user may move on to another session on the same stream; a session without a user is all we know of someone.
+    name, subscribed = ("user_id", query.user_id) if query.user_id else ("session_id", query.session_id)
+    if getattr(event, name) not in ("", subscribed):
+        got = shown(getattr(event, name))
+        raise InvalidRequest(f"event.{name} must be empty or the subscribed {shown(subscribed)}, got {got}")
+    event.user_id = event.user_id or query.user_id
+    event.session_id = event.session_id or query.session_id
+    return event
+
+
+def check_header(header: model_service_pb2.WeightsHeader, config: Config) -> None:
+    """Checks what a push announces.
+
+    Raises:
+        InvalidRequest: names field, value and what is allowed.
+    """
+    if header.version < 1:
+        raise InvalidRequest(f"version must be >= 1, got {header.version}")
+    if not 1 <= header.size_bytes <= config.model.max_weights_bytes:
+        raise InvalidRequest(f"size_bytes must be within 1..{config.model.max_weights_bytes}, got {header.size_bytes}")
+    if len(header.sha256) != SHA256_BYTES:
+        raise InvalidRequest(f"sha256 must have {SHA256_BYTES} bytes, got {len(header.sha256)}")
+
+
+@dataclass(frozen=True)
+class Undecodable:
+    """Stands for a request that is not a valid message."""
+
+    reason: str
+
+
+def lenient(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+    """Makes a deserializer return `Undecodable` instead of raising.
+
+    gRPC would end the call with UNKNOWN and a traceback in our log, though it is the caller who erred.
+    """
+
+    def decode(data: bytes) -> Any:
+        try:
+            return deserialize(data)
+        except DecodeError as error:
+            return Undecodable(f"the request must be a valid message, with text in UTF-8, got: {error}")
+
+    return decode
+
+
+async def read_request(context: Any) -> Any:
+    """The next message of a streaming request, or None after the last.
+
+    Raises:
+        InvalidRequest: it is not a valid message.
+    """
+    message = await context.read()
+    if message is grpc.aio.EOF:  # type: ignore[attr-defined]
+        return None
+    if isinstance(message, Undecodable):
+        raise InvalidRequest(message.reason)
+    return message
+
+
+def _ids(name: str, values: Sequence[str], most: int, max_bytes: int) -> tuple[str, ...]:
+    if len(values) > most:
+        raise InvalidRequest(f"{name} must be at most {most}, got {len(values)}")
+    for position, value in enumerate(values):
+        if not value:
+            raise InvalidRequest(f"{name}[{position}] must not be empty, got ''")
+        _check_id(f"{name}[{position}]", value, max_bytes)
+    return tuple(values)
+
+
+def _check_id(name: str, value: str, max_bytes: int) -> None:
+    if problem := id_problem(name, value, max_bytes):
+        raise InvalidRequest(problem)

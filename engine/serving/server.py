@@ -1,0 +1,178 @@
+"""The server: our three services, health and reflection on one port, /metrics on another."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import threading
+from wsgiref.simple_server import WSGIServer
+
+import grpc
+import prometheus_client
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+from ousel.v1 import (
+    event_service_pb2,
+    event_service_pb2_grpc,
+    model_service_pb2,
+    model_service_pb2_grpc,
+    recommender_service_pb2,
+    recommender_service_pb2_grpc,
+)
+
+from engine.config import Config
+from engine.serving.calls import CallObserver
+from engine.serving.engine import Engine
+from engine.serving.event_servicer import EventServicer
+from engine.serving.event_writer import EventLog, EventWriter
+from engine.serving.model_servicer import ModelServicer
+from engine.serving.recommender_servicer import RecommenderServicer
+from engine.serving.subscriptions import Subscriptions
+
+SERVICES = (
+    recommender_service_pb2.DESCRIPTOR.services_by_name["RecommenderService"].full_name,
+    event_service_pb2.DESCRIPTOR.services_by_name["EventService"].full_name,
+    model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+)
+
+_OPTIONS = (
+    ("grpc.so_reuseport", 0),  # or a second engine would share the port and nobody would notice
+    ("grpc.max_receive_message_length", 4 * 2**20),
+    # A client that vanished without a word, with its power or its network, gives its stream free after 80 s.
+    ("grpc.keepalive_time_ms", 60_000),
+    ("grpc.keepalive_timeout_ms", 20_000),
+    # And clients may look after us as often as every 10 s.
+    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+
+
+class PortTaken(RuntimeError):
+    """An address can't be listened on; the message is one line that names it and says why."""
+
+
+class Server:
+    """Serves one engine in the running event loop.
+
+    Args:
+        log: where events are written; None answers every write with UNAVAILABLE.
+
+    Attributes:
+        port: of gRPC, once started; the one taken where the configuration says 0.
+        metrics_port: of /metrics, likewise.
+    """
+
+    def __init__(self, config: Config, engine: Engine, subscriptions: Subscriptions, log: EventLog | None) -> None:
+        self._config = config
+        self._engine = engine
+        self._subscriptions = subscriptions
+        self._log = log
+        self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._grpc: grpc.aio.Server | None = None
+        self._http: tuple[WSGIServer, threading.Thread] | None = None
+        self.port = 0
+        self.metrics_port = 0
+
+    async def start(self) -> None:
+        """Listens. Health says NOT_SERVING until `set_serving(True)`; calls are answered from now on.
+
+        Raises:
+            PortTaken: one of the two addresses can't be listened on; then neither is.
+        """
+        serving = self._config.serving
+        calls = CallObserver()
+        server = grpc.aio.server(interceptors=[calls], options=_OPTIONS)
+        self._register(server, calls)
+        await self.set_serving(False)
+        # The metrics first, because gRPC doesn't give a port back that it never served.
+        try:
+            self._http = prometheus_client.start_http_server(serving.metrics_port, serving.metrics_host)
+        except OSError as error:
+            raise _port_taken("metrics", serving.metrics_host, serving.metrics_port, error) from None
+        self.metrics_port = self._http[0].server_port
+        try:
+            self.port = _bind(server, serving.host, serving.port)
+        except PortTaken:
+            await self._stop_metrics()
+            raise
+        await server.start()
+        self._grpc = server
+
+    def _register(self, server: grpc.aio.Server, calls: CallObserver) -> None:
+        writer = EventWriter(self._log, self._config)
+        recommender_service_pb2_grpc.add_RecommenderServiceServicer_to_server(
+            RecommenderServicer(self._config, self._engine, self._subscriptions, writer), server
+        )
+        event_service_pb2_grpc.add_EventServiceServicer_to_server(EventServicer(writer), server)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
+            ModelServicer(self._config, self._engine, self._subscriptions, calls), server
+        )
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
+        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+
+    async def set_serving(self, serving: bool) -> None:
+        """What health says, for the server as a whole ("") and for each of our services."""
+        status = health_pb2.HealthCheckResponse.SERVING if serving else health_pb2.HealthCheckResponse.NOT_SERVING
+        for service in ("", *SERVICES):
+            await self._health.set(service, status)
+
+    async def stop(self, grace_s: float) -> None:
+        """Ends every stream with UNAVAILABLE, lets other calls finish for up to `grace_s`, and frees both ports.
+
+        Safe to call twice, and before `start`.
+        """
+        # Step 1. Tell load balancers, then those who listen.
+        await self._health.enter_graceful_shutdown()
+        self._subscriptions.shut()
+        # Step 2. No new calls, and the end of the old ones.
+        if self._grpc is not None:
+            await self._grpc.stop(grace_s)
+            self._grpc = None
+        # Step 3. The metrics last, so that a scrape can still see the end.
+        await self._stop_metrics()
+
+    async def _stop_metrics(self) -> None:
+        if self._http is not None:
+            http, thread = self._http
+            self._http = None
+            await asyncio.to_thread(http.shutdown)
+            http.server_close()
+            thread.join()
+
+
+def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
+    # gRPC prints lines of its own about a port that is taken, and raises without the reason: ask the system first.
+    try:
+        if port:
+            _check_free(host, port)
+        return server.add_insecure_port(_address(host, port))
+    except (OSError, RuntimeError) as error:
+        raise _port_taken("gRPC", host, port, error) from None
+
+
+def _check_free(host: str, port: int) -> None:
+    problem: OSError | None = None
+    bound = False
+    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
+        try:
+            with socket.socket(family, kind, protocol) as probe:
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                probe.bind(address)
+                bound = True
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                raise
+            problem = error
+    # One of a name's addresses is enough: "localhost" often has one of a family that the machine doesn't use.
+    if problem and not bound:
+        raise problem
+
+
+def _port_taken(what: str, host: str, port: int, error: Exception) -> PortTaken:
+    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+    return PortTaken(f"can't listen on {_address(host, port)} for {what}: {why}")
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

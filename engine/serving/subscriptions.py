@@ -1,0 +1,243 @@
+"""Open streams: the engine's thread marks them, makes their lists and drops each into its one slot.
+
+Latest wins: a list that its reader has not taken is replaced by the next one, so a slow reader costs the memory of one
+list and nobody else anything. One lock guards everything, and is never held while calling out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Set
+from dataclasses import dataclass
+
+from engine import metrics
+from engine.pipeline import Due, Overloaded
+from engine.ranking.query import Cause, Query, Ranking
+from engine.serving.errors import ShuttingDown
+
+_SHUTTING = "the engine is shutting down"
+
+
+class Subscription:
+    """One stream's query and slot. Made by `Subscriptions.open`; used in the event loop that opened it."""
+
+    def __init__(self, owner: Subscriptions, query: Query, loop: asyncio.AbstractEventLoop) -> None:
+        self._owner = owner
+        self._loop = loop
+        self._changed = asyncio.Event()
+        # The rest belongs to `owner` and its lock.
+        self.query = query
+        self.ended: Exception | None = None  # what `next` raises once this is closed
+        self.causes: set[Cause] = set()  # why a list is to be made; empty: none is
+        self.pending: tuple[Ranking, Set[Cause]] | None = None  # made, not taken
+        self.taken: Ranking | None = None
+
+    async def next(self) -> tuple[Ranking, Cause]:
+        """Waits for a list that the reader has not had, and why it was made. One reader at a time.
+
+        Raises:
+            Exception: what `close` was given. ShuttingDown where the engine is stopping.
+        """
+        while True:
+            if update := self._owner.take(self, self._changed):
+                return update
+            await self._changed.wait()
+
+    def replace(self, query: Query) -> None:
+        """Asks for another list from now on; what was made for the old query is dropped."""
+        self._owner.replace(self, query)
+
+    def close(self, reason: Exception) -> None:
+        """Gives the place free, and has `next` raise `reason`. Safe to call twice: the first reason stays."""
+        self._owner.close(self, reason)
+
+    def notify(self) -> None:
+        """Has `next` look again, from any thread."""
+        try:
+            self._loop.call_soon_threadsafe(self._changed.set)
+        except RuntimeError:  # the loop is closed, and with it every reader
+            pass
+
+
+@dataclass(eq=False, slots=True)
+class DueList:
+    """A stream that waits for a list, with the query that the list must answer."""
+
+    subscription: Subscription
+    query: Query
+    cause: Cause
+    causes: Set[Cause]
+
+
+class Subscriptions:
+    """All open streams; the engine's `Audience`.
+
+    Args:
+        limit: open streams; one more is refused.
+        wake: makes the engine's thread come for what is due.
+    """
+
+    def __init__(self, limit: int, wake: Callable[[], None]) -> None:
+        self._limit = limit
+        self._wake = wake
+        self._lock = threading.Lock()
+        self._shut = False
+        # Dicts as ordered sets.
+        self._all: dict[Subscription, None] = {}
+        self._by_subject: dict[str, dict[Subscription, None]] = {}
+        # A due subscription is in the queue of its most urgent cause.
+        self._queues: dict[Cause, OrderedDict[Subscription, None]] = {cause: OrderedDict() for cause in sorted(Cause)}
+
+    @property
+    def count(self) -> int:
+        return len(self._all)
+
+    # -- the event loop -----------------------------------------------------------------------------------------------
+
+    def open(self, query: Query, loop: asyncio.AbstractEventLoop) -> Subscription:
+        """Subscribes; the first list is due at once.
+
+        Raises:
+            Overloaded: too many streams are open.
+            ShuttingDown: after `shut`.
+        """
+        with self._lock:
+            if self._shut:
+                raise ShuttingDown(_SHUTTING)
+            if len(self._all) >= self._limit:
+                raise Overloaded(f"at most {self._limit} streams may be open, try again later")
+            subscription = Subscription(self, query, loop)
+            self._all[subscription] = None
+            self._by_subject.setdefault(query.subject, {})[subscription] = None
+            self._add(subscription, Cause.SUBSCRIBED)
+            metrics.STREAMS.set(len(self._all))
+        self._wake()
+        return subscription
+
+    def replace(self, subscription: Subscription, query: Query) -> None:
+        """See `Subscription.replace`."""
+        with self._lock:
+            if subscription.ended:
+                return
+            self._forget(subscription)
+            subscription.query = query
+            subscription.pending = subscription.taken = None
+            self._by_subject.setdefault(query.subject, {})[subscription] = None
+            self._add(subscription, Cause.SUBSCRIBED)
+        self._wake()
+
+    def take(self, subscription: Subscription, changed: asyncio.Event) -> tuple[Ranking, Cause] | None:
+        """Empties the slot, or clears `changed` where there is nothing yet. See `Subscription.next`."""
+        with self._lock:
+            if subscription.ended:
+                raise subscription.ended
+            if subscription.pending is None:
+                changed.clear()
+                return None
+            ranking, causes = subscription.pending
+            subscription.pending, subscription.taken = None, ranking
+        cause = min(causes)
+        metrics.LISTS_PUSHED.labels(cause.name.lower()).inc()
+        return ranking, cause
+
+    def close(self, subscription: Subscription, reason: Exception) -> None:
+        """See `Subscription.close`."""
+        with self._lock:
+            if subscription.ended:
+                return
+            subscription.ended = reason
+            subscription.pending = subscription.taken = None
+            self._forget(subscription)
+            del self._all[subscription]
+            metrics.STREAMS.set(len(self._all))
+        subscription.notify()
+
+    def shut(self) -> None:
+        """Closes every subscription and opens no more."""
+        with self._lock:
+            self._shut = True
+            open_now = list(self._all)
+        for subscription in open_now:
+            self.close(subscription, ShuttingDown(_SHUTTING))
+
+    # -- the engine's thread ------------------------------------------------------------------------------------------
+
+    def mark(self, subjects: Collection[str], *, model: bool, catalog: bool) -> None:
+        """`subjects` have new events; the model, or the catalog, has changed for all."""
+        with self._lock:
+            for subject in subjects:
+                for subscription in self._by_subject.get(subject, ()):
+                    self._add(subscription, Cause.EVENTS)
+            for cause, changed in ((Cause.MODEL, model), (Cause.CATALOG, catalog)):
+                for subscription in self._all if changed else ():
+                    self._add(subscription, cause)
+
+    def due(self, limit: int) -> list[DueList]:
+        """Takes up to `limit` waiting streams: the most urgent cause first, and within one the longest waiting."""
+        found: list[DueList] = []
+        with self._lock:
+            for queue in self._queues.values():
+                while queue and len(found) < limit:
+                    subscription, _ = queue.popitem(last=False)
+                    causes, subscription.causes = subscription.causes, set()
+                    found.append(DueList(subscription, subscription.query, min(causes), causes))
+            left = any(self._queues.values())
+        if left:  # or they would wait for the next record
+            self._wake()
+        return found
+
+    def deliver(self, due: Due, ranking: Ranking) -> None:
+        """Puts a list into its slot, if it tells the reader anything new."""
+        assert isinstance(due, DueList)
+        subscription = due.subscription
+        with self._lock:
+            # A query that was replaced meanwhile is due again; its old list would be wrong.
+            if subscription.ended or subscription.query is not due.query:
+                return
+            waiting = subscription.pending
+            causes = due.causes | waiting[1] if waiting else due.causes
+            news = _is_news(ranking, subscription.taken, causes)
+            subscription.pending = (ranking, causes) if news else None
+        if waiting:
+            metrics.LISTS_REPLACED.inc()
+        elif news:
+            subscription.notify()
+
+    # -- with the lock held -------------------------------------------------------------------------------------------
+
+    def _add(self, subscription: Subscription, cause: Cause) -> None:
+        urgent = min(subscription.causes, default=None)
+        if urgent is None or cause < urgent:
+            if urgent is not None:
+                del self._queues[urgent][subscription]
+            self._queues[cause][subscription] = None
+        subscription.causes.add(cause)
+
+    def _forget(self, subscription: Subscription) -> None:
+        """Takes it out of its queue and its subject."""
+        if subscription.causes:
+            del self._queues[min(subscription.causes)][subscription]
+            subscription.causes = set()
+        peers = self._by_subject[subscription.query.subject]
+        del peers[subscription]
+        if not peers:
+            del self._by_subject[subscription.query.subject]
+
+
+def _is_news(ranking: Ranking, taken: Ranking | None, causes: Set[Cause]) -> bool:
+    """Whether a list made for these causes is worth sending to a reader who has `taken`."""
+    if taken is None or Cause.SUBSCRIBED in causes or Cause.MODEL in causes:
+        return True
+    if Cause.EVENTS in causes and (ranking.origin != taken.origin or _scores(ranking) != _scores(taken)):
+        return True
+    return Cause.CATALOG in causes and _titles(ranking) != _titles(taken)
+
+
+def _scores(ranking: Ranking) -> list[tuple[str, float]]:
+    return [(item.item_id, item.score) for item in ranking.items]
+
+
+def _titles(ranking: Ranking) -> list[tuple[str, str]]:
+    return [(item.item_id, item.title) for item in ranking.items]

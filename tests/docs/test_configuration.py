@@ -1,0 +1,55 @@
+"""docs/configuration.md names every setting there is, with its default, and none that is gone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from engine.config import Config, ConfigError, load_config
+from trainer.config import TrainerConfig
+
+PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+
+
+def settings() -> dict[str, object]:
+    sections = {name: field.annotation for name, field in (Config.model_fields | TrainerConfig.model_fields).items()}
+    return {
+        f"{name}.{key}": field.get_default(call_default_factory=True)
+        for name, section in sections.items()
+        if hasattr(section, "model_fields")
+        for key, field in section.model_fields.items()
+    }
+
+
+def test_every_setting_is_documented_with_its_default():
+    rows = re.findall(r"^\| `(\w+\.\w+)` \| ([^|]*) \|", PAGE.read_text(), re.MULTILINE)
+    documented = {name: default.strip("` ") for name, default in rows}
+    expected = settings()
+    assert documented.keys() == expected.keys()
+    for name, default in expected.items():
+        if default is not None and not isinstance(default, dict):
+            assert documented[name] == str(default), name
+
+
+def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(monkeypatch):
+    monkeypatch.setenv("OUSEL_STATE__HISTORY", "0")
+    monkeypatch.setenv("OUSEL_SERVING__PROT", "1")
+    with pytest.raises(ConfigError) as error:
+        load_config()
+    assert "state.history: Input should be greater than or equal to 2, got '0'" in str(error.value)
+    assert "serving.prot: Extra inputs are not permitted" in str(error.value)
+
+
+def test_variables_win_over_the_file_and_the_file_over_defaults(tmp_path, monkeypatch):
+    path = tmp_path / "ousel.toml"
+    path.write_text("[serving]\nport = 1234\nmax_batch = 7\n")
+    monkeypatch.setenv("OUSEL_SERVING__PORT", "4321")
+    config = load_config(path)
+    assert (config.serving.port, config.serving.max_batch, config.serving.max_streams) == (4321, 7, 10_000)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"--config must name a file, got '.*nowhere.toml'"):
+        load_config(tmp_path / "nowhere.toml")

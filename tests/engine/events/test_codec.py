@@ -1,0 +1,407 @@
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from ousel.v1 import catalog_pb2, event_pb2
+
+from engine.config import EventsConfig, KafkaConfig
+from engine.events.batch import CatalogItem, Decoded, Record
+from engine.events.codec import Decoder, validate_event
+
+KAFKA = KafkaConfig()
+EVENTS = EventsConfig(kinds={"view": 1.0, "cart": 2.0}, default_kind="view", max_id_bytes=16, max_future_s=60)
+DIM = 3
+NOW_MS = 1_700_000_000_000
+DAY_MS = 86_400_000
+
+
+def record(value: bytes | None, topic: str = KAFKA.events_topic, offset: int = 0, **fields: Any) -> Record:
+    given = {"partition": 1, "timestamp_ms": NOW_MS, "key": None} | fields
+    return Record(topic=topic, offset=offset, value=value, **given)
+
+
+def decode(*records: Record) -> Decoded:
+    return Decoder(KAFKA, EVENTS, DIM).decode(records)
+
+
+def decode_item(item: catalog_pb2.Item) -> Decoded:
+    return decode(record(item.SerializeToString(), KAFKA.items_topic))
+
+
+def at(ms: int) -> Timestamp:
+    return Timestamp(seconds=ms // 1000, nanos=ms % 1000 * 1_000_000)
+
+
+def reason(decoded: Decoded) -> str:
+    (rejection,) = decoded.rejected
+    assert len(decoded.events) == len(decoded.items) == 0
+    return rejection.reason
+
+
+def event(**fields: Any) -> event_pb2.Event:
+    return event_pb2.Event(**({"user_id": "u", "item_id": "i"} | fields))
+
+
+def test_an_event_becomes_a_row_of_columns() -> None:
+    message = event(event_id="e", session_id="s", kind="cart", time=at(NOW_MS - 5), value=2.5)
+    batch = decode(record(message.SerializeToString(), offset=9)).events
+    assert (batch.event_id, batch.user_id, batch.session_id, batch.item_id) == (("e",), ("u",), ("s",), ("i",))
+    columns = {"kind": (1, np.int8), "time_ms": (NOW_MS - 5, np.int64), "value": (2.5, np.float32)}
+    columns |= {"partition": (1, np.int32), "offset": (9, np.int64), "timestamp_ms": (NOW_MS, np.int64)}
+    for name, (value, dtype) in columns.items():
+        column = getattr(batch, name)
+        assert column.tolist() == [value]
+        assert column.dtype == dtype
+
+
+def test_what_an_event_leaves_out_has_defaults() -> None:
+    batch = decode(record(event().SerializeToString(), timestamp_ms=NOW_MS + 7)).events
+    assert batch.kind.tolist() == [0]
+    assert batch.time_ms.tolist() == [NOW_MS + 7]
+    assert batch.value.tolist() == [1.0]
+    assert batch.event_id == batch.session_id == ("",)
+
+
+def test_no_records_are_an_empty_batch() -> None:
+    decoded = decode()
+    assert len(decoded.events) == 0
+    assert decoded.events.time_ms.dtype == np.int64
+    assert decoded.positions == {}
+
+
+def test_positions_are_the_next_offset_of_each_partition_rejected_or_not() -> None:
+    good = event().SerializeToString()
+    decoded = decode(
+        record(good, partition=0, offset=3),
+        record(b"\xff", partition=1, offset=8),
+        record(good, partition=0, offset=5),
+        record(None, KAFKA.items_topic, partition=0, offset=2),
+    )
+    topic = KAFKA.events_topic
+    assert decoded.positions == {(topic, 0): 6, (topic, 1): 9, (KAFKA.items_topic, 0): 3}
+
+
+def test_good_and_bad_records_keep_their_order() -> None:
+    values = [event(item_id=f"i{n}").SerializeToString() if n % 3 else b"\xff" for n in range(10)]
+    decoded = decode(*[record(value, offset=n) for n, value in enumerate(values)])
+    assert decoded.events.offset.tolist() == [1, 2, 4, 5, 7, 8]
+    assert decoded.events.item_id == ("i1", "i2", "i4", "i5", "i7", "i8")
+    assert [r.record.offset for r in decoded.rejected] == [0, 3, 6, 9]
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"item_id": ""}, "item_id must not be empty, got ''"),
+        ({"user_id": ""}, "user_id or session_id must be set, got neither"),
+        ({"kind": "foo"}, "kind must be one of ['view', 'cart'], got 'foo'"),
+        ({"item_id": "x" * 17}, "item_id must have at most 16 bytes in UTF-8, got 17: 'xxxxxxxxxxxxxxxxx'"),
+        ({"user_id": "ü" * 9}, "user_id must have at most 16 bytes in UTF-8, got 18: 'ü"),
+        ({"session_id": "a\x1fb"}, "session_id must not have control characters, got 'a\\x1fb'"),
+        ({"event_id": "a\x7f"}, "event_id must not have control characters, got 'a\\x7f'"),
+        ({"event_id": "e" * 500}, "event_id must have at most 16 bytes in UTF-8, got 500: '" + "e" * 40 + "'..."),
+        ({"value": math.nan}, "value must be a finite number >= 0, got nan"),
+        ({"value": math.inf}, "value must be a finite number >= 0, got inf"),
+        ({"value": -1.0}, "value must be a finite number >= 0, got -1.0"),
+        ({"time": at(-1)}, f"time must lie in 0..{NOW_MS + 60_000} ms since 1970"),
+        ({"time": at(NOW_MS + 60_001)}, f"at most 60 s ahead of its record, got {NOW_MS + 60_001} ms"),
+        ({"time": Timestamp(seconds=2**62)}, "time must lie in 0.."),
+    ],
+)
+def test_an_event_that_breaks_a_rule_is_rejected_alike_by_log_and_server(fields: dict[str, Any], said: str) -> None:
+    message = event(**fields)
+    decoded = decode(record(message.SerializeToString()))
+    assert said in reason(decoded)
+    assert validate_event(message, NOW_MS, EVENTS) == reason(decoded)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"user_id": "", "session_id": "s"},
+        {"item_id": "x" * 16, "user_id": "y" * 16, "session_id": "z" * 16, "event_id": "e" * 16},
+        {"item_id": "ü" * 8},
+        {"item_id": "with space {}\"'"},
+        {"time": at(NOW_MS + 60_000)},
+        {"time": Timestamp()},
+        {"value": 3.4e38},
+        {"value": -0.0},
+    ],
+)
+def test_what_lies_at_the_edge_of_a_rule_passes(fields: dict[str, Any]) -> None:
+    message = event(**fields)
+    assert validate_event(message, NOW_MS, EVENTS) is None
+    batch = decode(record(message.SerializeToString())).events
+    assert batch.item_id == (message.item_id,)
+    assert batch.value.tolist() == [np.float32(message.value or 1.0)]
+
+
+def test_without_a_record_time_an_event_needs_its_own() -> None:
+    assert "time must lie in 0.." in reason(decode(record(event().SerializeToString(), timestamp_ms=-1)))
+    own = event(time=at(NOW_MS)).SerializeToString()
+    assert decode(record(own, timestamp_ms=-1)).events.time_ms.tolist() == [NOW_MS]
+
+
+@pytest.mark.parametrize("value", [None, b""])
+def test_an_event_without_a_payload_is_rejected(value: bytes | None) -> None:
+    assert reason(decode(record(value))) == "payload must be ousel.v1.Event as protobuf or JSON, got nothing"
+
+
+def test_another_topic_is_rejected() -> None:
+    said = reason(decode(record(event().SerializeToString(), "other")))
+    assert said == "topic must be one of ['ousel.events', 'ousel.items'], got 'other'"
+
+
+JSON_EVENT = {"event_id": "e", "user_id": "u", "session_id": "s", "item_id": "i", "kind": "cart", "value": 2.5}
+
+
+@pytest.mark.parametrize(
+    ("time", "expected_ms"),
+    [
+        (NOW_MS + 1, NOW_MS + 1),
+        ("2023-11-14T22:13:20Z", NOW_MS),
+        ("2023-11-14T22:13:20.250Z", NOW_MS + 250),
+        ("2023-11-14T23:13:20+01:00", NOW_MS),
+        (None, NOW_MS),
+    ],
+)
+def test_json_reads_like_protobuf(time: object, expected_ms: int) -> None:
+    payload = JSON_EVENT | {"time": time, "attributes": {"a": "b"}, "unknown": [1], "extra": None}
+    for text in (json.dumps(payload), "\r\n\t " + json.dumps(payload)):
+        batch = decode(record(text.encode())).events
+        assert (batch.event_id, batch.user_id, batch.session_id, batch.item_id) == (("e",), ("u",), ("s",), ("i",))
+        assert (batch.kind.tolist(), batch.value.tolist(), batch.time_ms.tolist()) == ([1], [2.5], [expected_ms])
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"item_id": 5}, "item_id must be text, got 5"),
+        ({"user_id": ["u"]}, "user_id must be text, got ['u']"),
+        ({"value": "2"}, "value must be a number, got '2'"),
+        ({"value": True}, "value must be a number, got True"),
+        ({"value": 1e300}, "value must be a finite number >= 0, got inf"),
+        ({"time": "yesterday"}, "time must be RFC 3339 text such as 2026-03-31T08:00:00Z, got 'yesterday'"),
+        ({"time": "2023-11-14T22:13:20"}, "time must be RFC 3339 text"),
+        ({"time": 1.5}, "time must be RFC 3339 text or integer milliseconds, got 1.5"),
+        ({"time": False}, "time must be RFC 3339 text or integer milliseconds, got False"),
+        ({"time": 2**64 - 1}, "time must lie in 0.."),
+        ({"time": -(2**63)}, "time must lie in 0.."),
+        ({"attributes": []}, "attributes must be an object, got []"),
+        ({"attributes": {"a": 1}}, "attributes['a'] must be text, got 1"),
+        ({"item_id": "a\u0000"}, "item_id must not have control characters"),
+        ({"kind": "x" * 100}, "got '" + "x" * 40 + "'..."),
+    ],
+)
+def test_json_of_the_wrong_type_is_rejected(fields: dict[str, Any], said: str) -> None:
+    assert said in reason(decode(record(json.dumps(JSON_EVENT | fields).encode())))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"{",
+        b'{"item_id": "\\ud800"}',
+        b'{"value": NaN}',
+        b'{"a":' * 5000,
+        b"{}}",
+        b'{"item_id": "\xff"}',
+        b" \n{",
+        b"[1]",
+    ],
+)
+def test_broken_json_is_rejected(payload: bytes) -> None:
+    assert reason(decode(record(payload))).startswith("payload must be ousel.v1.Event as protobuf or JSON: ")
+
+
+@pytest.mark.parametrize("start", ["{", " {", '{"a":'])
+def test_protobuf_that_starts_like_json_is_read_as_protobuf(start: str) -> None:
+    # The tag of field 1 is a line feed, and a length of 123 behind it is a brace.
+    config = EVENTS.model_copy(update={"max_id_bytes": 300})
+    for length in range(len(start), 300):
+        message = event(event_id=start.ljust(length, "x"))
+        decoded = Decoder(KAFKA, config, DIM).decode([record(message.SerializeToString())])
+        assert decoded.events.event_id == (message.event_id,)
+
+
+def test_an_item_is_decoded_whole() -> None:
+    message = catalog_pb2.Item(
+        item_id="i",
+        title="t" * 1024,
+        categories=["a", "b"],
+        features=[1.0, 2.0, 0.5],
+        available_from=at(5),
+        available_until=at(6),
+        attributes={"a": "b"},
+    )
+    expected = CatalogItem("i", "t" * 1024, ("a", "b"), (1.0, 2.0, 0.5), 5, 6)
+    assert decode_item(message).items == [expected]
+    fields = {"item_id": "i", "title": "t" * 1024, "categories": ["a", "b"], "features": [1, 2.0, 0.5]}
+    fields |= {"available_from": 5, "available_until": "1970-01-01T00:00:00.006Z", "attributes": {"a": "b"}}
+    assert decode(record(json.dumps(fields).encode(), KAFKA.items_topic)).items == [expected]
+
+
+def test_deletion_is_a_field_or_a_record_without_a_value() -> None:
+    assert decode_item(catalog_pb2.Item(item_id="i", deleted=True)).items == [CatalogItem("i", deleted=True)]
+    for value in (None, b""):
+        tombstone = record(value, KAFKA.items_topic, key="ü".encode())
+        assert decode(tombstone).items == [CatalogItem("ü", deleted=True)]
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        (None, "key must be the item_id where a record has no value, got none"),
+        (b"", "key must be the item_id where a record has no value, got none"),
+        (b"\xff", "key must be an item_id in UTF-8, got b'\\xff'"),
+        (b"\n", "key must not have control characters, got '\\n'"),
+        (b"k" * 17, "key must have at most 16 bytes in UTF-8, got 17"),
+    ],
+)
+def test_a_tombstone_needs_an_item_id_as_its_key(key: bytes | None, said: str) -> None:
+    assert said in reason(decode(record(None, KAFKA.items_topic, key=key)))
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"item_id": "", "title": "t"}, "item_id must not be empty, got ''"),
+        ({"item_id": "x" * 17}, "item_id must have at most 16 bytes in UTF-8, got 17"),
+        ({"title": "t" * 1025}, "title must have at most 1024 characters, got 1025"),
+        ({"categories": ["c"] * 65}, "categories must be at most 64, got 65"),
+        ({"categories": ["a", "c" * 17]}, "categories[1] must have at most 16 bytes in UTF-8, got 17"),
+        ({"categories": ["a", "b", "\x00"]}, "categories[2] must not have control characters"),
+        ({"categories": [""]}, "categories[0] must not be empty, got ''"),
+        ({"features": [1.0, 2.0]}, "features must have 3 values, got 2"),
+        ({"features": [1.0, math.nan, 2.0]}, "features[1] must be finite, got nan"),
+        ({"features": [math.inf, 1.0, -math.inf]}, "features[0] must be finite, got inf"),
+        (
+            {"available_from": at(6), "available_until": at(6)},
+            "available_from must be before available_until, got 6 and 6",
+        ),
+        ({"available_from": Timestamp(seconds=2**60)}, "available_from must lie in the years 1..9999"),
+        ({"available_until": Timestamp(seconds=-(2**60))}, "available_until must lie in the years 1..9999"),
+    ],
+)
+def test_an_item_that_breaks_a_rule_is_rejected(fields: dict[str, Any], said: str) -> None:
+    assert said in reason(decode_item(catalog_pb2.Item(**({"item_id": "i"} | fields))))
+
+
+def test_features_are_refused_where_none_are_configured() -> None:
+    item = catalog_pb2.Item(item_id="i", features=[1.0]).SerializeToString()
+    decoded = Decoder(KAFKA, EVENTS, 0).decode([record(item, KAFKA.items_topic)])
+    assert reason(decoded) == "features must have no values, got 1"
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"categories": "a"}, "categories must be a list, got 'a'"),
+        ({"categories": ["a", 1]}, "categories[1] must be text, got 1"),
+        ({"features": [1, "2", 3]}, "features[1] must be a number, got '2'"),
+        ({"features": {"0": 1}}, "features must be a list, got {'0': 1}"),
+        ({"deleted": 1}, "deleted must be true or false, got 1"),
+        ({"available_from": {}}, "available_from must be RFC 3339 text or integer milliseconds, got {}"),
+    ],
+)
+def test_an_item_in_json_of_the_wrong_type_is_rejected(fields: dict[str, Any], said: str) -> None:
+    payload = json.dumps({"item_id": "i"} | fields).encode()
+    assert said in reason(decode(record(payload, KAFKA.items_topic)))
+
+
+ids = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+times = st.builds(Timestamp, seconds=st.integers(-(2**63), 2**63 - 1), nanos=st.integers(-(2**31), 2**31 - 1))
+messages = st.one_of(
+    st.builds(
+        event_pb2.Event,
+        event_id=ids,
+        user_id=ids,
+        session_id=ids,
+        item_id=ids,
+        kind=st.sampled_from(["", "view", "cart", "other"]),
+        time=st.none() | times,
+        value=st.floats(width=32),
+    ),
+    st.builds(
+        catalog_pb2.Item,
+        item_id=ids,
+        title=ids,
+        categories=st.lists(ids, max_size=3),
+        features=st.lists(st.floats(width=32), max_size=4),
+        available_from=st.none() | times,
+        available_until=st.none() | times,
+    ),
+)
+json_values = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | ids,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(ids, inner, max_size=3),
+    max_leaves=5,
+)
+names = [*event_pb2.Event.DESCRIPTOR.fields_by_name, *catalog_pb2.Item.DESCRIPTOR.fields_by_name]
+
+
+@st.composite
+def mutated(draw: st.DrawFn) -> bytes:
+    """A message's bytes with some of them overwritten, cut out or doubled."""
+    payload = bytearray(draw(messages).SerializeToString())
+    for _ in range(draw(st.integers(0, 3))):
+        start = draw(st.integers(0, len(payload)))
+        end = draw(st.integers(start, min(len(payload), start + 4)))
+        payload[start:end] = draw(st.binary(max_size=4))
+    return bytes(payload)
+
+
+payloads = st.one_of(
+    st.none(),
+    st.binary(max_size=64),
+    mutated(),
+    st.dictionaries(st.sampled_from(names) | ids, json_values, max_size=6).map(
+        lambda fields: json.dumps(fields).encode()
+    ),
+)
+records = st.builds(
+    Record,
+    topic=st.sampled_from([KAFKA.events_topic, KAFKA.items_topic, "other"]),
+    partition=st.integers(0, 2),
+    offset=st.integers(0, 2**62),
+    timestamp_ms=st.integers(-1, 2**62),
+    key=st.none() | st.binary(max_size=20),
+    value=payloads,
+)
+
+
+@settings(deadline=None)
+@given(st.lists(records, max_size=8))
+def test_every_record_becomes_one_event_item_or_rejection(given_records: list[Record]) -> None:
+    decoded = decode(*given_records)
+    assert len(decoded.events) + len(decoded.items) + len(decoded.rejected) == len(given_records)
+    assert set(decoded.positions) == {(r.topic, r.partition) for r in given_records}
+    rejected = {id(r.record) for r in decoded.rejected}
+    kept = [r.offset for r in given_records if id(r) not in rejected and r.topic == KAFKA.events_topic]
+    assert decoded.events.offset.tolist() == kept
+    assert all(r.reason.encode() for r in decoded.rejected)
+    batch = decoded.events
+    assert np.isfinite(batch.value).all() and (batch.value > 0).all()
+    assert (batch.time_ms >= 0).all()
+    assert all(batch.item_id) and all(u or s for u, s in zip(batch.user_id, batch.session_id, strict=True))
+
+
+@settings(deadline=None)
+@given(messages.filter(lambda message: isinstance(message, event_pb2.Event)), st.integers(0, 2**42))
+def test_the_server_accepts_exactly_what_the_log_does(message: event_pb2.Event, now_ms: int) -> None:
+    decoded = decode(record(message.SerializeToString(), timestamp_ms=now_ms))
+    reasons = [rejection.reason for rejection in decoded.rejected]
+    accepted = validate_event(message, now_ms, EVENTS)
+    if message.ByteSize():
+        assert reasons == ([] if accepted is None else [accepted])

@@ -1,0 +1,182 @@
+"""An engine and a log that do as they are told, and a server around them on free ports."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+
+import grpc
+from ousel.v1 import (
+    event_pb2,
+    event_service_pb2_grpc,
+    model_service_pb2_grpc,
+    recommender_service_pb2,
+    recommender_service_pb2_grpc,
+)
+
+from engine.pipeline import EngineStatus
+from engine.ranking.query import Cause, Origin, Position, Query, RankedItem, Ranking, Source
+from engine.serving.server import Server
+from engine.serving.subscriptions import Subscriptions
+
+
+def ranking(*item_ids: str, score: float = 0.5, origin: Origin = Origin.MODEL, title: str = "title") -> Ranking:
+    """A list of these items, each with the same score and title."""
+    items = tuple(RankedItem(item_id, title, score, (Source.INDEX, Source.POPULAR)) for item_id in item_ids)
+    return Ranking(items, origin, True, 3, (Position("ousel.events", 1, 41),))
+
+
+class FakeEngine:
+    """Answers in the caller's thread, from `lists`, unless told to hold or to raise."""
+
+    def __init__(self) -> None:
+        self.subscriptions = Subscriptions(limit=100, wake=self.publish)
+        self.lists: Callable[[Query], Ranking] = lambda query: ranking("a", "b")
+        self.asked: list[Query] = []
+        self.asked_futures: list[Future[Ranking]] = []
+        self.installed: list[tuple[bytes, int, dict[str, float]]] = []
+        self.swaps: list[Future[None]] = []
+        self.hold = False
+        self.refuse_asking: Exception | None = None
+        self.refuse_installing: Exception | None = None
+
+    def ask(self, query: Query) -> Future[Ranking]:
+        if self.refuse_asking:
+            raise self.refuse_asking
+        self.asked.append(query)
+        answer: Future[Ranking] = Future()
+        self.asked_futures.append(answer)
+        if not self.hold:
+            answer.set_result(self.lists(query))
+        return answer
+
+    def install(self, data: bytes, version: int, model_metrics: Mapping[str, float]) -> Future[None]:
+        self.installed.append((data, version, dict(model_metrics)))
+        done: Future[None] = Future()
+        self.swaps.append(done)
+        if self.refuse_installing:
+            done.set_exception(self.refuse_installing)
+        elif not self.hold:
+            done.set_result(None)
+        return done
+
+    def status(self) -> EngineStatus:
+        return EngineStatus(
+            ready=True,
+            model_version=3,
+            model_metrics={"hit_rate@20": 0.25},
+            model_versions=(2, 3),
+            users=10,
+            items=20,
+            index_items=19,
+            events_folded=1000,
+            items_folded=21,
+            events_dead_lettered=4,
+            lag=7,
+            reflects=(Position("ousel.events", 0, 99),),
+            uptime_s=1.5,
+        )
+
+    def publish(self) -> None:
+        """What the engine's thread does at each step."""
+        for due in self.subscriptions.due(64):
+            self.subscriptions.deliver(due, self.lists(due.query))
+
+    def change(self, *subjects: str, model: bool = False, catalog: bool = False) -> None:
+        self.subscriptions.mark(subjects, model=model, catalog=catalog)
+        self.publish()
+
+
+class FakeLog:
+    """Keeps what is sent; acknowledges at once unless told to hold or to fail."""
+
+    def __init__(self) -> None:
+        self.events: list[event_pb2.Event] = []
+        self.acknowledgements: list[Future[event_pb2.LogPosition]] = []
+        self.hold = False
+        self.failure: Exception | None = None
+
+    def send_event(self, event: event_pb2.Event) -> Future[event_pb2.LogPosition]:
+        future: Future[event_pb2.LogPosition] = Future()
+        future.set_running_or_notify_cancel()
+        kept = event_pb2.Event()
+        kept.CopyFrom(event)
+        self.events.append(kept)
+        self.acknowledgements.append(future)
+        if self.failure:
+            future.set_exception(self.failure)
+        elif not self.hold:
+            future.set_result(event_pb2.LogPosition(topic="ousel.events", partition=2, offset=len(self.events) - 1))
+        return future
+
+
+@dataclass
+class Served:
+    """A running server and stubs to call it."""
+
+    server: Server
+    engine: FakeEngine
+    log: FakeLog
+    channel: grpc.aio.Channel
+
+    def __post_init__(self) -> None:
+        self.recommender = recommender_service_pb2_grpc.RecommenderServiceStub(self.channel)
+        self.events = event_service_pb2_grpc.EventServiceStub(self.channel)
+        self.model = model_service_pb2_grpc.ModelServiceStub(self.channel)
+
+    @property
+    def subscriptions(self) -> Subscriptions:
+        return self.engine.subscriptions
+
+
+class Stream:
+    """A client's end of StreamRecommendations."""
+
+    def __init__(self, served: Served) -> None:
+        self.call = served.recommender.StreamRecommendations()
+
+    async def subscribe(self, **query: object) -> None:
+        message = recommender_service_pb2.Query(**{"user_id": "u1", "k": 5, **query})
+        await self.call.write(recommender_service_pb2.StreamRecommendationsRequest(subscribe=message))
+
+    async def send(self, **event: object) -> None:
+        message = event_pb2.Event(**event)
+        await self.call.write(recommender_service_pb2.StreamRecommendationsRequest(event=message))
+
+    async def list(self) -> tuple[list[str], Cause]:
+        """The next list's items and its cause."""
+        async with asyncio.timeout(5):
+            message = await self.call.read()
+        return [item.item_id for item in message.list.items], Cause(message.cause)
+
+    async def end(self) -> tuple[grpc.StatusCode, str]:
+        """Reads to the end: how the server ended the stream."""
+        async with asyncio.timeout(5):
+            try:
+                while await self.call.read() is not grpc.aio.EOF:
+                    pass
+            except grpc.aio.AioRpcError:
+                pass
+            return await self.call.code(), await self.call.details()
+
+
+async def until(condition: Callable[[], bool], what: str) -> None:
+    """Waits for a condition, at most 5 s."""
+    try:
+        async with asyncio.timeout(5):
+            while not condition():
+                await asyncio.sleep(0.002)
+    except TimeoutError:
+        raise AssertionError(f"not within 5 s: {what}") from None
+
+
+async def failure(call: object) -> tuple[grpc.StatusCode, str]:
+    """The status of a call that must fail."""
+    try:
+        async with asyncio.timeout(5):
+            await call
+    except grpc.RpcError as error:
+        return error.code(), error.details()
+    raise AssertionError("the call succeeded")

@@ -1,0 +1,35 @@
+import grpc
+import pytest
+
+from engine.model.weights import WeightsError
+from engine.pipeline import Overloaded, StaleVersion
+from engine.serving.errors import InvalidRequest, LogUnavailable, PushInProgress, ShuttingDown, status_of
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (InvalidRequest("why"), grpc.StatusCode.INVALID_ARGUMENT),
+        (WeightsError("why"), grpc.StatusCode.INVALID_ARGUMENT),
+        (StaleVersion("why"), grpc.StatusCode.FAILED_PRECONDITION),
+        (PushInProgress("why"), grpc.StatusCode.ABORTED),
+        (LogUnavailable("why"), grpc.StatusCode.UNAVAILABLE),
+        (ShuttingDown("why"), grpc.StatusCode.UNAVAILABLE),
+        (Overloaded("why"), grpc.StatusCode.RESOURCE_EXHAUSTED),
+        (TimeoutError("why"), grpc.StatusCode.DEADLINE_EXCEEDED),
+    ],
+)
+def test_says_why_with_the_code_that_fits(error, code):
+    status = status_of(error)
+    assert (status.code, status.details) == (code, "why")
+
+
+def test_hides_the_text_of_an_unexpected_error():
+    status = status_of(KeyError("secret"))
+    assert status.code is grpc.StatusCode.INTERNAL
+    assert status.details == "the engine failed unexpectedly (KeyError)"
+
+
+def test_hints_when_to_come_back_only_where_the_engine_is_overloaded():
+    assert dict(status_of(Overloaded("why")).trailing_metadata) == {"retry-after-ms": "200"}
+    assert status_of(InvalidRequest("why")).trailing_metadata == ()

@@ -1,0 +1,104 @@
+import time
+
+import grpc
+import pytest
+from ousel.v1 import event_pb2
+from ousel.v1.event_service_pb2 import TrackRequest
+
+from engine.serving.server import Server
+from tests.engine.serving.fakes import FakeEngine, Served, failure, until
+
+
+def request(**fields: object) -> TrackRequest:
+    return TrackRequest(event=event_pb2.Event(**{"user_id": "u1", "item_id": "i1", **fields}))
+
+
+async def test_answers_where_the_log_put_the_event(served: Served):
+    sent = request(event_id="e1", session_id="s1", kind="purchase", value=2, attributes={"store": "7"})
+    sent.event.time.FromMilliseconds(1_700_000_000_123)
+    answer = await served.events.Track(sent)
+    assert answer.event_id == "e1"
+    assert (answer.position.topic, answer.position.partition, answer.position.offset) == ("ousel.events", 2, 0)
+    assert served.log.events == [sent.event]
+
+
+async def test_gives_an_event_its_id_and_time(served: Served):
+    before_ms = time.time_ns() // 1_000_000
+    first = await served.events.Track(request())
+    second = await served.events.Track(request())
+    after_ms = time.time_ns() // 1_000_000
+    written = served.log.events
+    assert [event.event_id for event in written] == [first.event_id, second.event_id]
+    assert first.event_id != second.event_id
+    assert len(first.event_id) == 32
+    assert all(before_ms <= event.time.ToMilliseconds() <= after_ms for event in written)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"item_id": ""}, "event.item_id must not be empty, got ''"),
+        ({"user_id": ""}, "event.user_id or session_id must be set, got neither"),
+        ({"user_id": "x" * 33}, f"event.user_id must have at most 32 bytes in UTF-8, got 33: {'x' * 33!r}"),
+        ({"item_id": "a\0"}, "event.item_id must not have control characters, got 'a\\x00'"),
+        ({"event_id": "x" * 33}, f"event.event_id must have at most 32 bytes in UTF-8, got 33: {'x' * 33!r}"),
+        ({"kind": "stare"}, "event.kind must be one of"),
+        ({"value": float("nan")}, "event.value must be a finite number >= 0, got nan"),
+        ({"time": {"seconds": 99_999_999_999}}, "event.time must lie in"),
+    ],
+)
+async def test_refuses_an_event_that_breaks_a_rule(served: Served, fields, message):
+    code, got = await failure(served.events.Track(request(**fields)))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert got.startswith(message)
+    assert served.log.events == []
+
+
+async def test_answers_only_once_the_log_has_the_event(served: Served):
+    served.log.hold = True
+    call = served.events.Track(request())
+    await until(lambda: bool(served.log.acknowledgements), "the event is sent")
+    assert not call.done()
+    served.log.acknowledgements[0].set_result(event_pb2.LogPosition(topic="t", partition=1, offset=5))
+    assert (await call).position == event_pb2.LogPosition(topic="t", partition=1, offset=5)
+
+
+async def test_says_why_the_log_did_not_take_the_event(served: Served):
+    served.log.failure = RuntimeError("the broker is away")
+    assert await failure(served.events.Track(request())) == (
+        grpc.StatusCode.UNAVAILABLE,
+        "the event could not be written to the log: the broker is away",
+    )
+
+
+async def test_gives_up_when_the_callers_deadline_passes(served: Served):
+    served.log.hold = True
+    code, _ = await failure(served.events.Track(request(), timeout=0.05))
+    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert not served.log.acknowledgements[0].cancelled()
+
+
+@pytest.fixture
+def config(config):
+    return config.model_copy(update={"kafka": config.kafka.model_copy(update={"request_timeout_ms": 100})})
+
+
+async def test_gives_up_on_a_log_that_stays_silent(served: Served):
+    served.log.hold = True
+    assert await failure(served.events.Track(request())) == (
+        grpc.StatusCode.UNAVAILABLE,
+        "the log did not acknowledge the event within 0.1 s",
+    )
+
+
+async def test_says_so_where_there_is_no_log(config):
+    engine = FakeEngine()
+    server = Server(config, engine, engine.subscriptions, None)
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
+        events = Served(server, engine, None, channel).events
+        assert await failure(events.Track(request())) == (
+            grpc.StatusCode.UNAVAILABLE,
+            "this engine has no log to write events to",
+        )
+    await server.stop(0)

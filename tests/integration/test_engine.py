@@ -1,0 +1,280 @@
+"""The engine as users run it: a process of its own, a real broker, gRPC over a socket."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import ousel
+import pytest
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from kafka import KafkaConsumer
+from ousel.v1 import catalog_pb2, event_pb2, model_service_pb2, model_service_pb2_grpc
+from prometheus_client.parser import text_string_to_metric_families
+
+from deploy.local.broker import EmbeddedBroker
+from engine.config import KafkaConfig, StateConfig
+from engine.events.producer import EventProducer
+from engine.model.weights import encode_weights
+from tests.engine.models import small_weights
+
+pytestmark = pytest.mark.integration
+
+DEADLINE_S = 60.0
+ITEMS = [f"i{at:02}" for at in range(40)]
+SERVING = health_pb2.HealthCheckResponse.SERVING
+
+
+class EngineProcess:
+    """`python -m engine serve` on fresh ports."""
+
+    def __init__(self, kafka: KafkaConfig, log_path: Path, **variables: str) -> None:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("OUSEL_")}
+        environment |= {f"OUSEL_KAFKA__{name.upper()}": str(value) for name, value in kafka.model_dump(
+            include={"bootstrap", "events_topic", "items_topic", "dead_letters_topic"}).items()}  # fmt: skip
+        environment |= {"OUSEL_SERVING__PORT": "0", "OUSEL_SERVING__METRICS_PORT": "0"} | variables
+        self._log_path = log_path
+        with log_path.open("wb") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "engine", "serve"], env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        self.port, self.metrics_port = map(int, self.line(r"gRPC on 127.0.0.1:(\d+), metrics on 127.0.0.1:(\d+)"))
+        self.address = f"127.0.0.1:{self.port}"
+
+    def log(self) -> str:
+        return self._log_path.read_text()
+
+    def line(self, pattern: str) -> tuple[str, ...]:
+        """Waits until the log has it; returns the groups."""
+        until(lambda: re.search(pattern, self.log()) or self.process.poll() is not None, self.log)
+        found = re.search(pattern, self.log())
+        assert found, f"{pattern!r} is not in the log:\n{self.log()}"
+        return found.groups()
+
+    def health(self) -> int:
+        with grpc.insecure_channel(self.address) as channel:
+            check = health_pb2_grpc.HealthStub(channel).Check
+            return check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S, wait_for_ready=True).status
+
+    def stop(self) -> int:
+        self.process.terminate()
+        return self.process.wait(DEADLINE_S)
+
+
+def until(true: Callable[[], object], explain: Callable[[], object] = lambda: "") -> None:
+    """Waits for a condition, at most until the deadline."""
+    deadline, pause = time.monotonic() + DEADLINE_S, threading.Event()
+    while not true():
+        assert time.monotonic() < deadline, f"the deadline passed: {explain()}"
+        pause.wait(0.02)
+
+
+@contextmanager
+def running(kafka: KafkaConfig, log_path: Path, **variables: str) -> Iterator[EngineProcess]:
+    engine = EngineProcess(kafka, log_path, **variables)
+    try:
+        until(lambda: engine.health() == SERVING, engine.log)
+        yield engine
+    finally:
+        if engine.process.poll() is None:
+            engine.process.kill()
+            engine.process.wait()
+
+
+def purchase(user_id: str, item_id: str, event_id: str) -> event_pb2.Event:
+    return event_pb2.Event(event_id=event_id, user_id=user_id, item_id=item_id, kind="purchase")
+
+
+def load(kafka: KafkaConfig) -> None:
+    """A catalog, and 200 purchases by ten users."""
+    producer = EventProducer(kafka)
+    try:
+        sent = [producer.send_item(catalog_pb2.Item(item_id=item, title=f"Title {item}")) for item in ITEMS]
+        sent += [producer.send_event(purchase(f"u{at % 10}", ITEMS[at * at % 40], f"e{at}")) for at in range(200)]
+        for future in sent:
+            future.result(DEADLINE_S)
+    finally:
+        producer.close()
+
+
+def push(address: str, data: bytes, version: int, sha256: bytes | None = None) -> model_service_pb2.PushWeightsResponse:
+    header = model_service_pb2.WeightsHeader(
+        version=version, size_bytes=len(data), sha256=sha256 or hashlib.sha256(data).digest()
+    )
+    messages = [model_service_pb2.PushWeightsRequest(header=header)]
+    messages += [model_service_pb2.PushWeightsRequest(chunk=data[at : at + 8192]) for at in range(0, len(data), 8192)]
+    with grpc.insecure_channel(address) as channel:
+        return model_service_pb2_grpc.ModelServiceStub(channel).PushWeights(iter(messages), timeout=DEADLINE_S)
+
+
+def test_a_click_changes_the_next_list_before_and_after_a_model(kafka_config, tmp_path):
+    load(kafka_config)
+    with running(kafka_config, tmp_path / "engine.log") as engine, ousel.Client(engine.address, DEADLINE_S) as client:
+        before = client.recommend("u1", k=5)
+        assert (before.origin, before.known, before.model_version) == (ousel.Origin.POPULARITY, True, 0)
+        assert before.items[0].title.startswith("Title ")
+        unknown = client.recommend("somebody new", k=5)
+        assert (unknown.origin, unknown.known) == (ousel.Origin.POPULARITY, False)
+
+        weights = encode_weights(small_weights(ITEMS, content_dim=StateConfig().content_dim))
+        assert push(engine.address, weights, 1).version == 1
+        with client.stream("u1", k=5) as updates:
+            lists = iter(updates)
+            first = next(lists)
+            assert (first.cause, first.list.origin, first.list.model_version) == (
+                ousel.Cause.SUBSCRIBED, ousel.Origin.MODEL, 1,
+            )  # fmt: skip
+            tracked = client.track("i39", "u1", kind="purchase")
+            second = next(lists)
+            assert second.cause == ousel.Cause.EVENTS
+            assert [(item.item_id, item.score) for item in first.list.items] != [
+                (item.item_id, item.score) for item in second.list.items
+            ]
+            reflected = {at.partition: at.offset for at in second.list.reflects}
+            assert reflected[tracked.position.partition] >= tracked.position.offset
+
+            push(engine.address, encode_weights(small_weights(ITEMS, 7, content_dim=StateConfig().content_dim)), 2)
+            third = next(lists)
+            assert (third.cause, third.list.model_version) == (ousel.Cause.MODEL, 2)
+
+        status = client.status()
+        assert (status.events_folded, status.items, status.events_dead_lettered) == (201, 40, 0)
+        assert status.model_versions == (1, 2)
+        assert engine.stop() == 0
+
+
+def test_a_bad_push_is_refused_and_the_old_model_goes_on(kafka_config, tmp_path):
+    load(kafka_config)
+    good = encode_weights(small_weights(ITEMS, content_dim=StateConfig().content_dim))
+    with running(kafka_config, tmp_path / "engine.log") as engine, ousel.Client(engine.address, DEADLINE_S) as client:
+        push(engine.address, good, 3)
+        for data, version, sha256, reason in (
+            (good, 4, b"0" * 32, "sha256"),
+            (good[:-40], 4, None, "safetensors"),
+            (encode_weights(small_weights(ITEMS, content_dim=9)), 4, None, "content_dim must be 128"),
+            (good, 3, None, "version must be > 3"),
+        ):
+            with pytest.raises(grpc.RpcError) as refused:
+                push(engine.address, data, version, sha256)
+            assert reason in refused.value.details()
+        served = client.recommend("u1", k=3)
+        assert (served.origin, served.model_version) == (ousel.Origin.MODEL, 3)
+
+
+def test_broken_records_become_dead_letters_and_the_stream_goes_on(kafka_config, tmp_path):
+    load(kafka_config)
+    future_time = Timestamp(seconds=int(time.time()) + 10 * 86_400)
+    broken = [
+        event_pb2.Event(user_id="u1", kind="purchase"),
+        event_pb2.Event(item_id="i01"),
+        event_pb2.Event(user_id="u1", item_id="i01", kind="nonsense"),
+        event_pb2.Event(user_id="u1", item_id="i01", time=future_time),
+    ]
+    with running(kafka_config, tmp_path / "engine.log") as engine, ousel.Client(engine.address, DEADLINE_S) as client:
+        producer = EventProducer(kafka_config)
+        for event in [*broken, purchase("brand new", "i02", "last")]:
+            producer.send_event(event).result(DEADLINE_S)
+        producer.close()
+        until(lambda: client.status().events_dead_lettered == 4 and client.status().events_folded == 201)
+        assert client.recommend("brand new", k=3).known
+
+        letters = KafkaConsumer(
+            kafka_config.dead_letters_topic, bootstrap_servers=kafka_config.bootstrap, auto_offset_reset="earliest"
+        )
+        reasons: list[str] = []
+        until(lambda: reasons.extend(
+            dict(record.headers)["reason"].decode() for batch in letters.poll(100).values() for record in batch
+        ) or len(reasons) >= 4)  # fmt: skip
+        letters.close()
+        for word in ("item_id", "user_id", "nonsense", "time"):
+            assert any(word in reason for reason in reasons), (word, reasons)
+
+
+def test_metrics_tell_of_ingest_lag_freshness_latency_model_and_index(kafka_config, tmp_path):
+    load(kafka_config)
+    with running(kafka_config, tmp_path / "engine.log") as engine, ousel.Client(engine.address, DEADLINE_S) as client:
+        push(engine.address, encode_weights(small_weights(ITEMS, content_dim=StateConfig().content_dim)), 1)
+        with client.stream("u1", k=5) as updates:
+            lists = iter(updates)
+            next(lists)
+            client.track("i39", "u1", kind="purchase")
+            next(lists)
+
+        def samples() -> dict[str, float]:
+            with urllib.request.urlopen(f"http://127.0.0.1:{engine.metrics_port}/metrics") as page:
+                families = text_string_to_metric_families(page.read().decode())
+                return {sample.name: sample.value for family in families for sample in family.samples}
+
+        found = samples()
+        assert found["ousel_events_folded_total"] == 201
+        assert found["ousel_lag_records"] == 0
+        assert found["ousel_freshness_seconds_count"] >= 1
+        assert found["ousel_request_seconds_count"] >= 1
+        assert (found["ousel_model_version"], found["ousel_index_items"]) == (1, 40)
+
+
+def test_it_restarts_to_the_same_lists_from_the_log(kafka_config, tmp_path):
+    load(kafka_config)
+    lists = []
+    for attempt in range(2):
+        with (
+            running(kafka_config, tmp_path / f"engine{attempt}.log") as engine,
+            ousel.Client(engine.address, DEADLINE_S) as client,
+        ):
+            push(engine.address, encode_weights(small_weights(ITEMS, content_dim=StateConfig().content_dim)), 1)
+            lists.append([[item.item_id for item in client.recommend(f"u{at}", k=10).items] for at in range(10)])
+    assert lists[0] == lists[1]
+
+
+def test_an_absent_broker_is_waited_for_and_said_once_per_try(tmp_path, free_port):
+    kafka = KafkaConfig(bootstrap=f"127.0.0.1:{free_port}")
+    engine = EngineProcess(kafka, tmp_path / "engine.log")
+    try:
+        engine.line(r"no Kafka broker at 127.0.0.1:\d+.*next try in 0.5 s")
+        assert engine.health() == health_pb2.HealthCheckResponse.NOT_SERVING
+        with ousel.Client(engine.address, DEADLINE_S) as client, pytest.raises(ousel.Unavailable, match="Kafka"):
+            client.track("i1", "u1")
+        assert engine.log().count("next try in 0.25 s") == 1
+        with EmbeddedBroker(tmp_path / "broker", free_port):
+            until(lambda: engine.health() == SERVING, engine.log)
+            assert engine.stop() == 0
+    finally:
+        engine.process.kill()
+        engine.process.wait()
+
+
+def test_a_taken_port_is_one_clear_line_and_exit_code_1():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        ended = subprocess.run(
+            [sys.executable, "-m", "engine", "serve"],
+            env=os.environ | {"OUSEL_SERVING__PORT": str(port), "OUSEL_SERVING__METRICS_PORT": "0"},
+            capture_output=True,
+            text=True,
+            timeout=DEADLINE_S,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines() == [
+        f"ousel-engine: can't listen on 127.0.0.1:{port} for gRPC: Address already in use"
+    ]
+
+
+@pytest.fixture
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
