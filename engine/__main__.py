@@ -1,7 +1,5 @@
 """`ousel-engine serve`: reads the configuration, builds the parts, runs them until told to stop."""
 
-# ruff: noqa: E402
-
 from __future__ import annotations
 
 import os
@@ -25,8 +23,6 @@ import typer
 import uvloop
 from kafka.errors import KafkaError
 from ousel.v1 import event_pb2
-from rich.console import Console
-from rich.logging import RichHandler
 
 from engine.config import Config, ConfigError, load_config
 from engine.events.dead_letter import KafkaDeadLetters
@@ -34,6 +30,7 @@ from engine.events.kafka import KafkaSource, wait_for_broker
 from engine.events.producer import EventProducer
 from engine.events.source import SourceError
 from engine.events.topics import ensure_topics
+from engine.log_output import log_to_stderr
 from engine.pipeline import Pipeline
 from engine.serving.server import PortTaken, Server
 from engine.serving.subscriptions import Subscriptions
@@ -57,7 +54,7 @@ def serve(
         settings = load_config(config)
     except ConfigError as error:
         raise SystemExit(f"ousel-engine: {error}") from None
-    _log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level)
     torch.set_num_threads(settings.model.threads)
     # The engine's thread computes while the event loop answers: hand the interpreter over sooner than every 5 ms.
     sys.setswitchinterval(0.001)
@@ -135,18 +132,6 @@ class _Follower:
             self.failure = SourceError(f"the engine's thread failed: {error!r}")
         finally:
             self._loop.call_soon_threadsafe(self._stopping.set)
-
-
-def _log_to_stderr(level: str) -> None:
-    handler: logging.Handler
-    if sys.stderr.isatty():
-        handler = RichHandler(console=Console(stderr=True), show_path=False)
-        layout = "%(message)s"
-    else:
-        handler = logging.StreamHandler()
-        layout = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(level=level.upper(), format=layout, handlers=[handler])
-    logging.getLogger("kafka").setLevel(logging.ERROR)
 
 
 def main() -> None:

@@ -66,7 +66,9 @@ class EventsConfig(Section):
     max_future_s: float = Field(_DAY_S, ge=0, description="how far ahead of its record an event's time may lie")
 
     @model_validator(mode="after")
-    def _default_kind_is_known(self) -> EventsConfig:
+    def _kinds_fit(self) -> EventsConfig:
+        if not 1 <= len(self.kinds) <= 127:
+            raise ValueError(f"kinds must be 1 to 127 names, got {len(self.kinds)}")
         if self.default_kind not in self.kinds:
             raise ValueError(f"default_kind must be one of {sorted(self.kinds)}, got {self.default_kind!r}")
         return self

@@ -1,4 +1,4 @@
-"""Gathers what may be recommended: index hits, the user's own past, what lately followed its last items, what is popular.
+"""Gathers what may be recommended: index hits, the user's past, what lately followed its last items, what is popular.
 
 The engine and the trainer share it, so that the ranker learns from the lists that it will order.
 
@@ -71,5 +71,7 @@ def gather_candidates(graph: Graph, history: Neighbors, index: Tensor, popular: 
 def _following(graph: Graph, history: Neighbors, sources: int) -> Tensor:
     """[B, S * n] the next items of each user's last S items."""
     last = history.row[:, history.row.shape[1] - min(sources, history.row.shape[1]) :]  # [B, S]
-    following = graph.item_next.latest(last.clamp_min(0).reshape(-1)).row.view(*last.shape, -1)  # [B, S, n]
+    following = graph.item_next.latest(last.clamp_min(0).reshape(-1)).row.view(
+        *last.shape, graph.item_next.size
+    )  # [B, S, n]
     return following.masked_fill(last[..., None] < 0, -1).flatten(1)

@@ -21,7 +21,7 @@ class EventLog(Protocol):
     def send_event(self, event: event_pb2.Event) -> Future[event_pb2.LogPosition]:
         """Hands the event over without waiting.
 
-        The future can't be cancelled; it is done once the log has the event, or fails.
+        The future can't be cancelled; it is done once the log has the event, or fails. May raise, too.
         """
 
 

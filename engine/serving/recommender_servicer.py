@@ -7,6 +7,7 @@ from typing import Any
 
 from ousel.v1 import event_pb2, recommender_service_pb2, recommender_service_pb2_grpc
 
+from engine import metrics
 from engine.config import Config
 from engine.ranking.query import Ranking
 from engine.serving.engine import Engine
@@ -30,8 +31,9 @@ class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceService
     ) -> recommender_service_pb2.RecommendResponse:
         """One ranked list."""
         query = parse_query(request.query, self._config)
-        async with asyncio.timeout(context.time_remaining()):
-            ranking = await asyncio.wrap_future(self._engine.ask(query))
+        with metrics.QUERIES_WAITING.track_inprogress():
+            async with asyncio.timeout(context.time_remaining()):
+                ranking = await asyncio.wrap_future(self._engine.ask(query))
         return recommender_service_pb2.RecommendResponse(list=list_message(ranking))
 
     async def StreamRecommendations(self, _: Any, context: Any) -> None:

@@ -1,0 +1,52 @@
+"""A small log with a pattern that only order tells: after A_i comes B_i."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.config import EventsConfig, StateConfig
+from engine.events.batch import CatalogItem, Decoded, EventBatch
+from trainer.config import TrainSection
+from trainer.replay import Replay
+
+KINDS = EventsConfig()
+PAIRS = 40
+
+
+def decoded(
+    user: list[str], item: list[str], time_ms: list[int], session: list[str], items: list[CatalogItem]
+) -> Decoded:
+    events = len(user)
+    at = np.arange(events, dtype=np.int64)
+    kind = np.full(events, list(KINDS.kinds).index("purchase"), dtype=np.int8)
+    ones, zeros = np.ones(events, dtype=np.float32), np.zeros(events, dtype=np.int32)
+    times = np.array(time_ms, dtype=np.int64)
+    return Decoded(EventBatch([""] * events, user, session, item, kind, times, ones, zeros, at, times), items, [], {})
+
+
+def planted_log(events: int, seed: int = 0, users: int = 30) -> Decoded:
+    """Sessions of two events by random users: a random A_i, then its B_i. Every item is as popular as any other."""
+    random = np.random.default_rng(seed)
+    # Drawn session by session, so that a shorter log is a prefix of a longer one.
+    pairs, who = random.integers((PAIRS, users), size=(events // 2, 2)).T
+    user = [f"u{u}" for u in who for _ in range(2)]
+    item = [f"{side}{pair}" for pair in pairs for side in "AB"]
+    session = [f"s{at // 2}" for at in range(len(user))]
+    catalog = [CatalogItem(f"{side}{pair}", title=f"{side} {pair}") for pair in range(PAIRS) for side in "AB"]
+    return decoded(user, item, [60_000 * at for at in range(len(user))], session, catalog)
+
+
+def replayed(batch: Decoded, history: int = 16, neighbors: int = 4) -> Replay:
+    replay = Replay(StateConfig(history=history, neighbors=neighbors, content_dim=16), KINDS, 100_000)
+    replay.fold(batch)
+    return replay
+
+
+def small_config(**changes: object) -> TrainSection:
+    """A model and a run that take a second."""
+    settings: dict[str, object] = {
+        "dim": 16, "window": 8, "blocks": 1, "batch": 32, "negatives": 32, "chunks": 3, "max_steps": 60,
+        "ranker_samples": 400, "ranker_epochs": 3, "evaluation_samples": 300, "holdout_share": 0.15,
+        "index_candidates": 30, "popular_candidates": 5, "learning_rate": 0.02, "min_events": 10,
+    }  # fmt: skip
+    return TrainSection.model_validate(settings | changes)

@@ -1,0 +1,62 @@
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.trainer.planted import decoded, replayed
+from trainer.dataset import Histories, cuts
+from trainer.replay import EventLog
+
+users = st.lists(st.integers(0, 4), min_size=1, max_size=60)
+
+
+def log_of(user: list[int]) -> EventLog:
+    names = [f"u{u}" for u in user]
+    items = [f"i{at}" for at in range(len(user))]  # every event its own item, so that rows name events
+    return replayed(decoded(names, items, list(range(len(user))), [""] * len(user), [])).data().log
+
+
+def before(log: EventLog, event: int) -> list[int]:
+    return [at for at in range(event) if log.user[at] == log.user[event]]
+
+
+@given(user=users, n=st.integers(1, 9))
+def test_history_is_what_the_user_did_just_before(user: list[int], n: int) -> None:
+    log = log_of(user)
+    history = Histories(log).before(torch.arange(len(log)), n)
+    for event in range(len(log)):
+        past = before(log, event)[-n:]
+        assert history.row[event].tolist() == [-1] * (n - len(past)) + log.item[past].tolist()
+        assert history.time_ms[event].tolist() == [0] * (n - len(past)) + log.time_ms[past].tolist()
+        assert history.session[event].tolist() == [0] * (n - len(past)) + log.session[past].tolist()
+
+
+@given(user=users, stride=st.integers(1, 6), extra=st.integers(0, 4), data=st.data())
+def test_windows_target_each_event_of_the_slice_once_and_see_only_what_came_before(
+    user: list[int], stride: int, extra: int, data: st.DataObject
+) -> None:
+    log = log_of(user)
+    first = data.draw(st.integers(0, len(log)))
+    last = data.draw(st.integers(first, len(log)))
+    histories, length = Histories(log), stride + extra
+    batch = histories.batch(histories.windows(first, last, stride), length)
+    event_of = {item: at for at, item in enumerate(log.item.tolist())}
+    targets = []
+    for b in range(len(batch.target)):
+        for i in range(length):
+            if batch.target[b, i] < 0:
+                continue
+            target = event_of[batch.target[b, i].item()]
+            targets.append(target)
+            assert batch.target_session[b, i] == log.session[target]
+            # The input at i is the event just before the target, and all inputs up to it are older.
+            inputs = [event_of[row] for row in batch.events.row[b, : i + 1].tolist() if row >= 0]
+            assert inputs == before(log, target)[-len(inputs) :]
+    assert sorted(targets) == [event for event in range(first, last) if before(log, event)]
+
+
+@given(events=st.integers(0, 50), pieces=st.integers(1, 20))
+def test_cuts_cover_the_log_once_in_order(events: int, pieces: int) -> None:
+    covered = [at for first, last in cuts(events, pieces) for at in range(first, last)]
+    assert covered == list(range(events))

@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+import math
+
+import torch
+
+from trainer.losses import candidate_softmax, sampled_softmax, session_mask
+
+
+def test_sampled_softmax_is_the_plain_cross_entropy_with_corrected_negatives() -> None:
+    generator = torch.Generator().manual_seed(0)
+    positive, negative = torch.randn(5, generator=generator), torch.randn(5, 7, generator=generator)
+    log_inclusion = torch.log(torch.rand(7, generator=generator))
+    masked = torch.rand(5, 7, generator=generator) < 0.3
+    losses = []
+    for p in range(5):
+        total = math.exp(positive[p])
+        for m in range(7):
+            if not masked[p, m]:
+                total += math.exp(negative[p, m]) / math.exp(log_inclusion[m])
+        losses.append(math.log(total) - positive[p].item())
+    torch.testing.assert_close(sampled_softmax(positive, negative, log_inclusion, masked).item(), sum(losses) / 5)
+
+
+def test_session_mask_spares_the_target_and_its_fellows_only() -> None:
+    target = torch.tensor([[-1, 3, 5, 3], [7, 8, 9, 1]])
+    session = torch.tensor([[1, 1, 1, 2], [4, 4, 4, 5]])
+    negatives = torch.tensor([1, 3, 5, 6])
+    masked = session_mask(target, session, negatives, items=10)
+    for b in range(2):
+        for t in range(4):
+            fellows = {target[b, j].item() for j in range(4) if session[b, j] == session[b, t]}
+            assert masked[b, t].tolist() == [n.item() in fellows for n in negatives]
+
+
+def test_session_mask_of_no_overlap_is_empty() -> None:
+    assert not session_mask(torch.tensor([[0, -1]]), torch.ones(1, 2), torch.tensor([1, 2]), items=3).any()
+
+
+def test_candidate_softmax_counts_only_lists_that_hold_the_target() -> None:
+    candidates = torch.tensor([[4, 2, -1], [1, 3, 0]])
+    score = torch.tensor([[0.5, 1.5, 9.0], [0.0, 0.0, 0.0]])
+    loss = candidate_softmax(score, candidates, torch.tensor([4, 9]))
+    assert math.isclose(loss.item(), math.log(math.exp(0.5) + math.exp(1.5)) - 0.5, rel_tol=1e-5)
+
+
+def test_candidate_softmax_without_any_target_is_zero() -> None:
+    assert candidate_softmax(torch.zeros(1, 2), torch.tensor([[1, 2]]), torch.tensor([5])).item() == 0.0

@@ -1,0 +1,106 @@
+from __future__ import annotations
+
+import threading
+import time
+
+import pytest
+import torch
+
+from engine.model.weights import decode_weights, encode_weights
+from tests.trainer.planted import planted_log, replayed, small_config
+from trainer.encoder import Stopped
+from trainer.progress import Progress
+from trainer.train import Trained, refusal, start_weights, train
+
+LOG = planted_log(4000)
+
+
+def trained(**changes: object) -> Trained:
+    return train(replayed(LOG).data(), small_config(**changes), None, threading.Event(), Progress())
+
+
+@pytest.fixture(scope="module")
+def once() -> Trained:
+    return trained()
+
+
+def test_learns_that_b_follows_a(once: Trained) -> None:
+    # Half of all targets are a B after its A; the other half can't be known, and popularity knows nothing of either.
+    assert once.metrics["popularity_hit_rate@20"] < 0.4
+    assert once.metrics["hit_rate@20"] > 0.55
+    assert once.metrics["ndcg@20"] > 2 * once.metrics["popularity_ndcg@20"]
+
+
+def test_the_encoders_alone_learn_it_too() -> None:
+    # Without the items that followed as candidates and as a feature, only the query vector can know.
+    result = trained(neighbor_sources=0, max_steps=150)
+    assert result.metrics["hit_rate@20"] > 0.55
+
+
+def test_same_seed_and_steps_give_the_same_weights(once: Trained) -> None:
+    first, same, other = (run.weights.model.state_dict() for run in (once, trained(), trained(seed=2)))
+    assert all(torch.equal(tensor, same[name]) for name, tensor in first.items())
+    assert not all(torch.equal(tensor, other[name]) for name, tensor in first.items())
+
+
+def test_weights_survive_the_way_to_the_engine(once: Trained) -> None:
+    decoded = decode_weights(encode_weights(once.weights))
+    assert list(decoded.vocabulary) == list(once.weights.vocabulary)
+
+
+def test_ends_within_its_time_budget() -> None:
+    started = time.monotonic()
+    result = trained(max_steps=None, max_minutes=0.05)
+    assert result.steps > 0
+    assert time.monotonic() - started < 20
+
+
+def test_a_stop_ends_it() -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Stopped):
+        train(replayed(LOG).data(), small_config(), None, stop, Progress())
+
+
+def test_a_second_training_starts_from_the_first_and_is_compared_with_it(once: Trained) -> None:
+    longer = replayed(planted_log(4400)).data()
+    again = train(longer, small_config(max_steps=5), once.weights, threading.Event(), Progress())
+    fresh = train(longer, small_config(max_steps=5), None, threading.Event(), Progress())
+    assert again.before is not None and again.before["hit_rate@20"] > 0.55
+    assert again.metrics["ndcg@20"] > fresh.metrics["ndcg@20"]
+    assert fresh.before is None
+
+
+def test_a_warm_start_keeps_each_id_with_its_item(once: Trained) -> None:
+    data = replayed(planted_log(4400)).data()
+    weights = start_weights(data, len(data.log), small_config(), once.weights)
+    assert list(weights.vocabulary) != list(once.weights.vocabulary)  # the order is by count, which has changed
+    old = dict(zip(once.weights.vocabulary, once.weights.model.graph.identity.weight[1:], strict=True))
+    for item_id, vector in zip(weights.vocabulary, weights.model.graph.identity.weight[1:], strict=True):
+        assert torch.equal(vector, old[item_id])
+
+
+def test_another_shape_starts_anew(once: Trained) -> None:
+    data = replayed(LOG).data()
+    assert start_weights(data, len(data.log), small_config(dim=32), once.weights).model.shape.dim == 32
+
+
+def figures(hit_rate: float, popularity: float, before: float | None) -> Trained:
+    metrics = {"hit_rate@20": hit_rate, "popularity_hit_rate@20": popularity}
+    earlier = None if before is None else {"hit_rate@20": before}
+    return Trained(None, metrics, earlier, steps=1, seconds=1.0)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("hit_rate", "popularity", "before", "why"),
+    [
+        (0.2, 0.1, None, None),
+        (0.1, 0.1, None, "above that of popularity, got 0.1000 and 0.1000"),
+        (0.2, 0.1, 0.21, None),
+        (0.2, 0.1, 0.22, "at least 0.2090"),
+        (0.05, 0.1, 0.01, "above that of popularity"),
+    ],
+)
+def test_gate(hit_rate: float, popularity: float, before: float | None, why: str | None) -> None:
+    reason = refusal(figures(hit_rate, popularity, before), max_drop=0.05)
+    assert reason is None if why is None else reason is not None and why in reason

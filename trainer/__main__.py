@@ -1,0 +1,75 @@
+"""`ousel-trainer run`: reads the configuration, connects to the log, and trains until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from contextlib import closing
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from kafka.errors import KafkaError
+
+from engine.config import ConfigError, load_settings
+from engine.events.kafka import KafkaSource, wait_for_broker
+from engine.events.source import SourceError
+from engine.events.topics import ensure_topics
+from engine.log_output import log_to_stderr
+from trainer.config import TrainerConfig
+from trainer.encoder import Stopped
+from trainer.service import TrainerService
+
+_log = logging.getLogger("trainer")
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def trainer() -> None:
+    """The Ousel trainer."""
+
+
+@app.command()
+def run(
+    config: Annotated[Path | None, typer.Option(help="TOML file; OUSEL_* variables win over it")] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="end after one training; exit code 1 if nothing was pushed")
+    ] = False,
+) -> None:
+    """Follow the log, train, and push to the engine what is better than popularity, until interrupted."""
+    try:
+        settings = load_settings(TrainerConfig, config)
+    except ConfigError as error:
+        raise SystemExit(f"ousel-trainer: {error}") from None
+    log_to_stderr(settings.log_level)
+    torch.set_num_threads(settings.trainer.threads)
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    try:
+        pushed = _follow(settings, stop, once)
+    except Stopped:
+        return
+    except (SourceError, KafkaError) as error:
+        raise SystemExit(f"ousel-trainer: {error}") from None
+    if not pushed:
+        raise SystemExit(1)
+
+
+def _follow(settings: TrainerConfig, stop: threading.Event, once: bool) -> bool:
+    if not wait_for_broker(settings.kafka, stop, _log.warning):
+        return True
+    ensure_topics(settings.kafka)
+    with closing(KafkaSource(settings.kafka)) as source:
+        return TrainerService(settings, source, stop).run(once)
+
+
+def main() -> None:
+    app(prog_name="ousel-trainer")
+
+
+if __name__ == "__main__":
+    main()

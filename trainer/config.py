@@ -1,0 +1,95 @@
+"""The trainer's configuration: the engine's sections that it shares, and its own."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from engine.config import EventsConfig, KafkaConfig, Section, StateConfig
+
+
+class TrainSection(Section):
+    """How a model is shaped, trained, judged and pushed."""
+
+    # The shape of the model.
+    dim: int = Field(64, ge=8, le=1024, description="width of every embedding; the index and each request pay for it")
+    heads: int = Field(2, ge=1, le=64, description="attention heads; must divide dim")
+    blocks: int = Field(2, ge=1, le=64, description="attention blocks over the session")
+    window: int = Field(64, ge=2, le=4096, description="latest events that the session encoder sees")
+    min_count: int = Field(3, ge=1, description="events an item needs for a learned id; fewer teach it nothing")
+    max_vocabulary: int = Field(500_000, ge=1, description="learned ids at most, the most frequent items first")
+
+    # How it is trained.
+    max_minutes: float = Field(2.0, gt=0, description="wall-clock of a first training, ranker and evaluation included")
+    retrain_max_minutes: float = Field(
+        0.75, gt=0, description="the same from the weights before; it starts near the end"
+    )
+    max_steps: int | None = Field(None, ge=1, description="steps of the encoder instead of a time budget: repeatable")
+    graph_share: float = Field(0.5, ge=0, le=1, description="last part of the steps that also train the graph layers")
+    chunks: int = Field(8, ge=1, le=1000, description="pieces of the log; in each the graph is as of the piece's start")
+    batch: int = Field(64, ge=1, le=65_536, description="windows in one step")
+    negatives: int = Field(1024, ge=1, le=1_000_000, description="items drawn per step that no target must lose to")
+    uniform_share: float = Field(0.3, ge=0, le=1, description="of the negatives drawn evenly, so that rare items learn")
+    dropout: float = Field(0.1, ge=0, lt=1)
+    id_dropout: float = Field(0.1, ge=0, lt=1, description="learned ids hidden in training, so that new items work")
+    edge_dropout: float = Field(0.1, ge=0, lt=1, description="items trained without neighbors, for the same reason")
+    learning_rate: float = Field(3e-3, gt=0, description="at its peak")
+    weight_decay: float = Field(0.01, ge=0)
+    ranker_samples: int = Field(8000, ge=1, description="events of the held-out slice that the ranker learns from")
+    ranker_epochs: int = Field(8, ge=1, le=1000)
+    ranker_learning_rate: float = Field(5e-3, gt=0)
+    seed: int = 1
+    threads: int = Field(1, ge=1, le=256, description="intra-op threads; leave cores to the engine beside it")
+
+    # How candidates are made; as the engine's `ranking` section, so that the ranker learns from what it will order.
+    index_candidates: int = Field(200, ge=1, le=10_000)
+    popular_candidates: int = Field(50, ge=1, le=10_000)
+    neighbor_sources: int = Field(5, ge=0, le=64)
+
+    # How it is judged.
+    ranker_share: float = Field(0.1, gt=0, lt=0.5, description="of the log, kept from the encoder for the ranker")
+    holdout_share: float = Field(0.05, gt=0, lt=0.5, description="of the log, the newest, kept from both to judge them")
+    evaluation_samples: int = Field(4000, ge=1, description="events of the newest slice that are predicted")
+    max_drop: float = Field(0.05, ge=0, le=1, description="share of hit rate that may be lost to the model before")
+
+    # When it trains.
+    min_events: int = Field(1000, ge=10, description="no training before the log holds this many")
+    max_log_events: int = Field(5_000_000, ge=100, description="newest events kept to train from, 45 bytes each")
+    retrain_events: int = Field(10_000, ge=1, description="new events after which to train again")
+    retrain_minutes: float = Field(60.0, gt=0, description="or this time, where at least one event came")
+
+    # Where it pushes.
+    engine: str = Field("127.0.0.1:50051", min_length=3, description="host:port of the engine's gRPC server")
+    push_timeout_s: float = Field(300.0, gt=0, description="one push, the engine's rebuild of its index included")
+    check_s: float = Field(5.0, gt=0, description="how often to ask the engine whether it still has the model")
+
+    @model_validator(mode="after")
+    def _fits(self) -> TrainSection:
+        if self.dim % self.heads:
+            raise ValueError(f"dim must be a multiple of heads, got {self.dim} and {self.heads}")
+        return self
+
+
+class TrainerConfig(BaseSettings):
+    """All of it. `engine.config.load_settings(TrainerConfig, path)` is the way to get one."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="OUSEL_",
+        env_nested_delimiter="__",
+        extra="ignore",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    kafka: KafkaConfig = KafkaConfig()
+    events: EventsConfig = EventsConfig()
+    state: StateConfig = StateConfig()
+    trainer: TrainSection = TrainSection()
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value

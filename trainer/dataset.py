@@ -1,0 +1,107 @@
+"""Cuts the log into pieces and sessions into windows, so that nothing in a window knows what comes after it.
+
+Shapes: E events in the log, B windows or events asked for, L events in a window.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from engine.state.ring import Neighbors
+from trainer.replay import EventLog
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Sessions to learn from.
+
+    Attributes:
+        last: [B] int64 position in the log of each window's last target.
+        targets: [B] int64 how many events up to the last one are targets.
+    """
+
+    last: Tensor
+    targets: Tensor
+
+    def __len__(self) -> int:
+        return len(self.last)
+
+    def select(self, index: Tensor) -> Windows:
+        return Windows(self.last[index], self.targets[index])
+
+
+@dataclass(frozen=True)
+class SessionBatch:
+    """Windows with what follows each of their events.
+
+    Attributes:
+        events: [B, L] inputs, oldest first, padded on the left.
+        target: [B, L] int64 item after each input, -1 where it is none to learn from.
+        target_session: [B, L] int64 session ordinal of the target.
+    """
+
+    events: Neighbors
+    target: Tensor
+    target_session: Tensor
+
+
+class Histories:
+    """Every user's events in log order, reachable from any position of the log."""
+
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._user, self._order = log.user.sort(stable=True)  # [E] by user, then by log order
+        self._rank = torch.empty_like(self._order)  # [E] place of each event in that order
+        self._rank[self._order] = torch.arange(len(log))
+
+    def before(self, events: Tensor, n: int) -> Neighbors:
+        """The n events that the users of `events` [B] had just before them, oldest first, padded on the left."""
+        return self._gather(self._rank[events, None] - torch.arange(n, 0, -1), self._log.user[events, None])
+
+    def windows(self, first: int, last: int, stride: int) -> Windows:
+        """Windows whose targets, `stride` at most in each, are exactly the events first..last-1 of the log."""
+        rank = self._rank[first:last].sort().values  # a user's events of the slice are neighbors here
+        if len(rank) == 0:
+            return Windows(rank, rank)
+        user = self._user[rank]
+        count = user.unique_consecutive(return_counts=True)[1]
+        end = count.cumsum(0).repeat_interleave(count)  # [e] one past the user's last
+        to_end = end - 1 - torch.arange(len(rank))
+        is_last = to_end % stride == 0
+        size = count.repeat_interleave(count)
+        targets = (size - to_end).clamp_max(stride)
+        return Windows(self._order[rank[is_last]], targets[is_last])
+
+    def batch(self, windows: Windows, length: int) -> SessionBatch:
+        """The last `length` inputs of each window and their targets."""
+        rank = self._rank[windows.last, None]  # [B, 1]
+        back = torch.arange(length, 0, -1)  # [L]
+        events = self._gather(rank - back, self._log.user[windows.last, None])
+        after = self._order[(rank - back + 1).clamp_min(0)]  # [B, L]
+        is_target = events.mask & (back <= windows.targets[:, None])
+        return SessionBatch(
+            events, torch.where(is_target, self._log.item[after], -1), self._log.session[after].to(torch.int64)
+        )
+
+    def _gather(self, rank: Tensor, user: Tensor) -> Neighbors:
+        at = rank.clamp_min(0)
+        known = (rank >= 0) & (self._user[at] == user)
+        position = self._order[at]
+        log = self._log
+        return Neighbors(
+            torch.where(known, log.item[position], -1),
+            torch.where(known, log.time_ms[position], 0),
+            torch.where(known, log.kind[position].to(torch.int64), 0),
+            torch.where(known, log.value[position], 0.0),
+            torch.where(known, log.session[position], 0),
+        )
+
+
+def cuts(events: int, pieces: int) -> list[tuple[int, int]]:
+    """Cuts positions 0..events-1 into at most `pieces` runs of nearly equal length."""
+    ends = [events * piece // pieces for piece in range(pieces + 1)]
+    return [(first, last) for first, last in pairwise(ends) if last > first]

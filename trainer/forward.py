@@ -1,0 +1,86 @@
+"""Item embeddings of just the rows that are asked for, from the same layers and rings that the engine serves from.
+
+Shapes: N items, B rows, d width, F content features.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from engine.model.gnn import USER_NEIGHBORS
+from engine.model.recommender import Recommender
+from engine.state.graph import Graph
+from engine.state.ring import Neighbors
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """What is hidden in training: learned ids and neighbors, each with its probability."""
+
+    ids: float
+    edges: float
+    generator: torch.Generator
+
+    def hide_ids(self, word: Tensor) -> Tensor:
+        return word.masked_fill(torch.rand(len(word), generator=self.generator) < self.ids, 0)
+
+    def hide_edges(self, edges: Neighbors) -> Neighbors:
+        hidden = torch.rand(len(edges), 1, generator=self.generator) < self.edges
+        return replace(edges, row=edges.row.masked_fill(hidden, -1))
+
+
+class ItemForward:
+    """Computes embeddings [B, d] of any rows, as of a graph.
+
+    Args:
+        word: [N] int64 vocabulary numbers, 0 where training has not seen the item.
+        content: [N, F].
+    """
+
+    def __init__(self, model: Recommender, word: Tensor, content: Tensor) -> None:
+        self.model = model
+        self._word = word
+        self._content = content
+        self._place = torch.zeros(len(word), dtype=torch.int64)
+
+    def __call__(self, rows: Tensor, graph: Graph | None, dropped: Dropped | None = None) -> Tensor:
+        """[B, d] normalised embeddings of distinct `rows` [B]; without a graph, as if no item had neighbors."""
+        encoder = self.model.graph
+        if graph is None:
+            target, nothing = self._base(rows, dropped), _no_edges(len(rows))
+            return encoder.items(target, target[:1], nothing, target[:1], nothing)
+        user_edges, next_edges = graph.item_users.latest(rows), graph.item_next.latest(rows)
+        if dropped is not None:
+            user_edges, next_edges = dropped.hide_edges(user_edges), dropped.hide_edges(next_edges)
+        users = user_edges.row[user_edges.mask].unique()
+        history = graph.user_items.latest(users, USER_NEIGHBORS)
+        needed = torch.cat([rows, next_edges.row.flatten(), history.row.flatten()]).clamp_min(0).unique()
+        place = self._place
+        place[needed] = torch.arange(len(needed))
+
+        def remapped(edges: Neighbors) -> Neighbors:
+            return replace(edges, row=torch.where(edges.mask, place[edges.row.clamp_min(0)], -1))
+
+        base = self._base(needed, dropped)
+        # Attention needs a table of at least one row, though no edge points into it.
+        user_vectors = encoder.users(base, remapped(history)) if len(users) else base[:1]
+        at_user = torch.searchsorted(users, user_edges.row)
+        user_edges = replace(user_edges, row=torch.where(user_edges.mask, at_user, -1))
+        return encoder.items(base[place[rows]], user_vectors, user_edges, base, remapped(next_edges))
+
+    def table(self, graph: Graph, rows_at_once: int = 4096) -> Tensor:
+        """[N, d] embeddings of every item."""
+        rows = torch.arange(len(self._word))
+        return torch.cat([self(part, graph) for part in rows.split(rows_at_once)])
+
+    def _base(self, rows: Tensor, dropped: Dropped | None) -> Tensor:
+        word = self._word[rows]
+        return self.model.graph.base(word if dropped is None else dropped.hide_ids(word), self._content[rows])
+
+
+def _no_edges(rows: int) -> Neighbors:
+    none = torch.zeros(rows, 1, dtype=torch.int64)
+    return Neighbors(none - 1, none, none, none.float(), none.int())

@@ -1,0 +1,107 @@
+"""Carries weights to the engine: in chunks, with a digest, again and again while the engine is away.
+
+Shapes: none; weights are bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import grpc
+from ousel.v1 import model_service_pb2, model_service_pb2_grpc
+
+CHUNK_BYTES = 1 << 20
+_FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.5, 8.0
+_STATUS_TIMEOUT_S = 5.0
+# What another try may mend; every other code is the engine's verdict on these weights.
+_PASSING = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.ABORTED}
+_log = logging.getLogger(__name__)
+
+
+class PushError(RuntimeError):
+    """The engine could not be reached in time, or refused the weights; the message says which and why."""
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What the engine answered."""
+
+    version: int
+    swap_ms: float
+
+
+def serving_version(address: str, timeout_s: float = _STATUS_TIMEOUT_S) -> int | None:
+    """The engine's model version (0: none yet), or None where it is unreachable or still catching up."""
+    with grpc.insecure_channel(address) as channel:
+        try:
+            status = model_service_pb2_grpc.ModelServiceStub(channel).GetStatus(
+                model_service_pb2.GetStatusRequest(), timeout=timeout_s
+            )
+        except grpc.RpcError:
+            return None
+    return int(status.model_version) if status.serving else None
+
+
+def push(address: str, weights: bytes, version: int, metrics: Mapping[str, float], timeout_s: float) -> Pushed:
+    """Pushes once.
+
+    Args:
+        version: must be above the serving one.
+        metrics: finite numbers by name.
+
+    Raises:
+        PushError: refused, unreachable, or no answer within `timeout_s`.
+    """
+    with grpc.insecure_channel(address) as channel:
+        stub = model_service_pb2_grpc.ModelServiceStub(channel)
+        try:
+            answer = stub.PushWeights(_messages(weights, version, metrics), timeout=timeout_s)
+        except grpc.RpcError as error:
+            raise _push_error(address, version, error) from error
+    return Pushed(int(answer.version), answer.swap_ms)
+
+
+def push_next(
+    address: str, weights: bytes, metrics: Mapping[str, float], timeout_s: float, stop: threading.Event
+) -> Pushed:
+    """Waits until the engine serves, pushes as its next version, and tries again where the engine goes away.
+
+    Raises:
+        PushError: refused, or not done within `timeout_s`, or `stop` was set.
+    """
+    deadline_s, backoff_s, why = time.monotonic() + timeout_s, _FIRST_BACKOFF_S, f"engine at {address} is not serving"
+    while not stop.is_set() and (left_s := deadline_s - time.monotonic()) > 0:
+        serving = serving_version(address, min(_STATUS_TIMEOUT_S, left_s))
+        if serving is not None:
+            try:
+                return push(address, weights, serving + 1, metrics, max(0.1, deadline_s - time.monotonic()))
+            except PushError as error:
+                cause = error.__cause__
+                if not (isinstance(cause, grpc.Call) and cause.code() in _PASSING):
+                    raise
+                why = str(error)
+        _log.info("push waits %.1f s: %s", backoff_s, why)
+        stop.wait(min(backoff_s, max(0.0, deadline_s - time.monotonic())))
+        backoff_s = min(2 * backoff_s, _LAST_BACKOFF_S)
+    raise PushError("push was stopped" if stop.is_set() else f"push not done within {timeout_s:g} s: {why}")
+
+
+def _messages(
+    weights: bytes, version: int, metrics: Mapping[str, float]
+) -> Iterator[model_service_pb2.PushWeightsRequest]:
+    header = model_service_pb2.WeightsHeader(
+        version=version, size_bytes=len(weights), sha256=hashlib.sha256(weights).digest(), metrics=dict(metrics)
+    )
+    yield model_service_pb2.PushWeightsRequest(header=header)
+    for start in range(0, len(weights), CHUNK_BYTES):
+        yield model_service_pb2.PushWeightsRequest(chunk=weights[start : start + CHUNK_BYTES])
+
+
+def _push_error(address: str, version: int, error: grpc.RpcError) -> PushError:
+    code, details = (error.code().name, error.details()) if isinstance(error, grpc.Call) else ("UNKNOWN", str(error))
+    return PushError(f"engine at {address} did not take weights version {version}: {code}: {details}")

@@ -1,0 +1,107 @@
+"""Trains the ranker on a slice that the encoders have not seen, on candidates made as serving makes them.
+
+Had the encoders been trained on these events, their score would look better than it is on new ones, and the ranker
+would trust it too much.
+
+Shapes: B events, C candidates of each.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from trainer.config import TrainSection
+from trainer.dataset import Histories
+from trainer.encoder import Schedule, Stopped
+from trainer.forward import ItemForward
+from trainer.losses import candidate_softmax
+from trainer.progress import Progress
+from trainer.replay import TrainingData
+from trainer.walk import Lists, make_lists, walk
+
+_BATCH = 64
+
+
+def train_ranker(
+    forward: ItemForward,
+    data: TrainingData,
+    histories: Histories,
+    first: int,
+    last: int,
+    config: TrainSection,
+    stop: threading.Event,
+    progress: Progress,
+) -> None:
+    """Trains `forward.model.ranker` in place on events first..last-1.
+
+    Raises:
+        Stopped: `stop` was set.
+    """
+    examples = _examples(forward, data, histories, first, last, config, stop, progress)
+    if not examples:
+        return
+    ranker = forward.model.ranker.train()
+    optimizer = torch.optim.AdamW(ranker.parameters(), lr=config.ranker_learning_rate, weight_decay=1e-3)
+    generator = torch.Generator().manual_seed(config.seed)
+    schedule = Schedule(1.0, config.ranker_epochs * len(examples))
+    for _ in range(config.ranker_epochs):
+        for at in torch.randperm(len(examples), generator=generator).tolist():
+            if stop.is_set():
+                raise Stopped
+            lists, target = examples[at]
+            loss = candidate_softmax(ranker(lists.score, lists.features), lists.item, target)
+            for group in optimizer.param_groups:
+                group["lr"] = config.ranker_learning_rate * schedule.rate()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step += 1
+            progress.update("ranker", schedule.progress(), f"loss {loss.item():.3f}")
+    ranker.eval()
+
+
+def _examples(
+    forward: ItemForward,
+    data: TrainingData,
+    histories: Histories,
+    first: int,
+    last: int,
+    config: TrainSection,
+    stop: threading.Event,
+    progress: Progress,
+) -> list[tuple[Lists, Tensor]]:
+    """Batches of lists that hold their target, with it."""
+    deleted = torch.from_numpy(data.deleted)
+    kept: list[tuple[Lists, Tensor]] = []
+    for moment in walk(forward, data, histories, first, last, config.ranker_samples, config.seed):
+        if stop.is_set():
+            raise Stopped
+        lists, target = make_lists(forward, moment, deleted, config), data.log.item[moment.events]
+        held = (lists.item == target[:, None]).any(1)
+        if bool(held.any()):
+            kept.append((Lists(lists.item[held], lists.score[held], lists.features[held]), target[held]))
+        progress.update("candidates", float(moment.events[-1] - first) / max(1, last - first))
+    return _rebatch(kept)
+
+
+def _rebatch(kept: list[tuple[Lists, Tensor]]) -> list[tuple[Lists, Tensor]]:
+    """The same examples in batches of an even size."""
+    if not kept:
+        return []
+    width = max(lists.item.shape[1] for lists, _ in kept)
+
+    def joined(column: str, value: float) -> tuple[Tensor, ...]:
+        parts = []
+        for lists, _ in kept:
+            part: Tensor = getattr(lists, column)
+            missing = width - part.shape[1]
+            parts.append(F.pad(part, (0, 0, 0, missing) if part.ndim == 3 else (0, missing), value=value))
+        return torch.cat(parts).split(_BATCH)
+
+    target = torch.cat([target for _, target in kept]).split(_BATCH)
+    columns = zip(joined("item", -1), joined("score", 0), joined("features", 0), strict=True)
+    return [(Lists(*parts), wanted) for parts, wanted in zip(columns, target, strict=True)]

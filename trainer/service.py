@@ -1,0 +1,150 @@
+"""Follows the log, trains when it is time, pushes what passes the gate, and pushes again where the engine lost it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from engine.events.codec import Decoder
+from engine.events.source import EventSource
+from engine.model.weights import Weights, encode_weights
+from trainer.config import TrainerConfig, TrainSection
+from trainer.evaluate import K
+from trainer.progress import Progress
+from trainer.push import Pushed, PushError, push_next, serving_version
+from trainer.replay import Replay
+from trainer.train import Trained, refusal, train
+
+_POLL_S = 0.2
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Model:
+    """Weights that passed the gate, as they are and as they travel."""
+
+    weights: Weights
+    data: bytes
+    metrics: dict[str, float]
+
+
+class TrainerService:
+    """The trainer's one thread: it folds between trainings, and each step asks `stop` first.
+
+    Args:
+        train, push_next, serving_version: replaced by tests.
+    """
+
+    def __init__(
+        self,
+        config: TrainerConfig,
+        source: EventSource,
+        stop: threading.Event,
+        *,
+        train: Callable[..., Trained] = train,
+        push_next: Callable[..., Pushed] = push_next,
+        serving_version: Callable[[str], int | None] = serving_version,
+    ) -> None:
+        self._config = config
+        self._source = source
+        self._stop = stop
+        self._train, self._push_next, self._serving_version = train, push_next, serving_version
+        self._decoder = Decoder(config.kafka, config.events, config.state.features_dim)
+        self._replay = Replay(config.state, config.events, config.trainer.max_log_events)
+        self._new_events = 0
+        self._trained_s: float | None = None
+        self._checked_s = time.monotonic()
+        self._model: Model | None = None  # the last that passed the gate
+        self._pushed: Pushed | None = None  # None: the engine does not have it yet
+
+    def run(self, once: bool = False) -> bool:
+        """Runs until `stop` is set, or with `once` until one training has ended.
+
+        Returns:
+            True unless `once` is given and nothing was pushed.
+
+        Raises:
+            SourceError: the log can't be read any more.
+            Stopped: `stop` was set during a training.
+        """
+        while not self._stop.is_set():
+            # Step 1. Fold what came.
+            records = self._source.poll(_POLL_S)
+            if records:
+                self._new_events += self._replay.fold(self._decoder.decode(records))
+            if not self._source.caught_up():
+                continue
+            # Step 2. Train, judge, push.
+            if self._is_due():
+                self._train_and_push()
+                if once:
+                    return self._pushed is not None
+            elif once and not records:
+                need = self._config.trainer.min_events
+                _log.error(
+                    "trainer.min_events must be at most what the log holds, got %d and %d", need, len(self._replay)
+                )
+                return False
+            # Step 3. See that the engine still has it.
+            self._check_engine()
+        return True
+
+    def _is_due(self) -> bool:
+        section = self._config.trainer
+        if len(self._replay) < section.min_events:
+            return False
+        if self._trained_s is None:
+            return True
+        late = self._new_events > 0 and time.monotonic() - self._trained_s >= 60 * section.retrain_minutes
+        return self._new_events >= section.retrain_events or late
+
+    def _train_and_push(self) -> None:
+        section = self._config.trainer
+        self._new_events = 0
+        with Progress() as progress:
+            previous = self._model.weights if self._model else None
+            trained = self._train(self._replay.data(), section, previous, self._stop, progress)
+        self._trained_s = time.monotonic()
+        _log.info("trained in %.0f s, %d steps: %s", trained.seconds, trained.steps, _summary(trained.metrics))
+        why = refusal(trained, section.max_drop)
+        if why:
+            _log.warning("not pushed: %s", why)
+            return
+        self._model = Model(trained.weights, encode_weights(trained.weights), trained.metrics)
+        self._push(section, self._model)
+
+    def _push(self, section: TrainSection, model: Model) -> None:
+        self._pushed = None
+        try:
+            self._pushed = self._push_next(
+                section.engine, model.data, model.metrics, section.push_timeout_s, self._stop
+            )
+        except PushError as error:
+            _log.warning("%s", error)
+        else:
+            _log.info("pushed version %d, %.0f ms to swap", self._pushed.version, self._pushed.swap_ms)
+        self._checked_s = time.monotonic()
+
+    def _check_engine(self) -> None:
+        section = self._config.trainer
+        if self._model is None or time.monotonic() - self._checked_s < section.check_s:
+            return
+        self._checked_s = time.monotonic()
+        serving = self._serving_version(section.engine)
+        if serving is None:
+            return
+        if self._pushed is None or serving < self._pushed.version:
+            _log.info("the engine serves version %d, pushing again", serving)
+            self._push(section, self._model)
+
+
+def _summary(metrics: dict[str, float]) -> str:
+    """The figures of a training in one line."""
+    name = f"hit_rate@{K}"
+    return (
+        f"{name} {metrics[name]:.4f}, popularity {metrics[f'popularity_{name}']:.4f}, "
+        f"frequency {metrics[f'frequency_{name}']:.4f}, on {metrics['events']:.0f} events"
+    )

@@ -1,0 +1,128 @@
+"""One training run: encoders on the oldest part of the log, the ranker on the next, judged on the newest.
+
+Shapes: N items, d width.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.model.recommender import ModelShape, Recommender
+from engine.model.weights import Weights
+from trainer.config import TrainSection
+from trainer.dataset import Histories
+from trainer.encoder import Schedule, train_encoder
+from trainer.evaluate import K, evaluate
+from trainer.forward import ItemForward
+from trainer.progress import Progress
+from trainer.ranking import train_ranker
+from trainer.replay import TrainingData
+
+# Of the time budget; the ranker and the evaluation take the rest.
+_ENCODER_SHARE = 0.7
+# A warm start skips the part of the schedule in which the encoders learn without the graph at a high rate.
+_WARM_BEGIN = 0.6
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A model and what it scored on the newest slice; `before` is what the weights pushed before score on it."""
+
+    weights: Weights
+    metrics: dict[str, float]
+    before: dict[str, float] | None
+    steps: int
+    seconds: float
+
+
+def train(
+    data: TrainingData, config: TrainSection, previous: Weights | None, stop: threading.Event, progress: Progress
+) -> Trained:
+    """Trains within the time budget.
+
+    Args:
+        previous: weights to start from and to compare with, or None for a first training.
+
+    Raises:
+        Stopped: `stop` was set.
+    """
+    started = time.monotonic()
+    torch.set_num_threads(config.threads)
+    torch.manual_seed(config.seed)
+    events = len(data.log)
+    judged = events - max(1, int(events * config.holdout_share))
+    ranked = judged - max(1, int(events * config.ranker_share))
+    histories = Histories(data.log)
+    budget_s = 60 * (config.max_minutes if previous is None else config.retrain_max_minutes)
+
+    weights = start_weights(data, ranked, config, previous)
+    forward = ItemForward(weights.model, words(data.item_ids, weights.vocabulary), data.content)
+    begin = 0.0 if previous is None else _WARM_BEGIN
+    schedule = Schedule(budget_s * _ENCODER_SHARE - (time.monotonic() - started), config.max_steps, begin)
+    train_encoder(forward, data, histories, ranked, config, schedule, stop, progress)
+    train_ranker(forward, data, histories, ranked, judged, config, stop, progress)
+    metrics = evaluate(forward, data, histories, judged, events, config, stop, progress)
+    before = None
+    if previous is not None:
+        old = ItemForward(previous.model, words(data.item_ids, previous.vocabulary), data.content)
+        before = evaluate(old, data, histories, judged, events, config, stop, progress)
+    weights.model.eval().requires_grad_(False)
+    return Trained(weights, metrics, before, schedule.step, time.monotonic() - started)
+
+
+def start_weights(data: TrainingData, end: int, config: TrainSection, previous: Weights | None) -> Weights:
+    """A new model for the items of events 0..end-1, with what `previous` has learned where it fits."""
+    count = torch.bincount(data.log.item[:end], minlength=data.items)
+    order = count.sort(descending=True, stable=True).indices[: config.max_vocabulary]
+    known = order[count[order] >= config.min_count]
+    vocabulary = [data.item_ids[row] for row in known.tolist()]
+    shape = ModelShape(
+        vocabulary=len(vocabulary),
+        content_dim=data.content.shape[1],
+        kinds=len(data.kind_weight),
+        dim=config.dim,
+        heads=config.heads,
+        blocks=config.blocks,
+        window=config.window,
+        dropout=config.dropout,
+    )
+    model = Recommender(shape)
+    if previous is not None and previous.model.shape.model_copy(update={"vocabulary": len(vocabulary)}) == shape:
+        _inherit(model, vocabulary, previous)
+    return Weights(model, vocabulary)
+
+
+def words(item_ids: Sequence[str], vocabulary: Sequence[str]) -> Tensor:
+    """[N] int64 vocabulary number of each item, 0 where it has none."""
+    number = {item_id: at for at, item_id in enumerate(vocabulary, start=1)}
+    return torch.tensor([number.get(item_id, 0) for item_id in item_ids], dtype=torch.int64)
+
+
+def refusal(trained: Trained, max_drop: float) -> str | None:
+    """Why a model must not be pushed, or None where it may."""
+    name = f"hit_rate@{K}"
+    now, popular = trained.metrics[name], trained.metrics[f"popularity_{name}"]
+    if now <= popular:
+        return f"{name} must be above that of popularity, got {now:.4f} and {popular:.4f}"
+    if trained.before is not None:
+        floor = (1 - max_drop) * trained.before[name]
+        if now < floor:
+            return f"{name} must be at least {floor:.4f} ({1 - max_drop:.0%} of the model before), got {now:.4f}"
+    return None
+
+
+def _inherit(model: Recommender, vocabulary: Sequence[str], previous: Weights) -> None:
+    """Copies every tensor; learned ids move to their new numbers."""
+    tensors = dict(previous.model.state_dict())
+    fresh = model.state_dict()["graph.identity.weight"].clone()
+    old = words(vocabulary, previous.vocabulary)
+    at = (old > 0).nonzero().squeeze(1)
+    fresh[at + 1] = tensors["graph.identity.weight"][old[at]]
+    tensors["graph.identity.weight"] = fresh
+    model.load_state_dict(tensors)

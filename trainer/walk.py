@@ -1,0 +1,118 @@
+"""Walks a slice of the log in order with the live state and frozen weights, as the engine would have served it.
+
+Shapes: B events predicted, C candidates of each, N items, d width, K remembered events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.model.candidates import gather_candidates
+from engine.model.ranker import candidate_features
+from engine.state.graph import Graph
+from engine.state.popularity import Popularity
+from engine.state.ring import Neighbors
+from trainer.config import TrainSection
+from trainer.dataset import Histories
+from trainer.forward import ItemForward
+from trainer.replay import EventLog, TrainingData
+
+_AT_ONCE = 256  # events folded in one go; what other users did within them is not seen yet
+
+
+@dataclass(frozen=True)
+class Moment:
+    """Events to predict, and the state just before them.
+
+    Attributes:
+        events: [B] int64 positions in the log.
+        history: [B, K] each user's events before; at least one.
+        table: [N, d] embeddings of all items.
+    """
+
+    events: Tensor
+    history: Neighbors
+    graph: Graph
+    popularity: Popularity
+    table: Tensor
+
+
+@dataclass(frozen=True)
+class Lists:
+    """What the ranker orders for B events.
+
+    Attributes:
+        item: [B, C] int64 candidates, -1 padded.
+        score: [B, C] float32 session logits.
+        features: [B, C, FEATURES] float32.
+    """
+
+    item: Tensor
+    score: Tensor
+    features: Tensor
+
+
+def insert(graph: Graph, log: EventLog) -> None:
+    """Folds events into the rings as `State` does."""
+    graph.insert(log.user, log.item, log.previous, log.time_ms, log.kind, log.value, log.session)
+
+
+def empty_graph(data: TrainingData) -> Graph:
+    graph = Graph.empty(data.state.history, data.state.neighbors)
+    graph.grow(data.users, data.items)
+    return graph
+
+
+@torch.no_grad()
+def walk(
+    forward: ItemForward, data: TrainingData, histories: Histories, first: int, last: int, samples: int, seed: int
+) -> Iterator[Moment]:
+    """Moments before about `samples` evenly drawn events of first..last-1."""
+    log = data.log
+    graph, popularity = empty_graph(data), Popularity(data.state.half_life_s, data.state.popular)
+    popularity.grow(data.items)
+    popularity.hide(data.deleted.nonzero()[0], data.deleted[data.deleted])
+    _fold(graph, popularity, data, 0, first)
+    table = forward.table(graph)
+    generator = torch.Generator().manual_seed(seed)
+    chosen = torch.rand(last - first, generator=generator) < samples / max(1, last - first)
+    for start in range(first, last, _AT_ONCE):
+        end = min(last, start + _AT_ONCE)
+        events = start + chosen[start - first : end - first].nonzero().squeeze(1)
+        history = histories.before(events, data.state.history)
+        known = history.row[:, -1] >= 0
+        if bool(known.any()):
+            yield Moment(events[known], history.select(known), graph, popularity, table)
+        _fold(graph, popularity, data, start, end)
+        touched = torch.cat([log.item[start:end], log.previous[start:end]]).unique()
+        touched = touched[touched >= 0]
+        table[touched] = forward(touched, graph)
+
+
+@torch.no_grad()
+def make_lists(forward: ItemForward, moment: Moment, deleted: Tensor, config: TrainSection) -> Lists:
+    """Candidates as the engine makes them, by exact search instead of the index."""
+    model, table = forward.model, moment.table
+    query = model.sequence(table, moment.history.last(model.shape.window))[:, -1]  # [B, d]
+    cosine = (query @ table.T).masked_fill_(deleted, -2.0)  # [B, N]
+    index = cosine.topk(min(config.index_candidates, cosine.shape[1])).indices
+    popular = torch.from_numpy(moment.popularity.top(config.popular_candidates))
+    found = gather_candidates(moment.graph, moment.history, index, popular, config.neighbor_sources)
+    at = found.item.clamp_min(0)
+    item = found.item.masked_fill(deleted[at], -1)
+    share = torch.from_numpy(moment.popularity.share())[at]
+    return Lists(
+        item,
+        model.logits(cosine.gather(1, at)),
+        candidate_features(item, moment.history, found.following, share),
+    )
+
+
+def _fold(graph: Graph, popularity: Popularity, data: TrainingData, first: int, last: int) -> None:
+    log = data.log.slice(first, last)
+    insert(graph, log)
+    popularity.fold(log.item.numpy(), log.time_ms.numpy(), data.kind_weight[log.kind.numpy()])
