@@ -22,7 +22,11 @@ DIRTY_ROWS = Gauge("ousel_dirty_rows", "Embeddings waiting to be recomputed")
 EMBEDDED_ROWS = Counter("ousel_embedded_rows", "Embeddings recomputed")
 MODEL_VERSION = Gauge("ousel_model_version", "Version of the serving model, 0 before the first")
 MODEL_PUSHES = Counter("ousel_model_pushes", "Pushed models by outcome", ["outcome"])
-SWAP_SECONDS = Histogram("ousel_swap_seconds", "From the last chunk of a push to the new model serving")
+SWAP_SECONDS = Histogram(
+    "ousel_swap_seconds",
+    "From the last chunk of a push to the new model serving",
+    buckets=(0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0),
+)
 INDEX_SIZE = Gauge("ousel_index_items", "Items in the index")
 INDEX_DELTA = Gauge("ousel_index_delta_items", "Items that are searched exactly until the next rebuild")
 INDEX_REBUILDS = Counter("ousel_index_rebuilds", "Index graphs built and swapped in")

@@ -206,25 +206,31 @@ class Pipeline:
         if not dues and not calls:
             self._record_ms.clear()
             return
-        try:
-            queries = [query for query, _ in calls] + [due.query for due in dues]
-            rankings = recommend(
-                queries, self.state, self.generation, self._config.ranking, self._config.kafka.events_topic
-            )
-        except Exception as error:  # one bad list must not end the engine
-            _log.exception("making %d lists failed", len(calls) + len(dues))
-            metrics.STEP_FAILURES.labels("publish").inc()
-            for _, answer in calls:
-                answer.set_exception(error)
-            return
+        rankings = self._rank([query for query, _ in calls] + [due.query for due in dues])
         for (_, answer), ranking in zip(calls, rankings, strict=False):
-            answer.set_result(ranking)
+            if isinstance(ranking, Ranking):
+                answer.set_result(ranking)
+            else:
+                answer.set_exception(ranking)
         now_ms = time.time() * 1000
         for due, ranking in zip(dues, rankings[len(calls) :], strict=True):
-            self._audience.deliver(due, ranking)
+            if isinstance(ranking, Ranking):
+                self._audience.deliver(due, ranking)
             made_ms = self._record_ms.pop(due.query.subject, None)
             if due.cause == Cause.EVENTS and made_ms is not None:
                 metrics.FRESHNESS_SECONDS.observe(max(0.0, now_ms - made_ms) / 1000)
+
+    def _rank(self, queries: Sequence[Query]) -> list[Ranking | Exception]:
+        """One list per query. Where they fail together each is tried alone: one bad list must not cost the others."""
+        config = self._config
+        try:
+            return list(recommend(queries, self.state, self.generation, config.ranking, config.kafka.events_topic))
+        except Exception as error:
+            if len(queries) == 1:
+                _log.exception("the list of %s could not be made", queries[0])
+                metrics.STEP_FAILURES.labels("publish").inc()
+                return [error]
+            return [ranking for query in queries for ranking in self._rank([query])]
 
     def _become_ready(self) -> None:
         self._ready = True
@@ -276,6 +282,7 @@ class Pipeline:
         The future fails with WeightsError (the file does not fit) or StaleVersion.
         """
         done: Future[None] = Future()
+        done.set_running_or_notify_cancel()  # from here on it can't be taken back
 
         def work() -> None:
             try:

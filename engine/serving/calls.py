@@ -82,11 +82,12 @@ class CallObserver(grpc.aio.ServerInterceptor):
                 code = status.code
                 if code is grpc.StatusCode.INTERNAL:
                     _log.exception("%s failed", method)
-                await context.abort(status.code, status.details, status.trailing_metadata)
             finally:
                 self.failed += code in FAILURES
                 metrics.CALLS.labels(method, code.name).inc()
                 if timed:
                     metrics.REQUEST_SECONDS.labels(method).observe(time.perf_counter() - started)
+            # Counted by now: a client that knows of the failure finds it in GetStatus.
+            return await context.abort(status.code, status.details, status.trailing_metadata)
 
         return behavior

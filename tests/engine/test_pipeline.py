@@ -12,6 +12,7 @@ from engine.events.source import MemorySource, SourceError
 from engine.model.weights import WeightsError, encode_weights
 from engine.pipeline import Overloaded, Pipeline, StaleVersion
 from engine.ranking.query import Cause, Origin, Query
+from engine.ranking.recommender import recommend
 from tests.engine.models import small_weights
 from tests.engine.worlds import ITEMS, record, small_config
 
@@ -131,16 +132,18 @@ def test_a_cancelled_call_costs_nothing_and_the_next_is_answered():
 
 
 def test_a_list_that_can_not_be_made_fails_its_call_and_no_other(monkeypatch):
-    engine = Engine()
-    with monkeypatch.context() as patch:
-        patch.setattr("engine.pipeline.recommend", lambda *_: 1 / 0)
-        failed = engine.pipeline.ask(Query("u1", "", 3))
-        engine.step(*events(1))
-    with pytest.raises(ZeroDivisionError):
+    def bad_for_u2(queries, *rest):
+        assert all(query.user_id != "u2" for query in queries), "u2 is bad"
+        return recommend(queries, *rest)
+
+    engine = Engine("u1", "u2")
+    monkeypatch.setattr("engine.pipeline.recommend", bad_for_u2)
+    failed, answered = (engine.pipeline.ask(Query(user, "", 3)) for user in ("u2", "u1"))
+    engine.step(*events(1, "u1"), *events(1, "u2", first=1))
+    with pytest.raises(AssertionError, match="u2 is bad"):
         failed.result(0)
-    after = engine.pipeline.ask(Query("u1", "", 3))
-    engine.step(*events(1, first=1))
-    assert after.result(0).known
+    assert answered.result(0).known
+    assert [user for user, _, _ in engine.streams.lists] == ["u1"]
 
 
 def test_a_pushed_model_serves_and_every_stream_hears_of_it():

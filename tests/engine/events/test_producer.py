@@ -61,13 +61,14 @@ def test_a_future_resolves_to_the_position_once_acknowledged(fake: FakeKafkaProd
 
 def test_records_are_keyed_by_user_then_session_then_item(fake: FakeKafkaProducer) -> None:
     producer = EventProducer(KafkaConfig())
+    known = event_pb2.Event(user_id="u", session_id="s", item_id="i")
     anonymous = event_pb2.Event(session_id="s", item_id="i")
     item = catalog_pb2.Item(item_id="i", title="t")
-    producer.send_event(EVENT)
+    producer.send_event(known)
     producer.send_event(anonymous)
     producer.send_item(item)
     assert fake.sent == [
-        ("ousel.events", b"u", EVENT.SerializeToString()),
+        ("ousel.events", b"u", known.SerializeToString()),
         ("ousel.events", b"s", anonymous.SerializeToString()),
         ("ousel.items", b"i", item.SerializeToString()),
     ]

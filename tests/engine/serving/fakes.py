@@ -97,8 +97,11 @@ class FakeLog:
         self.acknowledgements: list[Future[event_pb2.LogPosition]] = []
         self.hold = False
         self.failure: Exception | None = None
+        self.refuse: Exception | None = None
 
     def send_event(self, event: event_pb2.Event) -> Future[event_pb2.LogPosition]:
+        if self.refuse:
+            raise self.refuse
         future: Future[event_pb2.LogPosition] = Future()
         future.set_running_or_notify_cancel()
         kept = event_pb2.Event()

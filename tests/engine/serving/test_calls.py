@@ -46,7 +46,7 @@ async def test_an_unexpected_error_is_logged_once_and_told_without_its_text(serv
     assert (await served.model.GetStatus(GetStatusRequest())).failed_calls == 1
 
 
-@pytest.mark.parametrize(("timeout_s", "code"), [(0.05, "DEADLINE_EXCEEDED"), (None, "CANCELLED")])
+@pytest.mark.parametrize(("timeout_s", "code"), [(0.3, "DEADLINE_EXCEEDED"), (None, "CANCELLED")])
 async def test_tells_a_passed_deadline_from_a_client_that_left(served: Served, caplog, timeout_s, code):
     served.engine.hold = True
     before = calls(RECOMMEND, code)
@@ -55,6 +55,19 @@ async def test_tells_a_passed_deadline_from_a_client_that_left(served: Served, c
     if timeout_s is None:
         call.cancel()
     await until(lambda: calls(RECOMMEND, code) == before + 1, f"the call is counted as {code}")
+    assert (await served.model.GetStatus(GetStatusRequest())).failed_calls == 0
+    assert not caplog.records
+
+
+async def test_a_client_that_leaves_during_a_write_is_no_failure(served: Served, caplog):
+    def leave(*_: object) -> None:
+        raise grpc.aio.InternalError  # what gRPC raises from such a write
+
+    before = calls(STREAM, "CANCELLED")
+    stream = Stream(served)
+    served.subscriptions.open = leave
+    await stream.subscribe()
+    await until(lambda: calls(STREAM, "CANCELLED") == before + 1, "the stream is counted")
     assert (await served.model.GetStatus(GetStatusRequest())).failed_calls == 0
     assert not caplog.records
 

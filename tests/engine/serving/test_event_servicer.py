@@ -1,12 +1,15 @@
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import grpc
 import pytest
 from ousel.v1 import event_pb2
 from ousel.v1.event_service_pb2 import TrackRequest
 
+from engine.config import Config, KafkaConfig
 from engine.serving.server import Server
-from tests.engine.serving.fakes import FakeEngine, Served, failure, until
+from tests.engine.serving.fakes import FakeEngine, FakeLog, Served, failure, until
 
 
 def request(**fields: object) -> TrackRequest:
@@ -63,8 +66,9 @@ async def test_answers_only_once_the_log_has_the_event(served: Served):
     assert (await call).position == event_pb2.LogPosition(topic="t", partition=1, offset=5)
 
 
-async def test_says_why_the_log_did_not_take_the_event(served: Served):
-    served.log.failure = RuntimeError("the broker is away")
+@pytest.mark.parametrize("when", ["failure", "refuse"])
+async def test_says_why_the_log_did_not_take_the_event(served: Served, when):
+    setattr(served.log, when, ConnectionError("the broker is away"))
     assert await failure(served.events.Track(request())) == (
         grpc.StatusCode.UNAVAILABLE,
         "the event could not be written to the log: the broker is away",
@@ -73,32 +77,36 @@ async def test_says_why_the_log_did_not_take_the_event(served: Served):
 
 async def test_gives_up_when_the_callers_deadline_passes(served: Served):
     served.log.hold = True
-    code, _ = await failure(served.events.Track(request(), timeout=0.05))
+    code, _ = await failure(served.events.Track(request(), timeout=0.3))
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     assert not served.log.acknowledgements[0].cancelled()
 
 
-@pytest.fixture
-def config(config):
-    return config.model_copy(update={"kafka": config.kafka.model_copy(update={"request_timeout_ms": 100})})
-
-
-async def test_gives_up_on_a_log_that_stays_silent(served: Served):
-    served.log.hold = True
-    assert await failure(served.events.Track(request())) == (
-        grpc.StatusCode.UNAVAILABLE,
-        "the log did not acknowledge the event within 0.1 s",
-    )
-
-
-async def test_says_so_where_there_is_no_log(config):
+@asynccontextmanager
+async def serving(config: Config, log: FakeLog | None) -> AsyncIterator[Served]:
     engine = FakeEngine()
-    server = Server(config, engine, engine.subscriptions, None)
+    server = Server(config, engine, engine.subscriptions, log)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        events = Served(server, engine, None, channel).events
-        assert await failure(events.Track(request())) == (
+        yield Served(server, engine, log, channel)
+    await server.stop(0)
+
+
+async def test_gives_up_on_a_log_that_stays_silent(config: Config):
+    impatient = config.model_copy(update={"kafka": KafkaConfig(request_timeout_ms=100)})
+    log = FakeLog()
+    log.hold = True
+    async with serving(impatient, log) as served:
+        for timeout_s in (None, 5):
+            assert await failure(served.events.Track(request(), timeout=timeout_s)) == (
+                grpc.StatusCode.UNAVAILABLE,
+                "the log did not acknowledge the event within 0.1 s",
+            )
+
+
+async def test_says_so_where_there_is_no_log(config: Config):
+    async with serving(config, None) as served:
+        assert await failure(served.events.Track(request())) == (
             grpc.StatusCode.UNAVAILABLE,
             "this engine has no log to write events to",
         )
-    await server.stop(0)

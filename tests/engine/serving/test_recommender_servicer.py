@@ -11,6 +11,7 @@ from ousel.v1.recommender_service_pb2 import (
     StreamRecommendationsResponse,
 )
 
+from engine import metrics
 from engine.pipeline import Overloaded
 from engine.ranking import query as ranking_query
 from engine.ranking.query import Cause, Origin
@@ -88,7 +89,7 @@ async def test_says_when_to_come_back_where_too_many_calls_wait(served: Served):
 
 async def test_takes_the_call_back_when_its_deadline_passes(served: Served):
     served.engine.hold = True
-    code, _ = await failure(served.recommender.Recommend(request(), timeout=0.05))
+    code, _ = await failure(served.recommender.Recommend(request(), timeout=0.3))
     assert code is grpc.StatusCode.DEADLINE_EXCEEDED
     await until(lambda: served.engine.asked_futures[0].cancelled(), "the engine's future is cancelled")
 
@@ -97,8 +98,10 @@ async def test_takes_the_call_back_when_its_client_leaves(served: Served):
     served.engine.hold = True
     call = served.recommender.Recommend(request())
     await until(lambda: bool(served.engine.asked_futures), "the engine is asked")
+    assert metrics.QUERIES_WAITING._value.get() == 1
     call.cancel()
     await until(lambda: served.engine.asked_futures[0].cancelled(), "the engine's future is cancelled")
+    await until(lambda: metrics.QUERIES_WAITING._value.get() == 0, "nobody waits")
 
 
 # -- StreamRecommendations: lists ------------------------------------------------------------------------------------

@@ -71,9 +71,6 @@ def replaced(times: int) -> Iterator[None]:
     assert metrics.LISTS_REPLACED._value.get() - before == times
 
 
-# -- when a list is due ----------------------------------------------------------------------------------------------
-
-
 async def test_opening_makes_a_list_due_and_wakes_the_engine():
     stage = Stage()
     stage.open()
@@ -144,9 +141,6 @@ async def test_wakes_the_engine_again_for_what_a_full_batch_leaves():
     assert stage.wakes == wakes + 1
 
 
-# -- what is pushed --------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize(
     ("changed", "pushed"),
     [
@@ -213,9 +207,6 @@ async def test_a_catalog_change_beside_events_pushes_new_titles():
     assert await taken(subscription) == (ranking("a", title="new"), Cause.EVENTS)
 
 
-# -- latest wins -----------------------------------------------------------------------------------------------------
-
-
 async def test_a_slow_reader_gets_the_latest_list_with_the_most_urgent_cause():
     stage = Stage()
     subscription = await stage.opened(ranking("a"))
@@ -251,9 +242,6 @@ async def test_a_first_list_that_was_not_taken_stays_due_to_the_subscription():
     stage.mark("u:u1")
     stage.make(ranking("a"))
     assert await taken(subscription) == (ranking("a"), Cause.SUBSCRIBED)
-
-
-# -- queries that change ---------------------------------------------------------------------------------------------
 
 
 async def test_a_replaced_query_is_answered_at_once_and_its_old_list_never():
@@ -295,9 +283,6 @@ async def test_replacing_supersedes_every_cause_of_before():
     subscription.replace(TWO)
     assert stage.due() == [("u2", Cause.SUBSCRIBED)]
     assert stage.due() == []
-
-
-# -- the end ---------------------------------------------------------------------------------------------------------
 
 
 async def test_a_closed_subscription_is_never_due_and_gets_nothing():
@@ -374,9 +359,6 @@ def test_delivering_to_a_loop_that_is_closed_is_harmless():
     loop.close()
     stage.make(ranking("a"))
     subscription.close(OVER)
-
-
-# -- threads ---------------------------------------------------------------------------------------------------------
 
 
 async def test_every_reader_ends_with_the_last_list_made_by_another_thread():

@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.model.candidates import HISTORY_BIT, INDEX_BIT, NEIGHBOR_BIT, POPULAR_BIT, gather_candidates
+from engine.state.graph import Graph
+
+USERS, ITEMS = 3, 8
+events = st.lists(st.tuples(st.integers(0, USERS - 1), st.integers(0, ITEMS - 1)), max_size=40)
+
+
+def graph_of(pairs: list[tuple[int, int]]) -> Graph:
+    """Each user's events are one session."""
+    graph = Graph.empty(history=6, neighbors=3)
+    graph.grow(USERS, ITEMS)
+    last: dict[int, int] = {}
+    for at, (user, item) in enumerate(pairs):
+        columns = [torch.tensor([value]) for value in (user, item, last.get(user, -1), at, 0)]
+        graph.insert(*columns, torch.ones(1), torch.ones(1, dtype=torch.int32))
+        last[user] = item
+    return graph
+
+
+@given(
+    pairs=events,
+    index=st.lists(st.lists(st.integers(-1, ITEMS - 1), min_size=2, max_size=2), min_size=USERS, max_size=USERS),
+    popular=st.lists(st.integers(0, ITEMS - 1), unique=True, max_size=3),
+    sources=st.integers(0, 8),
+)
+def test_every_item_once_with_all_its_sources(
+    pairs: list[tuple[int, int]], index: list[list[int]], popular: list[int], sources: int
+) -> None:
+    graph = graph_of(pairs)
+    history = graph.user_items.latest(torch.arange(USERS))
+    top = torch.tensor(popular, dtype=torch.int64)
+    found = gather_candidates(graph, history, torch.tensor(index), top, sources)
+    for user in range(USERS):
+        past = [item for u, item in pairs if u == user][-6:]
+        following: list[int] = []
+        for item in past[-sources:] if sources else []:
+            following += [row for row in graph.item_next.latest(torch.tensor([item])).row[0].tolist() if row >= 0]
+        expected: dict[int, int] = {}
+        for bit, items in (
+            (INDEX_BIT, [row for row in index[user] if row >= 0]),
+            (HISTORY_BIT, past),
+            (NEIGHBOR_BIT, following),
+            (POPULAR_BIT, popular),
+        ):
+            for item in items:
+                expected[item] = expected.get(item, 0) | bit
+        rows = found.item[user].tolist()
+        kept = [row for row in rows if row >= 0]
+        assert rows == kept + [-1] * (len(rows) - len(kept))
+        assert dict(zip(kept, found.source[user].tolist(), strict=False)) == expected
+        assert len(kept) == len(expected)
+        assert found.source[user, len(kept) :].eq(0).all()
+        assert sorted(row for row in found.following[user].tolist() if row >= 0) == sorted(following)
+
+
+def test_no_source_at_all_gives_no_candidate() -> None:
+    graph = graph_of([])
+    history = graph.user_items.latest(torch.arange(2))
+    none = torch.zeros(2, 0, dtype=torch.int64)
+    found = gather_candidates(graph, history, none, none[0], 2)
+    assert (found.item < 0).all()
