@@ -24,6 +24,8 @@ from trainer.service import TrainerService
 
 _log = logging.getLogger("trainer")
 
+_PAUSE_S = 0.1  # training is in no hurry for a single record
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
@@ -63,7 +65,7 @@ def _follow(settings: TrainerConfig, stop: threading.Event, once: bool) -> bool:
     if not wait_for_broker(settings.kafka, stop, _log.warning):
         return True
     ensure_topics(settings.kafka)
-    with closing(KafkaSource(settings.kafka)) as source:
+    with closing(KafkaSource(settings.kafka, max_pause_s=_PAUSE_S)) as source:
         return TrainerService(settings, source, stop).run(once)
 
 

@@ -30,7 +30,11 @@ _CONNECT_S = 2.0  # for one address to accept a connection
 _BOOTSTRAP_MS = 3000  # for a broker that accepted one to answer
 
 _FETCH_WAIT_MS = 50  # how long the broker may hold a fetch that finds nothing
-_POLL_MS = 100  # how long the thread may be deaf to `close`
+# Pauses between polls that find nothing. Kafka holds a fetch until there is something, but the embedded broker answers
+# at once, and the client would ask again without a break: two idle readers took most of two cores.
+_FIRST_PAUSE_S = 0.001
+MAX_PAUSE_S = 0.005
+_LOOK_S = 0.1  # how often positions are looked at while nothing comes
 _CHECK_S = 1.0  # how often the connection is looked at
 
 
@@ -130,16 +134,23 @@ class KafkaSource:
 
     Args:
         topics: those to read; the events and items topics unless given.
+        max_pause_s: how much later than at once a record may be noticed after a silence; longer costs less.
 
     Raises:
         SourceError: the broker is away or a topic doesn't exist.
     """
 
-    def __init__(self, config: KafkaConfig, topics: Sequence[str] | None = None) -> None:
+    def __init__(
+        self, config: KafkaConfig, topics: Sequence[str] | None = None, *, max_pause_s: float = MAX_PAUSE_S
+    ) -> None:
         self._config = config
+        self._max_pause_s = max_pause_s
         self._ready = threading.Condition()
         self._queue: deque[_Batch] = deque()
-        self._woken = self._closing = False
+        self._woken = False
+        self._closing = threading.Event()
+        self._pause_s = _FIRST_PAUSE_S
+        self._looked_s = 0.0
         self._failure: SourceError | None = None
         try:
             self._consumer = KafkaConsumer(**_consumer_settings(config))
@@ -210,15 +221,15 @@ class KafkaSource:
             return all(self._returned[partition] >= end for partition, end in self._start.items())
 
     def close(self) -> None:
+        self._closing.set()
         with self._ready:
-            self._closing = True
             self._ready.notify_all()
         self._thread.join()
         self._consumer.close()
 
     def _run(self) -> None:
         connected, check_at = True, time.monotonic() + _CHECK_S
-        while not self._closing:
+        while not self._closing.is_set():
             try:
                 self._fetch()
             except OffsetOutOfRangeError as error:
@@ -227,8 +238,7 @@ class KafkaSource:
                 if not error.retriable:
                     self._fail(f"reading from {self._config.bootstrap} failed: {error}")
                 log.debug("a fetch failed and will be repeated: %s", error)
-                with self._ready:
-                    self._ready.wait_for(lambda: self._closing, _POLL_MS / 1000)
+                self._closing.wait(_LOOK_S)
             except Exception as error:
                 log.exception("the polling thread failed")
                 self._fail(f"reading from {self._config.bootstrap} failed: {error!r}")
@@ -243,7 +253,15 @@ class KafkaSource:
             self._consumer.resume(*self._consumer.paused())
             self._catalog = []
         # Step 2. Poll.
-        fetched = self._consumer.poll(timeout_ms=_POLL_MS)
+        fetched = self._consumer.poll(timeout_ms=0)
+        if fetched:
+            self._pause_s = _FIRST_PAUSE_S
+        else:
+            self._closing.wait(self._pause_s)
+            self._pause_s = min(2 * self._pause_s, self._max_pause_s)
+            if time.monotonic() - self._looked_s < _LOOK_S:
+                return
+        self._looked_s = time.monotonic()
         records = [
             Record(r.topic, r.partition, r.offset, -1 if r.timestamp is None else r.timestamp, r.key, r.value)
             for partition in fetched.values()
@@ -264,14 +282,14 @@ class KafkaSource:
                 self._ends[partition] = max(self._ends[partition], positions[partition], end or 0)
             if not positions:
                 return
-            self._ready.wait_for(lambda: self._closing or len(self._queue) < self._config.queue_batches)
+            self._ready.wait_for(lambda: self._closing.is_set() or len(self._queue) < self._config.queue_batches)
             self._queue.append(_Batch(records, positions))
             self._ready.notify_all()
 
     def _fail(self, reason: str) -> None:
         with self._ready:
             self._failure = SourceError(reason)
-            self._closing = True
+            self._closing.set()
             self._ready.notify_all()
 
     def _check_connection(self, connected: bool) -> bool:
