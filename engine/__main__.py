@@ -108,6 +108,7 @@ class _Follower:
         self._stop.set()
         self.pipeline.wake()
         self._thread.join()
+        self.pipeline.close()
 
     def send_event(self, event: event_pb2.Event) -> Future[event_pb2.LogPosition]:
         if self._producer is None:

@@ -6,7 +6,7 @@ brings the rows that changed meanwhile up to date.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from engine.config import Config
+from engine.index.hnsw import BuildStoppedError
 from engine.index.live import LiveIndex
 from engine.inference.embedder import Embedder
 from engine.model.recommender import Recommender
@@ -80,13 +81,25 @@ def check_fits(weights: Weights, config: Config) -> None:
 
 
 def build_generation(
-    weights: Weights, version: int, metrics: Mapping[str, float], frozen: Frozen, config: Config
+    weights: Weights,
+    version: int,
+    metrics: Mapping[str, float],
+    frozen: Frozen,
+    config: Config,
+    stopped: Callable[[], bool] = lambda: False,
 ) -> Generation:
-    """Computes all embeddings and a new index. Takes seconds; meant for a thread of its own."""
+    """Computes all embeddings and a new index. Takes seconds; meant for a thread of its own.
+
+    Raises:
+        WeightsError: the embeddings are not finite.
+        BuildStoppedError: `stopped`, asked now and then, returned True.
+    """
     embedder = Embedder(weights.model, weights.vocabulary, config.inference)
-    embedder.build(frozen.graph, frozen.item_ids, frozen.content, frozen.users)
+    embedder.build(frozen.graph, frozen.item_ids, frozen.content, frozen.users, stopped)
+    if stopped():
+        raise BuildStoppedError(f"the build of model version {version} was stopped")
     vectors = embedder.items.numpy()[frozen.live]
     if not np.isfinite(vectors).all():
         raise WeightsError("the model gives embeddings that are not finite on the live graph")
-    index = LiveIndex.build(frozen.live, vectors, config.index)
+    index = LiveIndex.build(frozen.live, vectors, config.index, stopped)
     return Generation(version, metrics, weights.model, embedder, index)

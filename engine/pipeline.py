@@ -108,6 +108,8 @@ class Pipeline:
         self._errands: deque[Callable[[], None]] = deque()  # what other threads want done in this one
         self._missed: list[Folded] | None = None  # folded while a generation is being built aside
         self._installing = threading.Lock()
+        self._installer: threading.Thread | None = None  # the newest
+        self._closing = threading.Event()
         self._record_ms: dict[str, int] = {}  # newest event of each subject, until its list is out
         self._more_due = False  # streams may still wait after the last batch of lists
 
@@ -294,7 +296,8 @@ class Pipeline:
                     self._errands.append(self._forget_missed)
                 done.set_exception(error)
 
-        threading.Thread(target=work, name="install", daemon=True).start()
+        self._installer = threading.Thread(target=work, name="install", daemon=True)
+        self._installer.start()
         return done
 
     def _install(self, data: bytes, version: int, model_metrics: Mapping[str, float]) -> None:
@@ -302,7 +305,7 @@ class Pipeline:
         weights = decode_weights(data)
         check_fits(weights, self._config)
         frozen = self._in_engine_thread(self._freeze)
-        generation = build_generation(weights, version, dict(model_metrics), frozen, self._config)
+        generation = build_generation(weights, version, dict(model_metrics), frozen, self._config, self._closing.is_set)
         self._in_engine_thread(lambda: self._adopt(generation))
 
     def _check_version(self, version: int) -> None:
@@ -328,6 +331,16 @@ class Pipeline:
         metrics.MODEL_VERSION.set(generation.version)
         _log.info("model version %d serves, %d items in its index", generation.version, generation.index.size)
         self._audience.mark((), model=True, catalog=False)
+
+    def close(self) -> None:
+        """Ends what runs aside, after `run` has returned: a thread cut off inside a library would abort the process."""
+        self._closing.set()
+        self._run_errands()
+        while self._installer is not None and self._installer.is_alive():
+            self._installer.join(0.05)
+            self._run_errands()  # it may wait for one
+        if self.generation:
+            self.generation.index.close()
 
     def _in_engine_thread(self, errand: Callable[[], R]) -> R:
         result: Future[R] = Future()

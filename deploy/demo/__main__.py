@@ -24,7 +24,7 @@ from deploy.demo.writer import WriteError
 from deploy.local.broker import BrokerError
 from engine.config import ConfigError
 
-_RETRAIN_EVENTS = 4000
+_RETRAIN_EVENTS = 2000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -69,12 +69,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--events", type=_positive, metavar="N", help="end after N live events; default: Ctrl-C ends")
-    add("--weeks", type=_positive, default=14, help="weeks of the year that are history, default %(default)s")
+    add("--weeks", type=_positive, default=10, help="weeks of the year that are history, default %(default)s")
     add("--rate", type=_positive_float, default=150.0, help="live events per second, default %(default)g")
     add("--tills", type=_positive, default=32, help="baskets that are rung up side by side, default %(default)s")
     add("--followed", type=_positive, default=300, help="households whose lists are measured, default %(default)s")
     add("--household", metavar="ID", help="the one to show; default: one that has much to buy, then the next")
-    add("--train-minutes", type=_positive_float, default=2.5, help="budget of the first training, default %(default)g")
+    add("--train-minutes", type=_positive_float, default=2.0, help="budget of the first training, default %(default)g")
     add("--data-dir", type=Path, default=Path("build/demo"), help="for logs and the broker's data, default %(default)s")
     add("--report", type=Path, default=Path("build/demo.json"), help="the summary as JSON, default %(default)s")
     add("--no-live-view", action="store_true", help="plain lines, also in a terminal")

@@ -27,7 +27,7 @@ _RATE_WINDOW_S = 5.0
 _RECENT = 5000  # freshness samples in the view
 _MAX_LAG = 2000  # beyond it the replay waits for the engine
 _FIRST_LISTS_S = 60.0
-_SECOND_MODEL_S = 180.0
+_SECOND_MODEL_S = 240.0
 _SETTLE_S = 60.0
 
 

@@ -29,7 +29,7 @@ class Freshness:
     """Milliseconds from sending an event to receiving the first list that reflects it.
 
     Attributes:
-        superseded: events left out because that list came with a newer event of the same user.
+        superseded: how many of the samples share their list with a newer event of the same user.
         unchanged: events left out because they changed no list: the next one came for another reason.
     """
 
@@ -139,7 +139,7 @@ class Measurement:
         return Freshness(percentile(0.5), percentile(0.99), self._samples, self._superseded, self._unchanged)
 
     def _match(self, user: _User) -> None:
-        """Gives every list to the newest event that it reflects, once the places of all events before it are known."""
+        """Gives each list the events that it is the first to reflect, once the places of all before it are known."""
         while user.unmatched:
             cause, reflects, at = user.unmatched[0]
             candidates = [event for event in user.unreflected if event.sent_at <= at]
@@ -152,8 +152,8 @@ class Measurement:
             for event in covered:
                 user.unreflected.remove(event)
             if cause is Cause.EVENTS:
-                self._samples_ms.append((at - covered[-1].sent_at) * 1000)
-                self._samples += 1
+                self._samples_ms.extend((at - event.sent_at) * 1000 for event in covered)
+                self._samples += len(covered)
                 self._superseded += len(covered) - 1
             else:
                 # An event of the user is answered before anything else, so its own list was the same as before.

@@ -100,7 +100,8 @@ class _Demo:
             await asyncio.sleep(0)
             history, live = read_purchases(folder, options.weeks)
             phase.update(f"{len(items):,} products, {len(history):,} purchases until week {options.weeks}")
-        # Step 3. Catalog and history into the log.
+        # Step 3. Catalog and history into the log; engine and trainer fold them as they come.
+        services.start_trainer(len(history))
         kafka = services.kafka
         writer = LogWriter(kafka, _HISTORY_LINGER_MS)
         self._cleanup.callback(writer.close)
@@ -113,8 +114,7 @@ class _Demo:
                 popularity.add(str(product), time_ms)
             records = ((event.user_id, event.SerializeToString()) for event in events(history))
             await _load(writer, kafka.events_topic, records, len(history), phase)
-        # Step 4. A first model, trained while the engine catches up.
-        services.start_trainer()
+        # Step 4. A first model, trained once engine and trainer have caught up.
         with phases.phase("catch_up", "engine catching up") as phase:
             await self._wait_for(
                 client,
@@ -127,7 +127,7 @@ class _Demo:
             await self._wait_for(
                 client,
                 lambda status: bool(status.model_versions),
-                lambda _: phase.update(services.last_line("trainer")),
+                lambda _: self._show_training(phase),
                 options.train_minutes * 60 + _TRAINING_SLACK_S,
                 "no model was pushed",
             )
@@ -166,10 +166,17 @@ class _Demo:
             self._console.print(
                 f"no second model was pushed while it ran; the trainer says: {services.last_line('trainer')}",
                 markup=False,
+                soft_wrap=True,
             )
         for problem in result.problems:
             self._console.print(f"[bold red]problem:[/] {problem}")
         return 1 if result.problems else 0
+
+    def _show_training(self, phase: Phase) -> None:
+        line = self._services.last_line("trainer")
+        phase.update(line)
+        if line.startswith("not pushed"):  # it would try again only after events that never come
+            raise DemoError(f"the first model did not pass the trainer's gate ({line}); try more --train-minutes")
 
     async def _wait_for(
         self,

@@ -106,7 +106,9 @@ class Services:
     def start_engine(self) -> None:
         self._start("engine", "-m", "engine", "serve")
 
-    def start_trainer(self) -> None:
+    def start_trainer(self, min_events: int) -> None:
+        """Starts it beside the loading: it folds what comes, and trains once it has `min_events`."""
+        self._env["OUSEL_TRAINER__MIN_EVENTS"] = str(min_events)
         self._start("trainer", "-m", "trainer", "run")
 
     def last_line(self, name: str) -> str:
@@ -148,7 +150,7 @@ class Services:
 
     def _remove_topics(self) -> None:
         with suppress(KafkaError, OSError):
-            admin = KafkaAdminClient(**connection_settings(self.kafka), bootstrap_timeout_ms=2000)
+            admin = KafkaAdminClient(**connection_settings(self.kafka) | {"bootstrap_timeout_ms": 2000})
             try:
                 admin.delete_topics([self.kafka.events_topic, self.kafka.items_topic, self.kafka.dead_letters_topic])
             finally:

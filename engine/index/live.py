@@ -79,12 +79,22 @@ class LiveIndex:
         self._last_rebuild_s = 0.0
 
     @classmethod
-    def build(cls, rows: NDArray[np.int64], vectors: NDArray[np.float32], config: IndexConfig) -> LiveIndex:
-        """An index of rows [R] and vectors [R, D] with its graph ready; takes as long as the graph does."""
+    def build(
+        cls,
+        rows: NDArray[np.int64],
+        vectors: NDArray[np.float32],
+        config: IndexConfig,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> LiveIndex:
+        """An index of rows [R] and vectors [R, D] with its graph ready; takes as long as the graph does.
+
+        Raises:
+            BuildStoppedError: `stopped`, asked now and then, returned True.
+        """
         index = cls(vectors.shape[1], config)
         index.update(rows, vectors)
         if worth_a_graph(index.size, config):
-            graph = HnswGraph.build(index._current.rows.copy(), index._current.vectors.copy(), config)
+            graph = HnswGraph.build(index._current.rows.copy(), index._current.vectors.copy(), config, stopped=stopped)
             index._touched[:] = False
             index._adopt(graph)
         return index

@@ -11,7 +11,7 @@ Shapes: N items, U users, R rows to refresh, d width.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -50,13 +50,23 @@ class Embedder:
         return len(self._moved) + len(self._waiting)
 
     @torch.inference_mode()
-    def build(self, graph: Graph, item_ids: Sequence[str], content: Tensor, users: int) -> None:
-        """Computes everything anew for the first `users` users and all of `item_ids`."""
+    def build(
+        self,
+        graph: Graph,
+        item_ids: Sequence[str],
+        content: Tensor,
+        users: int,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """Computes everything anew for the first `users` users and all of `item_ids`, or until `stopped`."""
         self._grow(len(item_ids), users)
         self._refresh_base(torch.arange(len(item_ids)), item_ids, content)
         self._refresh_users(graph, torch.arange(users))
         self._spread = self.users.clone()
-        self._refresh_items(graph, torch.arange(len(item_ids)))
+        for part in torch.arange(len(item_ids)).split(self._config.chunk_rows):
+            if stopped():
+                return
+            self._refresh_items(graph, part)
         self._embedded = len(item_ids)
 
     @torch.inference_mode()

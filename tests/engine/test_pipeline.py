@@ -9,6 +9,7 @@ import pytest
 from engine.events.batch import Record
 from engine.events.dead_letter import MemoryDeadLetters
 from engine.events.source import MemorySource, SourceError
+from engine.index.hnsw import BuildStoppedError
 from engine.model.weights import WeightsError, encode_weights
 from engine.pipeline import Overloaded, Pipeline, StaleVersion
 from engine.ranking.query import Cause, Origin, Query
@@ -72,6 +73,7 @@ class Engine:
         self.pipeline.wake()
         self.thread.join(DEADLINE_S)
         assert not self.thread.is_alive()
+        self.pipeline.close()
 
 
 def events(count: int, user_id: str = "u1", first: int = 0) -> list[Record]:
@@ -171,6 +173,25 @@ def test_a_bad_push_is_refused_with_the_reason_and_the_old_model_goes_on():
             engine.pipeline.install(good, 2, {}).result(DEADLINE_S)
         ranking = engine.pipeline.ask(Query("u1", "", 3)).result(DEADLINE_S)
     assert (ranking.origin, ranking.model_version, len(ranking.items)) == (Origin.MODEL, 2, 3)
+
+
+def test_closing_ends_an_install_that_is_under_way(monkeypatch):
+    building = threading.Event()
+
+    def endless(*arguments):
+        building.set()
+        stopped = arguments[-1]
+        while not stopped():
+            building.wait(0.001)
+        raise BuildStoppedError("stopped")
+
+    monkeypatch.setattr("engine.pipeline.build_generation", endless)
+    with Engine() as engine:
+        pushed = engine.pipeline.install(encode_weights(small_weights(ITEMS)), 1, {})
+        assert building.wait(DEADLINE_S)
+    with pytest.raises(BuildStoppedError):
+        pushed.result(0)
+    assert engine.pipeline.generation is None
 
 
 def test_a_log_that_can_not_be_read_ends_the_run():

@@ -7,9 +7,14 @@ import sys
 from pathlib import Path
 
 import pytest
+from kafka.admin import KafkaAdminClient
 
 from deploy.demo.services import ServiceDied, Services, free_port
+from deploy.local.broker import EmbeddedBroker
 from deploy.local.processes import Child
+from engine.config import KafkaConfig
+from engine.events.kafka import connection_settings
+from engine.events.topics import ensure_topics
 
 
 def test_the_usual_port_is_taken_where_it_is_free() -> None:
@@ -37,6 +42,33 @@ async def test_a_process_that_ends_is_reported_with_code_and_log(tmp_path: Path)
         await services.watch()
     assert services.last_line("engine") == "port 1 is taken"
     services.stop()
+
+
+def test_another_kafka_gets_topics_of_the_demos_own_and_loses_them_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with EmbeddedBroker(tmp_path / "kafka") as broker:
+        config = KafkaConfig(bootstrap=broker.bootstrap)
+        ensure_topics(config)
+        usual = _topics(config)
+        monkeypatch.setenv("OUSEL_KAFKA__BOOTSTRAP", broker.bootstrap)
+        services = Services(tmp_path / "demo", train_minutes=1.0, retrain_events=100)
+        try:
+            services.start_log()
+            own = {services.kafka.events_topic, services.kafka.items_topic, services.kafka.dead_letters_topic}
+            assert _topics(config) == usual | own
+            assert len(own - usual) == 3
+        finally:
+            services.stop()
+        assert _topics(config) == usual
+
+
+def _topics(config: KafkaConfig) -> set[str]:
+    admin = KafkaAdminClient(**connection_settings(config))
+    try:
+        return set(admin.list_topics())
+    finally:
+        admin.close()
 
 
 def test_the_embedded_broker_starts_with_topics_and_old_data_gone(tmp_path: Path) -> None:
