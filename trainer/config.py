@@ -51,7 +51,9 @@ class TrainSection(Section):
     # How it is judged.
     ranker_share: float = Field(0.1, gt=0, lt=0.5, description="of the log, kept from the encoder for the ranker")
     holdout_share: float = Field(0.05, gt=0, lt=0.5, description="of the log, the newest, kept from both to judge them")
-    evaluation_samples: int = Field(4000, ge=1, description="events of the newest slice that are predicted")
+    ranker_events: int = Field(16_000, ge=1, description="at most so many: on a long log a share would take too long")
+    holdout_events: int = Field(8000, ge=1, description="likewise")
+    evaluation_samples: int = Field(3000, ge=1, description="events of the newest slice that are predicted")
     max_drop: float = Field(0.05, ge=0, le=1, description="share of hit rate that may be lost to the model before")
 
     # When it trains.

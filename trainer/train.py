@@ -56,8 +56,8 @@ def train(
     torch.set_num_threads(config.threads)
     torch.manual_seed(config.seed)
     events = len(data.log)
-    judged = events - max(1, int(events * config.holdout_share))
-    ranked = judged - max(1, int(events * config.ranker_share))
+    judged = events - max(1, min(config.holdout_events, int(events * config.holdout_share)))
+    ranked = judged - max(1, min(config.ranker_events, int(events * config.ranker_share)))
     histories = Histories(data.log)
     budget_s = 60 * (config.max_minutes if previous is None else config.retrain_max_minutes)
 
