@@ -122,7 +122,7 @@ def test_the_broker_dies_with_a_killed_parent(tmp_path: Path) -> None:
     with process:
         process.kill()
     assert eventually(lambda: gone(child))
-    assert not answers(port)
+    assert eventually(lambda: not answers(port))
 
 
 def test_the_command_fails_where_its_broker_ends(tmp_path: Path) -> None:
