@@ -15,7 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 _HOUR_S = 3600.0
 _DAY_S = 24 * _HOUR_S
 
-T = TypeVar("T", bound=BaseSettings)
+T = TypeVar("T", bound="Settings")
 
 
 class ConfigError(ValueError):
@@ -139,8 +139,8 @@ class ServingConfig(Section):
     grace_s: float = Field(2.0, ge=0, description="how long open calls may finish at shutdown")
 
 
-class Config(BaseSettings):
-    """All of it. `load_config` is the way to get one."""
+class Settings(BaseSettings):
+    """What the settings of every process share: where values come from, and how much is logged."""
 
     model_config = SettingsConfigDict(
         env_prefix="OUSEL_",
@@ -150,6 +150,17 @@ class Config(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("log_level", mode="before")
+    @classmethod
+    def _lower(cls, value: Any) -> Any:
+        return value.lower() if isinstance(value, str) else value
+
+
+class Config(Settings):
+    """All of the engine's. `load_config` is the way to get one."""
+
     kafka: KafkaConfig = KafkaConfig()
     events: EventsConfig = EventsConfig()
     state: StateConfig = StateConfig()
@@ -158,12 +169,6 @@ class Config(BaseSettings):
     index: IndexConfig = IndexConfig()
     ranking: RankingConfig = RankingConfig()
     serving: ServingConfig = ServingConfig()
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _lower(cls, value: Any) -> Any:
-        return value.lower() if isinstance(value, str) else value
 
 
 def load_config(path: Path | None = None) -> Config:

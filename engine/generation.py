@@ -36,6 +36,13 @@ class Generation:
     def follow(self, state: State, folded: Folded) -> int:
         """Brings embeddings and index up to date with one folded batch; returns how many rows were recomputed."""
         rows = self.embedder.refresh(state.graph, state.items.ids(), state.catalog.contents(), len(state.users), folded)
+        return self._reindex(state, rows)
+
+    def spread(self, state: State) -> int:
+        """Lets some of the items follow whose neighbors have moved; returns how many."""
+        return self._reindex(state, self.embedder.spread(state.graph))
+
+    def _reindex(self, state: State, rows: Tensor) -> int:
         if len(rows):
             deleted = state.catalog.deleted(rows.numpy())
             live = rows[torch.from_numpy(~deleted)]

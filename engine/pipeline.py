@@ -141,6 +141,7 @@ class Pipeline:
         3. Fold: the state, and with it its positions in the log.
         4. Embed: the rows that the batch touched, in the tables and in the index.
         5. Publish: lists for the streams concerned and for waiting calls.
+        6. Spread: a few of the items whose neighbors moved, now that nobody waits for it.
         """
         self._run_errands()
         # Step 1.
@@ -159,6 +160,9 @@ class Pipeline:
         with _timed("publish"):
             self._mark(batch, folded)
             self._publish()
+        # Step 6.
+        with _timed("spread"):
+            self._spread()
         self._observe(batch, source)
 
     def _busy(self) -> bool:
@@ -185,6 +189,10 @@ class Pipeline:
             self._missed.append(folded)
         if self.generation:
             metrics.EMBEDDED_ROWS.inc(self.generation.follow(self.state, folded))
+
+    def _spread(self) -> None:
+        if self.generation:
+            metrics.EMBEDDED_ROWS.inc(self.generation.spread(self.state))
             if self.generation.index.maintain():
                 metrics.INDEX_REBUILDS.inc()
 

@@ -71,7 +71,7 @@ class Embedder:
 
     @torch.inference_mode()
     def refresh(self, graph: Graph, item_ids: Sequence[str], content: Tensor, users: int, folded: Folded) -> Tensor:
-        """Follows one folded batch.
+        """Follows one folded batch: what it touched itself is recomputed now, what lies behind is left to `spread`.
 
         Returns:
             [R] int64 items whose embeddings were recomputed, each once.
@@ -84,10 +84,17 @@ class Embedder:
         self._follow(graph, torch.cat([readers, folded.user]).unique())
         previous = folded.previous[folded.previous >= 0]
         touched = torch.cat([rebased, folded.item, previous]).unique()
-        if self._moved and not self._waiting:
-            self._waiting.add(_rows_with(graph.item_users.neighbor, self._moved.take(len(self._moved)), users))
         self._waiting.discard(touched)
-        rows = torch.cat([touched, self._waiting.take(self._config.spread_rows)])
+        self._refresh_items(graph, touched)
+        return touched
+
+    @torch.inference_mode()
+    def spread(self, graph: Graph) -> Tensor:
+        """Recomputes up to `spread_rows` items that a neighbor's move has reached; returns them, [R] int64."""
+        if self._moved and not self._waiting:
+            moved = self._moved.take(len(self._moved))
+            self._waiting.add(_rows_with(graph.item_users.neighbor, moved, len(self.users)))
+        rows = self._waiting.take(self._config.spread_rows)
         self._refresh_items(graph, rows)
         return rows
 

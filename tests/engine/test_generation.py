@@ -24,7 +24,7 @@ def test_what_is_folded_during_a_build_is_caught_up_in_one_go():
     missed = [state.fold(decoded(log[40:60], 40)), state.fold(decoded(log[60:], 60))]
     generation.follow(state, Folded.joined(missed))
     while generation.embedder.backlog:
-        generation.follow(state, state.fold(decoded([])))
+        generation.spread(state)
     fresh = small_generation(CONFIG, state)
     items = len(state.items)
     assert torch.allclose(generation.embedder.items[:items], fresh.embedder.items[:items], atol=1e-5)

@@ -38,12 +38,12 @@ def test_refreshed_rows_equal_a_full_recompute(log, lengths, late, spread_rows):
     weights = small_weights(ITEMS[:3])
     config = InferenceConfig(epsilon=0.0, spread_rows=spread_rows)
     live = Embedder(weights.model, weights.vocabulary, config)
-    nothing = decoded([])
     for batch in [*cut(log, lengths), decoded([], items=late)]:
         folded = state.fold(batch)
         live.refresh(state.graph, state.items.ids(), state.catalog.contents(), len(state.users), folded)
+        live.spread(state.graph)
     while live.backlog:
-        live.refresh(state.graph, state.items.ids(), state.catalog.contents(), len(state.users), state.fold(nothing))
+        live.spread(state.graph)
     full = Embedder(weights.model, weights.vocabulary, config)
     full.build(state.graph, state.items.ids(), state.catalog.contents(), len(state.users))
     for name, count in (("items", len(state.items)), ("base", len(state.items)), ("users", len(state.users))):
