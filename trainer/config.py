@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from pydantic import Field, model_validator
 
-from pydantic import Field, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
-
-from engine.config import EventsConfig, KafkaConfig, Section, StateConfig
+from engine.config import EventsConfig, KafkaConfig, Section, Settings, StateConfig
 
 
 class TrainSection(Section):
@@ -16,8 +13,8 @@ class TrainSection(Section):
     # The shape of the model.
     dim: int = Field(64, ge=8, le=1024, description="width of every embedding; the index and each request pay for it")
     heads: int = Field(2, ge=1, le=64, description="attention heads; must divide dim")
-    blocks: int = Field(2, ge=1, le=64, description="attention blocks over the session")
-    window: int = Field(64, ge=2, le=4096, description="latest events that the session encoder sees")
+    blocks: int = Field(1, ge=1, le=64, description="attention blocks over the session; few minutes feed one, not two")
+    window: int = Field(32, ge=2, le=4096, description="latest events that the session encoder sees")
     min_count: int = Field(3, ge=1, description="events an item needs for a learned id; fewer teach it nothing")
     max_vocabulary: int = Field(500_000, ge=1, description="learned ids at most, the most frequent items first")
 
@@ -27,18 +24,22 @@ class TrainSection(Section):
         0.75, gt=0, description="the same from the weights before; it starts near the end"
     )
     max_steps: int | None = Field(None, ge=1, description="steps of the encoder instead of a time budget: repeatable")
-    graph_share: float = Field(0.5, ge=0, le=1, description="last part of the steps that also train the graph layers")
+    graph_share: float = Field(0.4, ge=0, le=1, description="last part of the steps that also train the graph layers")
     chunks: int = Field(8, ge=1, le=1000, description="pieces of the log; in each the graph is as of the piece's start")
-    batch: int = Field(64, ge=1, le=65_536, description="windows in one step")
-    negatives: int = Field(1024, ge=1, le=1_000_000, description="items drawn per step that no target must lose to")
+    batch: int = Field(32, ge=1, le=65_536, description="windows in one step; many small steps beat few large ones")
+    negatives: int = Field(256, ge=1, le=1_000_000, description="items drawn per step that no target must lose to")
     uniform_share: float = Field(0.3, ge=0, le=1, description="of the negatives drawn evenly, so that rare items learn")
-    dropout: float = Field(0.1, ge=0, lt=1)
+    popularity_share: float = Field(
+        0.2, ge=0, le=1, description="of an item's popularity that its cosine must carry; the ranker knows it anyway"
+    )
+    dropout: float = Field(0.0, ge=0, lt=1, description="a first training ends long before it could overfit")
     id_dropout: float = Field(0.1, ge=0, lt=1, description="learned ids hidden in training, so that new items work")
     edge_dropout: float = Field(0.1, ge=0, lt=1, description="items trained without neighbors, for the same reason")
     learning_rate: float = Field(3e-3, gt=0, description="at its peak")
     weight_decay: float = Field(0.01, ge=0)
-    ranker_samples: int = Field(8000, ge=1, description="events of the held-out slice that the ranker learns from")
-    ranker_epochs: int = Field(8, ge=1, le=1000)
+    ranker_samples: int = Field(5000, ge=1, description="events of the held-out slice that the ranker learns from")
+    ranker_epochs: int = Field(6, ge=1, le=1000)
+    ranker_candidates: int = Field(128, ge=2, description="candidates drawn from each list in a step, target included")
     ranker_learning_rate: float = Field(5e-3, gt=0)
     seed: int = 1
     threads: int = Field(1, ge=1, le=256, description="intra-op threads; leave cores to the engine beside it")
@@ -74,24 +75,10 @@ class TrainSection(Section):
         return self
 
 
-class TrainerConfig(BaseSettings):
+class TrainerConfig(Settings):
     """All of it. `engine.config.load_settings(TrainerConfig, path)` is the way to get one."""
-
-    model_config = SettingsConfigDict(
-        env_prefix="OUSEL_",
-        env_nested_delimiter="__",
-        extra="ignore",
-        frozen=True,
-        nested_model_default_partial_update=True,
-    )
 
     kafka: KafkaConfig = KafkaConfig()
     events: EventsConfig = EventsConfig()
     state: StateConfig = StateConfig()
     trainer: TrainSection = TrainSection()
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _lower(cls, value: Any) -> Any:
-        return value.lower() if isinstance(value, str) else value

@@ -94,7 +94,7 @@ def train_encoder(
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * schedule.rate()
         batch = histories.batch(windows, config.window)
-        loss = _loss(forward, batch, graph, sampler, dropped, data.items)
+        loss = _loss(forward, batch, graph, sampler, dropped, config.popularity_share)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -110,7 +110,7 @@ def _loss(
     graph: Graph | None,
     sampler: NegativeSampler,
     dropped: Dropped,
-    items: int,
+    popularity_share: float,
 ) -> Tensor:
     model = forward.model
     negatives = sampler.draw(dropped.generator)  # [M]
@@ -125,8 +125,9 @@ def _loss(
     query = model.sequence(table, replace(batch.events, row=events))[learns]  # [P, d]
     positive = (query * table[at[inputs : inputs + targets]]).sum(-1)
     negative = query @ table[at[inputs + targets :]].T  # [P, M]
-    masked = session_mask(batch.target, batch.target_session, negatives, items)[learns]
-    return sampled_softmax(model.logits(positive), model.logits(negative), sampler.log_inclusion[negatives], masked)
+    masked = session_mask(batch.target, batch.target_session, negatives, len(sampler.log_inclusion))[learns]
+    correction = popularity_share * sampler.log_inclusion[negatives]
+    return sampled_softmax(model.logits(positive), model.logits(negative), correction, masked)
 
 
 def _plain(

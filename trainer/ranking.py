@@ -53,6 +53,7 @@ def train_ranker(
             if stop.is_set():
                 raise Stopped
             lists, target = examples[at]
+            lists = _drawn(lists, target, config.ranker_candidates, generator)
             loss = candidate_softmax(ranker(lists.score, lists.features), lists.item, target)
             for group in optimizer.param_groups:
                 group["lr"] = config.ranker_learning_rate * schedule.rate()
@@ -62,6 +63,15 @@ def train_ranker(
             schedule.step += 1
             progress.update("ranker", schedule.progress(), f"loss {loss.item():.3f}")
     ranker.eval()
+
+
+def _drawn(lists: Lists, target: Tensor, candidates: int, generator: torch.Generator) -> Lists:
+    """The target and as many other candidates, drawn evenly, as make up `candidates`: a third of the cost of all."""
+    chance = torch.rand(lists.item.shape, generator=generator).masked_fill_(lists.item < 0, -1.0)
+    chance.masked_fill_(lists.item == target[:, None], 2.0)
+    at = chance.topk(min(candidates, chance.shape[1])).indices  # [B, c]
+    features = lists.features.gather(1, at[..., None].expand(-1, -1, lists.features.shape[2]))
+    return Lists(lists.item.gather(1, at), lists.score.gather(1, at), features)
 
 
 def _examples(

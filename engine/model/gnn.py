@@ -27,7 +27,8 @@ class GraphEncoder(nn.Module):
         self.content = nn.Linear(content_dim, dim)
         # Row 0 stands for every item that training has not seen.
         self.identity = nn.Embedding(vocabulary + 1, dim, padding_idx=0)
-        nn.init.normal_(self.identity.weight, std=0.05)
+        # Small, so that at first items of the same content are alike: what is learned of one then holds for all.
+        nn.init.normal_(self.identity.weight, std=0.005)
         with torch.no_grad():
             self.identity.weight[0].zero_()
         self.norm = nn.LayerNorm(dim)

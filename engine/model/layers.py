@@ -79,6 +79,10 @@ class SessionAttention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
+        # At the start a position gets the mean of what it sees: training begins from "more of the same".
+        with torch.no_grad():
+            self.qkv.weight[2 * dim :].copy_(torch.eye(dim))
+            self.out.weight.copy_(torch.eye(dim))
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         """x [B, L, d], bias [B, H, L, L] added to the scores; returns [B, L, d]."""
@@ -98,6 +102,8 @@ class SessionBlock(nn.Module):
         self.norm_forward = nn.LayerNorm(dim)
         self.forward_in = nn.Linear(dim, 2 * dim)
         self.forward_out = nn.Linear(2 * dim, dim)
+        with torch.no_grad():
+            self.forward_out.weight.mul_(0.1)
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:

@@ -39,6 +39,7 @@ class SequenceEncoder(nn.Module):
         self.blocks = nn.ModuleList(SessionBlock(dim, heads, dropout) for _ in range(blocks))
         self.norm = nn.LayerNorm(dim)
         self.out = nn.Linear(dim, dim)
+        nn.init.eye_(self.out.weight)  # a query starts out in the space of the items
 
     def forward(self, table: Tensor, events: Neighbors) -> Tensor:
         """Encodes sessions.
