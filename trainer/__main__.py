@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from contextlib import closing
@@ -48,6 +49,7 @@ def run(
         raise SystemExit(f"ousel-trainer: {error}") from None
     log_to_stderr(settings.log_level)
     torch.set_num_threads(settings.trainer.threads)
+    os.nice(settings.trainer.nice)
     stop = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: stop.set())

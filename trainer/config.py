@@ -33,7 +33,7 @@ class TrainSection(Section):
         0.2, ge=0, le=1, description="of an item's popularity that its cosine must carry; the ranker knows it anyway"
     )
     dropout: float = Field(0.0, ge=0, lt=1, description="a first training ends long before it could overfit")
-    id_dropout: float = Field(0.1, ge=0, lt=1, description="learned ids hidden in training, so that new items work")
+    id_dropout: float = Field(0.2, ge=0, lt=1, description="learned ids hidden in training, so that new items work")
     edge_dropout: float = Field(0.1, ge=0, lt=1, description="items trained without neighbors, for the same reason")
     learning_rate: float = Field(3e-3, gt=0, description="at its peak")
     weight_decay: float = Field(0.01, ge=0)
@@ -43,6 +43,8 @@ class TrainSection(Section):
     ranker_learning_rate: float = Field(5e-3, gt=0)
     seed: int = 1
     threads: int = Field(1, ge=1, le=256, description="intra-op threads; leave cores to the engine beside it")
+
+    nice: int = Field(10, ge=0, le=19, description="lowers its priority, so that an engine on the machine goes first")
 
     # How candidates are made; as the engine's `ranking` section, so that the ranker learns from what it will order.
     index_candidates: int = Field(200, ge=1, le=10_000)
