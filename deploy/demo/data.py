@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ousel.v1.catalog_pb2 import Item
 from ousel.v1.event_pb2 import Event
 
+_SEED = 7
 _COLUMNS = ["household_id", "basket_id", "product_id", "quantity", "week", "transaction_timestamp"]
 _WORDS = {
     "bkd": "baked", "bn": "beans", "br": "bread", "brkfst": "breakfast", "btr": "butter", "choc": "chocolate",
@@ -38,7 +39,7 @@ class DataError(RuntimeError):
 
 @dataclass(frozen=True)
 class Purchases:
-    """Columns of length N, in the order in which the shops rang them up."""
+    """Columns of length N, by time and basket; the order within a basket is drawn by lot, the same in every run."""
 
     household: NDArray[np.int64]
     basket: NDArray[np.int64]
@@ -76,7 +77,10 @@ def read_purchases(folder: Path, weeks: int) -> tuple[Purchases, Purchases]:
     table = parquet.read_table(folder / "transactions.parquet", columns=_COLUMNS)
     time = table["transaction_timestamp"].to_numpy().astype("datetime64[ms]").astype(np.int64)
     household, basket, product, quantity, week = (table[name].to_numpy() for name in _COLUMNS[:5])
-    order = np.lexsort((product, basket, time))
+    # A basket has one time, and the data lists its products by rising number. Replayed like that, the number of the last
+    # product would tell much of the next one, which no real till does.
+    shuffled = np.random.default_rng(_SEED).permutation(len(product))
+    order = np.lexsort((shuffled, basket, time))
     history = order[week[order] <= weeks]
     live = order[week[order] > weeks]
     if len(history) == 0 or len(live) == 0:

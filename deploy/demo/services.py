@@ -64,6 +64,8 @@ class Services:
             "OUSEL_SERVING__PORT": str(self.port),
             "OUSEL_SERVING__METRICS_HOST": _HOST,
             "OUSEL_SERVING__METRICS_PORT": str(self.metrics_port),
+            # Households buy the same things over months: a longer memory than the default pays here.
+            "OUSEL_STATE__HISTORY": "256",
             "OUSEL_TRAINER__ENGINE": self.address,
             "OUSEL_TRAINER__MAX_MINUTES": str(train_minutes),
             "OUSEL_TRAINER__RETRAIN_EVENTS": str(retrain_events),
