@@ -77,8 +77,8 @@ def read_purchases(folder: Path, weeks: int) -> tuple[Purchases, Purchases]:
     table = parquet.read_table(folder / "transactions.parquet", columns=_COLUMNS)
     time = table["transaction_timestamp"].to_numpy().astype("datetime64[ms]").astype(np.int64)
     household, basket, product, quantity, week = (table[name].to_numpy() for name in _COLUMNS[:5])
-    # A basket has one time, and the data lists its products by rising number. Replayed like that, the number of the last
-    # product would tell much of the next one, which no real till does.
+    # A basket has one time, and the data lists its products by rising number. Replayed like that, the last product
+    # would tell much of the next one's number, which no real till does.
     shuffled = np.random.default_rng(_SEED).permutation(len(product))
     order = np.lexsort((shuffled, basket, time))
     history = order[week[order] <= weeks]
