@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import threading
+import time
 
 import pytest
+import torch
 
 from engine.events.batch import Record
 from engine.events.dead_letter import MemoryDeadLetters
 from engine.events.source import MemorySource, SourceError
+from engine.generation import Frozen, build_generation
 from engine.index.hnsw import BuildStoppedError
 from engine.model.weights import WeightsError, encode_weights
 from engine.pipeline import Overloaded, Pipeline, StaleVersion
@@ -173,6 +176,29 @@ def test_a_bad_push_is_refused_with_the_reason_and_the_old_model_goes_on():
             engine.pipeline.install(good, 2, {}).result(DEADLINE_S)
         ranking = engine.pipeline.ask(Query("u1", "", 3)).result(DEADLINE_S)
     assert (ranking.origin, ranking.model_version, len(ranking.items)) == (Origin.MODEL, 2, 3)
+
+
+def test_what_is_folded_while_a_generation_is_built_is_in_it(monkeypatch):
+    with Engine() as engine:
+
+        def slowly(*arguments):
+            generation = build_generation(*arguments)
+            folded = engine.pipeline.state.events_folded
+            engine.source.append(events(10, "u2", first=folded))
+            deadline = time.monotonic() + DEADLINE_S
+            while engine.pipeline.state.events_folded < folded + 10:
+                assert time.monotonic() < deadline
+            return generation
+
+        engine.source.append(events(20, "u1"))
+        monkeypatch.setattr("engine.pipeline.build_generation", slowly)
+        engine.pipeline.install(encode_weights(small_weights(ITEMS)), 1, {}).result(DEADLINE_S)
+    generation, state = engine.pipeline.generation, engine.pipeline.state
+    while generation.embedder.backlog:
+        generation.spread(state)
+    fresh = build_generation(small_weights(ITEMS), 1, {}, Frozen.of(state), CONFIG)
+    assert torch.allclose(generation.embedder.users[: len(state.users)], fresh.embedder.users, atol=1e-5)
+    assert torch.allclose(generation.embedder.items[: len(state.items)], fresh.embedder.items, atol=1e-5)
 
 
 def test_closing_ends_an_install_that_is_under_way(monkeypatch):
