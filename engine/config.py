@@ -89,7 +89,6 @@ class StateConfig(Section):
 class ModelConfig(Section):
     """How inference runs. The shape of the model itself travels with its weights."""
 
-    device: Literal["cpu", "cuda", "auto"] = "auto"
     threads: int = Field(1, ge=1, le=256, description="intra-op threads; on few cores 1 is steadier and no slower")
     max_weights_bytes: int = Field(2**30, ge=2**10, description="largest pushed file that is accepted")
 
