@@ -10,11 +10,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import asyncio
 import logging
 import signal
+import socket
 import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -27,13 +29,17 @@ from ousel.v1 import event_pb2
 from engine.config import Config, ConfigError, load_config
 from engine.events.dead_letter import KafkaDeadLetters
 from engine.events.kafka import KafkaSource, wait_for_broker
+from engine.events.process import ProcessSource
 from engine.events.producer import EventProducer
 from engine.events.source import SourceError
 from engine.events.topics import ensure_topics
 from engine.log_output import log_to_stderr
+from engine.partitions import Snapshots
 from engine.pipeline import Pipeline
 from engine.serving.server import PortTaken, Server
 from engine.serving.subscriptions import Subscriptions
+from engine.snapshot.settings import fingerprint
+from engine.snapshot.store import SnapshotError, SnapshotStore
 
 _log = logging.getLogger("engine")
 
@@ -59,23 +65,39 @@ def serve(
     # The engine's thread computes while the event loop answers: hand the interpreter over sooner than every 5 ms.
     sys.setswitchinterval(0.001)
     try:
-        uvloop.run(_serve(settings))
-    except (PortTaken, SourceError) as error:
+        snapshots = _snapshots(settings)
+        uvloop.run(_serve(settings, snapshots))
+    except (PortTaken, SnapshotError, SourceError) as error:
         raise SystemExit(f"ousel-engine: {error}") from None
 
 
-async def _serve(config: Config) -> None:
+def _snapshots(config: Config) -> Callable[[int], Snapshots] | None:
+    if config.snapshot.dir is None:
+        return None
+    name = config.snapshot.engine or f"{socket.gethostname()}-{config.serving.port}"
+
+    def open_for(partitions: int) -> Snapshots:
+        settings = fingerprint(config.state, config.events, config.kafka, partitions)
+        return SnapshotStore(config.snapshot, name, settings)
+
+    open_for(1)  # so that a folder that can't be used is said at once
+    return open_for
+
+
+async def _serve(config: Config, snapshots: Callable[[int], Snapshots] | None) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
 
-    follower = _Follower(config, loop, stopping)
+    follower = _Follower(config, snapshots, loop, stopping)
     server = Server(config, follower.pipeline, follower.subscriptions, follower)
     follower.on_ready = lambda: asyncio.run_coroutine_threadsafe(server.set_serving(True), loop)
     await server.start()
     _log.info("gRPC on %s:%d, metrics on %s:%d/metrics", config.serving.host, server.port,
               config.serving.metrics_host, server.metrics_port)  # fmt: skip
+    if snapshots is None:
+        _log.warning("snapshot.dir is not set: every start reads the whole log")
     follower.start()
     try:
         await stopping.wait()
@@ -89,7 +111,13 @@ async def _serve(config: Config) -> None:
 class _Follower:
     """The engine's thread from first connection to the end, and the way to the log for events tracked by gRPC."""
 
-    def __init__(self, config: Config, loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+    def __init__(
+        self,
+        config: Config,
+        snapshots: Callable[[int], Snapshots] | None,
+        loop: asyncio.AbstractEventLoop,
+        stopping: asyncio.Event,
+    ) -> None:
         self._config = config
         self._loop = loop
         self._stopping = stopping
@@ -97,7 +125,7 @@ class _Follower:
         self._producer: EventProducer | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.subscriptions = Subscriptions(config.serving.max_streams, wake=lambda: self.pipeline.wake())
-        self.pipeline = Pipeline(config, self.subscriptions, on_ready=lambda: self.on_ready())
+        self.pipeline = Pipeline(config, self.subscriptions, snapshots, on_ready=lambda: self.on_ready())
         self.failure: Exception | None = None
         self.on_ready: Callable[[], object] = lambda: None
 
@@ -111,9 +139,15 @@ class _Follower:
         self.pipeline.close()
 
     def send_event(self, event: event_pb2.Event) -> Future[event_pb2.LogPosition]:
+        return self._connected().send_event(event)
+
+    def send_forget(self, event: event_pb2.Event) -> list[Future[event_pb2.LogPosition]]:
+        return self._connected().send_forget(event)
+
+    def _connected(self) -> EventProducer:
         if self._producer is None:
             raise ConnectionError(f"not connected to Kafka at {self._config.kafka.bootstrap} yet")
-        return self._producer.send_event(event)
+        return self._producer
 
     def _run(self) -> None:
         kafka = self._config.kafka
@@ -124,10 +158,16 @@ class _Follower:
             with ExitStack() as opened:
                 self._producer = opened.enter_context(closing(EventProducer(kafka)))
                 dead_letters = opened.enter_context(closing(KafkaDeadLetters(kafka)))
-                source = opened.enter_context(closing(KafkaSource(kafka)))
+                # In a process of its own: what polling costs is taken from no list.
+                reader = partial(KafkaSource, kafka)
+                source = opened.enter_context(
+                    closing(ProcessSource(reader, kafka.queue_batches, kafka.max_poll_records))
+                )
                 self.pipeline.run(source, dead_letters, self._stop)
         except (SourceError, KafkaError) as error:
             self.failure = SourceError(str(error))
+        except SnapshotError as error:
+            self.failure = error
         except Exception as error:
             _log.exception("the engine's thread failed")
             self.failure = SourceError(f"the engine's thread failed: {error!r}")

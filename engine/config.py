@@ -6,10 +6,20 @@ over the defaults. Every field is checked here, at the edge; the rooms behind tr
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
 
 _HOUR_S = 3600.0
@@ -38,11 +48,56 @@ class KafkaConfig(Section):
     max_poll_records: int = Field(4096, ge=1, le=65536, description="records in one batch; bounds a step's memory")
     queue_batches: int = Field(8, ge=1, le=1024, description="batches polled ahead of the fold; full: polling waits")
     request_timeout_ms: int = Field(10_000, ge=100, description="how long one produce or fetch may take")
-    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = None
+    group_id: str = Field(
+        "ousel-engine", min_length=1, description="consumer group: where positions are noted, and who shares partitions"
+    )
+    share: bool = Field(
+        False, description="engines of one group share the events topic's partitions; false: each reads all of them"
+    )
+    session_timeout_ms: int = Field(
+        10_000, ge=1000, le=1_800_000, description="an engine silent for longer loses its partitions to the group"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="with SASL_*: also sasl_username and sasl_password"
+    )
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
-    ssl_cafile: Path | None = None
+    ssl_cafile: Path | None = Field(None, description="PEM file of the authorities to trust; none: the system's")
+    ssl_certfile: Path | None = Field(None, description="PEM file of the client's certificate, where brokers want one")
+    ssl_keyfile: Path | None = Field(None, description="PEM file of its key, where that is not in ssl_certfile")
+    ssl_check_hostname: bool = Field(True, description="the broker's certificate must be for its name")
+
+    # Below what it is checked with, and checked itself, so that no message shows the password.
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", validate_default=True
+    )
+
+    @field_validator("ssl_cafile", "ssl_certfile", "ssl_keyfile")
+    @classmethod
+    def _readable(cls, path: Path | None) -> Path | None:
+        if path is not None and not (path.is_file() and os.access(path, os.R_OK)):
+            raise ValueError("must name a file that can be read")
+        return path
+
+    @field_validator("security_protocol")
+    @classmethod
+    def _has_what_it_needs(cls, protocol: str, info: ValidationInfo) -> str:
+        sasl = {name: info.data.get(name, "wrong") for name in ("sasl_mechanism", "sasl_username", "sasl_password")}
+        tls = {name: info.data.get(name, "wrong") for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile")}
+        if protocol.startswith("SASL"):
+            missing = [name for name, value in sasl.items() if not value]
+            if missing:
+                mechanisms = "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+                raise ValueError(f"{protocol} needs {' and '.join(sasl)} ({mechanisms}), {missing[0]} is not set")
+        elif any(sasl.values()):
+            given = next(name for name, value in sasl.items() if value)
+            raise ValueError(f"must be SASL_PLAINTEXT or SASL_SSL where {given} is set")
+        if any(tls.values()) and not protocol.endswith("SSL"):
+            given = next(name for name, value in tls.items() if value)
+            raise ValueError(f"must be SSL or SASL_SSL where {given} is set")
+        if tls["ssl_keyfile"] and not tls["ssl_certfile"]:
+            raise ValueError("needs ssl_certfile where ssl_keyfile is set")
+        return protocol
 
 
 class EventsConfig(Section):
@@ -75,15 +130,49 @@ class EventsConfig(Section):
 
 
 class StateConfig(Section):
-    """Sizes of what is remembered. Memory grows with users * history and items * neighbors."""
+    """Sizes of what is remembered. Memory follows the events there are, up to these limits."""
+
+    max_users: int = Field(
+        1_000_000, ge=1, le=2**30,
+        description="users and anonymous sessions, in equal parts for the partitions of the events topic;"
+        " beyond that the longest idle of a partition are forgotten",
+    )  # fmt: skip
+    max_items: int = Field(
+        200_000, ge=1, le=2**30,
+        description="items that events of one partition have named, and items in the catalog;"
+        " beyond that the longest idle, or the longest not updated, are forgotten",
+    )  # fmt: skip
 
     history: int = Field(128, ge=2, le=4096, description="most recent events kept per user or anonymous session")
     neighbors: int = Field(16, ge=1, le=1024, description="most recent users, and most recent next items, per item")
     session_gap_s: float = Field(1800.0, gt=0, description="idle time that starts a new session where none is named")
-    half_life_s: float = Field(7 * _DAY_S, gt=0, description="decayed popularity halves in this event time")
+    half_lives_s: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (7 * _DAY_S, _DAY_S, _HOUR_S), min_length=1, max_length=8,
+        description="decayed popularity halves in this event time; the first one orders the ready list",
+    )  # fmt: skip
     popular: int = Field(1000, ge=1000, le=100_000, description="length of the ready list; a page may ask for 1,000")
+    duplicates_window: int = Field(
+        65_536, ge=0, le=2**24,
+        description="event ids remembered per partition, to fold a producer's repeat once; 0: none",
+    )  # fmt: skip
     features_dim: int = Field(0, ge=0, le=4096, description="length of Item.features; 0: the field must be empty")
     content_dim: int = Field(128, ge=8, le=4096, description="hashed categories and title words, per item")
+
+
+class SnapshotConfig(Section):
+    """Where the state is saved, so that a restart need not read the whole log again."""
+
+    dir: Path | None = Field(
+        None, description="folder of the snapshots; none: every start reads the log from its begin"
+    )
+    engine: str | None = Field(
+        None, description="name of this engine in that folder, its own and lasting; none: host name and serving.port"
+    )
+    interval_s: float = Field(60.0, gt=0, description="from the end of one snapshot to the start of the next")
+    keep: int = Field(3, ge=1, le=1000, description="newest snapshots of this engine that are kept")
+    piece_bytes: int = Field(
+        4 * 2**20, ge=4096, description="copied per step while a snapshot is taken; more ends sooner, and pauses longer"
+    )
 
 
 class ModelConfig(Section):
@@ -163,6 +252,7 @@ class Config(Settings):
     kafka: KafkaConfig = KafkaConfig()
     events: EventsConfig = EventsConfig()
     state: StateConfig = StateConfig()
+    snapshot: SnapshotConfig = SnapshotConfig()
     model: ModelConfig = ModelConfig()
     inference: InferenceConfig = InferenceConfig()
     index: IndexConfig = IndexConfig()

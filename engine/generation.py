@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import Config
@@ -19,7 +21,8 @@ from engine.index.live import LiveIndex
 from engine.inference.embedder import Embedder
 from engine.model.recommender import Recommender
 from engine.model.weights import Weights, WeightsError
-from engine.state.graph import Graph
+from engine.state.copying import GraphCopy
+from engine.state.graph import LiveGraph
 from engine.state.state import Folded, State
 
 
@@ -35,7 +38,7 @@ class Generation:
 
     def follow(self, state: State, folded: Folded) -> int:
         """Brings embeddings and index up to date with one folded batch; returns how many rows were recomputed."""
-        rows = self.embedder.refresh(state.graph, state.items.ids(), state.catalog.contents(), len(state.users), folded)
+        rows = self.embedder.refresh(state.graph, state.items.ids(), state.catalog.contents(), folded)
         return self._reindex(state, rows)
 
     def spread(self, state: State) -> int:
@@ -53,24 +56,54 @@ class Generation:
 
 @dataclass(frozen=True)
 class Frozen:
-    """A copy of what a generation is built from; later events don't touch it."""
+    """The state of one moment, to build a generation from; later events don't touch it.
 
-    graph: Graph
+    Attributes:
+        users: [U] int64 rows of all users.
+        live: [n] int64 rows of the items that are not deleted.
+    """
+
+    graph: LiveGraph
     item_ids: Sequence[str]
     content: Tensor
-    users: int
-    live: np.ndarray  # [n] int64 rows of the items that are not deleted
+    users: Tensor
+    live: NDArray[np.int64]
+    user_rows: int
+    item_rows: int
 
     @classmethod
     def of(cls, state: State) -> Frozen:
+        """All at once, which takes a while where there is much."""
+        copy = FrozenCopy(state, 2**30)
+        while not copy.step():
+            pass
+        return copy.frozen()
+
+
+class FrozenCopy:
+    """A `Frozen`, made piece by piece in the thread that folds."""
+
+    def __init__(self, state: State, piece_bytes: int) -> None:
         rows = np.arange(len(state.items))
-        return cls(
-            state.graph.clone(),
-            list(state.items.ids()),
-            state.catalog.contents().clone(),
-            len(state.users),
-            rows[~state.catalog.deleted(rows)],
+        self._frozen = partial(
+            Frozen,
+            item_ids=list(state.items.ids()),
+            # The catalog is read as it goes on: what changes is embedded again when the generation catches up.
+            content=state.catalog.contents(),
+            users=state.users(),
+            live=rows[~state.catalog.deleted(rows)],
+            user_rows=state.user_rows,
+            item_rows=state.item_rows,
         )
+        self._graph = GraphCopy(state, piece_bytes)
+
+    def step(self) -> bool:
+        """Copies one piece; True once the copy is whole."""
+        return self._graph.step()
+
+    def frozen(self) -> Frozen:
+        """The whole copy; may be called in any thread."""
+        return self._frozen(graph=self._graph.graph())
 
 
 def check_fits(weights: Weights, config: Config) -> None:
@@ -101,7 +134,7 @@ def build_generation(
         WeightsError: the embeddings are not finite.
         BuildStoppedError: `stopped`, asked now and then, returned True.
     """
-    embedder = Embedder(weights.model, weights.vocabulary, config.inference)
+    embedder = Embedder(weights.model, weights.vocabulary, config.inference, frozen.user_rows, frozen.item_rows)
     embedder.build(frozen.graph, frozen.item_ids, frozen.content, frozen.users, stopped)
     if stopped():
         raise BuildStoppedError(f"the build of model version {version} was stopped")

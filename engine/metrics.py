@@ -18,6 +18,21 @@ FRESHNESS_SECONDS = Histogram(
 )
 USERS = Gauge("ousel_users", "Users and anonymous sessions held in memory")
 ITEMS = Gauge("ousel_items", "Items held in memory")
+USERS_LIMIT = Gauge("ousel_users_limit", "Users and anonymous sessions that the partitions read here may hold")
+ITEMS_LIMIT = Gauge("ousel_items_limit", "Items that one partition may hold")
+USERS_EVICTED = Gauge("ousel_users_evicted", "Users and anonymous sessions forgotten because others came")
+ITEMS_EVICTED = Gauge("ousel_items_evicted", "Items forgotten by a partition because others came")
+USERS_FORGOTTEN = Gauge("ousel_users_forgotten", "Users and anonymous sessions forgotten because that was asked for")
+DUPLICATES = Gauge("ousel_events_duplicate", "Events that a producer has repeated, and that were folded once")
+REDELIVERED = Gauge("ousel_records_redelivered", "Records that the log has handed over again, and that were skipped")
+PARTITIONS = Gauge("ousel_partitions", "Partitions of the events topic that are read here")
+SNAPSHOT_SECONDS = Histogram(
+    "ousel_snapshot_seconds",
+    "Time to write a snapshot",
+    buckets=(0.01, 0.05, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0),
+)
+SNAPSHOT_TIME = Gauge("ousel_snapshot_timestamp_seconds", "When the newest snapshot was written, since 1970")
+SNAPSHOT_FAILURES = Counter("ousel_snapshot_failures", "Snapshots that could not be written")
 DIRTY_ROWS = Gauge("ousel_dirty_rows", "Embeddings waiting to be recomputed")
 EMBEDDED_ROWS = Counter("ousel_embedded_rows", "Embeddings recomputed")
 MODEL_VERSION = Gauge("ousel_model_version", "Version of the serving model, 0 before the first")

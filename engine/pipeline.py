@@ -9,23 +9,31 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 from engine import metrics
+from engine.checkpoint import Checkpoints
 from engine.config import Config
+from engine.copies import Copies
 from engine.events.batch import Decoded
 from engine.events.codec import Decoder
 from engine.events.dead_letter import DeadLetters
-from engine.events.source import EventSource
-from engine.generation import Frozen, Generation, build_generation, check_fits
-from engine.model.weights import decode_weights
-from engine.ranking.query import Cause, Position, Query, Ranking
-from engine.ranking.recommender import recommend
-from engine.state.state import Folded, State, subject_key
+from engine.events.source import Assignment, EventSource, SourceError
+from engine.generation import FrozenCopy, Generation
+from engine.installer import Installer, Missed, StaleVersion
+from engine.partitions import Snapshots, take
+from engine.publisher import Audience, Due, Overloaded, Publisher
+from engine.ranking.query import Query, Ranking
+from engine.state.copying import StateCopy
+from engine.state.digest import StateDigest, state_digest
+from engine.state.export import Subject, export_subject
+from engine.state.state import Folded, State
+from engine.status import EngineStatus, look, observe
+
+__all__ = ["Audience", "Due", "Overloaded", "Pipeline", "SnapshotsOff", "StaleVersion"]
 
 _log = logging.getLogger(__name__)
 
@@ -35,83 +43,55 @@ _IDLE_POLL_S = 0.2
 _REPORT_S = 5.0
 
 
-class Overloaded(RuntimeError):
-    """More calls wait for a list than the configuration allows."""
-
-
-class StaleVersion(ValueError):
-    """A pushed version is not greater than the one that serves."""
-
-
-class Due(Protocol):
-    """A stream that should get a new list."""
-
-    query: Query
-    cause: Cause
-
-
-class Audience(Protocol):
-    """Who listens. The engine's thread tells it what changed, and makes the lists that it asks for."""
-
-    def mark(self, subjects: Collection[str], *, model: bool, catalog: bool) -> None:
-        """`subjects` have new events; the model, or the catalog, has changed for all."""
-
-    def due(self, limit: int) -> Sequence[Due]:
-        """Takes up to `limit` streams that wait for a list, the most urgent first."""
-
-    def deliver(self, due: Due, ranking: Ranking) -> None:
-        """Hands over the list made for one of them."""
-
-
-@dataclass(frozen=True)
-class EngineStatus:
-    """What GetStatus shows."""
-
-    ready: bool
-    model_version: int
-    model_metrics: Mapping[str, float]
-    model_versions: tuple[int, ...]
-    users: int
-    items: int
-    index_items: int
-    events_folded: int
-    items_folded: int
-    events_dead_lettered: int
-    lag: int
-    reflects: tuple[Position, ...]
-    uptime_s: float
+class SnapshotsOff(RuntimeError):
+    """A snapshot is asked for, and there is no folder for it."""
 
 
 class Pipeline:
-    """State, generation and audience, advanced one batch at a time."""
+    """State, generation and audience, advanced one batch at a time.
+
+    Args:
+        snapshots: gives the snapshots for an events topic of so many partitions; None: none are taken.
+        on_ready: called once the log is caught up with.
+    """
 
     def __init__(
         self,
         config: Config,
         audience: Audience,
+        snapshots: Callable[[int], Snapshots] | None = None,
         *,
         on_ready: Callable[[], object] = lambda: None,
     ) -> None:
         self._config = config
         self._audience = audience
+        self._publisher = Publisher(config, audience)
+        self._open_snapshots = snapshots
+        self._snapshots: Snapshots | None = None
         self._on_ready = on_ready
         self._decoder = Decoder(config.kafka, config.events, config.state.features_dim)
-        self.state = State(config.state, config.events)
+        self.state = State(config.state, config.events, events_topic=config.kafka.events_topic)
         self.generation: Generation | None = None
         self._versions: list[int] = []
         self._source: EventSource | None = None
         self._ready = False
         self._dead_lettered = 0
         self._started = time.monotonic()
-        self._lock = threading.Lock()  # guards the two queues below
-        self._calls: deque[tuple[Query, Future[Ranking]]] = deque()
+        self._lock = threading.Lock()  # guards the errands
         self._errands: deque[Callable[[], None]] = deque()  # what other threads want done in this one
-        self._missed: list[Folded] | None = None  # folded while a generation is being built aside
-        self._installing = threading.Lock()
-        self._installer: threading.Thread | None = None  # the newest
-        self._closing = threading.Event()
-        self._record_ms: dict[str, int] = {}  # newest event of each subject, until its list is out
-        self._more_due = False  # streams may still wait after the last batch of lists
+        self._assignment: Assignment | None = None
+        self._copies = Copies()
+        self._checkpoints: Checkpoints | None = None
+        self._missed = Missed()  # folded while a generation is being built aside
+        self._installer = Installer(
+            config,
+            serving=lambda: self.generation.version if self.generation else 0,
+            freeze=self._freeze,
+            in_engine_thread=self._in_engine_thread,
+            adopt=self._adopt,
+            give_up=self._missed.end,
+        )
+        self.install = self._installer.install
 
     # -- the engine's thread ------------------------------------------------------------------------------------------
 
@@ -125,25 +105,31 @@ class Pipeline:
         reported = time.monotonic()
         while not stop.is_set():
             self.step(source, dead_letters)
-            if self._ready:
+            if self._ready or self._assignment is None:
                 continue
             if source.caught_up():
                 self._become_ready()
             elif time.monotonic() - reported > _REPORT_S:
                 reported = time.monotonic()
                 _log.info("catching up: %d events folded, %d records to go", self.state.events_folded, source.lag())
+        if self._checkpoints is not None:
+            self._checkpoints.close(self.state)
 
     def step(self, source: EventSource, dead_letters: DeadLetters) -> None:
-        """One pass: poll, decode, fold, embed, publish.
+        """One pass: poll, decode, fold, embed, publish, spread, checkpoint.
 
+        0. Follow: the partitions that are read here, and from where.
         1. Poll: the next records, or none if a call or a stream wants a list first.
         2. Decode: columns; what breaks a rule goes to the dead letters.
         3. Fold: the state, and with it its positions in the log.
         4. Embed: the rows that the batch touched, in the tables and in the index.
         5. Publish: lists for the streams concerned and for waiting calls.
         6. Spread: a few of the items whose neighbors moved, now that nobody waits for it.
+        7. Checkpoint: one piece of a copy of the state, for a snapshot or for a new model.
         """
         self._run_errands()
+        # Step 0.
+        self._follow(source)
         # Step 1.
         records = source.poll(0.0 if self._busy() else _IDLE_POLL_S)
         # Step 2.
@@ -158,16 +144,53 @@ class Pipeline:
             self._embed(folded)
         # Step 5.
         with _timed("publish"):
-            self._mark(batch, folded)
-            self._publish()
+            self._publisher.mark(batch, folded, live=self._ready)
+            self._publisher.publish(self.state, self.generation)
         # Step 6.
         with _timed("spread"):
             self._spread()
-        self._observe(batch, source)
+        # Step 7.
+        with _timed("checkpoint"):
+            self._checkpoint()
+        observe(self.state, self._config.state, self.generation, source)
+        metrics.EVENTS_FOLDED.inc(len(folded.event))
+        metrics.ITEMS_FOLDED.inc(len(batch.items))
+
+    def _follow(self, source: EventSource) -> None:
+        assignment = source.assignment()
+        if assignment is None or assignment is self._assignment:
+            return
+        topic = self._config.kafka.events_topic
+        partitions = assignment.totals.get(topic, 1)
+        if self._assignment is None:
+            self.state = State(self._config.state, self._config.events, events_topic=topic, partitions=partitions)
+            if self._open_snapshots is not None:
+                self._snapshots = self._open_snapshots(partitions)
+                self._checkpoints = Checkpoints(self._config.snapshot, self._snapshots, self._copies, self._commit)
+        elif partitions != self.state.partitions:
+            raise SourceError(
+                f"topic {topic!r} has {partitions} partitions now, and had {self.state.partitions}: restart every"
+                " engine, so that users are found where their events go now"
+            )
+        taken = take(assignment, self.state, self._snapshots)
+        for change in taken.changes:
+            self._embed(change)
+        source.start(taken.positions)
+        self._assignment = assignment
+
+    def _checkpoint(self) -> None:
+        if self._checkpoints is not None:
+            self._checkpoints.step(self.state)
+        self._copies.step()
+
+    def _commit(self, positions: Mapping[tuple[str, int], int]) -> None:
+        if self._source is not None and self._assignment is not None:
+            read = self._assignment.partitions
+            self._source.commit({partition: at for partition, at in positions.items() if partition in read})
 
     def _busy(self) -> bool:
         backlog = self.generation.embedder.backlog if self.generation else 0
-        return bool(self._calls or self._errands or backlog or self._more_due)
+        return bool(self._publisher.busy or self._errands or backlog or len(self._copies))
 
     def _run_errands(self) -> None:
         while True:
@@ -185,8 +208,7 @@ class Pipeline:
                 metrics.DEAD_LETTERS.labels(rejection.record.topic).inc()
 
     def _embed(self, folded: Folded) -> None:
-        if self._missed is not None:
-            self._missed.append(folded)
+        self._missed.add(folded)
         if self.generation:
             metrics.EMBEDDED_ROWS.inc(self.generation.follow(self.state, folded))
 
@@ -196,74 +218,14 @@ class Pipeline:
             if self.generation.index.maintain():
                 metrics.INDEX_REBUILDS.inc()
 
-    def _mark(self, batch: Decoded, folded: Folded) -> None:
-        events = batch.events
-        if len(events) == 0 and len(folded.catalog) == 0:
-            return
-        subjects = list(map(subject_key, events.user_id, events.session_id))
-        if self._ready:
-            self._record_ms.update(zip(subjects, events.timestamp_ms.tolist(), strict=True))
-        self._audience.mark(set(subjects), model=False, catalog=len(folded.catalog) > 0)
-
-    def _publish(self) -> None:
-        """Makes one batch of lists; waiting calls first, then streams by urgency."""
-        limit = self._config.serving.max_batch
-        with self._lock:
-            calls = [self._calls.popleft() for _ in range(min(limit, len(self._calls)))]
-        calls = [call for call in calls if call[1].set_running_or_notify_cancel()]
-        dues = self._audience.due(limit - len(calls))
-        self._more_due = len(dues) + len(calls) == limit
-        if not dues and not calls:
-            self._record_ms.clear()
-            return
-        rankings = self._rank([query for query, _ in calls] + [due.query for due in dues])
-        for (_, answer), ranking in zip(calls, rankings, strict=False):
-            if isinstance(ranking, Ranking):
-                answer.set_result(ranking)
-            else:
-                answer.set_exception(ranking)
-        now_ms = time.time() * 1000
-        for due, ranking in zip(dues, rankings[len(calls) :], strict=True):
-            if isinstance(ranking, Ranking):
-                self._audience.deliver(due, ranking)
-            made_ms = self._record_ms.pop(due.query.subject, None)
-            if due.cause == Cause.EVENTS and made_ms is not None:
-                metrics.FRESHNESS_SECONDS.observe(max(0.0, now_ms - made_ms) / 1000)
-
-    def _rank(self, queries: Sequence[Query]) -> list[Ranking | Exception]:
-        """One list per query. Where they fail together each is tried alone: one bad list must not cost the others."""
-        config = self._config
-        try:
-            return list(recommend(queries, self.state, self.generation, config.ranking, config.kafka.events_topic))
-        except Exception as error:
-            if len(queries) == 1:
-                _log.exception("the list of %s could not be made", queries[0])
-                metrics.STEP_FAILURES.labels("publish").inc()
-                return [error]
-            return [ranking for query in queries for ranking in self._rank([query])]
-
     def _become_ready(self) -> None:
         self._ready = True
         metrics.READY.set(1)
         _log.info(
-            "ready: %d events and %d items folded, %d users", self.state.events_folded, len(self.state.items),
-            len(self.state.users),
+            "ready: %d events and %d items folded, %d users", self.state.events_folded, self.state.items.count,
+            self.state.user_count,
         )  # fmt: skip
         self._on_ready()
-
-    def _observe(self, batch: Decoded, source: EventSource) -> None:
-        metrics.EVENTS_FOLDED.inc(len(batch.events))
-        metrics.ITEMS_FOLDED.inc(len(batch.items))
-        metrics.USERS.set(len(self.state.users))
-        metrics.ITEMS.set(len(self.state.items))
-        for (topic, partition), records in source.lag_by_partition().items():
-            metrics.LAG.labels(topic, partition).set(records)
-        if self.generation:
-            metrics.DIRTY_ROWS.set(self.generation.embedder.backlog)
-            metrics.INDEX_SIZE.set(self.generation.index.size)
-            metrics.INDEX_DELTA.set(self.generation.index.delta_size)
-            metrics.INDEX_RECALL.set(self.generation.index.graph_recall)
-            metrics.INDEX_REBUILD_FAILURES.set(self.generation.index.failures)
 
     # -- any thread ---------------------------------------------------------------------------------------------------
 
@@ -273,65 +235,26 @@ class Pipeline:
             self._source.wake()
 
     def ask(self, query: Query) -> Future[Ranking]:
-        """A list from the state as it will be at the next step.
-
-        Raises:
-            Overloaded: more than serving.max_queries calls wait already.
-        """
-        answer: Future[Ranking] = Future()
-        with self._lock:
-            if len(self._calls) >= self._config.serving.max_queries:
-                raise Overloaded(f"at most {self._config.serving.max_queries} calls may wait, try again later")
-            self._calls.append((query, answer))
+        """A list from the state as it will be at the next step; raises Overloaded where too many wait."""
+        answer = self._publisher.ask(query)
         self.wake()
         return answer
 
-    def install(self, data: bytes, version: int, model_metrics: Mapping[str, float]) -> Future[None]:
-        """Checks a pushed model, builds its generation aside and makes it live; on any error the old one goes on.
+    def _freeze(self) -> Future[FrozenCopy]:
+        """A copy of the state as it will be when its turn comes; what is folded from then on is noted."""
+        whole: Future[FrozenCopy] = Future()
 
-        The future fails with WeightsError (the file does not fit) or StaleVersion.
-        """
-        done: Future[None] = Future()
-        done.set_running_or_notify_cancel()  # from here on it can't be taken back
+        def begin() -> FrozenCopy:
+            self._missed.begin()
+            return FrozenCopy(self.state, self._config.snapshot.piece_bytes)
 
-        def work() -> None:
-            try:
-                with self._installing:
-                    self._install(data, version, model_metrics)
-                done.set_result(None)
-            except Exception as error:
-                with self._lock:
-                    self._errands.append(self._forget_missed)
-                done.set_exception(error)
-
-        self._installer = threading.Thread(target=work, name="install", daemon=True)
-        self._installer.start()
-        return done
-
-    def _install(self, data: bytes, version: int, model_metrics: Mapping[str, float]) -> None:
-        self._check_version(version)
-        weights = decode_weights(data)
-        check_fits(weights, self._config)
-        frozen = self._in_engine_thread(self._freeze)
-        generation = build_generation(weights, version, dict(model_metrics), frozen, self._config, self._closing.is_set)
-        self._in_engine_thread(lambda: self._adopt(generation))
-
-    def _check_version(self, version: int) -> None:
-        serving = self.generation.version if self.generation else 0
-        if version <= serving:
-            raise StaleVersion(f"version must be > {serving}, the one that serves, got {version}")
-
-    def _freeze(self) -> Frozen:
-        self._missed = []
-        return Frozen.of(self.state)
-
-    def _forget_missed(self) -> None:
-        self._missed = None
+        self._in_engine_thread(lambda: self._copies.want(begin, whole.set_result))
+        return whole
 
     def _adopt(self, generation: Generation) -> None:
-        if self._missed:
-            generation.follow(self.state, Folded.joined(self._missed))
-        self._missed = None
+        missed = self._missed.end()
+        if missed is not None:
+            generation.follow(self.state, missed)
         old, self.generation = self.generation, generation
         if old:
             old.index.close()
@@ -342,18 +265,24 @@ class Pipeline:
 
     def close(self) -> None:
         """Ends what runs aside, after `run` has returned: a thread cut off inside a library would abort the process."""
-        self._closing.set()
+        self._installer.closing.set()
+        if self._checkpoints is not None:
+            self._checkpoints.abandon()
         self._run_errands()
-        while self._installer is not None and self._installer.is_alive():
+        while self._installer.running:
+            self._copies.finish()
             self._installer.join(0.05)
             self._run_errands()  # it may wait for one
         if self.generation:
             self.generation.index.close()
 
-    def _in_engine_thread(self, errand: Callable[[], R]) -> R:
+    def submit(self, errand: Callable[[], R]) -> Future[R]:
+        """Has something done in the engine's thread, between two steps."""
         result: Future[R] = Future()
 
         def run() -> None:
+            if not result.set_running_or_notify_cancel():
+                return
             try:
                 result.set_result(errand())
             except Exception as error:
@@ -362,28 +291,66 @@ class Pipeline:
         with self._lock:
             self._errands.append(run)
         self.wake()
-        return result.result()
+        return result
+
+    def _in_engine_thread(self, errand: Callable[[], R]) -> R:
+        return self.submit(errand).result()
+
+    def export(self, subject: str) -> Future[tuple[Subject, ...]]:
+        """All that is held about a user or an anonymous session, by its subject_key."""
+        return self.submit(lambda: export_subject(self.state, subject))
+
+    def snapshot(self) -> Future[Mapping[tuple[str, int], int]]:
+        """Takes a snapshot now; the answer is the next offset of each partition, once it is safe.
+
+        Raises:
+            SnapshotsOff: there is no folder for them.
+        """
+        if self._open_snapshots is None:
+            raise SnapshotsOff("snapshot.dir must be set to take snapshots")
+        answer: Future[Mapping[tuple[str, int], int]] = Future()
+        answer.set_running_or_notify_cancel()  # from here on it can't be taken back
+
+        def want() -> None:
+            if self._checkpoints is None:
+                answer.set_exception(SourceError("nothing of the log is read yet"))
+            else:
+                self._checkpoints.want(answer)
+
+        self.submit(want)
+        return answer
+
+    def digest(self) -> Future[StateDigest]:
+        """What the state is at one moment, as digests; made aside from a copy."""
+        answer: Future[StateDigest] = Future()
+        answer.set_running_or_notify_cancel()
+
+        def work(copy: StateCopy) -> None:
+            try:
+                answer.set_result(state_digest(copy.saved(), self._config.state, self._config.events))
+            except Exception as error:
+                answer.set_exception(error)
+
+        def begin() -> StateCopy:
+            return StateCopy(self.state, self._config.snapshot.piece_bytes)
+
+        def done(copy: StateCopy) -> None:
+            threading.Thread(target=work, args=(copy,), name="digest", daemon=True).start()
+
+        self.submit(lambda: self._copies.want(begin, done))
+        return answer
 
     def status(self) -> EngineStatus:
         """A look from outside; each number is current, though not all of the same instant."""
-        state, generation = self.state, self.generation
-        topic = self._config.kafka.events_topic
-        return EngineStatus(
+        return look(
+            self.state,
+            self.generation,
+            self._source,
             ready=self._ready,
-            model_version=generation.version if generation else 0,
-            model_metrics=dict(generation.metrics) if generation else {},
             model_versions=tuple(self._versions),
-            users=len(state.users),
-            items=len(state.items),
-            index_items=generation.index.size if generation else 0,
-            events_folded=state.events_folded,
-            items_folded=state.items_folded,
-            events_dead_lettered=self._dead_lettered,
-            lag=self._source.lag() if self._source else 0,
-            reflects=tuple(
-                Position(t, p, offset - 1) for (t, p), offset in sorted(state.positions.items()) if t == topic
-            ),
-            uptime_s=time.monotonic() - self._started,
+            dead_lettered=self._dead_lettered,
+            started_s=self._started,
+            snapshot_time_s=self._checkpoints.taken_s if self._checkpoints else None,
         )
 
 

@@ -67,7 +67,9 @@ def _follow(settings: TrainerConfig, stop: threading.Event, once: bool) -> bool:
     if not wait_for_broker(settings.kafka, stop, _log.warning):
         return True
     ensure_topics(settings.kafka)
-    with closing(KafkaSource(settings.kafka, max_pause_s=_PAUSE_S)) as source:
+    # Engines may share the partitions; a model is learned from all of them.
+    everything = settings.kafka.model_copy(update={"share": False})
+    with closing(KafkaSource(everything, max_pause_s=_PAUSE_S)) as source:
         return TrainerService(settings, source, stop).run(once)
 
 

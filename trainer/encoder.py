@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from engine.model.recommender import Recommender
-from engine.state.graph import Graph
+from engine.state.graph import LiveGraph
 from trainer.config import TrainSection
 from trainer.dataset import Histories, SessionBatch, Windows, cuts
 from trainer.forward import Dropped, ItemForward
@@ -107,7 +107,7 @@ def train_encoder(
 def _loss(
     forward: ItemForward,
     batch: SessionBatch,
-    graph: Graph | None,
+    graph: LiveGraph | None,
     sampler: NegativeSampler,
     dropped: Dropped,
     popularity_share: float,
@@ -132,7 +132,7 @@ def _loss(
 
 def _plain(
     histories: Histories, end: int, config: TrainSection, generator: torch.Generator
-) -> Iterator[tuple[Graph | None, Windows]]:
+) -> Iterator[tuple[LiveGraph | None, Windows]]:
     """Windows of the whole log in random order, again and again, without the graph."""
     windows = histories.windows(0, end, _stride(config))
     while True:
@@ -142,7 +142,7 @@ def _plain(
 
 def _linked(
     data: TrainingData, histories: Histories, end: int, config: TrainSection, generator: torch.Generator
-) -> Iterator[tuple[Graph | None, Windows]]:
+) -> Iterator[tuple[LiveGraph | None, Windows]]:
     """Windows piece by piece in log order; the graph holds exactly the events before the piece."""
     while True:
         graph = empty_graph(data)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from engine.model.gnn import USER_NEIGHBORS
 from engine.model.recommender import Recommender
-from engine.state.graph import Graph
+from engine.state.graph import LiveGraph
 from engine.state.ring import Neighbors
 
 
@@ -46,7 +46,7 @@ class ItemForward:
         self._content = content
         self._place = torch.zeros(len(word), dtype=torch.int64)
 
-    def __call__(self, rows: Tensor, graph: Graph | None, dropped: Dropped | None = None) -> Tensor:
+    def __call__(self, rows: Tensor, graph: LiveGraph | None, dropped: Dropped | None = None) -> Tensor:
         """[B, d] normalised embeddings of distinct `rows` [B]; without a graph, as if no item had neighbors."""
         encoder = self.model.graph
         if graph is None:
@@ -71,7 +71,7 @@ class ItemForward:
         user_edges = replace(user_edges, row=torch.where(user_edges.mask, at_user, -1))
         return encoder.items(base[place[rows]], user_vectors, user_edges, base, remapped(next_edges))
 
-    def table(self, graph: Graph, rows_at_once: int = 4096) -> Tensor:
+    def table(self, graph: LiveGraph, rows_at_once: int = 4096) -> Tensor:
         """[N, d] embeddings of every item."""
         rows = torch.arange(len(self._word))
         return torch.cat([self(part, graph) for part in rows.split(rows_at_once)])

@@ -1,4 +1,4 @@
-"""Folds the log with the engine's own state, and keeps its newest events as columns to train from.
+"""Folds the log with the engine's own state, and keeps its newest events to train from.
 
 Shapes: E events kept; N items.
 """
@@ -13,22 +13,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.config import EventsConfig, StateConfig
-from engine.events.batch import Decoded
-from engine.state.state import State
+from engine.config import EventsConfig, KafkaConfig, StateConfig
+from engine.events.batch import Decoded, EventBatch
+from engine.state.ring import Groups
+from engine.state.sessions import Sessioned, Sessions
+from engine.state.state import State, subject_key
+from engine.state.table import Table
+from trainer.store import EventStore, StoredEvents
+
+_EVENTS_TOPIC = str(KafkaConfig.model_fields["events_topic"].default)
 
 
 @dataclass(frozen=True)
 class EventLog:
-    """Folded events, by event time and where that is equal by log order; every column is [E].
+    """Folded events, by event time and where that is equal by partition and log order; every column is [E].
 
     Attributes:
-        user, item: int64 rows.
+        user, item: int64 numbers, as `TrainingData` counts them.
         time_ms: int64 event time.
         kind: int64.
         value: float32.
-        session: int32 ordinal of the user's session.
-        previous: int64 item before it in its session, -1 at a start.
+        session: int32 ordinal of the user's session, from 1 at the first event that is kept.
+        previous: int64 item before it in its session, -1 at a start and where it is not kept.
     """
 
     user: Tensor
@@ -44,7 +50,7 @@ class EventLog:
 
     def slice(self, first: int, last: int) -> EventLog:
         """Events first..last-1."""
-        return EventLog(*(getattr(self, name)[first:last] for name in _COLUMNS))
+        return EventLog(*(getattr(self, name)[first:last] for name in self.__dataclass_fields__))
 
 
 @dataclass(frozen=True)
@@ -52,9 +58,10 @@ class TrainingData:
     """What one training run reads; later folding doesn't touch it.
 
     Attributes:
+        users: users and anonymous sessions in the log, numbered from 0.
         content: [N, F] float32.
-        deleted: [N] bool.
-        item_ids: N external ids by row.
+        deleted: [N] bool what must not be recommended: deleted from the catalog, or evicted from the state.
+        item_ids: N external ids by number; the items of the catalog and those of the log.
         kind_weight: [kinds] float64 weight of each kind in popularity.
     """
 
@@ -71,65 +78,115 @@ class TrainingData:
         return len(self.item_ids)
 
 
-_COLUMNS = ("user", "item", "time_ms", "kind", "value", "session", "previous")
-_DTYPES = (torch.int64, torch.int64, torch.int64, torch.int8, torch.float32, torch.int32, torch.int64)
-
-
 class Replay:
-    """The state as the engine has it, and the newest `max_log_events` events behind it."""
+    """The state as the engine has it, and the newest `max_log_events` events behind it.
 
-    def __init__(self, state: StateConfig, events: EventsConfig, max_log_events: int) -> None:
-        self.state = State(state, events)
+    The state says which events count, and knows the catalog. Whoever it evicts as the longest idle stays in the store:
+    old events are still good to learn from. Whoever is to be forgotten leaves both at once.
+
+    Args:
+        partitions: of the events topic.
+    """
+
+    def __init__(
+        self,
+        state: StateConfig,
+        events: EventsConfig,
+        max_log_events: int,
+        *,
+        events_topic: str = _EVENTS_TOPIC,
+        partitions: int = 1,
+    ) -> None:
+        self.state = State(state, events, events_topic=events_topic, partitions=partitions)
         self._config = state
+        self._events_topic = events_topic
         self._kind_weight = np.array(list(events.kinds.values()), dtype=np.float64)
-        self._limit = max_log_events
-        # Twice the limit, so that dropping the oldest costs O(1) per event.
-        self._columns = [torch.zeros(0, dtype=dtype) for dtype in _DTYPES]
-        self._kept = 0
+        self._store = EventStore(max_log_events)
 
     def fold(self, batch: Decoded) -> int:
-        """Folds one decoded batch and returns how many events it had."""
+        """Folds one decoded batch and returns how many events it brought."""
+        reached = self.state.positions
         folded = self.state.fold(batch)
         events = batch.events
-        if len(events):
-            time_ms, kind, value = map(torch.from_numpy, (events.time_ms, events.kind, events.value))
-            self._append([folded.user, folded.item, time_ms, kind, value, folded.session, folded.previous])
-        return len(events)
+        kept = folded.event.numpy()
+        forgets = [
+            at
+            for at in np.flatnonzero(events.forget).tolist()
+            # A forget record that is redelivered must not take what came after it.
+            if events.offset[at] >= reached.get((self._events_topic, int(events.partition[at])), 0)
+        ]
+        if forgets:
+            last = {subject_key(events.user_id[at], events.session_id[at]): at for at in forgets}
+            self._store.forget(last)
+            subjects = [subject_key(events.user_id[at], events.session_id[at]) for at in kept.tolist()]
+            later = [at > last.get(subject, -1) for at, subject in zip(kept.tolist(), subjects, strict=True)]
+            kept = kept[np.array(later, dtype=np.bool_)]
+        if len(kept):
+            self._store.append(_selected(events, kept))
+        return len(folded.event)
 
     def __len__(self) -> int:
         """Events at hand to train from."""
-        return min(self._kept, self._limit)
+        return len(self._store)
 
     def data(self) -> TrainingData:
         """A copy of everything that a training run reads.
 
         Partitions are read one after another while catching up, so the log is put in order of event time here: the
-        newest slice must be the newest of all users, and a graph must not hold what came later elsewhere.
+        newest slice must be the newest of all users, and a graph must not hold what came later elsewhere. Of equal
+        times the higher partition is the later one, as the engine has it where it reads several as one.
         """
-        first = self._kept - len(self)
-        by_time = self._columns[_COLUMNS.index("time_ms")][first : self._kept].sort(stable=True).indices
-        columns = [column[first : self._kept][by_time] for column in self._columns]
-        items = len(self.state.items)
-        return TrainingData(
-            EventLog(*columns),
-            len(self.state.users),
-            self.state.catalog.contents().clone(),
-            self.state.catalog.deleted(np.arange(items)).copy(),
-            list(self.state.items.ids()),
-            self._kind_weight,
-            self._config,
+        stored = self._store.newest()
+        sessioned = _sessions(stored, self._config.session_gap_s)
+        order = stored.partition.sort(stable=True).indices
+        order = order[stored.time_ms[order].sort(stable=True).indices]
+        item_ids, number = self._items(stored.item_ids)
+        previous = sessioned.previous
+        log = EventLog(
+            stored.user[order],
+            number[stored.item][order],
+            stored.time_ms[order],
+            stored.kind[order],
+            stored.value[order],
+            sessioned.ordinal[order],
+            torch.where(previous >= 0, number[previous.clamp_min(0)], -1)[order],
         )
+        content, deleted = self._described(item_ids)
+        return TrainingData(log, stored.users, content, deleted, item_ids, self._kind_weight, self._config)
 
-    def _append(self, columns: list[Tensor]) -> None:
-        more = len(columns[0])
-        if self._kept + more > 2 * self._limit:
-            keep = min(self._kept, self._limit)
-            for column in self._columns:
-                column[:keep] = column[self._kept - keep : self._kept].clone()
-            self._kept = keep
-        if (need := self._kept + more) > len(self._columns[0]):
-            grow = max(need, 2 * len(self._columns[0]), 1024) - len(self._columns[0])
-            self._columns = [torch.cat([column, column.new_zeros(grow)]) for column in self._columns]
-        for column, new in zip(self._columns, columns, strict=True):
-            column[self._kept : self._kept + more] = new
-        self._kept += more
+    def _items(self, named: Sequence[str]) -> tuple[list[str], Tensor]:
+        """Ids of all items, those of the catalog first, and the number of each in `named`."""
+        state = self.state
+        number = {state.items.id_of(row): at for at, row in enumerate(sorted(state.catalog.rows()))}
+        at = [number.setdefault(item_id, len(number)) for item_id in named]
+        return list(number), torch.tensor(at, dtype=torch.int64)
+
+    def _described(self, item_ids: Sequence[str]) -> tuple[Tensor, NDArray[np.bool_]]:
+        """Content [N, F] of items, and [N] whether they must not be recommended."""
+        catalog = self.state.catalog
+        rows = self.state.items.find(item_ids)
+        known = rows >= 0
+        content = torch.zeros(len(item_ids), catalog.content_dim)
+        content[known] = catalog.contents()[rows[known]]
+        deleted = np.ones(len(item_ids), dtype=np.bool_)
+        deleted[known.numpy()] = catalog.deleted(rows[known].numpy())
+        return content, deleted
+
+
+def _selected(events: EventBatch, at: NDArray[np.int64]) -> EventBatch:
+    """The events at these positions; the batch itself where that is all of it, in its order."""
+    return events if np.array_equal(at, np.arange(len(events))) else events.select(at)
+
+
+def _sessions(stored: StoredEvents, gap_s: float) -> Sessioned:
+    """Cuts the stored events into sessions by the engine's own rule.
+
+    What the state says of them isn't taken: there, who or what was evicted meanwhile cuts a session in two, and a user
+    who comes back counts from 1 again.
+    """
+    # A user who is in several partitions has sessions in each, as in the state.
+    one_of = stored.user * (int(stored.partition.max()) + 1 if len(stored.partition) else 1) + stored.partition
+    users, user = one_of.unique(return_inverse=True)
+    no_generation = Table(len(stored.item_ids), dtype=torch.int32)  # no number here is ever given away
+    sessions = Sessions(len(users), gap_s, items=no_generation)
+    return sessions.fold(Groups.of(user), stored.session_name, stored.item, stored.time_ms)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from engine.events.codec import Decoder
-from engine.events.source import EventSource
+from engine.events.source import Assignment, EventSource, start_at_beginning
 from engine.model.weights import Weights, encode_weights
 from trainer.config import TrainerConfig, TrainSection
 from trainer.evaluate import K
@@ -53,7 +53,8 @@ class TrainerService:
         self._stop = stop
         self._train, self._push_next, self._serving_version = train, push_next, serving_version
         self._decoder = Decoder(config.kafka, config.events, config.state.features_dim)
-        self._replay = Replay(config.state, config.events, config.trainer.max_log_events)
+        self._assignment: Assignment | None = None  # what is read now
+        self._replay: Replay | None = None
         self._new_events = 0
         self._trained_s: float | None = None
         self._checked_s = time.monotonic()
@@ -71,42 +72,62 @@ class TrainerService:
             Stopped: `stop` was set during a training.
         """
         while not self._stop.is_set():
-            # Step 1. Fold what came.
+            # Step 1. Fold what came; of a log that is assigned anew, everything.
+            replay = self._follow()
             records = self._source.poll(_POLL_S)
+            if replay is None:
+                continue
             if records:
-                self._new_events += self._replay.fold(self._decoder.decode(records))
+                self._new_events += replay.fold(self._decoder.decode(records))
             if not self._source.caught_up():
                 continue
             # Step 2. Train, judge, push.
-            if self._is_due():
-                self._train_and_push()
+            if self._is_due(replay):
+                self._train_and_push(replay)
                 if once:
                     return self._pushed is not None
             elif once and not records:
                 need = self._config.trainer.min_events
-                _log.error(
-                    "trainer.min_events must be at most what the log holds, got %d and %d", need, len(self._replay)
-                )
+                _log.error("trainer.min_events must be at most what the log holds, got %d and %d", need, len(replay))
                 return False
             # Step 3. See that the engine still has it.
             self._check_engine()
         return True
 
-    def _is_due(self) -> bool:
+    def _follow(self) -> Replay | None:
+        """Where to fold into: an empty store for a new assignment, which is read from its beginning; None without one.
+
+        A store whose partitions change could neither drop what it no longer reads nor learn what others read before.
+        """
+        if self._replay is not None and self._source.assignment() is self._assignment:
+            return self._replay
+        self._assignment, self._replay, self._new_events = start_at_beginning(self._source), None, 0
+        if self._assignment is not None:
+            config, topic = self._config, self._config.kafka.events_topic
+            self._replay = Replay(
+                config.state,
+                config.events,
+                config.trainer.max_log_events,
+                events_topic=topic,
+                partitions=max(1, self._assignment.totals.get(topic, 0)),
+            )
+        return self._replay
+
+    def _is_due(self, replay: Replay) -> bool:
         section = self._config.trainer
-        if len(self._replay) < section.min_events:
+        if len(replay) < section.min_events:
             return False
         if self._trained_s is None:
             return True
         late = self._new_events > 0 and time.monotonic() - self._trained_s >= 60 * section.retrain_minutes
         return self._new_events >= section.retrain_events or late
 
-    def _train_and_push(self) -> None:
+    def _train_and_push(self, replay: Replay) -> None:
         section = self._config.trainer
         self._new_events = 0
         with Progress() as progress:
             previous = self._model.weights if self._model else None
-            trained = self._train(self._replay.data(), section, previous, self._stop, progress)
+            trained = self._train(replay.data(), section, previous, self._stop, progress)
         self._trained_s = time.monotonic()
         _log.info("trained in %.0f s, %d steps: %s", trained.seconds, trained.steps, _summary(trained.metrics))
         why = refusal(trained, section.max_drop)

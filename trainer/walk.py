@@ -13,7 +13,7 @@ from torch import Tensor
 
 from engine.model.candidates import gather_candidates
 from engine.model.ranker import candidate_features
-from engine.state.graph import Graph
+from engine.state.graph import Graph, LiveGraph
 from engine.state.popularity import Popularity
 from engine.state.ring import Neighbors
 from trainer.config import TrainSection
@@ -36,7 +36,7 @@ class Moment:
 
     events: Tensor
     history: Neighbors
-    graph: Graph
+    graph: LiveGraph
     popularity: Popularity
     table: Tensor
 
@@ -62,9 +62,7 @@ def insert(graph: Graph, log: EventLog) -> None:
 
 
 def empty_graph(data: TrainingData) -> Graph:
-    graph = Graph.empty(data.state.history, data.state.neighbors)
-    graph.grow(data.users, data.items)
-    return graph
+    return Graph.empty(data.state.history, data.state.neighbors, data.users, data.items)
 
 
 @torch.no_grad()
@@ -73,8 +71,7 @@ def walk(
 ) -> Iterator[Moment]:
     """Moments before about `samples` evenly drawn events of first..last-1."""
     log = data.log
-    graph, popularity = empty_graph(data), Popularity(data.state.half_life_s, data.state.popular)
-    popularity.grow(data.items)
+    graph, popularity = empty_graph(data), Popularity(data.state.half_lives_s[0], data.state.popular, data.items)
     popularity.hide(data.deleted.nonzero()[0], data.deleted[data.deleted])
     _fold(graph, popularity, data, 0, first)
     table = forward.table(graph)

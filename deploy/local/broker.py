@@ -18,7 +18,7 @@ import time
 from importlib.resources import files
 from pathlib import Path
 from types import FrameType, TracebackType
-from typing import Self
+from typing import Any, Self
 
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
@@ -45,6 +45,8 @@ class EmbeddedBroker:
     Raises:
         BrokerError: it isn't installed, ended at once, or does not answer within 20 s.
     """
+
+    name = "the embedded broker"
 
     def __init__(self, data_dir: Path, port: int = 0) -> None:
         data_dir.mkdir(parents=True, exist_ok=True)
@@ -74,6 +76,10 @@ class EmbeddedBroker:
     @property
     def pid(self) -> int:
         return self._process.pid
+
+    def client_settings(self) -> dict[str, Any]:
+        """The fields of `KafkaConfig` that reach it, as plain values."""
+        return {"bootstrap": self.bootstrap}
 
     def wait(self, timeout_s: float | None = None) -> int | None:
         """Waits for the process to end by itself. Returns its exit code, or None after `timeout_s`."""

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import chain
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,16 +32,53 @@ class EventBatch:
     event_id: Sequence[str]
     user_id: Sequence[str]  # "" for an anonymous session
     session_id: Sequence[str]  # "" where the producer names none
-    item_id: Sequence[str]
+    item_id: Sequence[str]  # "" where `forget`
     kind: NDArray[np.int8]  # position in EventsConfig.kinds
     time_ms: NDArray[np.int64]  # event time, since 1970
     value: NDArray[np.float32]  # 1 where the event says 0
     partition: NDArray[np.int32]
     offset: NDArray[np.int64]
     timestamp_ms: NDArray[np.int64]  # record time
+    forget: NDArray[np.bool_]  # no event: all that is known of the user, or else of the session, is to go
 
     def __len__(self) -> int:
         return len(self.item_id)
+
+    @classmethod
+    def empty(cls) -> EventBatch:
+        columns: dict[str, Any] = {name: [] for name in _ID_COLUMNS}
+        columns |= {name: np.empty(0, dtype) for name, dtype in _ARRAY_COLUMNS.items()}
+        return cls(**columns)
+
+    @classmethod
+    def joined(cls, parts: Sequence[EventBatch]) -> EventBatch:
+        """Several batches as one, in this order."""
+        if not parts:
+            return cls.empty()
+        columns: dict[str, Any] = {
+            name: list(chain.from_iterable(getattr(part, name) for part in parts)) for name in _ID_COLUMNS
+        }
+        columns |= {name: np.concatenate([getattr(part, name) for part in parts]) for name in _ARRAY_COLUMNS}
+        return cls(**columns)
+
+    def select(self, index: NDArray[np.int64] | slice) -> EventBatch:
+        """The events at these positions, in the order asked for; ids come as lists."""
+        at = range(len(self))[index] if isinstance(index, slice) else index.tolist()
+        columns: dict[str, Any] = {name: list(map(getattr(self, name).__getitem__, at)) for name in _ID_COLUMNS}
+        columns |= {name: getattr(self, name)[index] for name in _ARRAY_COLUMNS}
+        return EventBatch(**columns)
+
+
+_ID_COLUMNS = ("event_id", "user_id", "session_id", "item_id")
+_ARRAY_COLUMNS: dict[str, type[np.generic]] = {
+    "kind": np.int8,
+    "time_ms": np.int64,
+    "value": np.float32,
+    "partition": np.int32,
+    "offset": np.int64,
+    "timestamp_ms": np.int64,
+    "forget": np.bool_,
+}
 
 
 @dataclass(frozen=True)

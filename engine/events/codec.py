@@ -6,7 +6,7 @@ Shapes: E events in a batch, in the order of their records.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import orjson
@@ -17,10 +17,12 @@ from ousel.v1 import catalog_pb2, event_pb2
 
 from engine.config import EventsConfig, KafkaConfig
 from engine.events.batch import CatalogItem, Decoded, EventBatch, Record, Rejection
+from engine.events.records import Records
 from engine.events.rules import event_problem, id_problem, item_problem, shown
+from engine.events.wire import EventParser
 
-# event_id, user_id, session_id, item_id, kind, time_ms, value, partition, offset, timestamp_ms
-Row = tuple[str, str, str, str, int, int, float, int, int, int]
+# event_id, user_id, session_id, item_id, kind, time_ms, value, partition, offset, timestamp_ms, forget
+Row = tuple[str, str, str, str, int, int, float, int, int, int, bool]
 M = TypeVar("M", event_pb2.Event, catalog_pb2.Item)
 
 _SCALARS: dict[int, tuple[type | tuple[type, ...], str]] = {
@@ -28,6 +30,19 @@ _SCALARS: dict[int, tuple[type | tuple[type, ...], str]] = {
     FieldDescriptor.CPPTYPE_FLOAT: ((float, int), "a number"),
     FieldDescriptor.CPPTYPE_BOOL: (bool, "true or false"),
 }
+
+
+# Below this many records, the library is through before numpy has warmed up.
+_FEW = 96
+
+
+class _Each(NamedTuple):
+    """What records became, one by one."""
+
+    rows: list[Row]
+    row_of: list[int]  # position of each row's record
+    items: list[CatalogItem]
+    rejected: list[Rejection]
 
 
 class PayloadError(ValueError):
@@ -47,18 +62,34 @@ class Decoder:
         self._config = events
         self._features_dim = features_dim
         self._kinds = {kind: position for position, kind in enumerate(events.kinds)}
+        self._parser = EventParser(kafka.events_topic, events)
 
     def decode(self, records: Sequence[Record]) -> Decoded:
         """Turns every record into one event, one item or one rejection; it never raises for what a record holds."""
+        if len(records) < _FEW:
+            records = list(records)
+            each = self._decode_each(records)
+            positions = {(record.topic, record.partition): record.offset + 1 for record in records}
+            return Decoded(_to_batch(each.rows), each.items, each.rejected, positions)
+        packed = Records.packed(records)
+        usual, accepted, rest = self._parser.parse(packed)
+        each = self._decode_each(packed.take(rest))
+        events = usual
+        if each.rows:
+            order = np.argsort(np.concatenate([accepted, rest[each.row_of]]))
+            events = EventBatch.joined([usual, _to_batch(each.rows)]).select(order)
+        return Decoded(events, each.items, each.rejected, packed.positions())
+
+    def _decode_each(self, records: Sequence[Record]) -> _Each:
+        """Decodes record by record, with the protobuf library."""
         config, kinds = self._config, self._kinds
         items: list[CatalogItem] = []
         rejected: list[Rejection] = []
-        positions: dict[tuple[str, int], int] = {}
         # One tuple per event and one transposition at the end: cheaper than ten appends per event.
         rows: list[Row] = []
-        for record in records:
+        row_of: list[int] = []
+        for position, record in enumerate(records):
             topic, partition, offset, timestamp_ms, _, payload = record
-            positions[topic, partition] = offset + 1
             if topic != self._events_topic:
                 self._decode_other(record, items, rejected)
                 continue
@@ -68,16 +99,18 @@ class Decoder:
                 rejected.append(Rejection(record, str(error)))
                 continue
             event_id, user_id, session_id, item_id = event.event_id, event.user_id, event.session_id, event.item_id
-            kind = event.kind or config.default_kind
+            kind, value, forget = event.kind or config.default_kind, event.value, event.forget
             time_ms = _to_ms(event.time) if event.HasField("time") else timestamp_ms
-            value = event.value
-            problem = event_problem(event_id, user_id, session_id, item_id, kind, time_ms, value, timestamp_ms, config)
+            problem = event_problem(
+                event_id, user_id, session_id, item_id, kind, time_ms, value, forget, timestamp_ms, config
+            )
             if problem:
                 rejected.append(Rejection(record, problem))
                 continue
             row = (event_id, user_id, session_id, item_id, kinds[kind], time_ms, value or 1.0)
-            rows.append((*row, partition, offset, timestamp_ms))
-        return Decoded(_to_batch(rows), items, rejected, positions)
+            rows.append((*row, partition, offset, timestamp_ms, forget))
+            row_of.append(position)
+        return _Each(rows, row_of, items, rejected)
 
     def _decode_other(self, record: Record, items: list[CatalogItem], rejected: list[Rejection]) -> None:
         if record.topic != self._items_topic:
@@ -118,15 +151,20 @@ class Decoder:
         return CatalogItem(item_id, deleted=True)
 
 
-def validate_event(event: event_pb2.Event, now_ms: int, config: EventsConfig) -> str | None:
+def validate_event(
+    event: event_pb2.Event, now_ms: int, config: EventsConfig, *, may_forget: bool = False
+) -> str | None:
     """Checks an event before it is written to the log, by the rules that its record will meet.
 
     Args:
         now_ms: the time its record will have.
+        may_forget: whether its writer may have users forgotten; only PrivacyService's may.
 
     Returns:
         None, or the reason: field, what it must be, and what it was.
     """
+    if event.forget and not may_forget:
+        return "forget must be false: call PrivacyService.ForgetUser"
     return event_problem(
         event.event_id,
         event.user_id,
@@ -135,13 +173,16 @@ def validate_event(event: event_pb2.Event, now_ms: int, config: EventsConfig) ->
         event.kind or config.default_kind,
         _to_ms(event.time) if event.HasField("time") else now_ms,
         event.value,
+        event.forget,
         now_ms,
         config,
     )
 
 
 def _to_batch(rows: list[Row]) -> EventBatch:
-    columns: list[tuple[Any, ...]] = list(zip(*rows, strict=True)) if rows else [()] * 10
+    if not rows:
+        return EventBatch.empty()
+    columns: list[tuple[Any, ...]] = list(zip(*rows, strict=True))
     return EventBatch(
         event_id=columns[0],
         user_id=columns[1],
@@ -153,6 +194,7 @@ def _to_batch(rows: list[Row]) -> EventBatch:
         partition=np.array(columns[7], np.int32),
         offset=np.array(columns[8], np.int64),
         timestamp_ms=np.array(columns[9], np.int64),
+        forget=np.array(columns[10], np.bool_),
     )
 
 

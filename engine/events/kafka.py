@@ -1,117 +1,54 @@
-"""The log in Kafka: how to reach it, and a source that reads it from its first record.
+"""A source that reads the log in Kafka, all of it or this process's share.
 
-A thread polls Kafka ahead of the fold into a bounded queue of batches. Nothing is committed: state is rebuilt from the
-log at every start, so every process reads every partition and no consumer group is needed.
+A thread polls Kafka ahead of the fold into a bounded queue of batches. It goes on polling, with every partition paused,
+while the queue is full or while its reader restores a snapshot: the group takes the partitions of whoever falls silent.
 """
 
 from __future__ import annotations
 
 import logging
-import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError, OffsetOutOfRangeError
-from kafka.net.compat import KafkaNetClient
+from kafka.errors import InvalidSessionTimeoutError, KafkaConnectionError, KafkaError, OffsetOutOfRangeError
 
 from engine.config import KafkaConfig
 from engine.events.batch import Record
-from engine.events.source import SourceError
+from engine.events.committer import Committer
+from engine.events.connection import connection_settings, wait_for_broker
+from engine.events.diagnosis import connection_problem
+from engine.events.sharing import Membership, SharedEvents
+from engine.events.source import Assignment, LogRange, Partition, SourceError, starting_offsets
+
+__all__ = ["MAX_PAUSE_S", "KafkaSource", "connection_settings", "wait_for_broker"]
 
 log = logging.getLogger(__name__)
-
-_FIRST_BACKOFF_S = 0.25
-_MAX_BACKOFF_S = 10.0
-_CONNECT_S = 2.0  # for one address to accept a connection
-_BOOTSTRAP_MS = 3000  # for a broker that accepted one to answer
 
 _FETCH_WAIT_MS = 50  # how long the broker may hold a fetch that finds nothing
 # Pauses between polls that find nothing. Kafka holds a fetch until there is something, but the embedded broker answers
 # at once, and the client would ask again without a break: two idle readers took most of two cores.
 _FIRST_PAUSE_S = 0.001
 MAX_PAUSE_S = 0.005
+_ROOM_S = 0.05  # how long a full queue is waited for before the partitions are paused
+# How long polls of a group's member may take; for others they return at once. Joining happens within a poll, and the
+# client forgets an answer that comes between two and asks to join anew: so there is no pause between them, and they are
+# long while the group forms. Each lasts its time where all is paused, even if the group has formed before.
+_MEMBER_POLL_MS = 50
+_JOINING_POLL_MS = 200
 _LOOK_S = 0.1  # how often positions are looked at while nothing comes
 _CHECK_S = 1.0  # how often the connection is looked at
-
-
-def connection_settings(config: KafkaConfig) -> dict[str, Any]:
-    """The settings that kafka-python's consumer, producer and admin client share."""
-    settings: dict[str, Any] = {
-        "bootstrap_servers": config.bootstrap.split(","),
-        "client_id": "ousel",
-        "request_timeout_ms": config.request_timeout_ms,
-        "bootstrap_timeout_ms": config.request_timeout_ms,
-        # After an outage, be back within a second of the broker.
-        "reconnect_backoff_max_ms": 1000,
-        "security_protocol": config.security_protocol,
-    }
-    if config.ssl_cafile is not None:
-        settings["ssl_cafile"] = str(config.ssl_cafile)
-    if config.sasl_mechanism is not None:
-        settings["sasl_mechanism"] = config.sasl_mechanism
-        settings["sasl_plain_username"] = config.sasl_username
-        settings["sasl_plain_password"] = config.sasl_password.get_secret_value() if config.sasl_password else None
-    return settings
-
-
-def wait_for_broker(config: KafkaConfig, stop: threading.Event, report: Callable[[str], None]) -> bool:
-    """Tries until a broker answers, with pauses from 0.25 s that double up to 10 s.
-
-    Args:
-        stop: ends the wait.
-        report: gets one line before each pause: the address, what to check and when the next try comes.
-
-    Returns:
-        True once a broker answered, False where `stop` came first.
-    """
-    backoff_s = _FIRST_BACKOFF_S
-    while not stop.is_set():
-        problem = _connection_problem(config)
-        if problem is None:
-            return True
-        report(f"{problem}; next try in {backoff_s:g} s")
-        stop.wait(backoff_s)
-        backoff_s = min(backoff_s * 2, _MAX_BACKOFF_S)
-    return False
-
-
-def _connection_problem(config: KafkaConfig) -> str | None:
-    # The plain connection first: it is refused at once, where the client would go on trying.
-    if not any(_accepts(address) for address in config.bootstrap.split(",")):
-        return f"no Kafka broker at {config.bootstrap}: check kafka.bootstrap and that the broker runs"
-    # The bare client: a consumer, producer or admin client that fails in its constructor leaves a thread behind.
-    client = KafkaNetClient(**connection_settings(config))
-    try:
-        client.get_broker_version(timeout_ms=_BOOTSTRAP_MS)
-    except (KafkaError, OSError, ValueError) as error:
-        problem = f"{config.bootstrap} accepts connections but does not answer as a Kafka broker ({error})"
-        if config.security_protocol == "PLAINTEXT":
-            return f"{problem}: check the port, and whether the broker wants kafka.security_protocol"
-        # A broker hangs up on bad credentials without a word, so all the client knows is that time ran out.
-        return (
-            f"{problem}: check kafka.security_protocol={config.security_protocol}, kafka.sasl_mechanism,"
-            " kafka.sasl_username, kafka.sasl_password and kafka.ssl_cafile; a wrong password looks like this too"
-        )
-    finally:
-        client.close()
-    return None
-
-
-def _accepts(address: str) -> bool:
-    host, _, port = address.strip().rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), _CONNECT_S).close()
-    except (OSError, ValueError, OverflowError):
-        return False
-    return True
+_COMMIT_BOOTSTRAP_MS = 2000
+_CLOSE_MS = 3000
+# How long the group waits for a member to join again; its thread is never busy for longer than two look-ups of offsets.
+_MAX_POLL_INTERVAL_MS = 60_000
 
 
 def _consumer_settings(config: KafkaConfig) -> dict[str, Any]:
-    return connection_settings(config) | {
+    settings = connection_settings(config) | {
         "enable_auto_commit": False,
         "fetch_min_bytes": 1,
         "fetch_max_wait_ms": _FETCH_WAIT_MS,
@@ -120,6 +57,15 @@ def _consumer_settings(config: KafkaConfig) -> dict[str, Any]:
         # Starting over where the log lost our place would fold records twice: `KafkaSource` fails instead.
         "auto_offset_reset": "none",
     }
+    if config.share:
+        settings |= {
+            "group_id": config.group_id,
+            "session_timeout_ms": config.session_timeout_ms,
+            "heartbeat_interval_ms": config.session_timeout_ms // 4,
+            "max_poll_interval_ms": max(_MAX_POLL_INTERVAL_MS, 4 * config.request_timeout_ms),
+            "partition_assignment_strategy": [SharedEvents(config.items_topic)],
+        }
+    return settings
 
 
 class _Batch(NamedTuple):
@@ -128,9 +74,14 @@ class _Batch(NamedTuple):
 
 
 class KafkaSource:
-    """Reads topics from their first record; an `EventSource`.
+    """Reads topics from Kafka; an `EventSource`.
 
-    The items topic as it stands at the start comes before any event, so that history meets a known catalog.
+    With `kafka.share` the engines of `kafka.group_id` share the partitions of every topic but the catalog's; without,
+    everything is read. `assignment` is None again from the moment the group takes the partitions back until it has
+    dealt them out anew. `start` concerns the assignment that was told last: if another came since, nothing happens, and
+    `assignment` tells the new one. A partition whose position is not given starts at its beginning.
+
+    The items topic as it stands at the assignment comes before any event, so that history meets a known catalog.
 
     Args:
         topics: those to read; the events and items topics unless given.
@@ -144,46 +95,69 @@ class KafkaSource:
         self, config: KafkaConfig, topics: Sequence[str] | None = None, *, max_pause_s: float = MAX_PAUSE_S
     ) -> None:
         self._config = config
+        self._topics = topics or (config.events_topic, config.items_topic)
         self._max_pause_s = max_pause_s
+        # Guarded by `_ready`; the consumer itself belongs to the polling thread once that runs.
         self._ready = threading.Condition()
         self._queue: deque[_Batch] = deque()
         self._woken = False
+        self._failure: SourceError | None = None
+        self._assignment: Assignment | None = None
+        self._told: Assignment | None = None  # what `assignment` returned last
+        self._start: dict[TopicPartition, int] | None = None  # a new object at every start
+        self._returned: dict[TopicPartition, int] = {}
+        self._ends: dict[TopicPartition, int] = {}  # as last known
         self._closing = threading.Event()
+        # The polling thread's own.
+        self._arrived: list[TopicPartition] | None = None  # assigned, and their offsets not looked up yet
+        self._seeked: dict[TopicPartition, int] | None = None  # the start that the consumer reads from
+        self._polled: dict[TopicPartition, int] = {}
+        self._flowing: frozenset[TopicPartition] = frozenset()  # not paused
         self._pause_s = _FIRST_PAUSE_S
         self._looked_s = 0.0
-        self._failure: SourceError | None = None
+        self._connected = True
         try:
             self._consumer = KafkaConsumer(**_consumer_settings(config))
         except KafkaError as error:
-            raise SourceError(f"no Kafka broker answers at {config.bootstrap}: {error}") from error
+            problem = connection_problem(config, connection_settings(config))
+            raise SourceError(problem or f"no Kafka broker answers at {config.bootstrap}: {error}") from error
+        self._committer = Committer(config.group_id, self._committing_consumer, drive=not config.share)
         try:
-            self._assign(topics or (config.events_topic, config.items_topic))
+            self._subscribe()
         except BaseException as error:
             self._consumer.close()
             if isinstance(error, KafkaError):
                 raise SourceError(f"the topics at {config.bootstrap} can't be read: {error}") from error
             raise
+        self._woken = False  # nobody has polled yet
         self._thread = threading.Thread(target=self._run, name="kafka-source", daemon=True)
         self._thread.start()
 
-    def _assign(self, topics: Sequence[str]) -> None:
-        partitions: list[TopicPartition] = []
-        for topic in topics:
-            found = self._consumer.partitions_for_topic(topic)
-            if not found:
-                raise SourceError(f"topic {topic!r} does not exist at {self._config.bootstrap}")
-            partitions += [TopicPartition(topic, partition) for partition in sorted(found)]
-        self._consumer.assign(partitions)
-        begin = self._consumer.beginning_offsets(partitions)
-        self._start: dict[TopicPartition, int] = self._consumer.end_offsets(partitions)
-        for partition in partitions:
-            self._consumer.seek(partition, begin[partition])
-        self._ends = dict(self._start)  # as last known
-        self._polled: dict[TopicPartition, int] = dict(begin)
-        self._returned: dict[TopicPartition, int] = dict(begin)
-        self._catalog = [partition for partition in partitions if partition.topic == self._config.items_topic]
-        if self._catalog:
-            self._consumer.pause(*(partition for partition in partitions if partition not in self._catalog))
+    def assignment(self) -> Assignment | None:
+        with self._ready:
+            self._told = self._assignment
+            return self._told
+
+    def start(self, positions: Mapping[Partition, int]) -> None:
+        """See `EventSource`.
+
+        Raises:
+            SourceError: a position lies outside the log; the message names the partition, the offset and the range.
+        """
+        with self._ready:
+            if self._told is None or self._told is not self._assignment:
+                return
+            offsets = starting_offsets(self._told, positions)
+            self._queue.clear()
+            self._start = {TopicPartition(*partition): offset for partition, offset in offsets.items()}
+            self._returned = dict(self._start)
+            self._ready.notify_all()
+
+    def commit(self, positions: Mapping[Partition, int]) -> None:
+        """See `EventSource`. Partitions that are not assigned, or no more, are left out."""
+        with self._ready:
+            assigned = self._assignment.partitions if self._assignment else {}
+            self._committer.note({TopicPartition(*p): at for p, at in positions.items() if p in assigned})
 
     def poll(self, timeout_s: float) -> list[Record]:
         """Returns the next records, or none after `timeout_s` or an earlier `wake`. See `EventSource`."""
@@ -208,8 +182,8 @@ class KafkaSource:
     def lag(self) -> int:
         return sum(self.lag_by_partition().values())
 
-    def lag_by_partition(self) -> dict[tuple[str, int], int]:
-        """Records not returned yet by (topic, partition), as of the last fetch of each."""
+    def lag_by_partition(self) -> dict[Partition, int]:
+        """Records not returned yet by (topic, partition), as of the last fetch of each; of the assigned ones."""
         with self._ready:
             return {
                 (partition.topic, partition.partition): max(0, end - self._returned[partition])
@@ -218,22 +192,77 @@ class KafkaSource:
 
     def caught_up(self) -> bool:
         with self._ready:
-            return all(self._returned[partition] >= end for partition, end in self._start.items())
+            if self._assignment is None or self._start is None:
+                return False
+            partitions = self._assignment.partitions.items()
+            return all(
+                self._returned[TopicPartition(*partition)] >= log_range.end for partition, log_range in partitions
+            )
 
     def close(self) -> None:
         self._closing.set()
         with self._ready:
             self._ready.notify_all()
         self._thread.join()
-        self._consumer.close()
+        self._committer.close()
+        self._consumer.close(timeout_ms=_CLOSE_MS)
+
+    # -- the polling thread -------------------------------------------------------------------------------------------
+
+    def _subscribe(self) -> None:
+        found = {topic: sorted(self._consumer.partitions_for_topic(topic)) for topic in self._topics}
+        for topic, partitions in found.items():
+            if not partitions:
+                raise SourceError(f"topic {topic!r} does not exist at {self._config.bootstrap}")
+        if self._config.share:
+            self._consumer.subscribe(list(self._topics), listener=Membership(self._reassigned))
+            return
+        everything = [TopicPartition(topic, number) for topic in self._topics for number in found[topic]]
+        self._consumer.assign(everything)
+        self._reassigned(everything)
+        self._look_up()
+
+    def _reassigned(self, partitions: Collection[TopicPartition] | None) -> None:
+        """Drops all that was read ahead; called within the consumer's `poll`, so it does not ask Kafka anything."""
+        self._arrived = None if partitions is None else sorted(partitions)
+        self._flowing = frozenset()
+        if partitions:
+            # Held back, and with some position, so that the consumer does not look for one itself.
+            self._consumer.pause(*partitions)
+            for partition in partitions:
+                self._consumer.seek(partition, 0)
+        self._committer.forget()
+        with self._ready:
+            self._assignment = self._start = None
+            self._queue.clear()
+            self._returned, self._ends = {}, {}
+            self._woken = True
+            self._ready.notify_all()
+
+    def _look_up(self) -> None:
+        """Learns what the log holds of the partitions that arrived, and lets the reader know of them."""
+        partitions = self._arrived or []
+        begin = self._consumer.beginning_offsets(partitions) if partitions else {}
+        end = self._consumer.end_offsets(partitions) if partitions else {}
+        ranges = {(p.topic, p.partition): LogRange(begin[p], end[p]) for p in partitions}
+        totals = {topic: len(self._consumer.partitions_for_topic(topic)) for topic in self._topics}
+        self._arrived = None
+        with self._ready:
+            self._returned, self._ends = dict(begin), dict(end)
+            self._assignment = Assignment(ranges, totals)
+            self._woken = True
+            self._ready.notify_all()
 
     def _run(self) -> None:
-        connected, check_at = True, time.monotonic() + _CHECK_S
+        check_at = time.monotonic() + _CHECK_S
         while not self._closing.is_set():
             try:
-                self._fetch()
+                self._turn()
             except OffsetOutOfRangeError as error:
-                self._fail(f"the log no longer holds the records that come next ({error}); restart to read it anew")
+                self._fail(f"the log no longer holds the records that come next ({error}): check its retention")
+            except InvalidSessionTimeoutError:
+                limits = "the broker's group.min.session.timeout.ms and group.max.session.timeout.ms"
+                self._fail(f"kafka.session_timeout_ms must lie within {limits}, got {self._config.session_timeout_ms}")
             except KafkaError as error:
                 if not error.retriable:
                     self._fail(f"reading from {self._config.bootstrap} failed: {error}")
@@ -244,45 +273,88 @@ class KafkaSource:
                 self._fail(f"reading from {self._config.bootstrap} failed: {error!r}")
             if time.monotonic() >= check_at:
                 check_at = time.monotonic() + _CHECK_S
-                connected = self._check_connection(connected)
+                self._check_connection()
 
-    def _fetch(self) -> None:
-        """Moves what one poll of Kafka finds into the queue, and waits there while it is full."""
-        # Step 1. The catalog as it stood at the start is through: let the events in.
-        if self._catalog and all(self._polled[partition] >= self._start[partition] for partition in self._catalog):
-            self._consumer.resume(*self._consumer.paused())
-            self._catalog = []
-        # Step 2. Poll.
-        fetched = self._consumer.poll(timeout_ms=0)
+    def _turn(self) -> None:
+        """One poll of Kafka, and what comes before and after it."""
+        # Step 1. Partitions that the group has dealt out since.
+        if self._arrived is not None:
+            self._look_up()
+        # Step 2. Go where the reader wants to start, and let flow what there is room for.
+        start = self._start
+        if start is not self._seeked:
+            for partition, offset in (start or {}).items():
+                self._consumer.seek(partition, offset)
+            self._polled = dict(start or {})
+            self._seeked = start
+        self._let_flow(self._wanted(start))
+        # Step 3. Commit, and poll: with everything paused too, because a silent member is taken for dead.
+        self._committer.send()
+        fetched = self._consumer.poll(timeout_ms=self._poll_ms())
+        # Step 4. Queue what came, unless the reader starts elsewhere by now.
         if fetched:
             self._pause_s = _FIRST_PAUSE_S
         else:
-            self._closing.wait(self._pause_s)
-            self._pause_s = min(2 * self._pause_s, self._max_pause_s)
+            if not self._config.share:
+                self._closing.wait(self._pause_s)
+                self._pause_s = min(2 * self._pause_s, self._max_pause_s)
             if time.monotonic() - self._looked_s < _LOOK_S:
                 return
-        self._looked_s = time.monotonic()
+        if start is not None and start is self._start:
+            self._looked_s = time.monotonic()
+            self._queue_up(start, fetched)
+
+    def _poll_ms(self) -> int:
+        if not self._config.share:
+            return 0
+        return _JOINING_POLL_MS if self._assignment is None else _MEMBER_POLL_MS
+
+    def _wanted(self, start: dict[TopicPartition, int] | None) -> frozenset[TopicPartition]:
+        """What to fetch from: nothing while the queue is full, the catalog alone until it is through, then all."""
+        if start is None:
+            return frozenset()
+        with self._ready:
+            room = self._ready.wait_for(
+                lambda: (
+                    self._closing.is_set() or self._start is not start or len(self._queue) < self._config.queue_batches
+                ),
+                _ROOM_S,
+            )
+            if not room or self._start is not start or self._assignment is None:
+                return frozenset()
+            ranges = self._assignment.partitions
+        catalog = [p for p in start if p.topic == self._config.items_topic]
+        if any(self._polled[p] < ranges[p.topic, p.partition].end for p in catalog):
+            return frozenset(catalog)
+        return frozenset(start)
+
+    def _let_flow(self, wanted: frozenset[TopicPartition]) -> None:
+        if wanted != self._flowing:
+            self._consumer.pause(*(self._flowing - wanted))
+            self._consumer.resume(*(wanted - self._flowing))
+            self._flowing = wanted
+
+    def _queue_up(self, start: dict[TopicPartition, int], fetched: Mapping[TopicPartition, Sequence[Any]]) -> None:
         records = [
             Record(r.topic, r.partition, r.offset, -1 if r.timestamp is None else r.timestamp, r.key, r.value)
             for partition in fetched.values()
             for r in partition
         ]
-        # Step 3. Note positions. They, not the last record, say how far we are: compaction and transactions leave
-        # offsets without a record.
+        # Positions, not the last record, say how far we are: compaction and transactions leave offsets without one.
         positions: dict[TopicPartition, int] = {}
         for partition, before in self._polled.items():
             position = self._consumer.position(partition, timeout_ms=0)
             if position is not None and position != before:
                 positions[partition] = position
-        ends = {partition: self._consumer.highwater(partition) for partition in positions}
+        if not positions:
+            return
+        ends = {partition: self._consumer.highwater(partition) or 0 for partition in positions}
         self._polled.update(positions)
-        # Step 4. Queue them.
         with self._ready:
-            for partition, end in ends.items():
-                self._ends[partition] = max(self._ends[partition], positions[partition], end or 0)
-            if not positions:
+            if self._start is not start:
                 return
-            self._ready.wait_for(lambda: self._closing.is_set() or len(self._queue) < self._config.queue_batches)
+            for partition, end in ends.items():
+                self._ends[partition] = max(self._ends[partition], positions[partition], end)
             self._queue.append(_Batch(records, positions))
             self._ready.notify_all()
 
@@ -292,11 +364,21 @@ class KafkaSource:
             self._closing.set()
             self._ready.notify_all()
 
-    def _check_connection(self, connected: bool) -> bool:
+    def _check_connection(self) -> None:
         """Says once that the broker went, and once that it is back; the client itself reconnects."""
         now = self._consumer.metrics()["consumer-metrics"].get("connection-count", 0) > 0
-        if connected and not now:
+        if self._connected and not now:
             log.warning("no Kafka broker answers at %s; reading goes on once one does", self._config.bootstrap)
-        elif now and not connected:
+        elif now and not self._connected:
             log.warning("connected to Kafka at %s again", self._config.bootstrap)
-        return now
+        self._connected = now
+
+    def _committing_consumer(self) -> KafkaConsumer:
+        """With a share, the member itself; else one of its own, so that reading never waits for a group."""
+        if self._config.share:
+            return self._consumer
+        if not self._connected:
+            raise KafkaConnectionError("no broker answers")  # a consumer that fails at its start leaves a thread behind
+        settings = connection_settings(self._config)
+        settings |= {"group_id": self._config.group_id, "bootstrap_timeout_ms": _COMMIT_BOOTSTRAP_MS}
+        return KafkaConsumer(**settings, enable_auto_commit=False)

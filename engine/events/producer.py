@@ -12,7 +12,7 @@ from kafka.errors import KafkaError
 from ousel.v1 import catalog_pb2, event_pb2
 
 from engine.config import KafkaConfig
-from engine.events.kafka import connection_settings
+from engine.events.connection import connection_settings
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +50,16 @@ class EventProducer:
         key = event.user_id or event.session_id
         return self._send(self._config.events_topic, key, event.SerializeToString())
 
+    def send_forget(self, event: event_pb2.Event) -> list[Future[event_pb2.LogPosition]]:
+        """Sends an event that forgets to every partition: what it forgets may lie in any, if others key otherwise.
+
+        Returns:
+            One future per partition, each as `send_event` has it.
+        """
+        topic, key, value = self._config.events_topic, event.user_id or event.session_id, event.SerializeToString()
+        partitions = sorted(self._producer.partitions_for(topic))
+        return [self._send(topic, key, value, partition=partition) for partition in partitions]
+
     def send_item(self, item: catalog_pb2.Item) -> Future[event_pb2.LogPosition]:
         """Sends a catalog item, keyed by its id, as `send_event` does."""
         return self._send(self._config.items_topic, item.item_id, item.SerializeToString())
@@ -58,7 +68,7 @@ class EventProducer:
         """Waits for what is sent, at most the time a request may take, and disconnects. Safe to call twice."""
         close_producer(self._producer, self._config)
 
-    def _send(self, topic: str, key: str, value: bytes) -> Future[event_pb2.LogPosition]:
+    def _send(self, topic: str, key: str, value: bytes, **where: int) -> Future[event_pb2.LogPosition]:
         future: Future[event_pb2.LogPosition] = Future()
         future.set_running_or_notify_cancel()  # from here a cancel() is refused, so setting a result always works
         if not self._pending.acquire(blocking=False):
@@ -76,7 +86,7 @@ class EventProducer:
             future.set_exception(error)
 
         try:
-            sent = self._producer.send(topic, key=key.encode(), value=value)
+            sent = self._producer.send(topic, key=key.encode(), value=value, **where)
         except Exception as error:  # of any kind: too large, closed, no metadata
             fail(error)
         else:

@@ -17,7 +17,7 @@ _SHOWN = 40
 
 # The years 1 to 9999, as google.protobuf.Timestamp has them.
 _MIN_TIME_MS = -62_135_596_800_000
-_MAX_TIME_MS = 253_402_300_799_999
+MAX_TIME_MS = 253_402_300_799_999
 _control = re.compile(r"[\x00-\x1f\x7f]").search
 
 
@@ -29,6 +29,7 @@ def event_problem(
     kind: str,
     time_ms: int,
     value: float,
+    forget: bool,
     now_ms: int,
     config: EventsConfig,
 ) -> str | None:
@@ -40,7 +41,9 @@ def event_problem(
         now_ms: what `time_ms` may not be too far ahead of: the record's time, or the clock before there is a record.
             Negative where a record has no time; then only the calendar bounds `time_ms`.
     """
-    if not item_id:
+    if forget and item_id:
+        return f"item_id must be empty where forget is true, got {shown(item_id)}"
+    if not item_id and not forget:
         return "item_id must not be empty, got ''"
     if not user_id and not session_id:
         return "user_id or session_id must be set, got neither"
@@ -58,7 +61,7 @@ def event_problem(
             return problem
     if kind not in config.kinds:
         return f"kind must be one of {list(config.kinds)}, got {shown(kind)}"
-    latest_ms = min(now_ms + config.max_future_s * 1000, _MAX_TIME_MS) if now_ms >= 0 else _MAX_TIME_MS
+    latest_ms = min(now_ms + config.max_future_s * 1000, MAX_TIME_MS) if now_ms >= 0 else MAX_TIME_MS
     if not 0 <= time_ms <= latest_ms:
         ahead = f"at most {config.max_future_s:g} s ahead of its record"
         return f"time must lie in 0..{latest_ms:.0f} ms since 1970, {ahead}, got {time_ms} ms"
@@ -97,8 +100,8 @@ def item_problem(item: CatalogItem, features_dim: int, config: EventsConfig) -> 
         return f"features[{position}] must be finite, got {feature}"
     start_ms, end_ms = item.available_from_ms, item.available_until_ms
     for name, time_ms in (("available_from", start_ms), ("available_until", end_ms)):
-        if time_ms is not None and not _MIN_TIME_MS <= time_ms <= _MAX_TIME_MS:
-            return f"{name} must lie in the years 1..9999, {_MIN_TIME_MS}..{_MAX_TIME_MS} ms, got {time_ms} ms"
+        if time_ms is not None and not _MIN_TIME_MS <= time_ms <= MAX_TIME_MS:
+            return f"{name} must lie in the years 1..9999, {_MIN_TIME_MS}..{MAX_TIME_MS} ms, got {time_ms} ms"
     if start_ms is not None and end_ms is not None and start_ms >= end_ms:
         return f"available_from must be before available_until, got {start_ms} and {end_ms} ms"
     return None

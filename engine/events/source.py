@@ -4,14 +4,54 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from engine.events.batch import Record
 
+Partition = tuple[str, int]  # topic, number
+
+
+@dataclass(frozen=True)
+class LogRange:
+    """What the log held of a partition when it was assigned: the first offset, and one past the last."""
+
+    begin: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """The partitions that this process reads.
+
+    Attributes:
+        partitions: what the log held of each.
+        totals: how many partitions each topic has, those of other processes included.
+    """
+
+    partitions: Mapping[Partition, LogRange]
+    totals: Mapping[str, int]
+
 
 class EventSource(Protocol):
-    """A log read in order, partition by partition."""
+    """A log read in order, partition by partition.
+
+    Its reader asks for the `assignment`, says by `start` from where to read it, and polls. Whenever the assignment
+    changes, everything read ahead is dropped and all partitions wait to be started again.
+    """
+
+    def assignment(self) -> Assignment | None:
+        """What to read now: a new object after every change, the same one until then; None while a group forms.
+
+        After it has returned a new one, `poll` returns only records that were read after `start`.
+        """
+
+    def start(self, positions: Mapping[Partition, int]) -> None:
+        """Reads the assigned partitions from these offsets on; all of the items topic comes before any event."""
+
+    def commit(self, positions: Mapping[Partition, int]) -> None:
+        """Tells the group that everything before these offsets is safe in a snapshot; does not wait for the answer."""
 
     def poll(self, timeout_s: float) -> Sequence[Record]:
         """Returns the next records, or none after `timeout_s` or an earlier `wake`.
@@ -30,7 +70,7 @@ class EventSource(Protocol):
         """`lag` of each (topic, partition)."""
 
     def caught_up(self) -> bool:
-        """True once `poll` has returned every record that the log held when the source started."""
+        """True once `poll` has returned every record that the log held when the assignment was made."""
 
     def close(self) -> None:
         """Stops reading. Safe to call twice."""
@@ -40,22 +80,81 @@ class SourceError(RuntimeError):
     """The log can't be read; the message says what to check."""
 
 
-class MemorySource:
-    """A log in memory, for tests and benchmarks that need no broker."""
+def starting_offsets(assignment: Assignment, positions: Mapping[Partition, int]) -> dict[Partition, int]:
+    """Where to read each assigned partition from; at its beginning where no position is given.
 
-    def __init__(self, batches: Sequence[Sequence[Record]] = ()) -> None:
-        self._batches = list(batches)
-        self._start = sum(map(len, self._batches))
-        self._returned = 0
+    Raises:
+        SourceError: a position lies outside the log.
+    """
+    offsets = {}
+    for partition, log_range in assignment.partitions.items():
+        offset = positions.get(partition, log_range.begin)
+        if not log_range.begin <= offset <= log_range.end:
+            where = f"{partition[0]}[{partition[1]}]"
+            what = "its retention" if offset < log_range.begin else "whether the topic was made anew"
+            raise SourceError(
+                f"the log of {where} holds offsets {log_range.begin} to {log_range.end}, can't be read from {offset}:"
+                f" check {what}, or start without the snapshot"
+            )
+        offsets[partition] = offset
+    return offsets
+
+
+def start_at_beginning(source: EventSource) -> Assignment | None:
+    """Starts every assigned partition at its first record; returns the assignment, or None where there is none yet."""
+    assignment = source.assignment()
+    if assignment is not None:
+        source.start({partition: log_range.begin for partition, log_range in assignment.partitions.items()})
+    return assignment
+
+
+class MemorySource:
+    """A log in memory, for tests and benchmarks that need no broker; an `EventSource`.
+
+    It keeps all that it was given, so it can be started anywhere again, and returns it batch by batch, in the order
+    given. Until the first `reassign` it is started at its beginning, and partitions that `append` brings join in.
+
+    Args:
+        items_topic: its records come before all others, as far as the log has them at the assignment; None: no topic's.
+
+    Attributes:
+        committed: the position last committed of each partition.
+    """
+
+    def __init__(self, batches: Sequence[Sequence[Record]] = (), *, items_topic: str | None = None) -> None:
+        self.committed: dict[Partition, int] = {}
+        self._log = list(batches)
+        self._items_topic = items_topic
         self._failure: SourceError | None = None
         self._stalled = False
         self._woken = False
         self._ready = threading.Condition()
+        self._shared = False  # only what is assigned is read
+        self._partitions: set[Partition] = set()  # all known
+        self._assignment: Assignment | None = self._assign(None)
+        self._told: Assignment | None = self._assignment  # what `assignment` returned last
+        self._pending: list[Sequence[Record]] | None = None  # None: not started
+        self._due = 0  # records to return until caught up
+        self._start({})
 
     def append(self, batch: Sequence[Record]) -> None:
         """One more batch for the next polls, from any thread."""
         with self._ready:
-            self._batches.append(batch)
+            self._log.append(batch)
+            if self._pending is not None:
+                self._pending += filter(None, [self._select(batch, {})])
+            self._ready.notify()
+
+    def reassign(self, partitions: Iterable[Partition] | None) -> None:
+        """Makes these the ones to read, as a group does, or none with None until the next call.
+
+        What was not returned yet is dropped, and nothing more comes before `start`.
+        """
+        with self._ready:
+            self._shared = True
+            self._assignment = None if partitions is None else self._assign(set(partitions))
+            self._pending = None
+            self._woken = True
             self._ready.notify()
 
     def fail(self, error: SourceError) -> None:
@@ -70,15 +169,30 @@ class MemorySource:
             self._stalled = stalled
             self._ready.notify()
 
+    def assignment(self) -> Assignment | None:
+        with self._ready:
+            self._told = self._assignment
+            return self._told
+
+    def start(self, positions: Mapping[Partition, int]) -> None:
+        """See `EventSource`; ignored where the assignment has changed since it was told."""
+        with self._ready:
+            if self._told is not None and self._told is self._assignment:
+                self._start(positions)
+
+    def commit(self, positions: Mapping[Partition, int]) -> None:
+        with self._ready:
+            self.committed |= positions
+
     def poll(self, timeout_s: float) -> Sequence[Record]:
         with self._ready:
             self._ready.wait_for(
-                lambda: self._woken or self._failure or (self._batches and not self._stalled), timeout_s
+                lambda: self._woken or self._failure or (self._pending and not self._stalled), timeout_s
             )
             self._woken = False
-            if self._batches and not self._stalled:
-                batch = self._batches.pop(0)
-                self._returned += len(batch)
+            if self._pending and not self._stalled:
+                batch = self._pending.pop(0)
+                self._due -= len(batch)
                 return batch
             if self._failure:
                 raise self._failure
@@ -91,14 +205,63 @@ class MemorySource:
 
     def lag(self) -> int:
         with self._ready:
-            return sum(map(len, self._batches))
+            return sum(map(len, self._pending or ()))
 
-    def lag_by_partition(self) -> Mapping[tuple[str, int], int]:
+    def lag_by_partition(self) -> Mapping[Partition, int]:
         with self._ready:
-            return Counter((record.topic, record.partition) for batch in self._batches for record in batch)
+            return Counter((record.topic, record.partition) for batch in self._pending or () for record in batch)
 
     def caught_up(self) -> bool:
-        return self._returned >= self._start
+        with self._ready:
+            return self._pending is not None and self._due <= 0
 
     def close(self) -> None:
         self.wake()
+
+    def _assign(self, partitions: set[Partition] | None) -> Assignment:
+        """An assignment of these partitions, or of all, with what the log holds of them now."""
+        offsets: dict[Partition, list[int]] = {partition: [] for partition in partitions or ()}
+        for batch in self._log:
+            for record in batch:
+                offsets.setdefault((record.topic, record.partition), []).append(record.offset)
+        self._partitions |= offsets.keys()
+        ranges = {
+            partition: LogRange(min(found), max(found) + 1) if found else LogRange(0, 0)
+            for partition, found in offsets.items()
+            if partitions is None or partition in partitions
+        }
+        return Assignment(ranges, Counter(topic for topic, _ in self._partitions))
+
+    def _start(self, positions: Mapping[Partition, int]) -> None:
+        assert self._assignment is not None
+        ranges = self._assignment.partitions
+        offsets = starting_offsets(self._assignment, positions)
+        pending = [self._select(batch, offsets) for batch in self._log]
+        if self._items_topic is not None:
+            # Cut in two: what the log had of the catalog, and the rest.
+            def early(record: Record) -> bool:
+                partition = (record.topic, record.partition)
+                return record.topic == self._items_topic and record.offset < ranges[partition].end
+
+            pending = [
+                *([record for record in batch if early(record)] for batch in pending),
+                *([record for record in batch if not early(record)] for batch in pending),
+            ]
+        self._pending = [batch for batch in pending if len(batch)]
+        self._due = sum(
+            partition in ranges and record.offset < ranges[partition].end
+            for batch in self._pending
+            for record in batch
+            for partition in [(record.topic, record.partition)]
+        )
+
+    def _select(self, batch: Sequence[Record], offsets: Mapping[Partition, int]) -> Sequence[Record]:
+        """The records of a batch that are to be read; the batch itself where that is all of it."""
+        assigned = self._assignment.partitions if self._assignment and self._shared else None
+        kept = [
+            record
+            for record in batch
+            if (assigned is None or (record.topic, record.partition) in assigned)
+            and record.offset >= offsets.get((record.topic, record.partition), 0)
+        ]
+        return batch if len(kept) == len(batch) else kept

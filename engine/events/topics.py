@@ -6,7 +6,7 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import NoError, TopicAlreadyExistsError, for_code
 
 from engine.config import KafkaConfig
-from engine.events.kafka import connection_settings
+from engine.events.connection import connection_settings
 
 
 def ensure_topics(config: KafkaConfig) -> None:

@@ -20,12 +20,16 @@ from engine.config import InferenceConfig
 from engine.inference.dirty import DirtyRows
 from engine.model.gnn import USER_NEIGHBORS
 from engine.model.recommender import Recommender
-from engine.state.graph import Graph
+from engine.state.graph import LiveGraph
 from engine.state.state import Folded
+from engine.state.table import reserve
 
 
 class Embedder:
     """Cached activations of one model.
+
+    Args:
+        users, items: U and N, the rows there may be; memory is taken as they come into use.
 
     Attributes:
         items: [N, d] layer 2, the normalised item embeddings.
@@ -33,14 +37,16 @@ class Embedder:
         users: [U, d] layer 1.
     """
 
-    def __init__(self, model: Recommender, vocabulary: Sequence[str], config: InferenceConfig) -> None:
+    def __init__(
+        self, model: Recommender, vocabulary: Sequence[str], config: InferenceConfig, users: int, items: int
+    ) -> None:
         dim = model.shape.dim
         self._model = model.graph
         self._config = config
         self._number: Mapping[str, int] = {name: number for number, name in enumerate(vocabulary, start=1)}
-        self.items, self.base, self.users = torch.zeros(0, dim), torch.zeros(0, dim), torch.zeros(0, dim)
-        self._spread = torch.zeros(0, dim)  # [U, d] each user's vector when its items last followed
-        self._embedded = 0  # items with a row in the tables
+        self.items, self.base = reserve(items, (dim,), torch.float32), reserve(items, (dim,), torch.float32)
+        self.users = reserve(users, (dim,), torch.float32)
+        self._spread = reserve(users, (dim,), torch.float32)  # [U, d] each user's vector when its items last followed
         self._moved = DirtyRows()  # users whose items are still to be found
         self._waiting = DirtyRows()  # items to recompute because a neighbor moved
 
@@ -52,36 +58,32 @@ class Embedder:
     @torch.inference_mode()
     def build(
         self,
-        graph: Graph,
+        graph: LiveGraph,
         item_ids: Sequence[str],
         content: Tensor,
-        users: int,
+        users: Tensor,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Computes everything anew for the first `users` users and all of `item_ids`, or until `stopped`."""
-        self._grow(len(item_ids), users)
+        """Computes everything anew for `users` [R] and all of `item_ids`, or until `stopped`."""
         self._refresh_base(torch.arange(len(item_ids)), item_ids, content)
-        self._refresh_users(graph, torch.arange(users))
-        self._spread = self.users.clone()
+        self._refresh_users(graph, users)
+        self._spread[users] = self.users[users]
         for part in torch.arange(len(item_ids)).split(self._config.chunk_rows):
             if stopped():
                 return
             self._refresh_items(graph, part)
-        self._embedded = len(item_ids)
 
     @torch.inference_mode()
-    def refresh(self, graph: Graph, item_ids: Sequence[str], content: Tensor, users: int, folded: Folded) -> Tensor:
+    def refresh(self, graph: LiveGraph, item_ids: Sequence[str], content: Tensor, folded: Folded) -> Tensor:
         """Follows one folded batch: what it touched itself is recomputed now, what lies behind is left to `spread`.
 
         Returns:
             [R] int64 items whose embeddings were recomputed, each once.
         """
-        self._grow(len(item_ids), users)
-        new = torch.arange(self._embedded, len(item_ids))
-        self._embedded = len(item_ids)
-        rebased = torch.cat([new, folded.catalog]).unique()
-        readers = self._rebase(graph, rebased, item_ids, content)
-        self._follow(graph, torch.cat([readers, folded.user]).unique())
+        self._forget(folded.gone_users)
+        rebased = torch.cat([folded.new_items, folded.catalog]).unique()
+        readers = self._rebase(graph, rebased, folded.new_items, item_ids, content)
+        self._follow(graph, torch.cat([readers, folded.stale_users, folded.user]).unique())
         previous = folded.previous[folded.previous >= 0]
         touched = torch.cat([rebased, folded.item, previous]).unique()
         self._waiting.discard(touched)
@@ -89,16 +91,21 @@ class Embedder:
         return touched
 
     @torch.inference_mode()
-    def spread(self, graph: Graph) -> Tensor:
+    def spread(self, graph: LiveGraph) -> Tensor:
         """Recomputes up to `spread_rows` items that a neighbor's move has reached; returns them, [R] int64."""
         if self._moved and not self._waiting:
-            moved = self._moved.take(len(self._moved))
-            self._waiting.add(_rows_with(graph.item_users.neighbor, moved, len(self.users)))
+            self._waiting.add(graph.item_users.naming(self._moved.take(len(self._moved))))
         rows = self._waiting.take(self._config.spread_rows)
         self._refresh_items(graph, rows)
         return rows
 
-    def _rebase(self, graph: Graph, rows: Tensor, item_ids: Sequence[str], content: Tensor) -> Tensor:
+    def _forget(self, users: Tensor) -> None:
+        """Nothing stays of users that are gone; the items they left in follow when it is their turn."""
+        self.users[users] = 0
+        self._spread[users] = 0
+        self._moved.add(users)
+
+    def _rebase(self, graph: LiveGraph, rows: Tensor, new: Tensor, item_ids: Sequence[str], content: Tensor) -> Tensor:
         """Recomputes layer 0 of `rows`; queues the items that read it, and returns the users that do.
 
         A changed catalog record is rare, so its readers are found by a scan of the rings.
@@ -106,13 +113,13 @@ class Embedder:
         before = self.base[rows]
         self._refresh_base(rows, item_ids, content)
         changed = rows[(self.base[rows] != before).any(dim=1)]
-        known = changed[graph.item_users.degree[changed] > 0]  # a new item has no readers
+        known = changed[~torch.isin(changed, new)]  # a new item has no readers that are not recomputed anyway
         if len(known) == 0:
             return known
-        self._waiting.add(_rows_with(graph.item_next.neighbor, known, len(item_ids)))
-        return _rows_with(graph.user_items.neighbor, known, len(item_ids))
+        self._waiting.add(graph.item_next.naming(known))
+        return graph.user_items.naming(known)
 
-    def _follow(self, graph: Graph, users: Tensor) -> None:
+    def _follow(self, graph: LiveGraph, users: Tensor) -> None:
         """Recomputes `users` and notes those that moved far enough."""
         if len(users) == 0:
             return
@@ -127,30 +134,12 @@ class Embedder:
             word = torch.tensor([self._number.get(item_ids[row], 0) for row in part.tolist()], dtype=torch.int64)
             self.base[part] = self._model.base(word, content[part])
 
-    def _refresh_users(self, graph: Graph, rows: Tensor) -> None:
+    def _refresh_users(self, graph: LiveGraph, rows: Tensor) -> None:
         for part in rows.split(self._config.chunk_rows):
             self.users[part] = self._model.users(self.base, graph.user_items.latest(part, USER_NEIGHBORS))
 
-    def _refresh_items(self, graph: Graph, rows: Tensor) -> None:
+    def _refresh_items(self, graph: LiveGraph, rows: Tensor) -> None:
         for part in rows.split(self._config.chunk_rows):
             self.items[part] = self._model.items(
                 self.base[part], self.users, graph.item_users.latest(part), self.base, graph.item_next.latest(part)
             )
-
-    def _grow(self, items: int, users: int) -> None:
-        self.items, self.base = _grown(self.items, items), _grown(self.base, items)
-        self.users, self._spread = _grown(self.users, users), _grown(self._spread, users)
-
-
-def _rows_with(neighbor: Tensor, wanted: Tensor, nodes: int) -> Tensor:
-    """[R] the rows of `neighbor` [N, K] that name any of the `wanted` among `nodes` nodes."""
-    mark = torch.zeros(nodes + 1, dtype=torch.bool)  # the last place is that of -1, an empty slot
-    mark[wanted] = True
-    return mark[neighbor.to(torch.int64)].any(dim=1).nonzero().squeeze(1)
-
-
-def _grown(table: Tensor, rows: int) -> Tensor:
-    """`table` with room for `rows`; doubles, so that a new row costs O(1)."""
-    if rows <= len(table):
-        return table
-    return torch.cat([table, table.new_zeros(max(rows, 2 * len(table)) - len(table), table.shape[1])])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.state.graph import Graph
+from engine.state.graph import LiveGraph
 from engine.state.ring import Neighbors
 
 # One bit per source, 1 << (number of the source in the protocol - 1).
@@ -36,7 +36,7 @@ class Candidates:
     following: Tensor
 
 
-def gather_candidates(graph: Graph, history: Neighbors, index: Tensor, popular: Tensor, sources: int) -> Candidates:
+def gather_candidates(graph: LiveGraph, history: Neighbors, index: Tensor, popular: Tensor, sources: int) -> Candidates:
     """Collects and deduplicates candidates.
 
     Args:
@@ -68,7 +68,7 @@ def gather_candidates(graph: Graph, history: Neighbors, index: Tensor, popular: 
     return Candidates(rows, source, following)
 
 
-def _following(graph: Graph, history: Neighbors, sources: int) -> Tensor:
+def _following(graph: LiveGraph, history: Neighbors, sources: int) -> Tensor:
     """[B, S * n] the next items of each user's last S items."""
     last = history.row[:, history.row.shape[1] - min(sources, history.row.shape[1]) :]  # [B, S]
     following = graph.item_next.latest(last.clamp_min(0).reshape(-1)).row.view(

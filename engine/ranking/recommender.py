@@ -29,16 +29,15 @@ def recommend(
     state: State,
     generation: Generation | None,
     config: RankingConfig,
-    events_topic: str,
 ) -> list[Ranking]:
     """One list per query, in order, all from the state and the generation as they are at the call."""
     reflects = tuple(
         Position(topic, partition, offset - 1)
         for (topic, partition), offset in sorted(state.positions.items())
-        if topic == events_topic
+        if topic == state.events_topic
     )
     now_ms = int(time.time() * 1000)
-    users = state.users.find(query.subject for query in queries).tolist()
+    users = state.find_users([query.subject for query in queries])
     answers: list[Ranking | None] = [None] * len(queries)
     modelled = [at for at, user in enumerate(users) if user >= 0 and generation is not None]
     if modelled and generation is not None:
@@ -64,7 +63,7 @@ def _by_model(
     now_ms: int,
 ) -> list[tuple[RankedItem, ...]]:
     model, table = generation.model, generation.embedder.items
-    history = state.graph.user_items.latest(torch.tensor(users))
+    history = state.histories(users)
     encoded = model.sequence(table, history.last(model.shape.window))[:, -1]  # [B, d]
     found = propose(queries, history, encoded, state, generation, config)
     item = found.item.clamp_min(0)  # [B, C]
@@ -82,7 +81,7 @@ def _by_popularity(query: Query, user: int, state: State, now_ms: int) -> tuple[
     rows = state.catalog.members(query.categories) if query.categories else state.popularity.top()
     history = np.zeros(0, dtype=np.int64)
     if query.exclude_history and user >= 0:
-        history = state.graph.user_items.latest(torch.tensor([user])).row.numpy()[0]
+        history = state.histories([user]).row.numpy()[0]
     bits = np.full(len(rows), 1 << (Source.POPULAR - 1))
     return _page(query, rows, state.popularity.share(rows), bits, history, state, now_ms)
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Protocol
 
-from engine.pipeline import EngineStatus
 from engine.ranking.query import Query, Ranking
+from engine.state.digest import StateDigest
+from engine.state.export import Subject
+from engine.status import EngineStatus
 
 
 class Engine(Protocol):
@@ -22,6 +24,24 @@ class Engine(Protocol):
 
     def install(self, data: bytes, version: int, model_metrics: Mapping[str, float]) -> Future[None]:
         """Makes a pushed model serve. The future fails with WeightsError or StaleVersion; then the old one goes on."""
+
+    def export(self, subject: str, /) -> Future[tuple[Subject, ...]]:
+        """All that is held about a user or an anonymous session, by its `subject_key`, and its linked sessions.
+
+        Cancelling the future takes the question back.
+        """
+
+    def digest(self) -> Future[StateDigest]:
+        """What the state is at one moment. The future can't be cancelled: the work goes on."""
+
+    def snapshot(self) -> Future[Mapping[tuple[str, int], int]]:
+        """Takes a snapshot; the next offset of each (topic, partition) in it, once it is safe.
+
+        The future can't be cancelled: the work goes on.
+
+        Raises:
+            SnapshotsOff: there is no folder for snapshots.
+        """
 
     def status(self) -> EngineStatus:
         """A look at the engine."""

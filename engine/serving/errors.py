@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import grpc
 
 from engine.model.weights import WeightsError
-from engine.pipeline import Overloaded, StaleVersion
+from engine.pipeline import Overloaded, SnapshotsOff, StaleVersion
 
 _RETRY_AFTER_MS = 200
 
@@ -18,6 +18,14 @@ class InvalidRequest(ValueError):
 
 class LogUnavailable(RuntimeError):
     """An event could not be written to the log."""
+
+
+class CatchingUp(RuntimeError):
+    """The engine has not folded the whole log yet, and so does not know yet what belongs to a user."""
+
+
+class SnapshotFailed(RuntimeError):
+    """A snapshot could not be written; the ones before it still count."""
 
 
 class PushInProgress(RuntimeError):
@@ -45,7 +53,10 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
     (WeightsError, grpc.StatusCode.INVALID_ARGUMENT),
     (StaleVersion, grpc.StatusCode.FAILED_PRECONDITION),
+    (SnapshotsOff, grpc.StatusCode.FAILED_PRECONDITION),
+    (SnapshotFailed, grpc.StatusCode.INTERNAL),
     (PushInProgress, grpc.StatusCode.ABORTED),
+    (CatchingUp, grpc.StatusCode.UNAVAILABLE),
     (LogUnavailable, grpc.StatusCode.UNAVAILABLE),
     (ShuttingDown, grpc.StatusCode.UNAVAILABLE),
 )

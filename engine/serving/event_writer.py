@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
 from typing import Protocol
 
-from ousel.v1 import event_pb2
+from ousel.v1 import event_pb2, privacy_service_pb2
 
 from engine.config import Config
 from engine.events.codec import validate_event
@@ -23,6 +24,9 @@ class EventLog(Protocol):
 
         The future can't be cancelled; it is done once the log has the event, or fails. May raise, too.
         """
+
+    def send_forget(self, event: event_pb2.Event) -> list[Future[event_pb2.LogPosition]]:
+        """Hands an event that forgets over to every partition; otherwise as `send_event`."""
 
 
 class EventWriter:
@@ -47,21 +51,57 @@ class EventWriter:
             LogUnavailable: the log did not take it. It may still do so: repeat with the same event_id.
             TimeoutError: the deadline passed first. The event may or may not be in the log.
         """
+        self._complete(event, may_forget=False)
+        (position,) = await self._written(lambda log: [log.send_event(event)], "the event", remaining_s)
+        return position
+
+    async def forget(
+        self, subjects: Iterable[privacy_service_pb2.Subject], remaining_s: float | None = None
+    ) -> list[event_pb2.LogPosition]:
+        """Writes to every partition that the subjects are forgotten, and returns once the log has it all.
+
+        Args:
+            remaining_s: see `write`.
+
+        Raises:
+            InvalidRequest: a subject breaks a rule.
+            LogUnavailable: the log did not take all of it. It may have taken some, and repeating it does no harm.
+            TimeoutError: the deadline passed first; likewise.
+        """
+        events = [
+            event_pb2.Event(user_id=subject.user_id, session_id=subject.session_id, forget=True) for subject in subjects
+        ]
+        for event in events:
+            self._complete(event, may_forget=True)
+        return await self._written(
+            lambda log: [sent for event in events for sent in log.send_forget(event)],
+            "the records that forget",
+            remaining_s,
+        )
+
+    def _complete(self, event: event_pb2.Event, *, may_forget: bool) -> None:
         now_ms = time.time_ns() // 1_000_000
         event.event_id = event.event_id or uuid.uuid4().hex
         if not event.HasField("time"):
             event.time.FromMilliseconds(now_ms)
-        if problem := validate_event(event, now_ms, self._config.events):
+        if problem := validate_event(event, now_ms, self._config.events, may_forget=may_forget):
             raise InvalidRequest(f"event.{problem}")
+
+    async def _written(
+        self,
+        send: Callable[[EventLog], list[Future[event_pb2.LogPosition]]],
+        what: str,
+        remaining_s: float | None,
+    ) -> list[event_pb2.LogPosition]:
         if self._log is None:
             raise LogUnavailable("this engine has no log to write events to")
         limit_s = self._config.kafka.request_timeout_ms / 1000
         try:
             async with asyncio.timeout(limit_s if remaining_s is None else min(limit_s, remaining_s)):
-                return await asyncio.wrap_future(self._log.send_event(event))
+                return await asyncio.gather(*map(asyncio.wrap_future, send(self._log)))
         except TimeoutError:
             if remaining_s is not None and remaining_s < limit_s:
-                raise TimeoutError("the deadline passed before the log acknowledged the event") from None
-            raise LogUnavailable(f"the log did not acknowledge the event within {limit_s:g} s") from None
+                raise TimeoutError(f"the deadline passed before the log acknowledged {what}") from None
+            raise LogUnavailable(f"the log did not acknowledge {what} within {limit_s:g} s") from None
         except Exception as error:
-            raise LogUnavailable(f"the event could not be written to the log: {error}") from error
+            raise LogUnavailable(f"{what} could not be written to the log: {error}") from error

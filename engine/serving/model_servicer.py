@@ -96,7 +96,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     ) -> model_service_pb2.GetStatusResponse:
         """How the engine is doing."""
         status = self._engine.status()
-        return model_service_pb2.GetStatusResponse(
+        answer = model_service_pb2.GetStatusResponse(
             serving=status.ready,
             model_version=status.model_version,
             model_metrics=status.model_metrics,
@@ -114,7 +114,18 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
                 event_pb2.LogPosition(topic=p.topic, partition=p.partition, offset=p.offset) for p in status.reflects
             ],
             uptime_s=status.uptime_s,
+            partitions=status.partitions,
+            partitions_total=status.partitions_total,
+            users_limit=status.users_limit,
+            users_evicted=status.users_evicted,
+            items_evicted=status.items_evicted,
+            users_forgotten=status.users_forgotten,
+            events_duplicate=status.events_duplicate,
+            records_redelivered=status.records_redelivered,
         )
+        if status.snapshot_time_s is not None:
+            answer.snapshot_time.FromMilliseconds(round(status.snapshot_time_s * 1000))
+        return answer
 
 
 def _verified(buffer: bytearray, announced: bytes) -> bytes:

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc
 from google.protobuf.message import DecodeError
-from ousel.v1 import event_pb2, model_service_pb2, recommender_service_pb2
+from ousel.v1 import event_pb2, model_service_pb2, privacy_service_pb2, recommender_service_pb2
 
 from engine.config import Config
 from engine.events.rules import MAX_CATEGORIES, id_problem, shown
@@ -57,6 +57,27 @@ def for_subscriber(event: event_pb2.Event, query: Query) -> event_pb2.Event:
     event.user_id = event.user_id or query.user_id
     event.session_id = event.session_id or query.session_id
     return event
+
+
+def parse_subject(
+    request: privacy_service_pb2.ForgetUserRequest | privacy_service_pb2.ExportUserRequest, config: Config
+) -> privacy_service_pb2.Subject:
+    """Checks whom a call is about.
+
+    Raises:
+        InvalidRequest: names field, value and what is allowed.
+    """
+    user_id, session_id = request.user_id, request.session_id
+    _check_id("user_id", user_id, config.events.max_id_bytes)
+    _check_id("session_id", session_id, config.events.max_id_bytes)
+    if not user_id and not session_id:
+        raise InvalidRequest("user_id or session_id must be set, got neither")
+    if user_id and session_id:
+        # A session that belongs to a user is part of the user; only an anonymous one is somebody by itself.
+        raise InvalidRequest(
+            f"only one of user_id and session_id may be set, got {shown(user_id)} and {shown(session_id)}"
+        )
+    return privacy_service_pb2.Subject(user_id=user_id, session_id=session_id)
 
 
 def check_header(header: model_service_pb2.WeightsHeader, config: Config) -> None:

@@ -1,4 +1,4 @@
-"""The server: our three services, health and reflection on one port, /metrics on another."""
+"""The server: our services, health and reflection on one port, /metrics on another."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from ousel.v1 import (
     event_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
+    privacy_service_pb2,
+    privacy_service_pb2_grpc,
     recommender_service_pb2,
     recommender_service_pb2_grpc,
+    state_service_pb2,
+    state_service_pb2_grpc,
 )
 
 from engine.config import Config
@@ -27,13 +31,17 @@ from engine.serving.engine import Engine
 from engine.serving.event_servicer import EventServicer
 from engine.serving.event_writer import EventLog, EventWriter
 from engine.serving.model_servicer import ModelServicer
+from engine.serving.privacy_servicer import PrivacyServicer
 from engine.serving.recommender_servicer import RecommenderServicer
+from engine.serving.state_servicer import StateServicer
 from engine.serving.subscriptions import Subscriptions
 
 SERVICES = (
     recommender_service_pb2.DESCRIPTOR.services_by_name["RecommenderService"].full_name,
     event_service_pb2.DESCRIPTOR.services_by_name["EventService"].full_name,
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
+    privacy_service_pb2.DESCRIPTOR.services_by_name["PrivacyService"].full_name,
+    state_service_pb2.DESCRIPTOR.services_by_name["StateService"].full_name,
 )
 
 _OPTIONS = (
@@ -108,6 +116,10 @@ class Server:
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(
             ModelServicer(self._config, self._engine, self._subscriptions, calls), server
         )
+        privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server(
+            PrivacyServicer(self._config, self._engine, writer), server
+        )
+        state_service_pb2_grpc.add_StateServiceServicer_to_server(StateServicer(self._config, self._engine), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
         reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
 

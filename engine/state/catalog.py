@@ -15,24 +15,41 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.events.batch import CatalogItem
+from engine.state.table import reserve
 
 _WORD = re.compile(r"[^\W_]+")
 _ALWAYS = np.iinfo(np.int64)
 
 
 class Catalog:
-    """Columns by item row, growable. An item that only events have named has no title and no content."""
+    """Columns by item row. An item that only events have named has no title and no content.
 
-    def __init__(self, content_dim: int, features_dim: int) -> None:
+    Args:
+        rows: item rows there may be.
+        limit: records it holds, those that delete an item included; the longest not updated make room.
+    """
+
+    def __init__(self, content_dim: int, features_dim: int, rows: int, limit: int) -> None:
         self._hashed_dim = content_dim
         self._features_dim = features_dim
+        self._limit = limit
         self.title: list[str] = []
         self.categories: list[tuple[str, ...]] = []
+        self._features: dict[int, tuple[float, ...]] = {}
         self._members: dict[str, set[int]] = {}  # category -> rows
-        self.content = torch.zeros(0, content_dim + features_dim)  # [N, F], the hashed part of norm 1 or 0
+        self._records: dict[int, None] = {}  # rows with a record, the longest not updated first
+        self.content = reserve(rows, (content_dim + features_dim,), torch.float32)  # [N, F], hashed part of norm 1 or 0
         self._from_ms = np.zeros(0, dtype=np.int64)
         self._until_ms = np.zeros(0, dtype=np.int64)
         self._deleted = np.zeros(0, dtype=bool)
+
+    def __len__(self) -> int:
+        """Records held."""
+        return len(self._records)
+
+    def __contains__(self, row: int) -> bool:
+        """Whether there is a record of the item."""
+        return row in self._records
 
     @property
     def content_dim(self) -> int:
@@ -46,28 +63,58 @@ class Catalog:
             return
         self.title.extend([""] * missing)
         self.categories.extend([()] * missing)
-        if items > len(self.content):
-            more = max(items, 2 * len(self.content), 1024) - len(self.content)
-            self.content = torch.cat([self.content, self.content.new_zeros(more, self.content_dim)])
+        if items > len(self._deleted):
+            more = max(items, 2 * len(self._deleted), 1024) - len(self._deleted)
             self._from_ms = np.concatenate([self._from_ms, np.full(more, _ALWAYS.min)])
             self._until_ms = np.concatenate([self._until_ms, np.full(more, _ALWAYS.max)])
             self._deleted = np.concatenate([self._deleted, np.zeros(more, dtype=bool)])
 
-    def fold(self, rows: Sequence[int], items: Sequence[CatalogItem]) -> None:
-        """Replaces what is known of `rows` by `items`, in log order: the newest record wins whole."""
+    def fold(self, rows: Sequence[int], items: Sequence[CatalogItem]) -> list[int]:
+        """Replaces what is known of `rows` by `items`, in log order: the newest record wins whole.
+
+        Returns:
+            Rows whose record had to make room; they count as deleted.
+        """
+        dropped = []
         for row, item in zip(rows, items, strict=True):
+            self._records.pop(row, None)
+            self._records[row] = None
             self._deleted[row] = item.deleted
-            if item.deleted:
-                continue
-            self.title[row] = item.title
-            for category in self.categories[row]:
-                self._members[category].discard(row)
-            for category in item.categories:
-                self._members.setdefault(category, set()).add(row)
-            self.categories[row] = item.categories
-            self.content[row] = torch.from_numpy(self._encode(item))
-            self._from_ms[row] = _ALWAYS.min if item.available_from_ms is None else item.available_from_ms
-            self._until_ms[row] = _ALWAYS.max if item.available_until_ms is None else item.available_until_ms
+            if not item.deleted:
+                self._describe(row, item)
+            if len(self._records) > self._limit:
+                oldest = next(iter(self._records))
+                self.remove(oldest)
+                dropped.append(oldest)
+        return dropped
+
+    def remove(self, row: int) -> None:
+        """Forgets what is known of a row; it counts as deleted until it is given to another item."""
+        self._records.pop(row, None)
+        self._describe(row, CatalogItem(""))
+        self._deleted[row] = True
+
+    def revive(self, rows: NDArray[np.int64]) -> None:
+        """Rows just given to items: these are as items that only events have named."""
+        self._deleted[rows] = False
+
+    def record(self, row: int, item_id: str) -> CatalogItem:
+        """The newest record of an item, as it can be folded again; of a deleted item only that."""
+        if self._deleted[row]:
+            return CatalogItem(item_id, deleted=True)
+        from_ms, until_ms = int(self._from_ms[row]), int(self._until_ms[row])
+        return CatalogItem(
+            item_id,
+            self.title[row],
+            self.categories[row],
+            self._features.get(row, ()),
+            None if from_ms == _ALWAYS.min else from_ms,
+            None if until_ms == _ALWAYS.max else until_ms,
+        )
+
+    def rows(self) -> list[int]:
+        """Rows with a record, the longest not updated first."""
+        return list(self._records)
 
     def deleted(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """[len(rows)] True where the newest record deletes the item."""
@@ -87,6 +134,24 @@ class Catalog:
     def contents(self) -> Tensor:
         """[N, F] content of every item."""
         return self.content[: len(self.title)]
+
+    def _describe(self, row: int, item: CatalogItem) -> None:
+        self.title[row] = item.title
+        for category in set(self.categories[row]):  # a record may name one twice
+            members = self._members[category]
+            members.discard(row)
+            if not members:
+                del self._members[category]
+        for category in item.categories:
+            self._members.setdefault(category, set()).add(row)
+        self.categories[row] = item.categories
+        if item.features:
+            self._features[row] = item.features
+        else:
+            self._features.pop(row, None)
+        self.content[row] = torch.from_numpy(self._encode(item))
+        self._from_ms[row] = _ALWAYS.min if item.available_from_ms is None else item.available_from_ms
+        self._until_ms[row] = _ALWAYS.max if item.available_until_ms is None else item.available_until_ms
 
     def _encode(self, item: CatalogItem) -> NDArray[np.float32]:
         """[F] signed hashing of categories and title words (Weinberger et al., ICML 2009), then the given features."""

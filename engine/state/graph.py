@@ -1,49 +1,84 @@
 """The live graph: who touched what, and what came next.
 
-Shapes: E events in a batch.
+Shapes: E events in a batch, B nodes asked for, n of their edges.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from engine.state.ring import Ring
+from engine.state.ring import Groups, Neighbors, Ring
+from engine.state.table import Table
+
+
+class Edges(Protocol):
+    """Edges to be read: a `Ring`, or several seen as one."""
+
+    @property
+    def size(self) -> int:
+        """Edges kept per node."""
+
+    def latest(self, rows: Tensor, n: int | None = None) -> Neighbors:
+        """The newest n (default: all that are kept) edges of `rows` [B], oldest first, padded on the left."""
+
+    def naming(self, rows: Tensor) -> Tensor:
+        """[R] int64 the nodes with an edge to any of `rows`."""
+
+
+class LiveGraph(Protocol):
+    """The edges that the model reads.
+
+    Attributes:
+        user_items: user -> items, with the session of each; these are the user's history.
+        item_users: item -> users.
+        item_next: item -> items that followed it within a session.
+    """
+
+    @property
+    def user_items(self) -> Edges: ...
+
+    @property
+    def item_users(self) -> Edges: ...
+
+    @property
+    def item_next(self) -> Edges: ...
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Three rings over users and items.
-
-    Attributes:
-        user_items: user -> items, with the session of each; this ring is the user's history and session.
-        item_users: item -> users.
-        item_next: item -> items that followed it within a session.
-    """
+    """A `LiveGraph` of three rings, to be written."""
 
     user_items: Ring
     item_users: Ring
     item_next: Ring
 
     @classmethod
-    def empty(cls, history: int, neighbors: int, device: torch.device | str = "cpu") -> Graph:
+    def empty(
+        cls,
+        history: int,
+        neighbors: int,
+        users: int,
+        items: int,
+        *,
+        users_generation: Table | None = None,
+        items_generation: Table | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Graph:
+        """Room for `users` and `items`; generations as a `Ring` takes them."""
         return cls(
-            Ring(history, device=device, with_session=True),
-            Ring(neighbors, device=device),
-            Ring(neighbors, device=device),
+            Ring(users, history, generation=items_generation, device=device),
+            Ring(items, neighbors, generation=users_generation, device=device),
+            Ring(items, neighbors, generation=items_generation, device=device),
         )
-
-    def grow(self, users: int, items: int) -> None:
-        self.user_items.grow(users)
-        self.item_users.grow(items)
-        self.item_next.grow(items)
 
     def insert(
         self,
-        user: Tensor,
-        item: Tensor,
+        user: Tensor | Groups,
+        item: Tensor | Groups,
         previous: Tensor,
         time_ms: Tensor,
         kind: Tensor,
@@ -51,11 +86,11 @@ class Graph:
         session: Tensor,
     ) -> None:
         """Appends E events, oldest first; `previous` is -1 where an event starts its session."""
-        self.user_items.insert(user, item, time_ms, kind, weight, session)
-        self.item_users.insert(item, user, time_ms, kind, weight)
-        follows = previous >= 0
-        self.item_next.insert(previous[follows], item[follows], time_ms[follows], kind[follows], weight[follows])
-
-    def clone(self) -> Graph:
-        """A copy that later events don't touch."""
-        return Graph(self.user_items.clone(), self.item_users.clone(), self.item_next.clone())
+        users = user if isinstance(user, Groups) else Groups.of(user)
+        items = item if isinstance(item, Groups) else Groups.of(item)
+        user, item = users.ungrouped(users.row), items.ungrouped(items.row)
+        self.user_items.insert(users, item, time_ms, kind, weight, session)
+        self.item_users.insert(items, user, time_ms, kind, weight)
+        follows = (previous >= 0).nonzero().squeeze(1)
+        columns = (column.index_select(0, follows) for column in (previous, item, time_ms, kind, weight))
+        self.item_next.insert(*columns)

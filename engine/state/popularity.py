@@ -4,29 +4,110 @@ A score is a sum of weight * 2 ** (time / half-life), scaled by a power of two t
 powers of two is exact in floating point, so the scores do not depend on how the log was cut into batches (forward
 decay: Cormode et al., ICDE 2009).
 
-Shapes: N items, E events in a batch.
+Shapes: N items, E events in a batch, H half-lives.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
+import torch
 from numpy.typing import NDArray
+
+from engine.state.table import Table
 
 # Headroom in doublings before the scale moves: 2**64 above and below stays far from the limits of float64.
 _STRIDE = 64
+_TO_NOTHING = -4096  # doublings that leave 0 of any score
 
 
-class Popularity:
-    """Decayed counts per item, and the `top` most popular rows in order."""
+class DecayedCounts:
+    """Decayed counts of one slice's items, under several half-lives.
 
-    def __init__(self, half_life_s: float, top: int) -> None:
-        self._half_life_ms = max(1, int(half_life_s * 1000))
-        self._landmark = 0  # in half-lives; always a multiple of _STRIDE
-        self._limit = top
+    Attributes:
+        table: [N, H] float64 scores; that of half-life h at item i is `table[i, h] * 2 ** landmark[h]`.
+        landmark: H scales, in half-lives; multiples of 64.
+    """
+
+    def __init__(self, items: int, half_lives_s: Sequence[float]) -> None:
+        self._half_lives_ms = [max(1, int(half_life_s * 1000)) for half_life_s in half_lives_s]
+        self.landmark = [0] * len(half_lives_s)
+        self.table = Table(items, (len(half_lives_s),), dtype=torch.float64)
+        self._rows = 0
+
+    def fold(self, item: NDArray[np.int64], time_ms: NDArray[np.int64], weight: NDArray[np.float64]) -> None:
+        """Counts E events in log order."""
+        if len(item) == 0:
+            return
+        self._rows = max(self._rows, int(item.max()) + 1)
+        ages = [np.divmod(time_ms, half_life_ms) for half_life_ms in self._half_lives_ms]
+        first = 0
+        while first < len(item):
+            # A scale moves at a certain event of the log, not at the edge of some batch: tiny scores lose bits by it.
+            late = [halvings[first:] >= at + _STRIDE for (halvings, _), at in zip(ages, self.landmark, strict=True)]
+            moves = np.logical_or.reduce(late)
+            last = first + int(moves.argmax()) if moves.any() else len(item)
+            part = slice(first, last)
+            self._add(item[part], [(halvings[part], rest_ms[part]) for halvings, rest_ms in ages], weight[part])
+            if last < len(item):
+                for h, (halvings, _) in enumerate(ages):
+                    self._move(h, int(halvings[last]))
+            first = last
+
+    def clear(self, rows: torch.Tensor) -> None:
+        """Forgets the counts of `rows` [R]."""
+        self.table.clear(rows)
+
+    def restore(self, landmark: Sequence[int], rows: int) -> None:
+        """Takes over the scales that belong to a table filled from a snapshot."""
+        self.landmark, self._rows = list(landmark), rows
+
+    def _add(
+        self,
+        item: NDArray[np.int64],
+        ages: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
+        weight: NDArray[np.float64],
+    ) -> None:
+        if len(item) == 0:
+            return
+        touched, at = np.unique(item, return_inverse=True)
+        rows = torch.from_numpy(touched)
+        score = self.table.get(rows)
+        for h, (halvings, rest_ms) in enumerate(ages):
+            mantissa = weight * np.exp2(rest_ms / self._half_lives_ms[h])
+            # Event after event: a sum in floating point depends on its order.
+            np.add.at(score.numpy()[:, h], at, scaled(mantissa, halvings - self.landmark[h]))
+        self.table.put(rows, score)
+
+    def _move(self, h: int, halvings: int) -> None:
+        if halvings < self.landmark[h] + _STRIDE:
+            return
+        landmark = halvings - halvings % _STRIDE
+        rows = torch.arange(self._rows)
+        score = self.table.get(rows)
+        score[:, h] = torch.from_numpy(scaled(score[:, h].numpy(), self.landmark[h] - landmark))
+        self.table.put(rows, score)
+        self.landmark[h] = landmark
+
+
+def scaled(score: NDArray[np.float64], doublings: NDArray[np.int64] | int) -> NDArray[np.float64]:
+    """`score * 2 ** doublings`, which may lie far below what an int32 holds."""
+    return np.ldexp(score, np.maximum(doublings, _TO_NOTHING).astype(np.int32))
+
+
+class TopItems:
+    """Scores of all items, and the `limit` best rows in order, brought up to date when they are asked for."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
         self.score = np.zeros(0, dtype=np.float64)  # [N]
         self._hidden = np.zeros(0, dtype=bool)  # [N] deleted items
         self._items = 0
         self._top = np.zeros(0, dtype=np.int64)
+        self._changed: list[NDArray[np.int64]] = []
+        self._changed_count = 0
+        self._stale = True  # the whole top is to be made anew
 
     def grow(self, items: int) -> None:
         """Makes room for rows 0..items-1; new rows may enter the top with a score of 0 while it is short."""
@@ -36,24 +117,18 @@ class Popularity:
             more = max(items, 2 * len(self.score), 1024) - len(self.score)
             self.score = np.concatenate([self.score, np.zeros(more)])
             self._hidden = np.concatenate([self._hidden, np.zeros(more, dtype=bool)])
-        new = np.arange(self._items, min(items, self._items + self._limit - len(self._top)))
+        self._note(np.arange(self._items, min(items, self._items + self._limit)))
         self._items = items
-        self._merge(new)
 
-    def fold(self, item: NDArray[np.int64], time_ms: NDArray[np.int64], weight: NDArray[np.float64]) -> None:
-        """Counts E events in log order."""
-        if len(item) == 0:
-            return
-        halvings, rest_ms = np.divmod(time_ms, self._half_life_ms)
-        newest = int(halvings.max())
-        if newest >= self._landmark + _STRIDE:
-            landmark = newest - newest % _STRIDE
-            self.score = np.ldexp(self.score, self._landmark - landmark)
-            self._landmark = landmark
-        mantissa = weight * np.exp2(rest_ms / self._half_life_ms)
-        np.add.at(self.score, item, np.ldexp(mantissa, (halvings - self._landmark).astype(np.int32)))
-        # Between events every score decays alike, so only those just counted can rise into the top.
-        self._merge(np.unique(item))
+    def put(self, rows: NDArray[np.int64], score: NDArray[np.float64]) -> None:
+        """Sets the scores of distinct `rows`, none of which falls; all others have decayed alike meanwhile."""
+        self.score[rows] = score
+        self._note(rows)
+
+    def replace(self, score: NDArray[np.float64]) -> None:
+        """Sets all scores [items]."""
+        self.score[: self._items] = score
+        self._stale = True
 
     def hidden(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """[len(rows)] True where an item is kept out of the top."""
@@ -62,11 +137,15 @@ class Popularity:
     def hide(self, rows: NDArray[np.int64], hidden: NDArray[np.bool_]) -> None:
         """Keeps deleted items out of the top, or lets them back."""
         self._hidden[rows] = hidden
-        self._top = np.zeros(0, dtype=np.int64)
-        self._merge(np.arange(self._items))
+        self._stale = True
 
     def top(self, k: int | None = None) -> NDArray[np.int64]:
         """The k (default: all that are kept) most popular rows, best first, ties by row."""
+        if self._stale:
+            self._top, self._changed, self._stale = np.zeros(0, dtype=np.int64), [np.arange(self._items)], False
+        if self._changed:
+            self._merge(np.concatenate(self._changed))
+            self._changed, self._changed_count = [], 0
         return self._top[:k]
 
     def share(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
@@ -75,7 +154,37 @@ class Popularity:
         score = self.score[: self._items] if rows is None else self.score[rows]
         return score / total if total > 0 else np.zeros_like(score)
 
+    def _note(self, rows: NDArray[np.int64]) -> None:
+        """These may have risen into the top; with more of them than there are items it is made anew instead."""
+        self._changed.append(rows)
+        self._changed_count += len(rows)
+        if self._stale or self._changed_count > self._items:
+            self._stale, self._changed, self._changed_count = True, [], 0
+
     def _merge(self, rows: NDArray[np.int64]) -> None:
         candidates = np.union1d(self._top, rows[~self._hidden[rows]])
+        if len(candidates) > 4 * self._limit:
+            # Sorting only what can be in the top; ties at its edge are kept and settled below.
+            edge = np.partition(self.score[candidates], -self._limit)[-self._limit]
+            candidates = candidates[self.score[candidates] >= edge]
         order = np.lexsort((candidates, -self.score[candidates]))
         self._top = candidates[order[: self._limit]].astype(np.int64)
+
+
+class Popularity(TopItems):
+    """Decayed popularity of one log under one half-life, with its top."""
+
+    def __init__(self, half_life_s: float, top: int, items: int) -> None:
+        super().__init__(top)
+        self._counts = DecayedCounts(items, [half_life_s])
+        self.grow(items)
+
+    def fold(self, item: NDArray[np.int64], time_ms: NDArray[np.int64], weight: NDArray[np.float64]) -> None:
+        """Counts E events in log order."""
+        landmark = self._counts.landmark[0]
+        self._counts.fold(item, time_ms, weight)
+        if self._counts.landmark[0] != landmark:
+            self.replace(self._counts.table.data[: self._items, 0].numpy())
+        elif len(item):
+            rows = np.unique(item)
+            self.put(rows, self._counts.table.data[torch.from_numpy(rows), 0].numpy())

@@ -1,6 +1,9 @@
-"""The most recent edges of every node, in fixed-size ring buffers.
+"""The most recent edges of every node, in ring buffers made of small blocks.
 
-Shapes: N nodes, K edges kept per node, E edges in a batch, B nodes asked for, n of their edges.
+A node owns as many blocks as its edges fill, up to K edges; then its oldest are overwritten. So memory follows the
+edges there are, not the nodes there could be, and an edge costs O(1) whatever its node's past.
+
+Shapes: N nodes, K edges kept per node, S slots, E edges in a batch, B nodes asked for, n of their edges.
 """
 
 from __future__ import annotations
@@ -10,7 +13,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_FIRST_CAPACITY = 1024
+from engine.state.table import Table
+
+_BLOCK = 8  # slots; on average half a block of each node is empty
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,7 @@ class Neighbors:
         time_ms: [B, n] int64 event time, 0 where there is no edge.
         kind: [B, n] int64.
         weight: [B, n] float32.
-        session: [B, n] int32 ordinal of the user's session, 0 where there is no edge or the ring keeps none.
+        session: [B, n] int32 ordinal of the user's session modulo 2**16, 0 where there is no edge or none was given.
     """
 
     row: Tensor
@@ -41,89 +46,222 @@ class Neighbors:
 
     def last(self, n: int) -> Neighbors:
         """Only the newest n of each."""
-        return Neighbors(*(column[:, -n:] for column in self._columns()))
+        return Neighbors(*(column[:, -n:] for column in self.columns()))
 
     def select(self, index: Tensor) -> Neighbors:
         """The nodes at `index` [A] of these B."""
-        return Neighbors(*(column[index] for column in self._columns()))
+        return Neighbors(*(column[index] for column in self.columns()))
 
-    def _columns(self) -> tuple[Tensor, ...]:
+    def arranged(self, order: Tensor) -> Neighbors:
+        """The edges of each node in another `order` [B, m], positions in 0..n-1."""
+        return Neighbors(*(column.gather(1, order) for column in self.columns()))
+
+    def columns(self) -> tuple[Tensor, ...]:
         return self.row, self.time_ms, self.kind, self.weight, self.session
 
 
-class Ring:
-    """Ring buffers over the edges of a temporal graph, growable in N.
+@dataclass(frozen=True)
+class Groups:
+    """E events grouped by node, each group in the events' order.
 
     Attributes:
-        neighbor: [N, K] int32 row, -1 where the slot is empty.
-        degree: [N] int64 edges ever inserted; `degree % K` is the next slot.
-        time_ms, kind, weight, session: [N, K] edge features; session only where the ring was made with it.
+        order: [E] position of each event in the batch.
+        row: [E] its node, rising.
+        node: [G] the distinct nodes.
+        count: [G] events of each.
+        group: [E] position of the event's node in `node`.
+        rank: [E] 0 for the first event of its node, 1 for the next.
+        last: [G] place of each node's last event among the E.
     """
 
-    def __init__(self, size: int, *, device: torch.device | str = "cpu", with_session: bool = False) -> None:
+    order: Tensor
+    row: Tensor
+    node: Tensor
+    count: Tensor
+    group: Tensor
+    rank: Tensor
+    last: Tensor
+
+    @classmethod
+    def of(cls, rows: Tensor) -> Groups:
+        """Groups `rows` [E] int64."""
+        row, order = rows.sort(stable=True)
+        node, group, count = row.unique_consecutive(return_inverse=True, return_counts=True)
+        end = count.cumsum(0)
+        rank = torch.arange(len(rows), device=rows.device) - (end - count).index_select(0, group)
+        return cls(order, row, node, count, group, rank, end - 1)
+
+    def arranged(self, column: Tensor) -> Tensor:
+        """[E] a column of the batch in the order of the groups."""
+        return column.index_select(0, self.order)
+
+    def ungrouped(self, column: Tensor) -> Tensor:
+        """[E] what is in the order of the groups, in the order of the batch."""
+        return torch.empty_like(column).index_copy_(0, self.order, column)
+
+
+class Ring:
+    """Ring buffers over the edges of a temporal graph.
+
+    Args:
+        nodes: N, how many rows there may be.
+        size: K.
+        generation: [M] int32 of the rows that edges lead to, where those rows can be given to another node: an edge is
+            gone once its neighbor's generation has changed. It is read, never written, here.
+
+    Attributes:
+        degree: [N] int64 edges ever inserted; `degree % K` is the next slot.
+    """
+
+    def __init__(
+        self, nodes: int, size: int, *, generation: Table | None = None, device: torch.device | str = "cpu"
+    ) -> None:
         self.size = size
-        self.neighbor = torch.full((0, size), -1, dtype=torch.int32, device=device)
-        self.time_ms = torch.zeros((0, size), dtype=torch.int64, device=device)
-        self.kind = torch.zeros((0, size), dtype=torch.int8, device=device)
-        self.weight = torch.zeros((0, size), dtype=torch.float32, device=device)
-        self.session = torch.zeros((0, size if with_session else 0), dtype=torch.int32, device=device)
-        self.degree = torch.zeros(0, dtype=torch.int64, device=device)
-        self._with_session = with_session
+        self._width = -(-size // _BLOCK)  # blocks of a full node
+        blocks = nodes * self._width + 1  # block 0 stands for none and stays empty
+        self.degree = Table(nodes, dtype=torch.int64, device=device)
+        self.block = Table(nodes * self._width, dtype=torch.int32, device=device)  # 0: not there yet
+        self.owner = Table(blocks, dtype=torch.int32, device=device)  # node of each block
+        self.neighbor = Table(blocks * _BLOCK, dtype=torch.int32, device=device)  # row + 1, 0 where a slot is empty
+        # Two words: time_ms << 8 | kind; float32 weight, session (16 bits), generation of the neighbor (16 bits).
+        self.edge = Table(blocks * _BLOCK, (2,), dtype=torch.int64, device=device)
+        self.blocks = 1  # those ever used, block 0 included
+        self._free = torch.zeros(0, dtype=torch.int64, device=device)
+        self._generation = generation
 
     @property
-    def capacity(self) -> int:
-        return len(self.degree)
+    def free(self) -> Tensor:
+        """Blocks that were used and are not now."""
+        return self._free
 
-    def grow(self, nodes: int) -> None:
-        """Makes room for rows 0..nodes-1; doubles, so that growth costs O(1) per node."""
-        if nodes <= self.capacity:
-            return
-        more = max(nodes, 2 * self.capacity, _FIRST_CAPACITY) - self.capacity
-        for name, empty in (
-            ("neighbor", -1),
-            ("time_ms", 0),
-            ("kind", 0),
-            ("weight", 0),
-            ("session", 0),
-            ("degree", 0),
-        ):
-            old: Tensor = getattr(self, name)
-            setattr(self, name, torch.cat([old, old.new_full((more, *old.shape[1:]), empty)]))
+    def restore(self, blocks: int, free: Tensor) -> None:
+        """Takes over the allocation that belongs to tables filled from a snapshot."""
+        self.blocks, self._free = blocks, free
 
     def insert(
-        self, src: Tensor, dst: Tensor, time_ms: Tensor, kind: Tensor, weight: Tensor, session: Tensor | None = None
+        self,
+        src: Tensor | Groups,
+        dst: Tensor,
+        time_ms: Tensor,
+        kind: Tensor,
+        weight: Tensor,
+        session: Tensor | None = None,
     ) -> None:
-        """Appends edges src -> dst with their features, all [E], oldest first. Rows must be within the capacity."""
-        if len(src) == 0:
+        """Appends edges src -> dst with their features, all [E], oldest first; `src` may come grouped."""
+        if len(dst) == 0:
             return
-        src, order = src.sort(stable=True)
-        node, count = src.unique_consecutive(return_counts=True)
-        rank = torch.arange(len(src), device=src.device) - (count.cumsum(0) - count).repeat_interleave(count)  # [E]
-        # Two writes to one slot have no defined winner: of a hot node keep the last K.
-        keep = rank >= count.repeat_interleave(count) - self.size
-        src, rank, order = src[keep], rank[keep], order[keep]
-        slot = (self.degree[src] + rank) % self.size
-        self.neighbor[src, slot] = dst[order].to(torch.int32)
-        self.time_ms[src, slot] = time_ms[order]
-        self.kind[src, slot] = kind[order].to(torch.int8)
-        self.weight[src, slot] = weight[order]
-        if self._with_session and session is not None:
-            self.session[src, slot] = session[order].to(torch.int32)
-        self.degree[node] += count
+        group = src if isinstance(src, Groups) else Groups.of(src)
+        degree = self.degree.get(group.node)
+        slot = (degree.index_select(0, group.group) + group.rank) % self.size
+        node, order = group.row, group.order
+        if int(group.count.max()) > self.size:
+            # Two writes to one slot have no defined winner: of a hot node keep the last K.
+            keep = group.rank >= group.count.index_select(0, group.group) - self.size
+            slot, node, order = slot[keep], node[keep], order[keep]
+        at = self._slots(node, slot)
+        dst = dst.index_select(0, order)
+        self.neighbor.put(at, (dst + 1).to(torch.int32))
+        edge = torch.empty((len(at), 4), dtype=torch.int32, device=dst.device)
+        words = edge.view(torch.int64)
+        words[:, 0] = (time_ms.index_select(0, order) << 8) | kind.index_select(0, order)
+        edge[:, 2] = weight.to(torch.float32).index_select(0, order).view(torch.int32)
+        edge[:, 3] = self._tag(dst, None if session is None else session.index_select(0, order))
+        self.edge.put(at, words)
+        self.degree.put(group.node, degree + group.count)
 
     def latest(self, rows: Tensor, n: int | None = None) -> Neighbors:
         """The newest n (default K) edges of `rows` [B], oldest first, padded on the left."""
         n = self.size if n is None else min(n, self.size)
         back = torch.arange(n, 0, -1, device=rows.device)  # [n] edges back from the next slot
-        slot = (self.degree[rows, None] - back) % self.size  # [B, n]; unfilled slots hold -1
-        at = (rows[:, None], slot)
-        neighbor = self.neighbor[at].to(torch.int64)
-        session = self.session[at] if self._with_session else torch.zeros_like(neighbor, dtype=torch.int32)
-        return Neighbors(neighbor, self.time_ms[at], self.kind[at].to(torch.int64), self.weight[at], session)
+        slot = (self.degree.get(rows)[:, None] - back) % self.size  # [B, n]
+        block = self.block.get((rows[:, None] * self._width + slot // _BLOCK).view(-1))
+        at = block.to(torch.int64) * _BLOCK + (slot % _BLOCK).view(-1)  # slots never filled read as 0
+        row = self.neighbor.get(at).to(torch.int64).view(slot.shape) - 1
+        words = self.edge.get(at).view(*slot.shape, 2)
+        halves = words.view(torch.int32)  # [B, n, 4]
+        tag = halves[..., 3]
+        if self._generation is not None:
+            current = self._generation.get(row.clamp_min(0).view(-1)).view(row.shape)
+            row = torch.where((tag & 0xFFFF) == (current & 0xFFFF), row, -1)
+        gone = row < 0
+        found = Neighbors(
+            row,
+            (words[..., 0] >> 8).masked_fill(gone, 0),
+            (words[..., 0] & 0xFF).masked_fill(gone, 0),
+            halves[..., 2].view(torch.float32).masked_fill(gone, 0),
+            ((tag >> 16) & 0xFFFF).masked_fill(gone, 0),
+        )
+        return padded_left(found)
 
-    def clone(self) -> Ring:
-        """A copy that later inserts don't touch."""
-        copy = Ring(self.size, with_session=self._with_session)
-        for name in ("neighbor", "time_ms", "kind", "weight", "session", "degree"):
-            setattr(copy, name, getattr(self, name).clone())
-        return copy
+    def naming(self, rows: Tensor) -> Tensor:
+        """[R] int64 the nodes with an edge to any of `rows`, found by a scan of all slots in use."""
+        neighbor = self.neighbor.data[: self.blocks * _BLOCK]
+        if len(rows) == 0 or len(neighbor) == 0:
+            return rows.new_zeros(0)
+        mark = torch.zeros(max(int(neighbor.max()), int(rows.max()) + 1) + 1, dtype=torch.bool, device=rows.device)
+        mark[rows + 1] = True
+        blocks = mark[neighbor.to(torch.int64)].view(-1, _BLOCK).any(dim=1).nonzero().squeeze(1)
+        return self.owner.get(blocks).to(torch.int64).unique()
+
+    def scrub(self, row: int) -> None:
+        """Removes every edge that leads to `row`, found by a scan of all slots in use."""
+        at = (self.neighbor.data[: self.blocks * _BLOCK] == row + 1).nonzero().squeeze(1)
+        self.neighbor.clear(at)
+        self.edge.clear(at)
+
+    def clear(self, rows: Tensor) -> None:
+        """Empties the rings of distinct `rows` [R] and takes their blocks back."""
+        places = (rows[:, None] * self._width + torch.arange(self._width, device=rows.device)).flatten()
+        blocks = self.block.get(places).to(torch.int64)
+        blocks = blocks[blocks > 0]
+        slots = (blocks[:, None] * _BLOCK + torch.arange(_BLOCK, device=rows.device)).flatten()
+        self.neighbor.clear(slots)
+        self.edge.clear(slots)
+        self.owner.clear(blocks)
+        self.block.clear(places)
+        self.degree.clear(rows)
+        self._free = torch.cat([self._free, blocks])
+
+    def used(self, nodes: int) -> dict[str, tuple[Table, int]]:
+        """Every table by name with how many of its rows matter, where rows 0..nodes-1 are in use."""
+        slots = self.blocks * _BLOCK
+        return {
+            "degree": (self.degree, nodes),
+            "block": (self.block, nodes * self._width),
+            "owner": (self.owner, self.blocks),
+            "neighbor": (self.neighbor, slots),
+            "edge": (self.edge, slots),
+        }
+
+    def _slots(self, node: Tensor, slot: Tensor) -> Tensor:
+        """[E] places in the pool of `slot` of `node`, with a block behind each."""
+        place = node * self._width + slot // _BLOCK
+        block = self.block.get(place).to(torch.int64)
+        missing = (block == 0).nonzero().squeeze(1)
+        if len(missing):
+            places = place[missing].unique()
+            blocks = self._allocate(len(places))
+            self.block.put(places, blocks.to(torch.int32))
+            self.owner.put(blocks, (places // self._width).to(torch.int32))
+            block[missing] = self.block.get(place[missing]).to(torch.int64)
+        return block * _BLOCK + slot % _BLOCK
+
+    def _allocate(self, count: int) -> Tensor:
+        reused = min(count, len(self._free))
+        cut = len(self._free) - reused
+        old, self._free = self._free[cut:], self._free[:cut]
+        new = torch.arange(self.blocks, self.blocks + count - reused, device=old.device)
+        self.blocks += len(new)
+        return torch.cat([old, new])
+
+    def _tag(self, dst: Tensor, session: Tensor | None) -> Tensor | int:
+        tag = 0 if self._generation is None else self._generation.get(dst) & 0xFFFF
+        return tag if session is None else tag | (session.to(torch.int64) << 16)
+
+
+def padded_left(edges: Neighbors) -> Neighbors:
+    """The same edges with those that are gone moved to the left of those that are there."""
+    there = edges.mask
+    if not bool((there[:, :-1] & ~there[:, 1:]).any()):
+        return edges
+    return edges.arranged(there.to(torch.int8).argsort(dim=1, stable=True))

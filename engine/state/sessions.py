@@ -1,6 +1,6 @@
 """Cuts every user's events into sessions, in log order.
 
-Shapes: U users, E events in a batch.
+Shapes: U users, E events in a batch, L links.
 """
 
 from __future__ import annotations
@@ -10,7 +10,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-_UNNAMED = -1
+from engine.state.ring import Groups
+from engine.state.table import Table
+
+UNNAMED = -1
+LINKS = 4  # the latest named sessions that a user is linked to
+_ORDINAL, _NAME, _ITEM, _TIME, _LINK = 0, 1, 2, 3, 4
 
 
 @dataclass(frozen=True)
@@ -27,56 +32,82 @@ class Sessioned:
 
 
 class Sessions:
-    """The open session of every user: a new one starts where the name changes, or unnamed events pause too long."""
+    """The open session of every user: a new one starts where the name changes, or unnamed events pause too long.
 
-    def __init__(self, gap_s: float, *, device: torch.device | str = "cpu") -> None:
+    Args:
+        users: U, how many rows there may be.
+        items: generation of each item row, as a `Ring` takes it: a last item that is gone is no previous item.
+
+    Attributes:
+        item_column: where in `table` the last item is.
+        table: [U, 4 + L] int64 per user: sessions so far; name of the open one, UNNAMED without one; its last item,
+            generation << 32 | row; time of its last event; the names of the last L named sessions, 0 where none.
+    """
+
+    item_column = _ITEM
+
+    def __init__(self, users: int, gap_s: float, *, items: Table, device: torch.device | str = "cpu") -> None:
         self._gap_ms = int(gap_s * 1000)
-        self.ordinal = torch.zeros(0, dtype=torch.int32, device=device)  # [U] sessions so far
-        self.name = torch.zeros(
-            0, dtype=torch.int64, device=device
-        )  # [U] hash of the open one, _UNNAMED without a name
-        self.last_item = torch.zeros(0, dtype=torch.int64, device=device)  # [U]
-        self.last_time_ms = torch.zeros(0, dtype=torch.int64, device=device)  # [U]
+        self._items = items
+        self.table = Table(users, (4 + LINKS,), dtype=torch.int64, device=device)
 
-    def grow(self, users: int) -> None:
-        """Makes room for rows 0..users-1."""
-        if users <= len(self.ordinal):
-            return
-        more = max(users, 2 * len(self.ordinal), 1024) - len(self.ordinal)
-        for field in ("ordinal", "name", "last_item", "last_time_ms"):
-            old: Tensor = getattr(self, field)
-            setattr(self, field, torch.cat([old, old.new_zeros(more)]))
+    def fold(self, user: Groups, name: Tensor, item: Tensor, time_ms: Tensor) -> Sessioned:
+        """Assigns E events, oldest first, to sessions; columns [E] int64, `name` UNNAMED where none is given."""
+        if len(user.row) == 0:
+            return Sessioned(torch.zeros(0, dtype=torch.int32, device=item.device), item)
+        name, item, time_ms = user.arranged(name), user.arranged(item), user.arranged(time_ms)
+        item_key = item | (self._items.get(item).to(torch.int64) << 32)
+        stored = self.table.get(user.node)  # [G, 4 + L]
+        # The event before: the one in front within the batch or, for a user's first, as stored.
+        first = user.last + 1 - user.count  # [G]
+        before = torch.stack([name, item_key, time_ms], dim=1).roll(1, 0)  # [E, 3]
+        before.index_copy_(0, first, stored[:, _NAME : _TIME + 1])
 
-    def fold(self, user: Tensor, name: Tensor, item: Tensor, time_ms: Tensor) -> Sessioned:
-        """Assigns E events, oldest first, to sessions; all arguments [E] int64, `name` -1 where none is given."""
-        if len(user) == 0:
-            return Sessioned(torch.zeros(0, dtype=torch.int32, device=user.device), user)
-        user, order = user.sort(stable=True)
-        name, item, time_ms = name[order], item[order], time_ms[order]
-        first = torch.ones_like(user, dtype=torch.bool)  # of its user in this batch
-        first[1:] = user[1:] != user[:-1]
+        starts = (name != before[:, 0]) | ((name == UNNAMED) & (time_ms - before[:, 2] > self._gap_ms))
+        unseen = stored[:, _ORDINAL] == 0
+        starts.index_copy_(0, first, starts.index_select(0, first) | unseen)
+        previous = before[:, 1] & 0xFFFF_FFFF
+        alive = (before[:, 1] >> 32) == self._items.get(previous)
+        previous = torch.where(starts | ~alive, -1, previous)
 
-        def before(column: Tensor, stored: Tensor) -> Tensor:
-            """[E] the value at the user's event before: within the batch, or as stored."""
-            return torch.where(first, stored[user], column.roll(1))
+        total = starts.to(torch.int64).cumsum(0)
+        base = stored[:, _ORDINAL] - total.index_select(0, first) + starts.index_select(0, first)
+        ordinal = total + base.index_select(0, user.group)
 
-        previous_name, previous_time = before(name, self.name), before(time_ms, self.last_time_ms)
-        paused = (name == _UNNAMED) & (time_ms - previous_time > self._gap_ms)
-        unseen = first & (self.ordinal[user] == 0)
-        starts = unseen | (name != previous_name) | paused
-        previous = torch.where(starts, -1, before(item, self.last_item))
+        links = self._link(stored[:, _LINK:], user.group, name, starts)
+        news = torch.stack([ordinal, name, item_key, time_ms], dim=1).index_select(0, user.last)
+        self.table.put(user.node, torch.cat([news, links], dim=1))
+        return Sessioned(user.ungrouped(ordinal.to(torch.int32)), user.ungrouped(previous))
 
-        total = starts.to(torch.int32).cumsum(0)
-        start_of_user = first.nonzero().squeeze(1)  # [users in the batch]
-        count = torch.diff(start_of_user, append=start_of_user.new_tensor([len(user)]))
-        base = self.ordinal[user[start_of_user]] - total[start_of_user] + starts[start_of_user].to(torch.int32)
-        ordinal = (total + base.repeat_interleave(count)).to(torch.int32)
+    def _link(self, links: Tensor, group: Tensor, name: Tensor, starts: Tensor) -> Tensor:
+        """[G, L] the links with the names of sessions that start in this batch pushed in, newest first."""
+        pushed = (starts & (name != UNNAMED)).nonzero().squeeze(1)
+        if len(pushed) == 0:
+            return links
+        at = group.index_select(0, pushed)  # rising
+        node, inverse, count = at.unique_consecutive(return_inverse=True, return_counts=True)
+        # Newest first: what is pushed, in reverse, then what was there, cut at L.
+        back = (count.cumsum(0) - 1).index_select(0, inverse) - torch.arange(len(at), device=at.device)
+        old = torch.arange(LINKS, device=at.device)[None] - count[:, None]
+        moved = torch.where(old >= 0, links.index_select(0, node).gather(1, old.clamp_min(0)), 0)
+        kept = (back < LINKS).nonzero().squeeze(1)
+        moved[inverse.index_select(0, kept), back.index_select(0, kept)] = name.index_select(0, pushed)[kept]
+        return links.index_copy(0, node, moved)
 
-        last = start_of_user + count - 1
-        rows = user[last]
-        self.ordinal[rows], self.name[rows] = ordinal[last], name[last]
-        self.last_item[rows], self.last_time_ms[rows] = item[last], time_ms[last]
+    def links(self, row: int) -> list[int]:
+        """Names of the sessions that a user was lately in, newest first."""
+        return [name for name in self.table.data[row, _LINK:].tolist() if name != 0]
 
-        inverse = torch.empty_like(order)
-        inverse[order] = torch.arange(len(order), device=order.device)
-        return Sessioned(ordinal[inverse], previous[inverse])
+    def last_items(self, rows: Tensor, place: Tensor) -> Tensor:
+        """[R] int64 the `place` of each user's last item, -1 where that item is gone."""
+        key = self.table.get(rows)[:, _ITEM]
+        item = key & 0xFFFF_FFFF
+        return torch.where((key >> 32) == self._items.get(item), place[item], -1) if len(rows) else key
+
+    def count(self, row: int) -> int:
+        """Sessions that a user has had."""
+        return int(self.table.data[row, _ORDINAL])
+
+    def last_time_ms(self, row: int) -> int:
+        """Time of a user's last event."""
+        return int(self.table.data[row, _TIME])

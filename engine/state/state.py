@@ -1,25 +1,36 @@
-"""The whole state, and the fold that advances it by one decoded batch.
+"""The whole state: one slice per partition of the events topic, the catalog, and what is derived from them all.
 
 Shapes: E events in a batch.
 """
 
 from __future__ import annotations
 
-import zlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from operator import itemgetter
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.config import EventsConfig, StateConfig
-from engine.events.batch import Decoded, EventBatch
+from engine.config import EventsConfig, KafkaConfig, StateConfig
+from engine.events.batch import CatalogItem, Decoded, EventBatch
 from engine.state.catalog import Catalog
-from engine.state.graph import Graph
 from engine.state.id_map import IdMap
-from engine.state.popularity import Popularity
-from engine.state.sessions import Sessions
+from engine.state.merged import MergedGraph, Placed, newest
+from engine.state.nodes import Nodes
+from engine.state.popularity import TopItems, scaled
+from engine.state.ring import Neighbors
+from engine.state.slice import SavedSlice, Slice, SliceFolded, subject_key
+
+__all__ = ["Folded", "State", "subject_key"]
+
+_EVENTS_TOPIC = str(KafkaConfig.model_fields["events_topic"].default)
+
+
+_EMPTY = torch.zeros(0, dtype=torch.int64)
+_ITEMS_IN_HAND = 4096  # new items of the catalog that may have rows before the oldest give theirs back
 
 
 @dataclass(frozen=True)
@@ -27,102 +38,369 @@ class Folded:
     """What a batch changed.
 
     Attributes:
+        event: [E] int64 positions in the batch of the events that were folded, those of a partition in log order.
         user: [E] int64 row of each event's user or anonymous session.
         item: [E] int64 row of each event's item.
         previous: [E] int64 item before it in its session, -1 at a start.
         session: [E] int32 the user's session ordinal.
-        catalog: [C] int64 items whose catalog record changed.
+        catalog: [C] int64 items whose catalog record, or whose past, changed otherwise than by an event.
+        stale_users: [R] int64 users whose past changed because items are gone.
+        new_items: [R] int64 item rows that were given to an id in this batch, each once.
+        gone_users: [R] int64 rows that no longer stand for who they did.
     """
 
+    event: Tensor
     user: Tensor
     item: Tensor
     previous: Tensor
     session: Tensor
     catalog: Tensor
+    stale_users: Tensor
+    new_items: Tensor
+    gone_users: Tensor
 
     @classmethod
     def joined(cls, parts: Sequence[Folded]) -> Folded:
-        """Several batches as one."""
+        """What several batches changed: every row once, as many as there are rows, however many the events."""
+        columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__}
+        items = torch.cat([columns["item"], columns["previous"]])
         return cls(
-            torch.cat([part.user for part in parts]),
-            torch.cat([part.item for part in parts]),
-            torch.cat([part.previous for part in parts]),
-            torch.cat([part.session for part in parts]),
-            torch.cat([part.catalog for part in parts]).unique(),
+            _EMPTY,
+            columns["user"].unique(),
+            items[items >= 0].unique(),
+            _EMPTY,
+            _EMPTY.int(),
+            columns["catalog"].unique(),
+            columns["stale_users"].unique(),
+            columns["new_items"].unique(),
+            columns["gone_users"].unique(),
         )
 
 
 class State:
-    """A pure function of the log: the same records in the same order give the same state, however batched."""
+    """A pure function of the log: the same records of every partition give the same state, however they were batched.
 
-    def __init__(self, config: StateConfig, events: EventsConfig, device: torch.device | str = "cpu") -> None:
-        self.users = IdMap()  # by subject_key
+    Args:
+        events_topic: whose partitions are the slices; all other topics hold the catalog.
+        partitions: of the events topic in all, those of other processes included; they share `max_users`.
+
+    Attributes:
+        slices: by partition, rising.
+    """
+
+    def __init__(
+        self,
+        config: StateConfig,
+        events: EventsConfig,
+        *,
+        events_topic: str = _EVENTS_TOPIC,
+        partitions: int = 1,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        self._config, self._events = config, events
+        self.events_topic = events_topic
+        self._device = device
+        self.partitions = partitions
         self.items = IdMap()
-        self.graph = Graph.empty(config.history, config.neighbors, device)
-        self.sessions = Sessions(config.session_gap_s, device=device)
-        self.popularity = Popularity(config.half_life_s, config.popular)
-        self.catalog = Catalog(config.content_dim, config.features_dim)
-        self.positions: dict[tuple[str, int], int] = {}  # (topic, partition) -> next offset to fold
-        self.events_folded = 0
+        self.catalog = Catalog(config.content_dim, config.features_dim, self.item_rows, config.max_items)
+        self.popularity = TopItems(config.popular)
+        self._scale = 0  # landmark of the merged scores
+        self.slices: dict[int, Placed] = {}
+        self._stride = -(-config.max_users // partitions)
+        self.graph = MergedGraph.of(self.slices, config.history, config.neighbors, self._stride)
+        self._catalog_positions: dict[tuple[str, int], int] = {}
         self.items_folded = 0
-        self._kind_weight = np.array(list(events.kinds.values()), dtype=np.float64)
-        self._device = torch.device(device)
+        self._new: list[Tensor] = []  # item rows given in this batch
+
+    # -- the fold -----------------------------------------------------------------------------------------------------
 
     def fold(self, batch: Decoded) -> Folded:
         """Folds one batch: first its catalog records, then its events; then its positions are reflected."""
-        catalog = self._fold_items(batch)
-        folded = self._fold_events(batch.events, catalog)
-        self.positions.update(batch.positions)
-        return folded
-
-    def _fold_items(self, batch: Decoded) -> Tensor:
-        """Returns the rows that changed, each once."""
-        if not batch.items:
-            return torch.zeros(0, dtype=torch.int64)
-        rows = self.items.add(item.item_id for item in batch.items)
-        self._grow()
-        self.catalog.fold(rows.tolist(), batch.items)
-        self.items_folded += len(batch.items)
-        changed = rows.unique()
-        deleted = self.catalog.deleted(changed.numpy())
-        if (deleted != self.popularity.hidden(changed.numpy())).any():
-            self.popularity.hide(changed.numpy(), deleted)
-        return changed
-
-    def _fold_events(self, events: EventBatch, catalog: Tensor) -> Folded:
-        user = self.users.add(map(subject_key, events.user_id, events.session_id))
-        item = self.items.add(events.item_id)
-        self._grow()
-        time_ms = torch.from_numpy(events.time_ms)
-        name = torch.tensor([_session_name(session) for session in events.session_id], dtype=torch.int64)
-        device = self._device
-        sessioned = self.sessions.fold(user.to(device), name.to(device), item.to(device), time_ms.to(device))
-        self.graph.insert(
-            user.to(device),
-            item.to(device),
-            sessioned.previous,
-            time_ms.to(device),
-            torch.from_numpy(events.kind).to(device),
-            torch.from_numpy(events.value).to(device),
-            sessioned.ordinal,
+        changed = [self._fold_items(batch.items)]
+        gone_users, stale_users = [_EMPTY], [_EMPTY]
+        parts: list[tuple[Tensor, ...]] = []
+        for (topic, partition), position in sorted(batch.positions.items()):
+            if topic != self.events_topic:
+                self._catalog_positions[topic, partition] = position
+                continue
+            placed = self.slices.get(partition) or self._add(partition, self.new_slice())
+            at, events = _of_partition(batch.events, partition)
+            folded = placed.slice.fold(events, position)
+            changed.append(self._place(placed, folded))
+            parts.append((at[folded.event], *self._shared(placed, folded)))
+            changed.append(placed.item_of[folded.stale_items[placed.local(placed.item_of[folded.stale_items]) >= 0]])
+            gone_users.append(folded.gone_users + placed.first_user)
+            stale_users.append(folded.stale_users + placed.first_user)
+        parts = parts or [(_EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY.int())]
+        event, user, item, previous, session = (torch.cat(column) for column in zip(*parts, strict=True))
+        new = self._take_new()
+        self._hide(new)
+        self._rank(torch.cat([item, new]))
+        return Folded(
+            event,
+            user,
+            item,
+            previous,
+            session,
+            torch.cat(changed).unique(),
+            torch.cat(stale_users).unique(),
+            new,
+            torch.cat(gone_users),
         )
-        self.popularity.fold(item.numpy(), events.time_ms, self._kind_weight[events.kind])
-        self.events_folded += len(events)
-        return Folded(user, item, sessioned.previous.cpu(), sessioned.ordinal.cpu(), catalog)
 
-    def _grow(self) -> None:
-        users, items = len(self.users), len(self.items)
-        self.graph.grow(users, items)
-        self.sessions.grow(users)
-        self.popularity.grow(items)
-        self.catalog.grow(items)
+    def open(self, partition: int, slice_: Slice) -> Folded:
+        """Takes a partition in, as a snapshot has it or empty; returns what that changes."""
+        placed = self._add(partition, slice_)
+        local = _live(slice_.items)
+        self._place_items(placed, local)
+        self._rank_all()
+        users, items = _live(slice_.users) + placed.first_user, placed.item_of[local]
+        return _changed(users=users, items=items, new=self._take_new(), gone=_EMPTY)
+
+    def drop(self, partition: int) -> Folded:
+        """Leaves a partition out; what only it knew is gone. Returns what that changes."""
+        placed = self.slices.pop(partition)
+        users = _live(placed.slice.users) + placed.first_user
+        items = self._release(placed.displace(_live(placed.slice.items)))
+        self._rank_all()
+        return _changed(users=_EMPTY, items=items, new=_EMPTY, gone=users)
+
+    def graph_of(self, slices: Mapping[int, tuple[int, Tensor, SavedSlice]]) -> MergedGraph:
+        """A graph over saved slices, each with its slot and the rows of its items, that nothing changes any more."""
+        placed = {}
+        for partition, (slot, item_of, saved) in slices.items():
+            slice_ = self.new_slice()
+            slice_.restore(replace(saved, users=(), items=()))  # edges need no ids
+            placed[partition] = Placed(slice_, slot, self._stride, self.item_rows)
+            local = saved.tables["items.seen"].nonzero().squeeze(1)
+            placed[partition].place(local, item_of[local])
+        return MergedGraph.of(placed, self._config.history, self._config.neighbors, self._stride)
+
+    def new_slice(self) -> Slice:
+        """An empty slice that fits this state."""
+        return Slice(self._config, self._events, self._stride, self._device)
+
+    # -- what it says -------------------------------------------------------------------------------------------------
+
+    @property
+    def positions(self) -> dict[tuple[str, int], int]:
+        """Next offset to fold by (topic, partition)."""
+        events = {(self.events_topic, at): placed.slice.position for at, placed in list(self.slices.items())}
+        return self._catalog_positions | events
+
+    @property
+    def catalog_positions(self) -> dict[tuple[str, int], int]:
+        """Next offset to fold by (topic, partition) of the catalog."""
+        return dict(self._catalog_positions)
+
+    def restore_catalog(
+        self, records: Sequence[CatalogItem], positions: Mapping[tuple[str, int], int], items_folded: int
+    ) -> None:
+        """Takes in what a snapshot says of the catalog."""
+        self._fold_items(records)
+        self._catalog_positions.update(positions)
+        self.items_folded = items_folded
+
+    @property
+    def user_count(self) -> int:
+        """Users and anonymous sessions known."""
+        return sum(len(placed.slice.users) for placed in list(self.slices.values()))
+
+    @property
+    def user_rows(self) -> int:
+        """User rows there may be."""
+        return self._stride * self.partitions
+
+    @property
+    def item_rows(self) -> int:
+        """Item rows there may be."""
+        return self._config.max_items * (self.partitions + 1) + _ITEMS_IN_HAND
+
+    @property
+    def events_folded(self) -> int:
+        return sum(placed.slice.events_folded for placed in list(self.slices.values()))
+
+    def users(self) -> Tensor:
+        """[U] int64 rows of all users, rising."""
+        rows = [torch.zeros(0, dtype=torch.int64)]
+        for placed in self.slices.values():
+            rows.append(_live(placed.slice.users) + placed.first_user)
+        return torch.cat(rows).sort().values
+
+    def find_users(self, subjects: Sequence[str]) -> list[int]:
+        """Row of each subject_key, -1 where it is unknown; of several rows that with the newest event."""
+        # Where times are equal, the first partition's: the rows themselves depend on the order of reading.
+        return [max(self.rows_of(subject), key=itemgetter(0), default=(0, -1))[1] for subject in subjects]
+
+    def histories(self, rows: Sequence[int], n: int | None = None) -> Neighbors:
+        """[B, n] the latest events of users, with those of the anonymous sessions that they were lately linked to.
+
+        A producer that does not key its records by user spreads one over several slices: these are joined here, too.
+        """
+        own = self.graph.user_items.latest(torch.tensor(rows, dtype=torch.int64), n)
+        for at, row in enumerate(rows):
+            more = self.linked(row)
+            if more:
+                parts = [self.graph.user_items.latest(torch.tensor([other]), n) for other in [*more, row]]
+                for column, joined in zip(own.columns(), newest(parts, own.row.shape[1]).columns(), strict=True):
+                    column[at] = joined[0]
+        return own
+
+    def rows_of(self, subject: str) -> list[tuple[int, int]]:
+        """(time of the last event, row) in every slice that knows a subject."""
+        found = []
+        for placed in self.slices.values():
+            row = placed.slice.users.get(subject)
+            if row is not None:
+                found.append((placed.slice.sessions.last_time_ms(row), row + placed.first_user))
+        return found
+
+    def linked(self, row: int) -> list[int]:
+        """Rows of the same user in other slices, and of the anonymous sessions that any of them is linked to."""
+        _, home, local = self.home_of(row)
+        subject = home.slice.users.id_of(local)
+        if subject is None:
+            return []
+        rows = [row] if len(self.slices) == 1 else [other for _, other in self.rows_of(subject)]
+        linked = [other for other in rows if other != row]
+        for other in rows:
+            _, at, local = self.home_of(other)
+            for name in at.slice.sessions.links(local):
+                for placed in self.slices.values():
+                    anonymous = placed.slice.anonymous.get(name)
+                    if anonymous is not None and placed.first_user + anonymous != row:
+                        linked.append(placed.first_user + anonymous)
+        return list(dict.fromkeys(linked))  # several links may lead to one session
+
+    def home_of(self, row: int) -> tuple[int, Placed, int]:
+        """Partition, slice and row in the slice of a user's row."""
+        slot = row // self._stride
+        partition, placed = next((at, placed) for at, placed in self.slices.items() if placed.slot == slot)
+        return partition, placed, row - placed.first_user
+
+    # -- inside -------------------------------------------------------------------------------------------------------
+
+    def _add(self, partition: int, slice_: Slice) -> Placed:
+        taken = {placed.slot for placed in self.slices.values()}
+        slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+        if slot >= self.partitions:
+            raise ValueError(f"partition {partition} must be one of {self.partitions} in all, {len(taken)} are open")
+        placed = Placed(slice_, slot, self._stride, self.item_rows)
+        self.slices[partition] = placed
+        # In place: the merged graph holds this very mapping.
+        for at in sorted(self.slices):
+            self.slices[at] = self.slices.pop(at)
+        return placed
+
+    def _fold_items(self, items: Sequence[CatalogItem]) -> Tensor:
+        """Returns the rows that changed, each once."""
+        if not items:
+            return torch.zeros(0, dtype=torch.int64)
+        changed = []
+        while items:
+            # New items take rows before those that make room for them give theirs back.
+            room = self.item_rows - self.items.count
+            part, items = items[:room], items[room:]
+            rows = self._give(item.item_id for item in part)
+            dropped = self.catalog.fold(rows.tolist(), part)
+            self.items_folded += len(part)
+            self._hide(rows.unique())
+            changed += [rows, self._release(torch.tensor(dropped, dtype=torch.int64))]
+        return torch.cat(changed).unique()
+
+    def _place(self, placed: Placed, folded: SliceFolded) -> Tensor:
+        """Gives rows of the process to the slice's new items, and takes back those of its gone ones."""
+        released = folded.gone_items.unique()
+        if len(released):
+            released = self._release(placed.displace(released))
+        new = folded.item[placed.local(placed.item_of[folded.item]) != folded.item].unique()
+        self._place_items(placed, new)
+        return released
+
+    def _place_items(self, placed: Placed, local: Tensor) -> None:
+        ids = [(row, placed.slice.items.id_of(row)) for row in local.tolist()]
+        known = [(row, item_id) for row, item_id in ids if item_id is not None]
+        if known:
+            rows = self._give(item_id for _, item_id in known)
+            placed.place(torch.tensor([row for row, _ in known]), rows)
+
+    def _give(self, ids: Iterable[str]) -> Tensor:
+        """Rows of items, new ones where they have none."""
+        rows = self.items.add(ids)
+        given = self.items.take_given()
+        if len(given):
+            self.popularity.grow(len(self.items))
+            self.catalog.grow(len(self.items))
+            self.catalog.revive(given.numpy())
+            self._new.append(given)
+        return rows
+
+    def _take_new(self) -> Tensor:
+        new, self._new = self._new, []
+        return torch.cat([_EMPTY, *new]).unique()
+
+    def _release(self, rows: Tensor) -> Tensor:
+        """Takes back the rows of items that neither a slice nor the catalog knows any more; all `rows` have changed."""
+        held = torch.zeros(len(rows), dtype=torch.bool)
+        for placed in self.slices.values():
+            held |= placed.local(rows) >= 0
+        for row in rows[~held].tolist():
+            if row not in self.catalog and self.items.id_of(row):
+                self.items.remove(row)
+                self.catalog.remove(row)
+        # The others are as items that only events have named, unless the catalog still says more.
+        self.catalog.revive(np.array([row for row in rows[held].tolist() if row not in self.catalog], dtype=np.int64))
+        if len(rows):
+            self._rank_all()
+        return rows
+
+    def _shared(self, placed: Placed, folded: SliceFolded) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        previous = torch.where(folded.previous >= 0, placed.item_of[folded.previous.clamp_min(0)], -1)
+        return folded.user + placed.first_user, placed.item_of[folded.item], previous, folded.session
+
+    def _hide(self, rows: Tensor) -> None:
+        at = rows.numpy()
+        hidden = self.catalog.deleted(at)
+        if (hidden != self.popularity.hidden(at)).any():
+            self.popularity.hide(at, hidden)
+
+    def _rank(self, rows: Tensor) -> None:
+        """Brings the merged popularity of `rows` up to date, under the first half-life."""
+        scale = max((placed.slice.popularity.landmark[0] for placed in self.slices.values()), default=0)
+        if scale != self._scale:
+            self._rank_all()
+        elif len(rows):
+            distinct = rows.unique()
+            self.popularity.put(distinct.numpy(), self._score(distinct))
+
+    def _rank_all(self) -> None:
+        self._scale = max((placed.slice.popularity.landmark[0] for placed in self.slices.values()), default=0)
+        self._hide(torch.arange(len(self.items)))
+        self.popularity.replace(self._score(torch.arange(len(self.items))))
+
+    def _score(self, rows: Tensor) -> NDArray[np.float64]:
+        """[R] decayed counts summed over the slices, in the order of their partitions."""
+        total = np.zeros(len(rows))
+        for placed in self.slices.values():
+            local, counts = placed.local(rows), placed.slice.popularity
+            score = torch.where(local >= 0, counts.table.data[local.clamp_min(0), 0], 0).numpy()
+            total += scaled(score, counts.landmark[0] - self._scale)
+        return total
 
 
-def subject_key(user_id: str, session_id: str) -> str:
-    """The one key of a user or, without one, of an anonymous session; the two never collide."""
-    return f"u:{user_id}" if user_id else f"s:{session_id}"
+def _of_partition(events: EventBatch, partition: int) -> tuple[Tensor, EventBatch]:
+    """Positions of one partition's events, and those events."""
+    mine = events.partition == partition
+    if mine.all():
+        return torch.arange(len(events)), events
+    at = np.flatnonzero(mine)
+    return torch.from_numpy(at), events.select(at)
 
 
-def _session_name(session_id: str) -> int:
-    # 32 bits suffice: a name is only compared with the one just before it.
-    return zlib.crc32(session_id.encode()) if session_id else -1
+def _live(nodes: Nodes) -> Tensor:
+    """[R] int64 rows in use, rising."""
+    return nodes.seen.data[: nodes.rows].nonzero().squeeze(1)
+
+
+def _changed(*, users: Tensor, items: Tensor, new: Tensor, gone: Tensor) -> Folded:
+    return Folded(_EMPTY, users, _EMPTY, _EMPTY, _EMPTY.int(), items.unique(), _EMPTY, new, gone)

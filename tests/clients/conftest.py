@@ -15,8 +15,12 @@ from ousel.v1 import (
     event_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
+    privacy_service_pb2,
+    privacy_service_pb2_grpc,
     recommender_service_pb2,
     recommender_service_pb2_grpc,
+    state_service_pb2,
+    state_service_pb2_grpc,
 )
 
 DEADLINE_S = 10.0
@@ -45,13 +49,15 @@ class FakeEngine(
     recommender_service_pb2_grpc.RecommenderServiceServicer,
     event_service_pb2_grpc.EventServiceServicer,
     model_service_pb2_grpc.ModelServiceServicer,
+    privacy_service_pb2_grpc.PrivacyServiceServicer,
+    state_service_pb2_grpc.StateServiceServicer,
 ):
     """Answers with `list`, `status` and position 7; fails or hangs where told to.
 
     Attributes:
         requests: every unary request, in order.
         stream_messages: every message of every stream, in order.
-        list: what Recommend answers.
+        list: what Recommend answers; likewise `status`, `export`, `forgotten`, `digest` and `snapshot`.
         on_subscribe: what a stream gets for its subscription, (cause, list) each.
         failures: statuses that the next unary calls fail with, one each.
         stream_failure: what a stream fails with on its next event.
@@ -66,6 +72,23 @@ class FakeEngine(
         self.list = list_message("apple", "bread")
         self.on_subscribe = [("CAUSE_SUBSCRIBED", list_message("apple", "bread"))]
         self.status = model_service_pb2.GetStatusResponse(serving=True, model_version=3)
+        self.export = privacy_service_pb2.ExportUserResponse(partitions=[0, 2])
+        self.forgotten = privacy_service_pb2.ForgetUserResponse(partitions=[0, 2])
+        self.digest = state_service_pb2.GetDigestResponse(
+            partitions=[
+                {
+                    "digest": "a1",
+                    "reflects": {"topic": "ousel.events", "partition": 0, "offset": 9},
+                    "events_folded": 8,
+                },
+                {"digest": "b2", "reflects": {"topic": "ousel.events", "partition": 2, "offset": -1}},
+            ],
+            catalog_digest="c3",
+            catalog_reflects=[{"topic": "ousel.items", "partition": 0, "offset": 3}],
+        )
+        self.snapshot = state_service_pb2.TakeSnapshotResponse(
+            reflects=[{"topic": "ousel.events", "partition": 2, "offset": 7}]
+        )
         self.failures: deque = deque()
         self.stream_failure: tuple[grpc.StatusCode, str] | None = None
         self.end_streams = False
@@ -78,6 +101,8 @@ class FakeEngine(
         recommender_service_pb2_grpc.add_RecommenderServiceServicer_to_server(self, self._server)
         event_service_pb2_grpc.add_EventServiceServicer_to_server(self, self._server)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(self, self._server)
+        privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server(self, self._server)
+        state_service_pb2_grpc.add_StateServiceServicer_to_server(self, self._server)
         self.port = self._server.add_insecure_port(f"127.0.0.1:{port}")
         self.address = f"127.0.0.1:{self.port}"
         self._server.start()
@@ -103,6 +128,22 @@ class FakeEngine(
     def GetStatus(self, request, context):
         self._unary(request, context)
         return self.status
+
+    def ExportUser(self, request, context):
+        self._unary(request, context)
+        return self.export
+
+    def ForgetUser(self, request, context):
+        self._unary(request, context)
+        return self.forgotten
+
+    def GetDigest(self, request, context):
+        self._unary(request, context)
+        return self.digest
+
+    def TakeSnapshot(self, request, context):
+        self._unary(request, context)
+        return self.snapshot
 
     def StreamRecommendations(self, request_iterator, context):
         with self._changed:

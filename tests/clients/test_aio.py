@@ -7,10 +7,12 @@ from ousel import (
     AsyncClient,
     Cause,
     DeadlineExceeded,
+    HeldSubject,
     InvalidArgument,
     Origin,
     Position,
     StreamEnded,
+    Subject,
     Unavailable,
 )
 
@@ -46,6 +48,25 @@ async def test_status_returns_the_engines_figures(engine, client):
     engine.status.model_metrics["hit_rate@20"] = 0.25
     status = await client.status()
     assert (status.serving, status.model_version, status.model_metrics) == (True, 3, {"hit_rate@20": 0.25})
+
+
+async def test_forget_and_export_send_who_and_return_plain_values(engine, client):
+    engine.forgotten.subjects.add(user_id="ann")
+    engine.export.subjects.add(partition=2, sessions=4)
+    forgotten, exported = await client.forget_user("ann"), await client.export_user(session_id="tab-1")
+    assert [(request.user_id, request.session_id) for request in engine.requests] == [("ann", ""), ("", "tab-1")]
+    assert (forgotten.subjects, forgotten.partitions) == ((Subject("ann", ""),), (0, 2))
+    assert exported.subjects == (HeldSubject(2, "", (), 4, ()),)
+
+
+async def test_digest_and_snapshot_return_plain_values_within_a_time_limit_of_their_own(engine, client):
+    digest = await client.get_digest()
+    assert ([one.digest for one in digest.partitions], digest.catalog_digest) == (["a1", "b2"], "c3")
+    assert await client.take_snapshot() == (Position("ousel.events", 2, 7),)
+    engine.hang = True
+    for call in (client.get_digest, client.take_snapshot):
+        with pytest.raises(DeadlineExceeded, match=r"within 0\.1 s"):
+            await call(timeout_s=0.1)
 
 
 async def test_errors_are_the_clients_own(engine, client, closed_port):

@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import re
@@ -180,11 +181,122 @@ def test_status_prints_a_table_and_json(capsys, engine):
     engine.status.reflects.add(topic="ousel.events", partition=0, offset=5)
     code, out, _ = run(capsys, "status")
     assert code == 0
-    rows = dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in out.splitlines())
+    rows = _rows(out)
     assert (rows["serving"], rows["model version"], rows["items"]) == ("yes", "3", "92,331")
     assert (rows["hit_rate@20"], rows["ousel.events/0"]) == ("0.25", "folded up to offset 5")
     status = json.loads(run(capsys, "status", "--json")[1])
     assert (status["serving"], status["items"], status["model_metrics"]) == (True, 92_331, {"hit_rate@20": 0.25})
+
+
+def test_status_shows_the_share_of_the_log_and_what_was_left_out(capsys, engine):
+    engine.status.MergeFrom(
+        type(engine.status)(
+            users=7, users_limit=5000, users_evicted=1, users_forgotten=2, items_evicted=3, events_duplicate=4,
+            records_redelivered=5, partitions=[0, 2], partitions_total=4,
+        )
+    )  # fmt: skip
+    before = _rows(run(capsys, "status")[1])
+    assert (before["users"], before["users evicted"], before["users forgotten"]) == ("7 of at most 5,000", "1", "2")
+    assert (before["items evicted"], before["duplicate events"], before["redelivered"]) == ("3", "4", "5")
+    assert (before["partitions"], before["snapshot"]) == ("0, 2 of 4", "none yet")
+    assert json.loads(run(capsys, "status", "--json")[1])["snapshot_time"] is None
+    engine.status.snapshot_time.FromMilliseconds(1_700_000_000_250)
+    assert _rows(run(capsys, "status")[1])["snapshot"] == "2023-11-14 22:13:20 UTC"
+    assert json.loads(run(capsys, "status", "--json")[1])["snapshot_time"] == "2023-11-14T22:13:20.250000+00:00"
+
+
+def _rows(out: str) -> dict[str, str]:
+    return dict(re.split(r"\s{2,}", line.strip(), maxsplit=1) for line in out.splitlines())
+
+
+def test_export_prints_one_json_object(capsys, engine):
+    engine.export.known = True
+    event = engine.export.subjects.add(partition=2, sessions=1).history.add(item_id="apple", kind="cart", session=3)
+    event.time.FromMilliseconds(1_700_000_000_250)
+    code, out, err = run(capsys, "export", "ann")
+    assert (code, err) == (0, "")
+    exported = json.loads(out)
+    assert (exported["known"], exported["partitions"]) == (True, [0, 2])
+    time = "2023-11-14T22:13:20.250000+00:00"
+    assert exported["subjects"][0]["history"] == [
+        {"item_id": "apple", "kind": "cart", "time": time, "value": 0.0, "session": 3}
+    ]
+    run(capsys, "export", "tab-1", "--session")
+    assert [(request.user_id, request.session_id) for request in engine.requests] == [("ann", ""), ("", "tab-1")]
+
+
+def test_forget_with_yes_does_not_ask_and_says_who_and_where(capsys, engine):
+    engine.forgotten.subjects.add(user_id="ann")
+    engine.forgotten.subjects.add(session_id="tab-1")
+    engine.forgotten.positions.add(topic="ousel.events", partition=2, offset=7)
+    code, out, err = run(capsys, "forget", "ann", "--yes")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [
+        "forgotten: user ann",
+        "forgotten: session tab-1",
+        "linked sessions were looked for in partitions 0, 2",
+        "written to ousel.events/2, offset 7",
+    ]
+    run(capsys, "forget", "tab-1", "--session", "--yes")
+    assert [(request.user_id, request.session_id) for request in engine.requests] == [("ann", ""), ("", "tab-1")]
+
+
+@pytest.fixture
+def terminal(monkeypatch):
+    """Makes standard input a terminal on which these lines are typed, and then Ctrl-D."""
+
+    def typed(lines):
+        stdin = io.StringIO(lines)
+        stdin.isatty = lambda: True
+        monkeypatch.setattr(sys, "stdin", stdin)
+
+    return typed
+
+
+@pytest.mark.parametrize("answer", ["y\n", "Yes\n"])
+def test_forget_asks_on_a_terminal(capsys, engine, terminal, answer):
+    terminal(answer)
+    code, out, _ = run(capsys, "forget", "ann\x1b[2J")
+    assert code == 0
+    assert out.startswith("Forget user 'ann\\x1b[2J' for good? [y/N] ")
+    assert engine.requests[0].user_id == "ann\x1b[2J"
+
+
+@pytest.mark.parametrize("answer", ["\n", "n\n", "yeah\n", ""])
+def test_forget_without_a_yes_forgets_nobody(engine, terminal, answer):
+    terminal(answer)
+    with pytest.raises(SystemExit, match="not confirmed, nothing was forgotten"):
+        main(["forget", "ann"])
+    assert engine.requests == []
+
+
+def test_forget_where_nobody_can_be_asked_needs_yes(capsys, engine, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    with pytest.raises(SystemExit) as caught:
+        main(["forget", "ann"])
+    assert caught.value.code == 2
+    assert "--yes is needed" in capsys.readouterr().err
+    assert engine.requests == []
+
+
+def test_digest_prints_a_table_and_json(capsys):
+    code, out, err = run(capsys, "digest")
+    assert (code, err) == (0, "")
+    assert _rows(out) == {
+        "ousel.events/0": "a1  8 events, up to offset 9",
+        "ousel.events/2": "b2  0 events, up to offset -1",
+        "catalog": "c3",
+        "ousel.items/0": "up to offset 3",
+    }
+    digest = json.loads(run(capsys, "digest", "--json")[1])
+    assert [one["digest"] for one in digest["partitions"]] == ["a1", "b2"]
+
+
+def test_snapshot_says_what_is_safe(capsys, engine):
+    assert run(capsys, "snapshot") == (0, "ousel.events/2  safe up to offset 7\n", "")
+    assert json.loads(run(capsys, "snapshot", "--json")[1]) == [{"topic": "ousel.events", "partition": 2, "offset": 7}]
+    engine.failures.append((grpc.StatusCode.FAILED_PRECONDITION, "snapshot.dir must be set to take snapshots"))
+    assert run(capsys, "snapshot") == (1, "", "ousel: snapshot.dir must be set to take snapshots\n")
 
 
 def test_a_refusal_is_one_clear_line_and_exit_code_1(capsys, engine):
@@ -220,6 +332,8 @@ def test_the_address_defaults_to_the_loopback(capsys, monkeypatch):
         ("recommend", "ann", "-k", "many"),
         ("watch", "ann", "--updates", "0"),
         ("track", "ann"),
+        ("forget",),
+        ("export",),
     ],
 )
 def test_wrong_usage_exits_with_2(capsys, engine, arguments):

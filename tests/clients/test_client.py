@@ -80,6 +80,10 @@ def test_status_returns_every_figure(engine, client):
             engine.status.model_versions.extend([1, 3])
         elif field.name == "reflects":
             engine.status.reflects.add(topic="ousel.events", partition=0, offset=5)
+        elif field.name == "partitions":
+            engine.status.partitions.extend([0, 2])
+        elif field.name == "snapshot_time":
+            engine.status.snapshot_time.FromMilliseconds(1_700_000_000_250)
         elif field.name != "serving":
             setattr(engine.status, field.name, number)
     status = client.status()
@@ -91,7 +95,15 @@ def test_status_returns_every_figure(engine, client):
             expected = (1, 3)
         elif field.name == "reflects":
             expected = (Position("ousel.events", 0, 5),)
+        elif field.name == "partitions":
+            expected = (0, 2)
+        elif field.name == "snapshot_time":
+            expected = datetime(2023, 11, 14, 22, 13, 20, 250_000, tzinfo=UTC)
         assert getattr(status, field.name) == expected, field.name
+
+
+def test_status_before_the_first_snapshot_has_no_time_of_one(client):
+    assert client.status().snapshot_time is None
 
 
 @pytest.mark.parametrize(
@@ -131,7 +143,16 @@ def test_a_call_without_answer_ends_at_its_time_limit(engine, client):
 
 
 @pytest.mark.parametrize(
-    "call", [lambda c: c.recommend("ann"), lambda c: c.track("apple", "ann"), lambda c: c.status()]
+    "call",
+    [
+        lambda c: c.recommend("ann"),
+        lambda c: c.track("apple", "ann"),
+        lambda c: c.status(),
+        lambda c: c.forget_user("ann"),
+        lambda c: c.export_user("ann"),
+        lambda c: c.get_digest(),
+        lambda c: c.take_snapshot(),
+    ],
 )
 def test_unary_calls_are_retried_while_the_engine_is_unavailable(engine, client, call):
     engine.failures.extend([(grpc.StatusCode.UNAVAILABLE, "catching up")] * 2)

@@ -21,7 +21,7 @@ NOW_MS = 1_700_000_000_000
 
 def small_config() -> Config:
     return Config(
-        state=StateConfig(history=8, neighbors=3, content_dim=CONTENT_DIM),
+        state=StateConfig(history=8, neighbors=3, content_dim=CONTENT_DIM, max_users=64, max_items=64),
         inference=InferenceConfig(epsilon=0.0),
         index=IndexConfig(ef_search=8),
     )

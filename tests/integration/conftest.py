@@ -1,33 +1,62 @@
-"""One embedded broker for the session, and fresh topics on it for every test."""
+"""One broker for the session, and fresh topics on it for every test.
+
+Apache Kafka where `KAFKA_HOME` names one, else the embedded broker. With `OUSEL_TEST_SECURITY=SASL_SSL` Apache Kafka
+asks for TLS and a password.
+"""
 
 from __future__ import annotations
 
+import os
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import pytest
 
-from deploy.local.broker import EmbeddedBroker
+from deploy.local.brokers import Broker, start_broker
 from engine.config import KafkaConfig
 from engine.events.topics import ensure_topics
 
+SECURITY = os.environ.get("OUSEL_TEST_SECURITY", "PLAINTEXT")
+StartBroker = Callable[..., Broker]
+
+
+_ran = pytest.StashKey[str]()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if _ran in config.stash:
+        terminalreporter.write_line(f"tests/integration ran against {config.stash[_ran]}")
+
 
 @pytest.fixture(scope="session")
-def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EmbeddedBroker]:
-    with EmbeddedBroker(tmp_path_factory.mktemp("broker")) as running:
+def start() -> StartBroker:
+    """`start_broker` with the security that the tests run with: start(data_dir, port=0)."""
+    tls = SECURITY.endswith("SSL")
+    return partial(start_broker, tls=tls, sasl=("tester", "right") if SECURITY.startswith("SASL") else None)
+
+
+@pytest.fixture(scope="session")
+def broker(
+    start: StartBroker, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
+) -> Iterator[Broker]:
+    with start(tmp_path_factory.mktemp("broker")) as running:
+        request.config.stash[_ran] = running.name
         yield running
 
 
 @pytest.fixture
-def kafka_config(broker: EmbeddedBroker) -> KafkaConfig:
+def kafka_config(broker: Broker) -> KafkaConfig:
     """Points at the broker; its topics are new and empty."""
     unique = uuid.uuid4().hex
     config = KafkaConfig(
-        bootstrap=broker.bootstrap,
+        **broker.client_settings(),
         events_topic=f"ousel.events.{unique}",
         items_topic=f"ousel.items.{unique}",
         dead_letters_topic=f"ousel.dead-letters.{unique}",
+        group_id=f"ousel-engine.{unique}",
         events_partitions=3,
+        session_timeout_ms=6000,
     )
     ensure_topics(config)
     return config

@@ -42,8 +42,10 @@ class EngineProcess:
 
     def __init__(self, kafka: KafkaConfig, log_path: Path, **variables: str) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("OUSEL_")}
-        environment |= {f"OUSEL_KAFKA__{name.upper()}": str(value) for name, value in kafka.model_dump(
-            include={"bootstrap", "events_topic", "items_topic", "dead_letters_topic"}).items()}  # fmt: skip
+        given = kafka.model_dump(exclude_unset=True, exclude_none=True)
+        if kafka.sasl_password is not None:
+            given["sasl_password"] = kafka.sasl_password.get_secret_value()
+        environment |= {f"OUSEL_KAFKA__{name.upper()}": str(value) for name, value in given.items()}
         environment |= {"OUSEL_SERVING__PORT": "0", "OUSEL_SERVING__METRICS_PORT": "0"} | variables
         self._log_path = log_path
         with log_path.open("wb") as log:

@@ -11,13 +11,14 @@ from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from ousel.v1 import catalog_pb2, event_pb2
 
-from deploy.local.broker import EmbeddedBroker
+from deploy.local.brokers import Broker
 from engine.config import KafkaConfig
 from engine.events.batch import Record, Rejection
+from engine.events.connection import connection_settings, wait_for_broker
 from engine.events.dead_letter import MAX_VALUE_BYTES, KafkaDeadLetters
-from engine.events.kafka import KafkaSource, wait_for_broker
+from engine.events.kafka import KafkaSource
 from engine.events.producer import EventProducer
-from engine.events.source import SourceError
+from engine.events.source import SourceError, start_at_beginning
 from engine.events.topics import ensure_topics
 
 pytestmark = pytest.mark.integration
@@ -44,6 +45,13 @@ def poll_until(source: KafkaSource, condition: Callable[[], bool]) -> list[Recor
     return records
 
 
+def started(config: KafkaConfig) -> KafkaSource:
+    """A source that reads everything."""
+    source = KafkaSource(config)
+    assert start_at_beginning(source) is not None
+    return source
+
+
 def track(config: KafkaConfig, count: int, users: int = 7) -> list[event_pb2.LogPosition]:
     with closing(EventProducer(config)) as producer:
         futures = [
@@ -55,13 +63,13 @@ def track(config: KafkaConfig, count: int, users: int = 7) -> list[event_pb2.Log
 
 @pytest.fixture
 def source(kafka_config: KafkaConfig) -> Iterator[KafkaSource]:
-    with closing(KafkaSource(kafka_config)) as running:
+    with closing(started(kafka_config)) as running:
         yield running
 
 
 def test_sent_events_arrive_at_the_positions_that_were_answered(kafka_config: KafkaConfig) -> None:
     positions = track(kafka_config, 200)
-    with closing(KafkaSource(kafka_config)) as source:
+    with closing(started(kafka_config)) as source:
         records = drain(source, 200)
     arrived = {(r.topic, r.partition, r.offset): event_pb2.Event.FromString(r.value or b"") for r in records}
     assert len(arrived) == 200
@@ -96,7 +104,7 @@ def test_the_catalog_comes_before_the_history(kafka_config: KafkaConfig) -> None
         for number in range(50):
             producer.send_item(catalog_pb2.Item(item_id=f"i{number}", title="t")).result(DEADLINE_S)
     config = kafka_config.model_copy(update={"max_poll_records": 16})
-    with closing(KafkaSource(config)) as source:
+    with closing(started(config)) as source:
         records = drain(source, 350)
     assert [r.topic for r in records] == [config.items_topic] * 50 + [config.events_topic] * 300
     assert records[0].key == b"i0"
@@ -105,7 +113,7 @@ def test_the_catalog_comes_before_the_history(kafka_config: KafkaConfig) -> None
 def test_a_full_queue_makes_polling_wait_and_loses_nothing(kafka_config: KafkaConfig) -> None:
     track(kafka_config, 500)
     config = kafka_config.model_copy(update={"queue_batches": 1, "max_poll_records": 3})
-    with closing(KafkaSource(config)) as source:
+    with closing(started(config)) as source:
         offsets: dict[int, list[int]] = {}
         total = 0
         deadline = time.monotonic() + DEADLINE_S
@@ -132,7 +140,7 @@ def test_wake_ends_a_poll(source: KafkaSource) -> None:
 
 def test_lag_counts_what_poll_has_not_returned(kafka_config: KafkaConfig) -> None:
     track(kafka_config, 40)
-    with closing(KafkaSource(kafka_config)) as source:
+    with closing(started(kafka_config)) as source:
         assert source.lag() == 40
         assert not source.caught_up()
         by_partition = source.lag_by_partition()
@@ -154,13 +162,13 @@ def test_an_empty_log_is_caught_up(source: KafkaSource) -> None:
 
 def test_offsets_without_a_record_hold_nothing_up(kafka_config: KafkaConfig) -> None:
     # A transaction ends in a marker: an offset that no consumer ever sees.
-    producer = KafkaProducer(bootstrap_servers=kafka_config.bootstrap, transactional_id=kafka_config.items_topic)
+    producer = KafkaProducer(**connection_settings(kafka_config), transactional_id=kafka_config.items_topic)
     producer.init_transactions()
     producer.begin_transaction()
     producer.send(kafka_config.items_topic, key=b"i", value=b"v")
     producer.commit_transaction()
     producer.close()
-    with closing(KafkaSource(kafka_config)) as source:
+    with closing(started(kafka_config)) as source:
         assert source.lag() == 2
         records = poll_until(source, source.caught_up)
         assert [r.key for r in records] == [b"i"]
@@ -178,16 +186,16 @@ def test_close_twice_is_fine(kafka_config: KafkaConfig) -> None:
     source.close()
 
 
-def test_topics_are_created_once_and_then_left_alone(broker: EmbeddedBroker, kafka_config: KafkaConfig) -> None:
+def test_topics_are_created_once_and_then_left_alone(kafka_config: KafkaConfig) -> None:
     ensure_topics(kafka_config.model_copy(update={"events_partitions": 9}))
-    consumer = KafkaConsumer(bootstrap_servers=broker.bootstrap, enable_auto_commit=False)
+    consumer = KafkaConsumer(**connection_settings(kafka_config), enable_auto_commit=False)
     with closing(consumer):
         assert consumer.partitions_for_topic(kafka_config.events_topic) == {0, 1, 2}
         assert consumer.partitions_for_topic(kafka_config.items_topic) == {0}
         assert consumer.partitions_for_topic(kafka_config.dead_letters_topic) == {0}
 
 
-def test_topics_may_be_created_by_several_at_once(broker: EmbeddedBroker, kafka_config: KafkaConfig) -> None:
+def test_topics_may_be_created_by_several_at_once(kafka_config: KafkaConfig) -> None:
     names = {"events_topic": "race.e", "items_topic": "race.i", "dead_letters_topic": "race.d"}
     config = kafka_config.model_copy(update=names)
     errors: list[BaseException] = []
@@ -204,7 +212,7 @@ def test_topics_may_be_created_by_several_at_once(broker: EmbeddedBroker, kafka_
     for thread in threads:
         thread.join()
     assert errors == []
-    with closing(KafkaAdminClient(bootstrap_servers=broker.bootstrap)) as admin:
+    with closing(KafkaAdminClient(**connection_settings(kafka_config))) as admin:
         assert set(names.values()) <= set(admin.list_topics())
 
 
@@ -216,7 +224,7 @@ def test_dead_letters_carry_reason_and_position(kafka_config: KafkaConfig) -> No
     letters.publish([Rejection(small, "kind must be … got 'ü'"), Rejection(large, "r"), Rejection(empty, "r")])
     letters.close()
     assert (letters.published, letters.failed) == (3, 0)
-    consumer = KafkaConsumer(bootstrap_servers=kafka_config.bootstrap, enable_auto_commit=False)
+    consumer = KafkaConsumer(**connection_settings(kafka_config), enable_auto_commit=False)
     with closing(consumer):
         partition = TopicPartition(kafka_config.dead_letters_topic, 0)
         consumer.assign([partition])
@@ -238,16 +246,18 @@ def test_a_broker_that_answers_ends_the_wait_without_a_word(kafka_config: KafkaC
     assert said == []
 
 
-def test_a_restarted_broker_is_read_on_from_where_it_stood(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    with EmbeddedBroker(tmp_path) as first:
-        config = KafkaConfig(bootstrap=first.bootstrap, request_timeout_ms=5000)
+def test_a_restarted_broker_is_read_on_from_where_it_stood(
+    start: Callable[..., Broker], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with start(tmp_path) as first:
+        config = KafkaConfig(**first.client_settings(), request_timeout_ms=5000)
         ensure_topics(config)
         track(config, 20)
-        source = KafkaSource(config)
+        source = started(config)
         drain(source, 20)
         first.stop()
         poll_until(source, lambda: "reading goes on" in caplog.text)
-        with EmbeddedBroker(tmp_path, first.port):
+        with start(tmp_path, first.port):
             track(config, 10)
             records = drain(source, 10)
             poll_until(source, lambda: "again" in caplog.text)

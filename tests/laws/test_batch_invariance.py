@@ -1,48 +1,174 @@
-"""Law 1: any cutting of one log into batches folds to the same state, bit for bit."""
+"""Law 1: any cutting of one log into batches, and any order in which its partitions are read, folds to the same state.
+
+Also the heart of law 2: so does any log that is read on from a copy, also one that was made while folding went on.
+"""
 
 from __future__ import annotations
 
-from hypothesis import given
+from collections.abc import Iterator, Sequence
+
+import pytest
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import EventsConfig, StateConfig
-from engine.state.state import State
-from tests.engine.logs import HOUR_MS, cut
+from engine.events.batch import CatalogItem, Decoded
+from engine.state.slice import SavedSlice, Slice
+from engine.state.state import State, subject_key
+from tests.engine.logs import HOUR_MS, Line, batch, cut, numbered
+from tests.engine.state.digests import state_digest
 
-CONFIG = StateConfig(history=4, neighbors=3, session_gap_s=1800, half_life_s=3600)
-rows = st.lists(
-    st.tuples(
-        st.sampled_from(["", "ann", "bob"]),
-        st.sampled_from(["s1", "s2"]),
-        st.sampled_from(["x", "y", "z"]),
+PARTITIONS = 3
+ROOMY = {"max_users": 64 * PARTITIONS, "max_items": 64, "duplicates_window": 64}
+TIGHT = {"max_users": 3 * PARTITIONS, "max_items": 3, "duplicates_window": 3}
+LIMITS = [ROOMY, TIGHT, TIGHT | {"duplicates_window": 0}]
+USERS, SESSIONS, ITEMS = ["", "ann", "Ann", "bob", "cid", "dan"], ["", "s1", "s2", "s3"], [*"vwxyz"]
+SUBJECTS = [*USERS[1:], *(subject_key("", session) for session in SESSIONS[1:])]
+
+
+def line(user, session, item, kind, time_ms, partition, event_id, forget) -> Line:
+    session = session or ("" if user else "s1")
+    return Line(user, session, "" if forget else item, kind, time_ms, partition, 0, event_id, 1.0 + kind, forget)
+
+
+lines = st.lists(
+    st.builds(
+        line,
+        st.sampled_from(USERS),
+        st.sampled_from(SESSIONS),
+        st.sampled_from(ITEMS),
         st.integers(0, 7),
-        st.integers(0, 100 * HOUR_MS),
+        st.sampled_from([0, 5, 1000 * HOUR_MS]) | st.integers(0, 100 * HOUR_MS),
+        st.integers(0, PARTITIONS - 1),
+        st.sampled_from(["", "e1", "e2", "e3", "e4", "e5"]),
+        st.sampled_from([False] * 7 + [True]),
     ),
-    max_size=40,
+    max_size=25,
+).map(numbered)
+items = st.lists(
+    st.builds(CatalogItem, st.sampled_from("vwx"), st.sampled_from(["", "Milk"]), deleted=st.booleans()), max_size=6
+)
+# One step: how many records of each partition come in a batch, how many of them were there already, what the catalog's
+# part is, and whether the state is saved and restored before.
+step = st.tuples(
+    st.lists(st.integers(0, 6), min_size=PARTITIONS, max_size=PARTITIONS),
+    st.integers(0, 3),
+    st.integers(0, 2),
+    st.booleans(),
 )
 
 
-def folded(batches) -> State:
-    state = State(CONFIG, EventsConfig())
-    for batch in batches:
-        state.fold(batch)
+def new_state(limits: dict) -> State:
+    config = StateConfig(history=4, neighbors=3, session_gap_s=1800, half_lives_s=(3600, 60), content_dim=8, **limits)
+    return State(config, EventsConfig(), partitions=PARTITIONS)
+
+
+def saved(one: Slice) -> SavedSlice:
+    tables = {name: table.data[:rows].clone() for name, (table, rows) in one.tables().items()}
+    return one.save(tables, list(one.users.ids()), list(one.items.ids()))
+
+
+def restored(limits: dict, slices: dict[int, SavedSlice], catalog: Sequence[CatalogItem]) -> State:
+    state = new_state(limits)
+    for partition, one in slices.items():
+        fresh = state.new_slice()
+        fresh.restore(one)
+        state.open(partition, fresh)
+    if catalog:
+        state.fold(Decoded(batch([]).events, catalog, (), {}))
     return state
 
 
-def fingerprint(state: State) -> dict[str, bytes | list[str] | dict]:
-    parts: dict = {"users": list(state.users.ids()), "items": list(state.items.ids()), "positions": state.positions}
-    for name in ("user_items", "item_users", "item_next"):
-        ring = getattr(state.graph, name)
-        for column in ("neighbor", "time_ms", "kind", "weight", "session", "degree"):
-            parts[f"{name}.{column}"] = getattr(ring, column).numpy().tobytes()
-    for column in ("ordinal", "name", "last_item", "last_time_ms"):
-        parts[f"sessions.{column}"] = getattr(state.sessions, column).numpy().tobytes()
-    parts["popularity"] = state.popularity.score.tobytes()
-    parts["top"] = state.popularity.top().tolist()
-    parts["folded"] = state.events_folded
-    return parts
+def restarted(limits: dict, state: State) -> State:
+    slices = {partition: saved(placed.slice) for partition, placed in state.slices.items()}
+    return restored(limits, slices, [state.catalog.record(row, state.items.id_of(row)) for row in state.catalog.rows()])
 
 
-@given(log=rows, lengths=st.lists(st.integers(0, 10), max_size=8))
-def test_any_cutting_folds_to_the_same_state(log, lengths):
-    assert fingerprint(folded(cut(log, lengths))) == fingerprint(folded(cut(log, [1] * len(log))))
+def by_partition(log: Sequence[Line]) -> list[list[Line]]:
+    return [[one for one in log if one.partition == partition] for partition in range(PARTITIONS)]
+
+
+def batches(
+    log: Sequence[Line], catalog: Sequence[CatalogItem], steps: Sequence[tuple]
+) -> Iterator[tuple[Decoded, bool]]:
+    """The log as the steps cut it, and whether to restart before; what is left over comes last, in one batch."""
+    parts, at, done = by_partition(log), [0] * PARTITIONS, 0
+    for counts, again, records, restart in [*steps, ([len(log)] * PARTITIONS, 0, len(catalog), False)]:
+        rows: list[list[Line]] = []
+        for partition, count in enumerate(counts):
+            rows.append(parts[partition][max(0, at[partition] - again) : at[partition] + count])
+            at[partition] = min(len(parts[partition]), at[partition] + count)
+        mixed = [row[place] for place in range(len(log)) for row in rows if place < len(row)]
+        yield batch(mixed, catalog[done : done + records]), restart
+        done += records
+
+
+def one_by_one(limits: dict, log: Sequence[Line], catalog: Sequence[CatalogItem]) -> State:
+    state = new_state(limits)
+    for item in catalog:
+        state.fold(batch([], [item]))
+    for part in by_partition(log):
+        for one in part:
+            state.fold(batch([one]))
+    return state
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+@settings(max_examples=25)
+@given(log=lines, catalog=items, steps=st.lists(step, max_size=8))
+def test_any_cutting_interleaving_redelivery_and_restart_folds_to_the_same_state(limits, log, catalog, steps):
+    state = new_state(limits)
+    for part, restart in batches(log, catalog, steps):
+        if restart:
+            state = restarted(limits, state)
+        state.fold(part)
+    assert state_digest(state, SUBJECTS) == state_digest(one_by_one(limits, log, catalog), SUBJECTS)
+
+
+@pytest.mark.parametrize("limits", LIMITS)
+@settings(max_examples=15)
+@given(log=lines, steps=st.lists(step, max_size=8), begin=st.integers(0, 8), pieces=st.integers(1, 3))
+def test_a_copy_made_in_pieces_while_folding_goes_on_is_the_state_at_its_begin(limits, log, steps, begin, pieces):
+    state, at_begin = new_state(limits), None
+    copies: dict[int, tuple] = {}
+    walks: list[Iterator[int]] = []
+    for number, (part, _) in enumerate(batches(log, [], steps)):
+        if number == min(begin, len(steps)):
+            for partition, placed in state.slices.items():
+                tables = {name: table.copy(rows) for name, (table, rows) in placed.slice.tables().items()}
+                one = placed.slice.save({}, list(placed.slice.users.ids()), list(placed.slice.items.ids()))
+                copies[partition] = one, tables
+                walks += [copy.pieces(1) for copy in tables.values()]  # pieces of one row
+            at_begin = state_digest(restarted(limits, state), SUBJECTS)
+        for walk in walks:
+            for _ in range(pieces):
+                next(walk, None)
+        state.fold(part)
+    for walk in walks:
+        list(walk)
+    slices = {
+        partition: SavedSlice(
+            {name: copy.data for name, copy in tables.items()},
+            one.users, one.items, one.recent_ids, one.numbers, one.lists,
+        )
+        for partition, (one, tables) in copies.items()
+    }  # fmt: skip
+    again = restored(limits, slices, [])
+    assert state_digest(again, SUBJECTS) == at_begin
+    for partition, part in enumerate(by_partition(log)):
+        done = slices[partition].numbers["position"] if partition in slices else 0
+        for one in part[done:]:
+            again.fold(batch([one]))
+    want = state_digest(one_by_one(limits, log, []), SUBJECTS)
+    assert state_digest(again, SUBJECTS) == want
+    assert state_digest(state, SUBJECTS) == want
+
+
+def test_one_user_and_one_item_of_20_000_events_fold_alike_in_one_batch_and_in_many():
+    rows = [("ann", "", "x" if at % 3 else "y", at % 8, at * 60_000) for at in range(20_000)]
+    whole, parts = new_state(ROOMY), new_state(ROOMY)
+    for one in cut(rows, []):
+        whole.fold(one)
+    for one in cut(rows, [1, 7, 999] * 20):
+        parts.fold(one)
+    assert state_digest(whole, SUBJECTS) == state_digest(parts, SUBJECTS)

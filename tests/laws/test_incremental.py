@@ -37,15 +37,15 @@ def test_refreshed_rows_equal_a_full_recompute(log, lengths, late, spread_rows):
     state = State(CONFIG, EventsConfig())
     weights = small_weights(ITEMS[:3])
     config = InferenceConfig(epsilon=0.0, spread_rows=spread_rows)
-    live = Embedder(weights.model, weights.vocabulary, config)
+    live = Embedder(weights.model, weights.vocabulary, config, state.user_rows, state.item_rows)
     for batch in [*cut(log, lengths), decoded([], items=late)]:
         folded = state.fold(batch)
-        live.refresh(state.graph, state.items.ids(), state.catalog.contents(), len(state.users), folded)
+        live.refresh(state.graph, state.items.ids(), state.catalog.contents(), folded)
         live.spread(state.graph)
     while live.backlog:
         live.spread(state.graph)
-    full = Embedder(weights.model, weights.vocabulary, config)
-    full.build(state.graph, state.items.ids(), state.catalog.contents(), len(state.users))
-    for name, count in (("items", len(state.items)), ("base", len(state.items)), ("users", len(state.users))):
+    full = Embedder(weights.model, weights.vocabulary, config, state.user_rows, state.item_rows)
+    full.build(state.graph, state.items.ids(), state.catalog.contents(), state.users())
+    for name, count in (("items", len(state.items)), ("base", len(state.items)), ("users", state.user_count)):
         got, want = getattr(live, name)[:count], getattr(full, name)[:count]
         assert torch.allclose(got, want, atol=1e-5), name

@@ -28,7 +28,7 @@ def test_lists_asked_for_during_swaps_are_each_that_of_one_version():
     assert {1, 2, 3, 4, 5} <= {ranking.model_version for ranking in seen}
     for version in range(1, 6):
         alone = small_generation(CONFIG, state, version, seed=version)
-        (want,) = recommend([QUERY], state, alone, CONFIG.ranking, "e")
+        (want,) = recommend([QUERY], state, alone, CONFIG.ranking)
         for ranking in (ranking for ranking in seen if ranking.model_version == version):
             assert ranking.origin == Origin.MODEL
             assert [item.item_id for item in ranking.items] == [item.item_id for item in want.items]

@@ -2,26 +2,56 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import numpy as np
+import torch
 
 from engine.config import EventsConfig, StateConfig
 from engine.events.batch import CatalogItem, Decoded, EventBatch
+from engine.state.graph import LiveGraph
 from trainer.config import TrainSection
-from trainer.replay import Replay
+from trainer.replay import Replay, TrainingData
 
 KINDS = EventsConfig()
 PAIRS = 40
 
 
 def decoded(
-    user: list[str], item: list[str], time_ms: list[int], session: list[str], items: list[CatalogItem]
+    user: list[str],
+    item: list[str],
+    time_ms: list[int],
+    session: list[str],
+    items: list[CatalogItem],
+    *,
+    first_offset: int = 0,
+    partition: int = 0,
+    event_id: list[str] | None = None,
+    forget: Collection[int] = (),
 ) -> Decoded:
+    """One batch of purchases from one partition; `forget` are positions of records that are none but forget."""
     events = len(user)
     at = np.arange(events, dtype=np.int64)
     kind = np.full(events, list(KINDS.kinds).index("purchase"), dtype=np.int8)
-    ones, zeros = np.ones(events, dtype=np.float32), np.zeros(events, dtype=np.int32)
     times = np.array(time_ms, dtype=np.int64)
-    return Decoded(EventBatch([""] * events, user, session, item, kind, times, ones, zeros, at, times), items, [], {})
+    forgets = np.isin(at, list(forget))
+    batch = EventBatch(
+        event_id=event_id or [""] * events,
+        user_id=user,
+        session_id=session,
+        item_id=["" if forgotten else name for name, forgotten in zip(item, forgets, strict=True)],
+        kind=kind,
+        time_ms=times,
+        value=np.ones(events, dtype=np.float32),
+        partition=np.full(events, partition, dtype=np.int32),
+        offset=first_offset + at,
+        timestamp_ms=times,
+        forget=forgets,
+    )
+    positions = {("ousel.events", partition): first_offset + events} if events else {}
+    if items:
+        positions["ousel.items", 0] = len(items)
+    return Decoded(batch, items, [], positions)
 
 
 def planted_log(events: int, seed: int = 0, users: int = 30) -> Decoded:
@@ -40,6 +70,13 @@ def replayed(batch: Decoded, history: int = 16, neighbors: int = 4) -> Replay:
     replay = Replay(StateConfig(history=history, neighbors=neighbors, content_dim=16), KINDS, 100_000)
     replay.fold(batch)
     return replay
+
+
+def edges_of(graph: LiveGraph, data: TrainingData) -> list[list[object]]:
+    """All that the rings say of all users and items."""
+    users, items = torch.arange(data.users), torch.arange(data.items)
+    rings = ((graph.user_items, users), (graph.item_users, items), (graph.item_next, items))
+    return [column.tolist() for ring, rows in rings for column in ring.latest(rows).columns()]
 
 
 def small_config(**changes: object) -> TrainSection:

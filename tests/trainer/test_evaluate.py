@@ -57,8 +57,7 @@ def test_baselines_are_what_plain_code_counts() -> None:
     first, last = 400, 600
     popular_ranks, frequent_ranks = [], []
     # As the trainer does, popularity is as of the start of the 256 events at hand.
-    popularity = Popularity(StateConfig().half_life_s, 1000)
-    popularity.grow(data.items)
+    popularity = Popularity(StateConfig().half_lives_s[0], 1000, data.items)
     popularity.fold(log.item[:first].numpy(), log.time_ms[:first].numpy(), data.kind_weight[log.kind[:first].numpy()])
     for event in range(first, last):
         past = [at for at in range(event) if log.user[at] == log.user[event]][-HISTORY:]

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Sequence
 
+import pytest
 import torch
 from ousel.v1 import event_pb2
 
@@ -18,9 +20,9 @@ from trainer.train import Trained
 TOPIC = "ousel.events"
 
 
-def records(first: int, count: int) -> Sequence[Record]:
+def records(first: int, count: int, partition: int = 0) -> Sequence[Record]:
     events = [event_pb2.Event(user_id="u", item_id=f"i{at % 5}") for at in range(first, first + count)]
-    return [Record(TOPIC, 0, first + at, 1000 + at, None, e.SerializeToString()) for at, e in enumerate(events)]
+    return [Record(TOPIC, partition, first + at, 1000 + at, None, e.SerializeToString()) for at, e in enumerate(events)]
 
 
 class Stage:
@@ -115,3 +117,70 @@ def test_a_push_that_failed_is_tried_again() -> None:
     stage.versions = [0, 0, 1]
     stage.service.run()
     assert (stage.trained_on, stage.pushed) == ([30], [1])
+
+
+def source_of(stage: Stage) -> MemorySource:
+    assert isinstance(stage.service._source, MemorySource)
+    return stage.service._source
+
+
+def test_every_partition_is_read_from_its_beginning() -> None:
+    stage = Stage([records(5, 30), records(70, 20, partition=1), records(35, 10)], [0.2])
+    source_of(stage).reassign([(TOPIC, 0), (TOPIC, 1)])
+    assert stage.service.run(once=True)
+    assert stage.trained_on == [60]
+    replay = stage.service._replay
+    assert replay is not None and replay.state.partitions == 2
+    assert replay.state.positions == {(TOPIC, 0): 45, (TOPIC, 1): 90}
+
+
+def test_nothing_is_read_or_trained_before_there_is_an_assignment(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage([records(0, 30)], [0.2])
+    source = source_of(stage)
+    source.reassign(None)
+    poll, empty = source.poll, []
+
+    def assigned_after_three(timeout_s: float) -> Sequence[Record]:
+        found = poll(0)
+        if not source.assignment():
+            empty.append(found)
+            if len(empty) == 3:
+                source.reassign([(TOPIC, 0)])
+        return found
+
+    monkeypatch.setattr(source, "poll", assigned_after_three)
+    assert stage.service.run(once=True)
+    assert list(map(len, empty)) == [0, 0, 0]
+    assert stage.trained_on == [30]
+
+
+def test_a_changed_assignment_is_read_anew_into_an_empty_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage([records(0, 30), records(0, 15, partition=1)], [0.2, 0.3], retrain_events=15)
+    source = source_of(stage)
+    source.reassign([(TOPIC, 0)])
+    stage.versions = [1, 1, 1]
+    version = stage.service._serving_version
+
+    def reassigned(address: str) -> int | None:
+        if len(stage.versions) == 3:
+            source.reassign([(TOPIC, 0), (TOPIC, 1)])
+        return version(address)
+
+    stage.service._serving_version = reassigned
+    poll, polls = source.poll, itertools.count()
+
+    def limited(timeout_s: float) -> Sequence[Record]:
+        if next(polls) > 100:
+            stage.stop.set()
+        return poll(0)
+
+    monkeypatch.setattr(source, "poll", limited)
+    stage.service.run()
+    assert stage.trained_on == [30, 45]
+
+
+def test_a_forget_record_in_the_log_takes_the_users_events_out_of_the_store() -> None:
+    forget = event_pb2.Event(user_id="u", forget=True).SerializeToString()
+    stage = Stage([records(0, 30), [Record(TOPIC, 0, 30, 2000, b"u", forget)], records(31, 12)], [0.2])
+    assert stage.service.run(once=True)
+    assert stage.trained_on == [12]

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from engine.state.popularity import Popularity
-from tests.trainer.planted import planted_log, replayed, small_config
+from tests.trainer.planted import edges_of, planted_log, replayed, small_config
 from trainer.dataset import Histories
 from trainer.forward import ItemForward
 from trainer.train import start_weights, words
@@ -29,10 +29,8 @@ def test_every_moment_has_the_state_of_just_before_it() -> None:
         seen += moment.events.tolist()
         graph = empty_graph(data)
         insert(graph, log.slice(0, start))
-        for ring in ("user_items", "item_users", "item_next"):
-            assert torch.equal(getattr(moment.graph, ring).neighbor, getattr(graph, ring).neighbor)
-        popularity = Popularity(data.state.half_life_s, data.state.popular)
-        popularity.grow(data.items)
+        assert edges_of(moment.graph, data) == edges_of(graph, data)
+        popularity = Popularity(data.state.half_lives_s[0], data.state.popular, data.items)
         popularity.fold(
             log.item[:start].numpy(), log.time_ms[:start].numpy(), data.kind_weight[log.kind[:start].numpy()]
         )

@@ -1,4 +1,4 @@
-"""Client of the Ousel recommender engine: recommend, stream, track."""
+"""Client of the Ousel recommender engine: recommend, stream, track; forget, export and look after it."""
 
 from ousel.aio import AsyncClient, AsyncSubscription
 from ousel.client import Client
@@ -13,12 +13,19 @@ from ousel.errors import (
 from ousel.subscription import Subscription
 from ousel.types import (
     Cause,
+    Exported,
+    Forgotten,
+    HeldSubject,
     Origin,
+    PartitionDigest,
     Position,
     Recommendation,
     RecommendationList,
+    RememberedEvent,
     Source,
+    StateDigest,
     Status,
+    Subject,
     Tracked,
     Update,
 )
@@ -29,16 +36,23 @@ __all__ = [
     "Cause",
     "Client",
     "DeadlineExceeded",
+    "Exported",
+    "Forgotten",
+    "HeldSubject",
     "InvalidArgument",
     "Origin",
     "OuselError",
+    "PartitionDigest",
     "Position",
     "Recommendation",
     "RecommendationList",
+    "RememberedEvent",
     "ResourceExhausted",
     "Source",
+    "StateDigest",
     "Status",
     "StreamEnded",
+    "Subject",
     "Subscription",
     "Tracked",
     "Unavailable",

@@ -12,16 +12,20 @@ from typing import Any, Self
 import grpc
 
 from ousel import convert
-from ousel.channel import CHANNEL_OPTIONS, DEFAULT_ADDRESS
+from ousel.channel import CHANNEL_OPTIONS, DEFAULT_ADDRESS, SLOW_TIMEOUT_S
 from ousel.errors import OuselError, StreamEnded, from_status
-from ousel.types import RecommendationList, Status, Tracked, Update
+from ousel.types import Exported, Forgotten, Position, RecommendationList, StateDigest, Status, Tracked, Update
 from ousel.v1 import (
     event_service_pb2,
     event_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
+    privacy_service_pb2,
+    privacy_service_pb2_grpc,
     recommender_service_pb2,
     recommender_service_pb2_grpc,
+    state_service_pb2,
+    state_service_pb2_grpc,
 )
 
 _OVER = "the stream is over; open a new one"
@@ -98,6 +102,33 @@ class AsyncClient:
         """How the engine is doing. Errors: see `Client.status`."""
         stub = model_service_pb2_grpc.ModelServiceStub(self._channel)
         return convert.status(await self._call(stub.GetStatus, model_service_pb2.GetStatusRequest(), timeout_s))
+
+    async def forget_user(
+        self, user_id: str | None = None, session_id: str | None = None, *, timeout_s: float | None = None
+    ) -> Forgotten:
+        """Has a user forgotten for good. Arguments, errors and the answer: see `Client.forget_user`."""
+        request = convert.subject_request(privacy_service_pb2.ForgetUserRequest, user_id, session_id)
+        stub = privacy_service_pb2_grpc.PrivacyServiceStub(self._channel)
+        return convert.forgotten(await self._call(stub.ForgetUser, request, timeout_s))
+
+    async def export_user(
+        self, user_id: str | None = None, session_id: str | None = None, *, timeout_s: float | None = None
+    ) -> Exported:
+        """All that this engine holds about a user. Arguments and errors: see `Client.export_user`."""
+        request = convert.subject_request(privacy_service_pb2.ExportUserRequest, user_id, session_id)
+        stub = privacy_service_pb2_grpc.PrivacyServiceStub(self._channel)
+        return convert.exported(await self._call(stub.ExportUser, request, timeout_s))
+
+    async def get_digest(self, *, timeout_s: float = SLOW_TIMEOUT_S) -> StateDigest:
+        """Digests of all that the engine holds. Arguments and errors: see `Client.get_digest`."""
+        stub = state_service_pb2_grpc.StateServiceStub(self._channel)
+        return convert.state_digest(await self._call(stub.GetDigest, state_service_pb2.GetDigestRequest(), timeout_s))
+
+    async def take_snapshot(self, *, timeout_s: float = SLOW_TIMEOUT_S) -> tuple[Position, ...]:
+        """Has the engine take a snapshot. Arguments, errors and the answer: see `Client.take_snapshot`."""
+        stub = state_service_pb2_grpc.StateServiceStub(self._channel)
+        request = state_service_pb2.TakeSnapshotRequest()
+        return convert.positions((await self._call(stub.TakeSnapshot, request, timeout_s)).reflects)
 
     async def close(self) -> None:
         """Ends every call and stream. Safe to call twice."""

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
+SLOW_TIMEOUT_S = 60.0  # of calls that go through all that the engine holds
 
 _SERVICE_CONFIG = {
     "methodConfig": [
         {
-            # Track is safe to repeat because its event_id makes the engine fold it once. Streams are not: what the
-            # reader has seen can't be taken back, so the caller decides.
+            # Track is safe to repeat because its event_id makes the engine fold it once, and who is forgotten twice is
+            # forgotten. Streams are not: what the reader has seen can't be taken back, so the caller decides.
             "name": [
                 {"service": "ousel.v1.RecommenderService", "method": "Recommend"},
                 {"service": "ousel.v1.EventService", "method": "Track"},
                 {"service": "ousel.v1.ModelService", "method": "GetStatus"},
+                {"service": "ousel.v1.PrivacyService"},
+                {"service": "ousel.v1.StateService"},
             ],
             "retryPolicy": {
                 "maxAttempts": 4,
@@ -29,6 +32,8 @@ _SERVICE_CONFIG = {
 
 CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
+    # An export names every item that remembers a user; gRPC's own limit is 4 MiB.
+    ("grpc.max_receive_message_length", 64 * 2**20),
     # Without these a restarted engine is found again only after 1 to 120 seconds.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5000),

@@ -1,6 +1,6 @@
-"""The command line: `ousel recommend|watch|track|status`.
+"""The command line: `ousel recommend|watch|track|status|export|forget|digest|snapshot`.
 
-Exit codes: 0 done, 1 the engine can't be reached or refused, 2 wrong usage.
+Exit codes: 0 done, 1 the engine can't be reached or refused, or you did, 2 wrong usage.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from datetime import datetime
+from typing import Any, NoReturn
 
 # gRPC reads it when the first channel opens; its own log lines would mix with ours.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
@@ -21,7 +22,7 @@ from ousel import render
 from ousel.channel import DEFAULT_ADDRESS
 from ousel.client import Client
 from ousel.errors import OuselError, StreamEnded, Unavailable
-from ousel.types import RecommendationList, Status
+from ousel.types import RecommendationList
 
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries to reach an engine that went away; the last one repeats
 
@@ -83,6 +84,37 @@ def _status(client: Client, args: argparse.Namespace) -> None:
     _say(_as_json(status) if args.json else render.status(status))
 
 
+def _export(client: Client, args: argparse.Namespace) -> None:
+    _say(_as_json(client.export_user(*_who(args))))
+
+
+def _forget(client: Client, args: argparse.Namespace) -> None:
+    if not args.yes:
+        _confirm(f"Forget {'session' if args.session else 'user'} {args.user!r} for good? [y/N] ", args.wrong_usage)
+    _say(render.forgotten(client.forget_user(*_who(args))))
+
+
+def _confirm(question: str, wrong_usage: Callable[[str], NoReturn]) -> None:
+    if not sys.stdin.isatty():
+        wrong_usage("this can't be taken back; where nobody can be asked, --yes is needed")
+    try:
+        answer = input(question)
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
+        raise SystemExit("ousel: not confirmed, nothing was forgotten")
+
+
+def _digest(client: Client, args: argparse.Namespace) -> None:
+    state = client.get_digest()
+    _say(_as_json(state) if args.json else render.state_digest(state))
+
+
+def _snapshot(client: Client, args: argparse.Namespace) -> None:
+    reflects = client.take_snapshot()
+    _say(_as_json(reflects) if args.json else render.snapshot(reflects))
+
+
 def _who(args: argparse.Namespace) -> tuple[str | None, str | None]:
     """user_id, session_id."""
     return (None, args.user) if args.session else (args.user, None)
@@ -92,8 +124,12 @@ def _name(args: argparse.Namespace) -> str:
     return f"{'session' if args.session else 'user'} {args.user}"
 
 
-def _as_json(value: RecommendationList | Status) -> str:
-    return json.dumps(asdict(value), ensure_ascii=False, indent=2)
+def _as_json(value: object) -> str:
+    return json.dumps(value, default=_plain, ensure_ascii=False, indent=2)
+
+
+def _plain(value: Any) -> object:
+    return value.isoformat() if isinstance(value, datetime) else asdict(value)
 
 
 def _say(text: str) -> None:
@@ -127,10 +163,27 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--json", action="store_true", help="one JSON object")
     status.set_defaults(run=_status)
 
+    export = commands.add_parser("export", help="all that the engine holds about a user, as one JSON object")
+    _add_user(export)
+    export.set_defaults(run=_export)
+
+    forget = commands.add_parser("forget", help="forget a user for good, with its linked anonymous sessions")
+    _add_user(forget)
+    forget.add_argument("--yes", action="store_true", help="don't ask")
+    forget.set_defaults(run=_forget, wrong_usage=forget.error)
+
+    digest = commands.add_parser("digest", help="digests of all that the engine holds, to compare with another's")
+    digest.add_argument("--json", action="store_true", help="one JSON object")
+    digest.set_defaults(run=_digest)
+
+    snapshot = commands.add_parser("snapshot", help="take a snapshot now, and say what it holds")
+    snapshot.add_argument("--json", action="store_true", help="one JSON array")
+    snapshot.set_defaults(run=_snapshot)
+
     address = os.environ.get("OUSEL_ADDRESS") or DEFAULT_ADDRESS
     text = "host:port of the engine, default OUSEL_ADDRESS or " + DEFAULT_ADDRESS
     parser.add_argument("--address", default=address, help=text)
-    for command in (recommend, watch, track, status):  # so that it may stand before or after the command
+    for command in commands.choices.values():  # so that it may stand before or after the command
         command.add_argument("--address", default=argparse.SUPPRESS, help=text)
     return parser
 

@@ -10,17 +10,21 @@ from typing import Any, Self
 import grpc
 
 from ousel import convert
-from ousel.channel import CHANNEL_OPTIONS, DEFAULT_ADDRESS
+from ousel.channel import CHANNEL_OPTIONS, DEFAULT_ADDRESS, SLOW_TIMEOUT_S
 from ousel.errors import from_status
 from ousel.subscription import Subscription
-from ousel.types import RecommendationList, Status, Tracked
+from ousel.types import Exported, Forgotten, Position, RecommendationList, StateDigest, Status, Tracked
 from ousel.v1 import (
     event_service_pb2,
     event_service_pb2_grpc,
     model_service_pb2,
     model_service_pb2_grpc,
+    privacy_service_pb2,
+    privacy_service_pb2_grpc,
     recommender_service_pb2,
     recommender_service_pb2_grpc,
+    state_service_pb2,
+    state_service_pb2_grpc,
 )
 
 
@@ -39,6 +43,8 @@ class Client:
         self._recommender = recommender_service_pb2_grpc.RecommenderServiceStub(self._channel)
         self._events = event_service_pb2_grpc.EventServiceStub(self._channel)
         self._model = model_service_pb2_grpc.ModelServiceStub(self._channel)
+        self._privacy = privacy_service_pb2_grpc.PrivacyServiceStub(self._channel)
+        self._state = state_service_pb2_grpc.StateServiceStub(self._channel)
 
     def recommend(
         self,
@@ -120,6 +126,63 @@ class Client:
             OuselError: by kind, see `ousel.errors`.
         """
         return convert.status(self._call(self._model.GetStatus, model_service_pb2.GetStatusRequest(), timeout_s))
+
+    def forget_user(
+        self, user_id: str | None = None, session_id: str | None = None, *, timeout_s: float | None = None
+    ) -> Forgotten:
+        """Has a user forgotten for good, with its linked anonymous sessions; returns once the log has it.
+
+        Histories, sessions, vectors and all links go; counts without a name stay. So do snapshots taken before, until
+        newer ones replace them, and the log's own records until its retention removes them. Repeating it is harmless.
+        Where engines share partitions, call each to reach all linked sessions.
+
+        Args:
+            session_id: of an anonymous session, in place of `user_id`.
+
+        Raises:
+            OuselError: by kind, see `ousel.errors`.
+        """
+        request = convert.subject_request(privacy_service_pb2.ForgetUserRequest, user_id, session_id)
+        return convert.forgotten(self._call(self._privacy.ForgetUser, request, timeout_s))
+
+    def export_user(
+        self, user_id: str | None = None, session_id: str | None = None, *, timeout_s: float | None = None
+    ) -> Exported:
+        """All that this engine holds about a user and its linked anonymous sessions.
+
+        Where engines share partitions, ask the one that reads the user's.
+
+        Args:
+            session_id: of an anonymous session, in place of `user_id`.
+
+        Raises:
+            OuselError: by kind, see `ousel.errors`.
+        """
+        request = convert.subject_request(privacy_service_pb2.ExportUserRequest, user_id, session_id)
+        return convert.exported(self._call(self._privacy.ExportUser, request, timeout_s))
+
+    def get_digest(self, *, timeout_s: float = SLOW_TIMEOUT_S) -> StateDigest:
+        """Digests of all that the engine holds, to be compared with those of another.
+
+        Args:
+            timeout_s: more than for other calls, because all of the state is gone through.
+
+        Raises:
+            OuselError: by kind, see `ousel.errors`.
+        """
+        return convert.state_digest(self._call(self._state.GetDigest, state_service_pb2.GetDigestRequest(), timeout_s))
+
+    def take_snapshot(self, *, timeout_s: float = SLOW_TIMEOUT_S) -> tuple[Position, ...]:
+        """Has the engine take a snapshot; the last record of each partition in it, once it is safe.
+
+        Args:
+            timeout_s: more than for other calls, because all of the state is written.
+
+        Raises:
+            OuselError: by kind, see `ousel.errors`; with code FAILED_PRECONDITION where the engine takes none.
+        """
+        request = state_service_pb2.TakeSnapshotRequest()
+        return convert.positions(self._call(self._state.TakeSnapshot, request, timeout_s).reflects)
 
     def close(self) -> None:
         """Ends every call and stream. Safe to call twice."""

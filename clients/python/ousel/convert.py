@@ -4,21 +4,38 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import UTC, datetime
+from typing import TypeVar
 
 from ousel.errors import InvalidArgument
 from ousel.types import (
     Cause,
+    Exported,
+    Forgotten,
+    HeldSubject,
     Origin,
+    PartitionDigest,
     Position,
     Recommendation,
     RecommendationList,
+    RememberedEvent,
     Source,
+    StateDigest,
     Status,
+    Subject,
     Tracked,
     Update,
 )
-from ousel.v1 import event_pb2, event_service_pb2, model_service_pb2, recommender_service_pb2
+from ousel.v1 import (
+    event_pb2,
+    event_service_pb2,
+    model_service_pb2,
+    privacy_service_pb2,
+    recommender_service_pb2,
+    state_service_pb2,
+)
+
+R = TypeVar("R", privacy_service_pb2.ForgetUserRequest, privacy_service_pb2.ExportUserRequest)
 
 _ORIGIN = {
     recommender_service_pb2.ORIGIN_MODEL: Origin.MODEL,
@@ -101,6 +118,18 @@ def event_message(
     return event
 
 
+def subject_request(kind: type[R], user_id: str | None, session_id: str | None) -> R:
+    """A request about a user or an anonymous session.
+
+    Raises:
+        InvalidArgument: a value that the message can't carry; everything else is the engine's to judge.
+    """
+    try:
+        return kind(user_id=user_id or "", session_id=session_id or "")
+    except ValueError as error:
+        raise InvalidArgument(f"the request can't be sent: {error}") from None
+
+
 def recommendation_list(message: recommender_service_pb2.RecommendationList) -> RecommendationList:
     return RecommendationList(
         items=tuple(
@@ -115,7 +144,7 @@ def recommendation_list(message: recommender_service_pb2.RecommendationList) -> 
         origin=_ORIGIN.get(message.origin, Origin.UNKNOWN),
         known=message.known,
         model_version=message.model_version,
-        reflects=_positions(message.reflects),
+        reflects=positions(message.reflects),
     )
 
 
@@ -142,8 +171,56 @@ def status(message: model_service_pb2.GetStatusResponse) -> Status:
         lag=message.lag,
         streams=message.streams,
         failed_calls=message.failed_calls,
-        reflects=_positions(message.reflects),
+        reflects=positions(message.reflects),
         uptime_s=message.uptime_s,
+        partitions=tuple(message.partitions),
+        partitions_total=message.partitions_total,
+        users_limit=message.users_limit,
+        users_evicted=message.users_evicted,
+        items_evicted=message.items_evicted,
+        users_forgotten=message.users_forgotten,
+        events_duplicate=message.events_duplicate,
+        records_redelivered=message.records_redelivered,
+        snapshot_time=message.snapshot_time.ToDatetime(UTC) if message.HasField("snapshot_time") else None,
+    )
+
+
+def forgotten(message: privacy_service_pb2.ForgetUserResponse) -> Forgotten:
+    return Forgotten(
+        subjects=tuple(Subject(subject.user_id, subject.session_id) for subject in message.subjects),
+        positions=positions(message.positions),
+        partitions=tuple(message.partitions),
+    )
+
+
+def exported(message: privacy_service_pb2.ExportUserResponse) -> Exported:
+    return Exported(
+        known=message.known,
+        subjects=tuple(map(_held, message.subjects)),
+        partitions=tuple(message.partitions),
+    )
+
+
+def _held(message: privacy_service_pb2.HeldSubject) -> HeldSubject:
+    return HeldSubject(
+        partition=message.partition,
+        session_id=message.session_id,
+        history=tuple(
+            RememberedEvent(event.item_id, event.kind, event.time.ToDatetime(UTC), event.value, event.session)
+            for event in message.history
+        ),
+        sessions=message.sessions,
+        named_by_item_ids=tuple(message.named_by_item_ids),
+    )
+
+
+def state_digest(message: state_service_pb2.GetDigestResponse) -> StateDigest:
+    return StateDigest(
+        partitions=tuple(
+            PartitionDigest(one.digest, _position(one.reflects), one.events_folded) for one in message.partitions
+        ),
+        catalog_digest=message.catalog_digest,
+        catalog_reflects=positions(message.catalog_reflects),
     )
 
 
@@ -151,5 +228,5 @@ def _position(message: event_pb2.LogPosition) -> Position:
     return Position(topic=message.topic, partition=message.partition, offset=message.offset)
 
 
-def _positions(messages: Iterable[event_pb2.LogPosition]) -> tuple[Position, ...]:
+def positions(messages: Iterable[event_pb2.LogPosition]) -> tuple[Position, ...]:
     return tuple(map(_position, messages))

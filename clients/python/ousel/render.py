@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import datetime
 
-from ousel.types import RecommendationList, Status, Update
+from ousel.types import Forgotten, Position, RecommendationList, StateDigest, Status, Update
 
 _TITLE_WIDTH = 48
 
@@ -40,20 +41,69 @@ def status(engine: Status) -> str:
         ("model version", str(engine.model_version) if engine.model_version else "none yet"),
         *((f"  {name}", f"{value:.4g}") for name, value in engine.model_metrics.items()),
         ("versions served", ", ".join(map(str, engine.model_versions)) or "none yet"),
-        ("users", f"{engine.users:,}"),
+        ("users", f"{engine.users:,} of at most {engine.users_limit:,}"),
+        ("users evicted", f"{engine.users_evicted:,}"),
+        ("users forgotten", f"{engine.users_forgotten:,}"),
         ("items", f"{engine.items:,}"),
+        ("items evicted", f"{engine.items_evicted:,}"),
         ("items in index", f"{engine.index_items:,}"),
         ("events folded", f"{engine.events_folded:,}"),
+        ("duplicate events", f"{engine.events_duplicate:,}"),
+        ("redelivered", f"{engine.records_redelivered:,}"),
         ("items folded", f"{engine.items_folded:,}"),
         ("dead-lettered", f"{engine.events_dead_lettered:,}"),
         ("lag", f"{engine.lag:,}"),
+        ("partitions", f"{_numbers(engine.partitions)} of {engine.partitions_total}"),
+        ("snapshot", f"{engine.snapshot_time:%Y-%m-%d %H:%M:%S} UTC" if engine.snapshot_time else "none yet"),
         ("open streams", f"{engine.streams:,}"),
         ("failed calls", f"{engine.failed_calls:,}"),
         ("uptime", f"{engine.uptime_s:,.0f} s"),
-        *((f"  {p.topic}/{p.partition}", f"folded up to offset {p.offset}") for p in engine.reflects),
+        *((f"  {_partition(p)}", f"folded up to offset {p.offset}") for p in engine.reflects),
     ]
-    width = max(len(name) for name, _ in rows)
+    return _table(rows)
+
+
+def forgotten(done: Forgotten) -> str:
+    """Who is forgotten, a line each, and where the log says so."""
+    lines = [
+        f"forgotten: user {subject.user_id}" if subject.user_id else f"forgotten: session {subject.session_id}"
+        for subject in done.subjects
+    ]
+    lines.append(f"linked sessions were looked for in partitions {_numbers(done.partitions)}")
+    lines += [f"written to {_partition(p)}, offset {p.offset}" for p in done.positions]
+    return "\n".join(map(_printable, lines))
+
+
+def state_digest(state: StateDigest) -> str:
+    """A line per partition of the events topic, then the catalog and what it reflects."""
+    return _table(
+        [
+            *(
+                (_partition(p.reflects), f"{p.digest}  {p.events_folded:,} events, up to offset {p.reflects.offset}")
+                for p in state.partitions
+            ),
+            ("catalog", state.catalog_digest),
+            *((f"  {_partition(p)}", f"up to offset {p.offset}") for p in state.catalog_reflects),
+        ]
+    )
+
+
+def snapshot(reflects: Iterable[Position]) -> str:
+    """A line per partition."""
+    return _table([(_partition(p), f"safe up to offset {p.offset}") for p in reflects])
+
+
+def _table(rows: list[tuple[str, str]]) -> str:
+    width = max((len(name) for name, _ in rows), default=0)
     return "\n".join(f"{_printable(name):<{width}}  {value}" for name, value in rows)
+
+
+def _partition(position: Position) -> str:
+    return f"{position.topic}/{position.partition}"
+
+
+def _numbers(partitions: Iterable[int]) -> str:
+    return ", ".join(map(str, partitions)) or "none"
 
 
 def _header(name: str, ranked: RecommendationList) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 
@@ -90,6 +91,94 @@ class Tracked:
 
 
 @dataclass(frozen=True, slots=True)
+class Subject:
+    """A user, or an anonymous session; the other field is empty."""
+
+    user_id: str
+    session_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Forgotten:
+    """The log has it that these are forgotten.
+
+    Attributes:
+        subjects: the one asked for, then its linked anonymous sessions.
+        positions: of the records that say so, one per subject and partition.
+        partitions: where linked sessions were looked for: those that the engine reads.
+    """
+
+    subjects: tuple[Subject, ...]
+    positions: tuple[Position, ...]
+    partitions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RememberedEvent:
+    """One event of a user's history; those of one session share `session`."""
+
+    item_id: str
+    kind: str
+    time: datetime
+    value: float
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class HeldSubject:
+    """What one partition holds about a user or an anonymous session.
+
+    Attributes:
+        session_id: of an anonymous session; "" for what is held under the user's own id.
+        history: the latest events, oldest first.
+        sessions: how many were begun, those of which nothing is remembered included.
+        named_by_item_ids: items that remember this subject among their latest users.
+    """
+
+    partition: int
+    session_id: str
+    history: tuple[RememberedEvent, ...]
+    sessions: int
+    named_by_item_ids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """All that the engine holds about a user.
+
+    Attributes:
+        known: False where it holds nothing.
+        partitions: those that the engine reads; what lies in others is held elsewhere.
+    """
+
+    known: bool
+    subjects: tuple[HeldSubject, ...]
+    partitions: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionDigest:
+    """One partition of the events topic: SHA-256 in hexadecimal, and the last record that it reflects."""
+
+    digest: str
+    reflects: Position
+    events_folded: int
+
+
+@dataclass(frozen=True, slots=True)
+class StateDigest:
+    """The engine's state at one moment. Engines that folded the same records have equal digests.
+
+    Attributes:
+        catalog_reflects: the last record folded of each partition of the items topic.
+    """
+
+    partitions: tuple[PartitionDigest, ...]
+    catalog_digest: str
+    catalog_reflects: tuple[Position, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Status:
     """How the engine is doing.
 
@@ -99,6 +188,13 @@ class Status:
         model_metrics: what the trainer measured, by name.
         model_versions: every version served since the engine started, oldest first.
         lag: records in the log that are not folded yet.
+        partitions: those of the events topic that the engine reads.
+        partitions_total: of the events topic, those of other engines included.
+        users_limit: users and anonymous sessions that the engine may hold; the longest idle make room.
+        users_forgotten: because that was asked for.
+        events_duplicate: repeats by a producer, folded once.
+        records_redelivered: handed over again by the log, folded once.
+        snapshot_time: when the engine's newest snapshot was taken; None before its first.
     """
 
     serving: bool
@@ -116,3 +212,12 @@ class Status:
     failed_calls: int
     reflects: tuple[Position, ...]
     uptime_s: float
+    partitions: tuple[int, ...] = ()
+    partitions_total: int = 0
+    users_limit: int = 0
+    users_evicted: int = 0
+    items_evicted: int = 0
+    users_forgotten: int = 0
+    events_duplicate: int = 0
+    records_redelivered: int = 0
+    snapshot_time: datetime | None = None

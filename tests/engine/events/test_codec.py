@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from ousel.v1 import catalog_pb2, event_pb2
 
 from engine.events.batch import Record
 from engine.events.codec import Decoder, validate_event
+from tests.engine.events.both_ways import decoded_both_ways
 from tests.engine.events.payloads import (
     DIM,
     EVENTS,
@@ -87,6 +89,9 @@ def test_good_and_bad_records_keep_their_order() -> None:
         ({"value": math.nan}, "value must be a finite number >= 0, got nan"),
         ({"value": math.inf}, "value must be a finite number >= 0, got inf"),
         ({"value": -1.0}, "value must be a finite number >= 0, got -1.0"),
+        ({"item_id": "i", "forget": True}, "item_id must be empty where forget is true, got 'i'"),
+        ({"item_id": "", "user_id": "", "forget": True}, "user_id or session_id must be set, got neither"),
+        ({"item_id": "", "kind": "foo", "forget": True}, "kind must be one of ['view', 'cart'], got 'foo'"),
         ({"time": at(-1)}, f"time must lie in 0..{NOW_MS + 60_000} ms since 1970"),
         ({"time": at(NOW_MS + 60_001)}, f"at most 60 s ahead of its record, got {NOW_MS + 60_001} ms"),
         ({"time": Timestamp(seconds=2**62)}, "time must lie in 0.."),
@@ -96,7 +101,7 @@ def test_an_event_that_breaks_a_rule_is_rejected_alike_by_log_and_server(fields:
     message = event(**fields)
     decoded = decode(record(message.SerializeToString()))
     assert said in reason(decoded)
-    assert validate_event(message, NOW_MS, EVENTS) == reason(decoded)
+    assert validate_event(message, NOW_MS, EVENTS, may_forget=True) == reason(decoded)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +123,26 @@ def test_what_lies_at_the_edge_of_a_rule_passes(fields: dict[str, Any]) -> None:
     batch = decode(record(message.SerializeToString())).events
     assert batch.item_id == (message.item_id,)
     assert batch.value.tolist() == [np.float32(message.value or 1.0)]
+
+
+@pytest.mark.parametrize("fields", [{"user_id": "u"}, {"session_id": "s"}, {"user_id": "u", "session_id": "s"}])
+def test_a_user_or_a_session_is_forgotten_without_an_item(fields: dict[str, str]) -> None:
+    message = event_pb2.Event(forget=True, event_id="e", **fields)
+    assert validate_event(message, NOW_MS, EVENTS, may_forget=True) is None
+    json_fields = json.dumps(fields | {"forget": True, "event_id": "e"}).encode()
+    for value in (message.SerializeToString(), json_fields):
+        decoded = decode(record(value, offset=4), record(event().SerializeToString(), offset=5))
+        batch = decoded.events
+        assert not decoded.rejected
+        assert batch.forget.dtype == np.bool_ and batch.forget.tolist() == [True, False]
+        assert list(batch.item_id) == ["", "i"]
+        assert batch.user_id[0] == fields.get("user_id", "") and batch.session_id[0] == fields.get("session_id", "")
+
+
+def test_only_who_may_can_have_someone_forgotten() -> None:
+    message = event_pb2.Event(forget=True, user_id="u")
+    assert validate_event(message, NOW_MS, EVENTS) == "forget must be false: call PrivacyService.ForgetUser"
+    assert validate_event(event(forget=False), NOW_MS, EVENTS) is None
 
 
 def test_without_a_record_time_an_event_needs_its_own() -> None:
@@ -165,6 +190,8 @@ def test_json_reads_like_protobuf(time: object, expected_ms: int) -> None:
         ({"value": "2"}, "value must be a number, got '2'"),
         ({"value": True}, "value must be a number, got True"),
         ({"value": 1e300}, "value must be a finite number >= 0, got inf"),
+        ({"forget": "yes"}, "forget must be true or false, got 'yes'"),
+        ({"forget": 1}, "forget must be true or false, got 1"),
         ({"time": "yesterday"}, "time must be RFC 3339 text such as 2026-03-31T08:00:00Z, got 'yesterday'"),
         ({"time": "2023-11-14T22:13:20"}, "time must be RFC 3339 text"),
         ({"time": 1.5}, "time must be RFC 3339 text or integer milliseconds, got 1.5"),
@@ -220,6 +247,7 @@ messages = st.one_of(
         kind=st.sampled_from(["", "view", "cart", "other"]),
         time=st.none() | times,
         value=st.floats(width=32),
+        forget=st.sampled_from([False, False, True]),
     ),
     st.builds(
         catalog_pb2.Item,
@@ -276,17 +304,18 @@ records = st.builds(
 @settings(deadline=None)
 @given(st.lists(records, max_size=8))
 def test_every_record_becomes_one_event_item_or_rejection(given_records: list[Record]) -> None:
-    decoded = decode(*given_records)
+    decoded = decoded_both_ways(Decoder(KAFKA, EVENTS, DIM), given_records)
     assert len(decoded.events) + len(decoded.items) + len(decoded.rejected) == len(given_records)
     assert set(decoded.positions) == {(r.topic, r.partition) for r in given_records}
-    rejected = {id(r.record) for r in decoded.rejected}
-    kept = [r.offset for r in given_records if id(r) not in rejected and r.topic == KAFKA.events_topic]
-    assert decoded.events.offset.tolist() == kept
+    left = Counter(r.offset for r in given_records if r.topic == KAFKA.events_topic)
+    left -= Counter(r.record.offset for r in decoded.rejected if r.record.topic == KAFKA.events_topic)
+    assert Counter(decoded.events.offset.tolist()) == left
     assert all(r.reason.encode() for r in decoded.rejected)
     batch = decoded.events
     assert np.isfinite(batch.value).all() and (batch.value > 0).all()
     assert (batch.time_ms >= 0).all()
-    assert all(batch.item_id) and all(u or s for u, s in zip(batch.user_id, batch.session_id, strict=True))
+    assert [not item_id for item_id in batch.item_id] == batch.forget.tolist()
+    assert all(u or s for u, s in zip(batch.user_id, batch.session_id, strict=True))
 
 
 @settings(deadline=None)
@@ -294,6 +323,6 @@ def test_every_record_becomes_one_event_item_or_rejection(given_records: list[Re
 def test_the_server_accepts_exactly_what_the_log_does(message: event_pb2.Event, now_ms: int) -> None:
     decoded = decode(record(message.SerializeToString(), timestamp_ms=now_ms))
     reasons = [rejection.reason for rejection in decoded.rejected]
-    accepted = validate_event(message, now_ms, EVENTS)
+    accepted = validate_event(message, now_ms, EVENTS, may_forget=True)
     if message.ByteSize():
         assert reasons == ([] if accepted is None else [accepted])

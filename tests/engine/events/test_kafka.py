@@ -1,23 +1,23 @@
 from __future__ import annotations
 
-import socket
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable
 from contextlib import closing
 from typing import Any, NamedTuple
 
 import pytest
-from kafka import TopicPartition
+from kafka import ConsumerRebalanceListener, TopicPartition
 from kafka.errors import KafkaTimeoutError, OffsetOutOfRangeError, TopicAuthorizationFailedError
-from pydantic import SecretStr
 
 from engine.config import KafkaConfig
 from engine.events import kafka as module
 from engine.events.batch import Record
-from engine.events.kafka import KafkaSource, connection_settings, wait_for_broker
-from engine.events.source import SourceError
+from engine.events.kafka import KafkaSource
+from engine.events.source import Assignment, LogRange, SourceError, start_at_beginning
 
 DEADLINE_S = 20.0
+Step = int | Exception | Callable[[], object]
 PARTITION = TopicPartition("ousel.events", 0)
 
 
@@ -31,12 +31,15 @@ class Fetched(NamedTuple):
 
 
 class FakeConsumer:
-    """One partition whose polls are scripted: so many records each, or an error to raise."""
+    """One partition whose polls are scripted: so many records each, an error to raise, or something to call first."""
 
-    def __init__(self, script: list[int | Exception], end: int) -> None:
+    def __init__(self, script: list[Step], end: int) -> None:
         self.script = list(script)
         self.end = end
         self.offset = 0
+        self.flowing = True
+        self.polls_while_paused = 0
+        self.listener: ConsumerRebalanceListener | None = None
         self.exhausted = threading.Event()
         self.closed = False
 
@@ -45,9 +48,17 @@ class FakeConsumer:
 
     def assign(self, _: Any) -> None: ...
 
-    def seek(self, *_: Any) -> None: ...
+    def subscribe(self, _: Any, listener: ConsumerRebalanceListener) -> None:
+        self.listener = listener
 
-    def pause(self, *_: Any) -> None: ...
+    def seek(self, _: TopicPartition, offset: int) -> None:
+        self.offset = offset
+
+    def pause(self, *partitions: TopicPartition) -> None:
+        self.flowing = self.flowing and not partitions
+
+    def resume(self, *partitions: TopicPartition) -> None:
+        self.flowing = self.flowing or bool(partitions)
 
     def partitions_for_topic(self, _: str) -> set[int]:
         return {0}
@@ -71,22 +82,31 @@ class FakeConsumer:
         if not self.script:
             self.exhausted.set()
             return {}
+        if callable(self.script[0]):
+            self.script.pop(0)()
+            return {}
+        if not self.flowing:
+            self.polls_while_paused += 1
+            return {}
         step = self.script.pop(0)
         if isinstance(step, Exception):
             raise step
         first, self.offset = self.offset, self.offset + step
         return {PARTITION: [Fetched(*PARTITION, n, None, None, b"%d" % n) for n in range(first, self.offset)]}
 
-    def close(self) -> None:
+    def close(self, timeout_ms: int = 0) -> None:
         self.closed = True
 
 
 def source_of(
-    monkeypatch: pytest.MonkeyPatch, *script: int | Exception, end: int = 0, **config: Any
+    monkeypatch: pytest.MonkeyPatch, *script: Step, end: int = 0, started: bool = True, **config: Any
 ) -> tuple[KafkaSource, FakeConsumer]:
     consumer = FakeConsumer(list(script), end)
     monkeypatch.setattr(module, "KafkaConsumer", consumer)
-    return KafkaSource(KafkaConfig(**config), topics=[PARTITION.topic]), consumer
+    source = KafkaSource(KafkaConfig(**config), topics=[PARTITION.topic])
+    if started:
+        assert start_at_beginning(source) is not None
+    return source, consumer
 
 
 def offsets(records: list[Record]) -> list[int]:
@@ -112,13 +132,13 @@ def test_a_full_queue_makes_polling_wait(monkeypatch: pytest.MonkeyPatch) -> Non
     with closing(source):
         found = []
         while len(found) < 6:
-            # Two queued, one in the thread's hand, one returned since: never more than that ahead.
-            assert consumer.offset <= len(found) + 4
+            # Two queued, one returned since: never more than that ahead.
+            assert consumer.offset <= len(found) + 3
             found += offsets(source.poll(DEADLINE_S))
     assert found == list(range(6))
 
 
-def test_close_ends_a_thread_that_waits_for_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_close_ends_a_thread_while_the_queue_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     source, consumer = source_of(monkeypatch, 1, 1, 1, queue_batches=1, max_poll_records=1)
     closer = threading.Thread(target=source.close)
     closer.start()
@@ -172,106 +192,118 @@ def test_topics_that_cannot_be_listed_are_a_source_error(monkeypatch: pytest.Mon
     assert consumer.closed
 
 
-@pytest.fixture
-def silent_port() -> Iterator[int]:
-    """A port that accepts connections and never answers."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1]
+def eventually(condition: Callable[[], object]) -> None:
+    tick, deadline = threading.Event(), time.monotonic() + DEADLINE_S
+    while not condition():
+        assert time.monotonic() < deadline
+        tick.wait(0.001)
 
 
-@pytest.fixture
-def refused_port() -> Iterator[int]:
-    """A port that is taken, so that nobody else gets it, and refuses connections."""
-    with socket.socket() as bound:
-        bound.bind(("127.0.0.1", 0))
-        yield bound.getsockname()[1]
+def test_a_full_queue_does_not_silence_the_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    # The group would give the partitions of a silent member to another.
+    monkeypatch.setattr(module, "_ROOM_S", 0.001)
+    source, consumer = source_of(monkeypatch, 1, 1, 1, queue_batches=1, max_poll_records=1)
+    with closing(source):
+        eventually(lambda: consumer.polls_while_paused >= 3)
+        assert consumer.offset == 1
+        assert offsets(source.poll(0)) == [0]
+        assert offsets(source.poll(DEADLINE_S)) == [1]
 
 
-def wait(config: KafkaConfig, reports: int) -> list[str]:
-    """Waits for a broker and stops at the given report."""
-    stop, said = threading.Event(), []
-
-    def report(line: str) -> None:
-        said.append(line)
-        if len(said) == reports:
-            stop.set()
-
-    assert not wait_for_broker(config, stop, report)
-    return said
-
-
-def test_an_absent_broker_is_reported_once_per_backoff_step(refused_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_FIRST_BACKOFF_S", 0.01)
-    monkeypatch.setattr(module, "_MAX_BACKOFF_S", 0.05)
-    said = wait(KafkaConfig(bootstrap=f"127.0.0.1:{refused_port},[::1]:{refused_port}"), reports=5)
-    assert [line.rpartition("next try in ")[2] for line in said] == ["0.01 s", "0.02 s", "0.04 s", "0.05 s", "0.05 s"]
-    for line in said:
-        assert line.startswith(
-            f"no Kafka broker at 127.0.0.1:{refused_port},[::1]:{refused_port}: check kafka.bootstrap"
-        )
-        assert "\n" not in line
+def test_nothing_is_read_before_the_start_but_the_thread_polls(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, consumer = source_of(monkeypatch, 3, end=3, started=False)
+    with closing(source):
+        assert source.assignment() == Assignment({tuple(PARTITION): LogRange(0, 3)}, {PARTITION.topic: 1})
+        assert source.assignment() is source.assignment()
+        eventually(lambda: consumer.polls_while_paused >= 3)
+        assert source.poll(0) == []
+        assert (source.lag(), source.caught_up()) == (3, False)
+        source.start({tuple(PARTITION): 0})
+        assert offsets(source.poll(DEADLINE_S)) == [0, 1, 2]
 
 
-def test_a_stop_before_the_first_try_ends_the_wait(refused_port: int) -> None:
-    stop = threading.Event()
-    stop.set()
-    assert not wait_for_broker(KafkaConfig(bootstrap=f"127.0.0.1:{refused_port}"), stop, pytest.fail)
+def test_a_start_goes_where_it_is_told_and_drops_what_was_read_ahead(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, consumer = source_of(monkeypatch, 2, end=9)
+    with closing(source):
+        assert consumer.exhausted.wait(DEADLINE_S)
+        source.start({tuple(PARTITION): 7, ("not assigned", 0): 99})
+        assert source.lag() == 2
+        assert source.poll(0) == []
+        consumer.script = [2]
+        assert offsets(source.poll(DEADLINE_S)) == [7, 8]
+        assert source.caught_up()
 
 
-def test_a_source_without_a_broker_says_where_it_looked(refused_port: int) -> None:
-    address = f"127.0.0.1:{refused_port}"
-    with pytest.raises(SourceError, match=f"no Kafka broker answers at {address}"):
-        KafkaSource(KafkaConfig(bootstrap=address, request_timeout_ms=100))
+@pytest.mark.parametrize("offset", [-1, 10])
+def test_a_start_outside_the_log_names_partition_offset_and_range(monkeypatch: pytest.MonkeyPatch, offset: int) -> None:
+    source, _ = source_of(monkeypatch, end=9, started=False)
+    with closing(source):
+        source.assignment()
+        with pytest.raises(SourceError, match=rf"ousel\.events\[0\] holds offsets 0 to 9, .* from {offset}:"):
+            source.start({tuple(PARTITION): offset})
 
 
-@pytest.mark.parametrize("address", ["nonsense", "localhost:port", "localhost:99999", "host.invalid:9092"])
-def test_an_address_that_is_none_is_reported_like_an_absent_broker(address: str) -> None:
-    (line,) = wait(KafkaConfig(bootstrap=address), reports=1)
-    assert f"no Kafka broker at {address}: check kafka.bootstrap" in line
+def test_each_deal_of_the_group_is_a_new_assignment_that_waits_for_its_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, consumer = source_of(monkeypatch, end=5, started=False, share=True)
+    listener = consumer.listener
+    assert listener is not None
+    with closing(source):
+        assert source.assignment() is None
+        consumer.script = [lambda: listener.on_partitions_assigned([PARTITION])]
+        eventually(source.assignment)
+        first = source.assignment()
+        source.start({tuple(PARTITION): 3})
+        consumer.script = [2]
+        eventually(lambda: source._queue)
+        # The same partition is taken back and dealt out again: what was read ahead is dropped all the same.
+        consumer.script = [
+            lambda: listener.on_partitions_revoked([PARTITION]),
+            lambda: listener.on_partitions_assigned([PARTITION]),
+        ]
+        eventually(lambda: not consumer.script)
+        eventually(source.assignment)
+        second = source.assignment()
+        assert second is not first
+        consumer.script = [1]
+        eventually(lambda: consumer.polls_while_paused)
+        assert source.poll(0) == []
+        assert not source.caught_up()
+        source.start({tuple(PARTITION): 4})
+        assert offsets(source.poll(DEADLINE_S)) == [4]
 
 
-def test_a_port_that_does_not_speak_kafka_is_told_apart(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BOOTSTRAP_MS", 100)
-    (line,) = wait(KafkaConfig(bootstrap=f"127.0.0.1:{silent_port}"), reports=1)
-    assert f"127.0.0.1:{silent_port} accepts connections but does not answer as a Kafka broker" in line
-    assert "whether the broker wants kafka.security_protocol" in line
+@pytest.mark.parametrize("change", ["on_partitions_revoked", "on_partitions_lost"])
+def test_partitions_that_are_taken_back_are_read_no_more(monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    source, consumer = source_of(monkeypatch, end=5, started=False, share=True)
+    listener = consumer.listener
+    assert listener is not None
+    with closing(source):
+        consumer.script = [lambda: listener.on_partitions_assigned([PARTITION])]
+        eventually(source.assignment)
+        source.start({})
+        consumer.script = [lambda: getattr(listener, change)([PARTITION])]
+        eventually(lambda: source.assignment() is None)
+        assert source.lag_by_partition() == {}
+        source.start({})  # nothing to start
+        assert source.poll(0) == []
+        assert not source.caught_up()
 
 
-def test_with_security_the_credentials_are_named(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BOOTSTRAP_MS", 100)
-    (line,) = wait(secured(f"127.0.0.1:{silent_port}"), reports=1)
-    for setting in (
-        "security_protocol=SASL_PLAINTEXT",
-        "sasl_mechanism",
-        "sasl_username",
-        "sasl_password",
-        "ssl_cafile",
-    ):
-        assert f"kafka.{setting}" in line
-    assert "secret" not in line
-
-
-def test_tries_that_fail_leave_no_thread_behind(silent_port: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BOOTSTRAP_MS", 50)
-    monkeypatch.setattr(module, "_FIRST_BACKOFF_S", 0.0)
-    before = threading.active_count()
-    wait(KafkaConfig(bootstrap=f"127.0.0.1:{silent_port}"), reports=3)
-    assert threading.active_count() <= before
-
-
-def secured(bootstrap: str) -> KafkaConfig:
-    return KafkaConfig(
-        bootstrap=bootstrap,
-        security_protocol="SASL_PLAINTEXT",
-        sasl_mechanism="PLAIN",
-        sasl_username="user",
-        sasl_password=SecretStr("secret"),
-    )
-
-
-def test_settings_hold_every_address_and_the_credentials() -> None:
-    settings = connection_settings(secured("a:1,b:2"))
-    assert settings["bootstrap_servers"] == ["a:1", "b:2"]
-    assert settings["security_protocol"] == "SASL_PLAINTEXT"
-    names = ("sasl_mechanism", "sasl_plain_username", "sasl_plain_password")
-    assert [settings[name] for name in names] == ["PLAIN", "user", "secret"]
+def test_a_start_that_comes_too_late_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, consumer = source_of(monkeypatch, end=5, started=False, share=True)
+    listener = consumer.listener
+    assert listener is not None
+    with closing(source):
+        consumer.script = [lambda: listener.on_partitions_assigned([PARTITION])]
+        eventually(source.assignment)
+        consumer.script = [
+            lambda: listener.on_partitions_revoked([PARTITION]),
+            lambda: listener.on_partitions_assigned([PARTITION]),
+            2,
+        ]
+        eventually(lambda: consumer.polls_while_paused)
+        source.start({tuple(PARTITION): 99})  # an error, were it for the assignment of now
+        assert source.poll(0) == []
+        assert source.assignment() is not None
+        source.start({})
+        assert offsets(source.poll(DEADLINE_S)) == [0, 1]

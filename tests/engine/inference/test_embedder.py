@@ -17,15 +17,15 @@ def world(rows: list[Row], **config: float) -> tuple[State, Embedder]:
     """A state that has folded `rows`, and an embedder up to date with all but the last."""
     state = State(StateConfig(history=8, neighbors=3, content_dim=CONTENT_DIM), EventsConfig())
     weights = small_weights(ITEMS)
-    embedder = Embedder(weights.model, weights.vocabulary, InferenceConfig(**config))
+    embedder = Embedder(weights.model, weights.vocabulary, InferenceConfig(**config), state.user_rows, state.item_rows)
     state.fold(decoded(rows[:-1]))
-    embedder.build(state.graph, state.items.ids(), state.catalog.contents(), len(state.users))
+    embedder.build(state.graph, state.items.ids(), state.catalog.contents(), state.users())
     return state, embedder
 
 
 def refresh(state: State, embedder: Embedder, row: Row, offset: int) -> list[str]:
     folded = state.fold(decoded([row], offset))
-    rows = embedder.refresh(state.graph, state.items.ids(), state.catalog.contents(), len(state.users), folded)
+    rows = embedder.refresh(state.graph, state.items.ids(), state.catalog.contents(), folded)
     return sorted(state.items.id_of(at) for at in rows.tolist())
 
 
@@ -35,8 +35,8 @@ LOG: list[Row] = [("ann", "s", "z", 7, 0), ("ann", "s", "x", 7, 1), ("ann", "s",
 def test_an_event_refreshes_its_item_and_the_one_before_at_once():
     state, embedder = world(LOG, epsilon=2.0)
     assert refresh(state, embedder, LOG[-1], 2) == ["x", "y"]
-    fresh = Embedder(small_weights(ITEMS).model, ITEMS, InferenceConfig())
-    fresh.build(state.graph, state.items.ids(), state.catalog.contents(), len(state.users))
+    fresh = Embedder(small_weights(ITEMS).model, ITEMS, InferenceConfig(), state.user_rows, state.item_rows)
+    fresh.build(state.graph, state.items.ids(), state.catalog.contents(), state.users())
     at = state.items.find(["x", "y"])
     assert torch.allclose(embedder.items[at], fresh.items[at], atol=1e-6)
 

@@ -13,8 +13,7 @@ events = st.lists(st.tuples(st.integers(0, USERS - 1), st.integers(0, ITEMS - 1)
 
 def graph_of(pairs: list[tuple[int, int]]) -> Graph:
     """Each user's events are one session."""
-    graph = Graph.empty(history=6, neighbors=3)
-    graph.grow(USERS, ITEMS)
+    graph = Graph.empty(history=6, neighbors=3, users=USERS, items=ITEMS)
     last: dict[int, int] = {}
     for at, (user, item) in enumerate(pairs):
         columns = [torch.tensor([value]) for value in (user, item, last.get(user, -1), at, 0)]

@@ -22,13 +22,13 @@ def state():
 
 
 def ask(state, generation, *queries):
-    return recommend(queries, state, generation, CONFIG.ranking, "e")
+    return recommend(queries, state, generation, CONFIG.ranking)
 
 
 def by_hand(state, generation, user_id):
     """Every item's id by score: all of them are candidates of so small a catalog."""
     rows = torch.arange(len(state.items))[None]
-    user = state.users.find([f"u:{user_id}"])
+    user = torch.tensor(state.find_users([user_id]))
     history = state.graph.user_items.latest(user)
     model, table = generation.model, generation.embedder.items[: len(state.items)]
     with torch.no_grad():
@@ -48,7 +48,7 @@ def test_a_known_user_gets_the_models_order(state):
     assert [item.score for item in ranking.items] == pytest.approx(sorted(score.tolist(), reverse=True), abs=1e-4)
     assert (ranking.origin, ranking.known, ranking.model_version) == (Origin.MODEL, True, 3)
     assert ranking.items[0].title == f"Title of {ranking.items[0].item_id}"
-    assert [(at.topic, at.partition, at.offset) for at in ranking.reflects] == [("e", 0, 79)]
+    assert [(at.topic, at.partition, at.offset) for at in ranking.reflects] == [("ousel.events", 0, 79)]
 
 
 def test_a_batch_answers_each_query_as_if_it_were_alone(state):
@@ -82,7 +82,7 @@ def test_user_and_session_of_the_same_name_are_two_subjects(state):
 @pytest.mark.parametrize("modelled", [True, False])
 def test_filters_hold_with_and_without_a_model(state, modelled):
     generation = small_generation(CONFIG, state) if modelled else None
-    history = set(state.graph.user_items.latest(state.users.find(["u:u1"])).row[0].tolist())
+    history = set(state.graph.user_items.latest(torch.tensor(state.find_users(["u1"]))).row[0].tolist())
     remembered = {state.items.id_of(row) for row in history if row >= 0}
 
     def listed(**options):
@@ -108,7 +108,9 @@ def test_a_deleted_or_expired_item_is_never_listed_from_the_moment_it_is_folded(
 def test_an_item_says_all_sources_that_proposed_it(state):
     generation = small_generation(CONFIG, state)
     (ranking,) = ask(state, generation, Query("u1", "", 30))
-    history = {row for row in state.graph.user_items.latest(state.users.find(["u:u1"])).row[0].tolist() if row >= 0}
+    history = {
+        row for row in state.graph.user_items.latest(torch.tensor(state.find_users(["u1"]))).row[0].tolist() if row >= 0
+    }
     for item in ranking.items:
         assert (Source.HISTORY in item.sources) == (state.items.get(item.item_id) in history)
         assert Source.INDEX in item.sources  # 200 hits are asked of 30 items

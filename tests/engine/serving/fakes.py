@@ -6,20 +6,27 @@ import asyncio
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
+from typing import TypeVar
 
 import grpc
 from ousel.v1 import (
     event_pb2,
     event_service_pb2_grpc,
     model_service_pb2_grpc,
+    privacy_service_pb2_grpc,
     recommender_service_pb2,
     recommender_service_pb2_grpc,
+    state_service_pb2_grpc,
 )
 
-from engine.pipeline import EngineStatus
 from engine.ranking.query import Cause, Origin, Position, Query, RankedItem, Ranking, Source
 from engine.serving.server import Server
 from engine.serving.subscriptions import Subscriptions
+from engine.state.digest import StateDigest
+from engine.state.export import Subject
+from engine.status import EngineStatus
+
+T = TypeVar("T")
 
 
 def ranking(*item_ids: str, score: float = 0.5, origin: Origin = Origin.MODEL, title: str = "title") -> Ranking:
@@ -38,7 +45,17 @@ class FakeEngine:
         self.asked_futures: list[Future[Ranking]] = []
         self.installed: list[tuple[bytes, int, dict[str, float]]] = []
         self.swaps: list[Future[None]] = []
+        self.held: tuple[Subject, ...] = ()
+        self.exported: list[str] = []
+        self.exports: list[Future[tuple[Subject, ...]]] = []
+        self.state = StateDigest({}, "", {}, {})
+        self.digests: list[Future[StateDigest]] = []
+        self.safe: Mapping[tuple[str, int], int] = {}
+        self.snapshots: list[Future[Mapping[tuple[str, int], int]]] = []
+        self.snapshot_time_s: float | None = 1_700_000_000.123
+        self.ready = True
         self.hold = False
+        self.refuse_snapshots: Exception | None = None
         self.refuse_asking: Exception | None = None
         self.refuse_installing: Exception | None = None
 
@@ -62,9 +79,32 @@ class FakeEngine:
             done.set_result(None)
         return done
 
+    def export(self, subject: str) -> Future[tuple[Subject, ...]]:
+        self.exported.append(subject)
+        return self._answer(self.exports, self.held)
+
+    def digest(self) -> Future[StateDigest]:
+        answer = self._answer(self.digests, self.state)
+        answer.cancel = lambda: False  # as the engine's
+        return answer
+
+    def snapshot(self) -> Future[Mapping[tuple[str, int], int]]:
+        if self.refuse_snapshots:
+            raise self.refuse_snapshots
+        answer = self._answer(self.snapshots, self.safe)
+        answer.cancel = lambda: False
+        return answer
+
+    def _answer(self, given: list[Future[T]], value: T) -> Future[T]:
+        answer: Future[T] = Future()
+        given.append(answer)
+        if not self.hold:
+            answer.set_result(value)
+        return answer
+
     def status(self) -> EngineStatus:
         return EngineStatus(
-            ready=True,
+            ready=self.ready,
             model_version=3,
             model_metrics={"hit_rate@20": 0.25},
             model_versions=(2, 3),
@@ -77,6 +117,15 @@ class FakeEngine:
             lag=7,
             reflects=(Position("ousel.events", 0, 99),),
             uptime_s=1.5,
+            partitions=(0, 2),
+            partitions_total=4,
+            users_limit=500,
+            users_evicted=11,
+            items_evicted=12,
+            users_forgotten=13,
+            events_duplicate=14,
+            records_redelivered=15,
+            snapshot_time_s=self.snapshot_time_s,
         )
 
     def publish(self) -> None:
@@ -90,16 +139,27 @@ class FakeEngine:
 
 
 class FakeLog:
-    """Keeps what is sent; acknowledges at once unless told to hold or to fail."""
+    """Keeps what is sent; acknowledges at once unless told to hold or to fail.
+
+    Attributes:
+        partitions: of the topic, to which events that forget go.
+    """
 
     def __init__(self) -> None:
         self.events: list[event_pb2.Event] = []
+        self.partitions = 3
         self.acknowledgements: list[Future[event_pb2.LogPosition]] = []
         self.hold = False
         self.failure: Exception | None = None
         self.refuse: Exception | None = None
 
     def send_event(self, event: event_pb2.Event) -> Future[event_pb2.LogPosition]:
+        return self._to(2, event)
+
+    def send_forget(self, event: event_pb2.Event) -> list[Future[event_pb2.LogPosition]]:
+        return [self._to(partition, event) for partition in range(self.partitions)]
+
+    def _to(self, partition: int, event: event_pb2.Event) -> Future[event_pb2.LogPosition]:
         if self.refuse:
             raise self.refuse
         future: Future[event_pb2.LogPosition] = Future()
@@ -111,7 +171,8 @@ class FakeLog:
         if self.failure:
             future.set_exception(self.failure)
         elif not self.hold:
-            future.set_result(event_pb2.LogPosition(topic="ousel.events", partition=2, offset=len(self.events) - 1))
+            offset = len(self.events) - 1
+            future.set_result(event_pb2.LogPosition(topic="ousel.events", partition=partition, offset=offset))
         return future
 
 
@@ -128,6 +189,8 @@ class Served:
         self.recommender = recommender_service_pb2_grpc.RecommenderServiceStub(self.channel)
         self.events = event_service_pb2_grpc.EventServiceStub(self.channel)
         self.model = model_service_pb2_grpc.ModelServiceStub(self.channel)
+        self.privacy = privacy_service_pb2_grpc.PrivacyServiceStub(self.channel)
+        self.state = state_service_pb2_grpc.StateServiceStub(self.channel)
 
     @property
     def subscriptions(self) -> Subscriptions:

@@ -2,8 +2,16 @@ import grpc
 import pytest
 
 from engine.model.weights import WeightsError
-from engine.pipeline import Overloaded, StaleVersion
-from engine.serving.errors import InvalidRequest, LogUnavailable, PushInProgress, ShuttingDown, status_of
+from engine.pipeline import Overloaded, SnapshotsOff, StaleVersion
+from engine.serving.errors import (
+    CatchingUp,
+    InvalidRequest,
+    LogUnavailable,
+    PushInProgress,
+    ShuttingDown,
+    SnapshotFailed,
+    status_of,
+)
 
 
 @pytest.mark.parametrize(
@@ -12,6 +20,9 @@ from engine.serving.errors import InvalidRequest, LogUnavailable, PushInProgress
         (InvalidRequest("why"), grpc.StatusCode.INVALID_ARGUMENT),
         (WeightsError("why"), grpc.StatusCode.INVALID_ARGUMENT),
         (StaleVersion("why"), grpc.StatusCode.FAILED_PRECONDITION),
+        (SnapshotsOff("why"), grpc.StatusCode.FAILED_PRECONDITION),
+        (SnapshotFailed("why"), grpc.StatusCode.INTERNAL),
+        (CatchingUp("why"), grpc.StatusCode.UNAVAILABLE),
         (PushInProgress("why"), grpc.StatusCode.ABORTED),
         (LogUnavailable("why"), grpc.StatusCode.UNAVAILABLE),
         (ShuttingDown("why"), grpc.StatusCode.UNAVAILABLE),

@@ -47,6 +47,8 @@ async def test_gives_an_event_its_id_and_time(served: Served):
         ({"event_id": "x" * 33}, f"event.event_id must have at most 32 bytes in UTF-8, got 33: {'x' * 33!r}"),
         ({"kind": "stare"}, "event.kind must be one of"),
         ({"value": float("nan")}, "event.value must be a finite number >= 0, got nan"),
+        ({"forget": True}, "event.forget must be false: call PrivacyService.ForgetUser"),
+        ({"forget": True, "item_id": ""}, "event.forget must be false: call PrivacyService.ForgetUser"),
         ({"time": {"seconds": 99_999_999_999}}, "event.time must lie in"),
     ],
 )

@@ -207,6 +207,15 @@ async def test_shows_the_engines_status(served: Served):
     assert list(status.reflects) == [event_pb2.LogPosition(topic="ousel.events", partition=0, offset=99)]
     assert status.uptime_s == 1.5
     assert (status.streams, status.failed_calls) == (0, 0)
+    assert (list(status.partitions), status.partitions_total) == ([0, 2], 4)
+    assert (status.users_limit, status.users_evicted, status.items_evicted) == (500, 11, 12)
+    assert (status.users_forgotten, status.events_duplicate, status.records_redelivered) == (13, 14, 15)
+    assert status.snapshot_time.ToMilliseconds() == 1_700_000_000_123
+
+
+async def test_shows_no_snapshot_time_before_the_first_snapshot(served: Served):
+    served.engine.snapshot_time_s = None
+    assert not (await served.model.GetStatus(GetStatusRequest())).HasField("snapshot_time")
 
 
 async def test_counts_open_streams_and_calls_that_the_engine_failed(served: Served):

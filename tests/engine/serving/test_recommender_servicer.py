@@ -111,11 +111,11 @@ async def test_a_stream_gets_a_list_at_once_and_then_one_per_change(served: Serv
     stream = Stream(served)
     await stream.subscribe()
     assert await stream.list() == (["a", "b"], Cause.SUBSCRIBED)
-    served.engine.change("u:u1")  # the same list: nothing is sent
+    served.engine.change("u1")  # the same list: nothing is sent
     served.engine.lists = lambda query: ranking("c")
-    served.engine.change("u:u1")
+    served.engine.change("u1")
     assert await stream.list() == (["c"], Cause.EVENTS)
-    served.engine.change("u:u2")
+    served.engine.change("u2")
     served.engine.change(model=True)
     assert await stream.list() == (["c"], Cause.MODEL)
     served.engine.lists = lambda query: ranking("c", title="new")
@@ -153,7 +153,7 @@ async def test_a_reader_that_stops_reading_gets_the_latest_list_once_it_goes_on(
     await stream.list()
     for number in range(1, 200):
         served.engine.lists = large(number)
-        served.engine.change("u:u1")
+        served.engine.change("u1")
         await asyncio.sleep(0)
     received = []
     while not received or received[-1] != 199:

@@ -81,9 +81,17 @@ async def test_a_stock_reflection_client_lists_and_describes_our_services(served
             return set(database.get_services()), methods
 
     services, methods = await asyncio.to_thread(look)
-    assert services >= {"ousel.v1.RecommenderService", "ousel.v1.EventService", "ousel.v1.ModelService"}
+    assert services >= {
+        "ousel.v1.RecommenderService",
+        "ousel.v1.EventService",
+        "ousel.v1.ModelService",
+        "ousel.v1.PrivacyService",
+        "ousel.v1.StateService",
+    }
     assert methods["ousel.v1.RecommenderService"] == ["Recommend", "StreamRecommendations"]
     assert methods["ousel.v1.ModelService"] == ["PushWeights", "GetStatus"]
+    assert methods["ousel.v1.PrivacyService"] == ["ForgetUser", "ExportUser"]
+    assert methods["ousel.v1.StateService"] == ["GetDigest", "TakeSnapshot"]
 
 
 async def test_metrics_parse_and_hold_what_operators_need(served: Served):

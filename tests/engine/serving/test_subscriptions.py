@@ -10,6 +10,7 @@ from engine.pipeline import Overloaded
 from engine.ranking.query import Cause, Origin, Query, Ranking
 from engine.serving.errors import ShuttingDown, StreamOver
 from engine.serving.subscriptions import Subscription, Subscriptions
+from engine.state.state import subject_key
 from tests.engine.serving.fakes import ranking
 
 ONE = Query("u1", "", 5)
@@ -84,9 +85,9 @@ async def test_events_concern_the_streams_of_their_subject_only():
     for query in (ONE, TWO, ONE, Query("", "u1", 5)):
         stage.open(query)
     stage.due()
-    stage.mark("u:u1", "u:unknown")
+    stage.mark("u1", "unknown")
     assert stage.due() == [("u1", Cause.EVENTS), ("u1", Cause.EVENTS)]
-    stage.mark("s:u1")
+    stage.mark(subject_key("", "u1"))
     assert stage.due() == [("", Cause.EVENTS)]
 
 
@@ -107,8 +108,8 @@ async def test_the_most_urgent_come_first_and_the_longest_waiting_first_among_eq
         stage.open(Query(f"u{number}", "", 5))
     stage.due()
     stage.mark(catalog=True)
-    stage.mark("u:u3")
-    stage.mark("u:u2")
+    stage.mark("u3")
+    stage.mark("u2")
     stage.open(Query("new", "", 5))
     expected = [
         ("new", Cause.SUBSCRIBED),
@@ -125,7 +126,7 @@ async def test_two_causes_make_one_list_of_the_more_urgent():
     stage.open()
     stage.due()
     stage.mark(model=True)
-    stage.mark("u:u1", catalog=True)
+    stage.mark("u1", catalog=True)
     assert stage.due() == [("u1", Cause.EVENTS)]
     assert stage.due() == []
 
@@ -155,7 +156,7 @@ async def test_wakes_the_engine_again_for_what_a_full_batch_leaves():
 async def test_events_push_a_list_of_other_items_scores_or_origin(changed, pushed):
     stage = Stage()
     subscription = await stage.opened(ranking("a", "b"))
-    stage.mark("u:u1")
+    stage.mark("u1")
     stage.make(changed)
     if pushed:
         assert await taken(subscription) == (changed, Cause.EVENTS)
@@ -194,7 +195,7 @@ async def test_a_model_pushes_even_the_same_list():
 async def test_a_model_pushes_the_same_list_where_events_are_the_more_urgent_cause():
     stage = Stage()
     subscription = await stage.opened(ranking("a"))
-    stage.mark("u:u1", model=True)
+    stage.mark("u1", model=True)
     stage.make(ranking("a"))
     assert await taken(subscription) == (ranking("a"), Cause.EVENTS)
 
@@ -202,7 +203,7 @@ async def test_a_model_pushes_the_same_list_where_events_are_the_more_urgent_cau
 async def test_a_catalog_change_beside_events_pushes_new_titles():
     stage = Stage()
     subscription = await stage.opened(ranking("a"))
-    stage.mark("u:u1", catalog=True)
+    stage.mark("u1", catalog=True)
     stage.make(ranking("a", title="new"))
     assert await taken(subscription) == (ranking("a", title="new"), Cause.EVENTS)
 
@@ -211,7 +212,7 @@ async def test_a_slow_reader_gets_the_latest_list_with_the_most_urgent_cause():
     stage = Stage()
     subscription = await stage.opened(ranking("a"))
     with replaced(2):
-        stage.mark("u:u1")
+        stage.mark("u1")
         stage.make(ranking("b"))
         stage.mark(model=True)
         stage.make(ranking("c"))
@@ -225,12 +226,12 @@ async def test_a_list_that_changes_back_before_it_is_taken_is_no_news():
     stage = Stage()
     subscription = await stage.opened(ranking("a"))
     with replaced(1):
-        stage.mark("u:u1")
+        stage.mark("u1")
         stage.make(ranking("b"))
-        stage.mark("u:u1")
+        stage.mark("u1")
         stage.make(ranking("a"))
     assert await nothing(subscription)
-    stage.mark("u:u1")
+    stage.mark("u1")
     stage.make(ranking("c"))
     assert await taken(subscription) == (ranking("c"), Cause.EVENTS)
 
@@ -239,7 +240,7 @@ async def test_a_first_list_that_was_not_taken_stays_due_to_the_subscription():
     stage = Stage()
     subscription = stage.open()
     stage.make(ranking("a"))
-    stage.mark("u:u1")
+    stage.mark("u1")
     stage.make(ranking("a"))
     assert await taken(subscription) == (ranking("a"), Cause.SUBSCRIBED)
 
@@ -259,7 +260,7 @@ async def test_a_replaced_query_is_answered_at_once_and_its_old_list_never():
 async def test_replacing_drops_a_list_that_was_not_taken():
     stage = Stage()
     subscription = await stage.opened(ranking("a"), ONE)
-    stage.mark("u:u1")
+    stage.mark("u1")
     stage.make(ranking("b"))
     subscription.replace(TWO)
     assert await nothing(subscription)
@@ -270,9 +271,9 @@ async def test_a_replaced_query_listens_to_its_new_subject():
     subscription = stage.open(ONE)
     subscription.replace(TWO)
     stage.due()
-    stage.mark("u:u1")
+    stage.mark("u1")
     assert stage.due() == []
-    stage.mark("u:u2")
+    stage.mark("u2")
     assert stage.due() == [("u2", Cause.EVENTS)]
 
 
@@ -289,7 +290,7 @@ async def test_a_closed_subscription_is_never_due_and_gets_nothing():
     stage = Stage()
     first, second = stage.open(ONE), stage.open(ONE)
     due = stage.all.due(10)
-    stage.mark("u:u1")
+    stage.mark("u1")
     first.close(OVER)
     first.close(OVER)
     assert stage.all.count == 1
@@ -298,7 +299,7 @@ async def test_a_closed_subscription_is_never_due_and_gets_nothing():
     assert await taken(second) == (ranking("a"), Cause.SUBSCRIBED)
     assert stage.due() == [("u1", Cause.EVENTS)]
     first.replace(TWO)
-    stage.mark("u:u2", model=True)
+    stage.mark("u2", model=True)
     assert stage.due() == [("u1", Cause.MODEL)]
     with pytest.raises(StreamOver):
         await taken(first)
@@ -345,7 +346,7 @@ async def test_nothing_is_kept_of_closed_subscriptions():
     for query in (ONE, TWO, ONE):
         subscription = stage.open(query)
         subscription.replace(TWO)
-        stage.mark("u:u2", model=True)
+        stage.mark("u2", model=True)
         subscription.close(OVER)
     assert not stage.all._all
     assert not stage.all._by_subject

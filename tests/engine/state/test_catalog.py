@@ -1,15 +1,27 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
+import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from engine.events.batch import CatalogItem
 from engine.state.catalog import Catalog
 
+ROWS = 5
+
+
+def new_catalog(rows: int = ROWS, limit: int = ROWS, features_dim: int = 0, content_dim: int = 32) -> Catalog:
+    catalog = Catalog(content_dim=content_dim, features_dim=features_dim, rows=rows, limit=limit)
+    catalog.grow(rows)
+    return catalog
+
 
 def catalog_of(*items: CatalogItem, features_dim: int = 0) -> Catalog:
-    catalog = Catalog(content_dim=32, features_dim=features_dim)
-    catalog.grow(len(items))
+    catalog = new_catalog(len(items), len(items), features_dim)
     catalog.fold(range(len(items)), items)
     return catalog
 
@@ -26,6 +38,7 @@ def test_similar_items_have_similar_content():
 def test_given_features_follow_the_hashed_content():
     catalog = catalog_of(CatalogItem("1", features=(0.5, -2.0)), features_dim=2)
     assert catalog.contents()[0, 32:].tolist() == [0.5, -2.0]
+    assert catalog.content_dim == 34
 
 
 def test_an_item_is_servable_inside_its_window_only():
@@ -52,8 +65,107 @@ def test_members_follow_the_newest_record():
     assert catalog.members(["never"]).tolist() == []
 
 
+def test_a_category_named_twice_in_a_record_counts_once():
+    catalog = catalog_of(CatalogItem("1", categories=("a", "b", "a")))
+    assert catalog.members(["a"]).tolist() == [0]
+    catalog.fold([0], [CatalogItem("1", categories=("b",))])
+    assert catalog.members(["a"]).tolist() == []
+    assert catalog.members(["b"]).tolist() == [0]
+
+
 def test_an_item_known_from_events_alone_is_servable():
-    catalog = Catalog(content_dim=8, features_dim=0)
-    catalog.grow(1)
+    catalog = new_catalog(1)
     assert catalog.servable(np.array([0]), 0).all()
     assert catalog.contents().abs().sum() == 0
+    assert 0 not in catalog and len(catalog) == 0
+
+
+item = st.builds(
+    CatalogItem,
+    item_id=st.just("x"),
+    title=st.sampled_from(["", "Milk", "Oat milk"]),
+    categories=st.lists(st.sampled_from("abc"), max_size=3).map(tuple),
+    features=st.sampled_from([(), (0.5, -1.0)]),
+    available_from_ms=st.sampled_from([None, 0, 10]),
+    available_until_ms=st.sampled_from([None, 20]),
+    deleted=st.booleans(),
+)
+log_of_items = st.lists(st.tuples(st.integers(0, ROWS - 1), item), max_size=25)
+
+
+def seen(catalog: Catalog) -> dict:
+    rows = np.arange(ROWS)
+    return {
+        "rows": catalog.rows(),
+        "deleted": catalog.deleted(rows).tolist(),
+        "servable": [catalog.servable(rows, now).tolist() for now in (-1, 0, 9, 10, 19, 20)],
+        "members": {name: catalog.members([name]).tolist() for name in "abc"},
+        "records": [catalog.record(row, str(row)) for row in range(ROWS) if row in catalog],
+    }
+
+
+@given(log=log_of_items, limit=st.integers(1, ROWS))
+def test_holds_the_newest_record_of_the_items_updated_last(log, limit):
+    catalog, oracle = new_catalog(limit=limit, features_dim=2), {}
+    for row, one in log:
+        oracle.pop(row, None)
+        oracle[row] = one
+        dropped = catalog.fold([row], [one])
+        assert len(dropped) == (len(oracle) > limit)
+        for gone in dropped:
+            assert gone == next(iter(oracle))
+            del oracle[gone]
+            assert catalog.deleted(np.array([gone])).all() and gone not in catalog
+        assert catalog.rows() == list(oracle) and len(catalog) == len(oracle)
+    for row, one in oracle.items():
+        want = CatalogItem(str(row), deleted=True) if one.deleted else replace(one, item_id=str(row))
+        assert catalog.record(row, str(row)) == want
+
+
+@given(log=log_of_items)
+def test_a_record_can_be_folded_again_into_an_equal_catalog(log):
+    catalog, again = new_catalog(features_dim=2), new_catalog(features_dim=2)
+    for row, one in log:
+        catalog.fold([row], [one])
+    rows = catalog.rows()
+    again.fold(rows, [catalog.record(row, str(row)) for row in rows])
+    want, got = seen(catalog), seen(again)
+    alive = [row for row in range(ROWS) if not catalog.deleted(np.array([row]))[0]]
+    assert torch.equal(catalog.contents()[alive], again.contents()[alive])
+    # A deleted item may keep what its last record before said, and its copy need not.
+    for members in (want["members"], got["members"]):
+        for name, found in members.items():
+            members[name] = [row for row in found if row in alive]
+    assert got == want
+
+
+@given(log=log_of_items)
+def test_one_batch_says_what_its_records_say_one_by_one(log):
+    whole, ones = (new_catalog(limit=3, features_dim=2) for _ in range(2))
+    rows = [row for row, _ in log]
+    dropped = whole.fold(rows, [one for _, one in log])
+    assert dropped == [gone for row, one in log for gone in ones.fold([row], [one])]
+    assert seen(whole) == seen(ones)
+    assert torch.equal(whole.contents(), ones.contents())
+
+
+@pytest.mark.parametrize("deleted", [False, True])
+def test_a_removed_row_counts_as_deleted_and_revived_is_as_one_that_only_events_have_named(deleted):
+    catalog, fresh = new_catalog(features_dim=2), new_catalog(features_dim=2)
+    catalog.fold([1], [CatalogItem("1", "Milk", ("a",), (1.0, 2.0), 10, 20)])
+    if deleted:
+        catalog.fold([1], [CatalogItem("1", deleted=True)])
+    catalog.remove(1)
+    catalog.remove(1)
+    assert catalog.deleted(np.arange(3)).tolist() == [False, True, False]
+    catalog.revive(np.array([1]))
+    assert seen(catalog) == seen(fresh)
+    assert torch.equal(catalog.contents(), fresh.contents())
+    assert catalog.title == fresh.title and catalog.categories == fresh.categories
+
+
+def test_categories_that_no_item_has_any_more_take_no_room():
+    catalog = new_catalog()
+    for at in range(500):
+        catalog.fold([at % ROWS], [CatalogItem("x", categories=(f"c{at}", f"d{at}"))])
+    assert len(catalog._members) == 2 * ROWS

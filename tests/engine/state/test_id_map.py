@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from engine.state.id_map import IdMap
 
 
@@ -19,3 +22,20 @@ def test_ids_that_differ_in_case_or_unicode_form_are_different():
 
 def test_no_ids_give_no_rows():
     assert IdMap().add([]).shape == (0,)
+
+
+@given(steps=st.lists(st.one_of(st.integers(0, 5), st.lists(st.integers(0, 5).map(str), max_size=4)), max_size=30))
+def test_a_row_taken_back_goes_to_a_later_id_and_the_rest_stay(steps):
+    ids, oracle = IdMap(), {}
+    for step in steps:
+        if isinstance(step, int):
+            row = oracle.pop(str(step), None)
+            if row is not None:
+                ids.remove(row)
+        else:
+            for name, row in zip(step, ids.add(step).tolist(), strict=True):
+                assert oracle.setdefault(name, row) == row
+        assert len(set(oracle.values())) == len(oracle) == ids.count
+        assert list(ids.ids()) == [next((n for n, r in oracle.items() if r == row), "") for row in range(len(ids))]
+        assert ids.find(map(str, range(6))).tolist() == [oracle.get(str(at), -1) for at in range(6)]
+    assert len(ids) <= 6

@@ -4,71 +4,189 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.state.ring import Ring
+from engine.state.ring import Neighbors, Ring
+from engine.state.table import Table
 
-SIZE, NODES = 3, 4
-edges = st.lists(st.tuples(st.integers(0, NODES - 1), st.integers(0, 9)), max_size=20)
+NODES, TARGETS, BLOCK = 4, 5, 8
+SIZES = [1, 3, 8, 11, 16]  # K: below, at and above one block, and no multiple of it
+edges = st.lists(st.tuples(st.integers(0, NODES - 1), st.integers(0, TARGETS - 1)), max_size=30)
 
 
 def insert(ring: Ring, batch: list[tuple[int, int]], clock: int) -> None:
     src, dst = (torch.tensor([edge[at] for edge in batch], dtype=torch.int64) for at in (0, 1))
     time_ms = torch.arange(clock, clock + len(batch))
-    ring.insert(src, dst, time_ms, dst % 5, dst.float(), time_ms.to(torch.int32))
+    ring.insert(src, dst, time_ms, dst % 5, dst.float() / 3, time_ms.to(torch.int32))
 
 
-@given(batches=st.lists(edges, max_size=5))
-def test_keeps_the_last_edges_of_each_node_in_order_with_their_features(batches):
-    ring = Ring(SIZE, with_session=True)
-    ring.grow(NODES)
-    oracle = defaultdict(lambda: deque(maxlen=SIZE))
+def edge(dst: int, time_ms: int) -> tuple:
+    return dst, time_ms, dst % 5, float(torch.tensor(dst / 3, dtype=torch.float32)), time_ms & 0xFFFF
+
+
+def listed(edges: Neighbors, node: int) -> list[tuple]:
+    """A node's edges, oldest first, after a look at what pads them."""
+    there = edges.mask[node].tolist()
+    count = sum(there)
+    assert there == [False] * (len(there) - count) + [True] * count
+    columns = [column[node].tolist() for column in edges.columns()]
+    for column, empty in zip(columns, (-1, 0, 0, 0.0, 0), strict=True):
+        assert column[: len(there) - count] == [empty] * (len(there) - count)
+    return list(zip(*(column[len(there) - count :] for column in columns), strict=True))
+
+
+def rings_of(ring: Ring) -> list[list[tuple]]:
+    latest = ring.latest(torch.arange(NODES))
+    return [listed(latest, node) for node in range(NODES)]
+
+
+def blocks_in_use(ring: Ring) -> int:
+    return ring.blocks - 1 - len(ring.free)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@given(batches=st.lists(edges, max_size=6), clear=st.sets(st.integers(0, NODES - 1)))
+def test_keeps_the_last_edges_of_each_node_in_order_with_their_features(size, batches, clear):
+    ring = Ring(NODES, size)
+    oracle = defaultdict(lambda: deque(maxlen=size))
     clock = 0
-    for batch in batches:
+    for round_, batch in enumerate(batches):
         insert(ring, batch, clock)
         for at, (src, dst) in enumerate(batch):
-            oracle[src].append((dst, clock + at, dst % 5, float(dst), clock + at))
+            oracle[src].append(edge(dst, clock + at))
         clock += len(batch)
-    latest = ring.latest(torch.arange(NODES))
-    for node in range(NODES):
-        kept = list(oracle[node])
-        empty = SIZE - len(kept)
-        assert latest.row[node].tolist() == [-1] * empty + [edge[0] for edge in kept]
-        columns = (latest.row, latest.time_ms, latest.kind, latest.weight, latest.session)
-        assert [tuple(column[node, at].item() for column in columns) for at in range(empty, SIZE)] == kept
-        assert latest.mask[node].tolist() == [False] * empty + [True] * len(kept)
+        if round_ == len(batches) // 2:  # blocks come back, and are used again by the later batches
+            ring.clear(torch.tensor(sorted(clear), dtype=torch.int64))
+            for node in clear:
+                oracle.pop(node, None)
+        assert rings_of(ring) == [list(oracle[node]) for node in range(NODES)]
+        assert blocks_in_use(ring) == sum(-(-len(kept) // BLOCK) for kept in oracle.values())
+        places = ring.block.data[ring.block.data > 0].tolist()
+        assert len(set(places)) == len(places) and not set(places) & set(ring.free.tolist())
 
 
-def test_a_hot_node_with_50_000_edges_in_one_batch_keeps_the_last():
-    ring = Ring(SIZE)
-    ring.grow(2)
-    insert(ring, [(1, at) for at in range(50_000)], 0)
-    assert ring.latest(torch.tensor([1, 0])).row.tolist() == [[49_997, 49_998, 49_999], [-1, -1, -1]]
-    assert ring.degree[:2].tolist() == [0, 50_000]
+def test_a_hot_node_with_50_000_edges_in_one_batch_keeps_the_last(monkeypatch):
+    ring = Ring(2, 11)
+    put = Table.put
 
+    def put_distinct(table: Table, rows: torch.Tensor, values: torch.Tensor) -> None:
+        assert len(rows.unique()) == len(rows)  # of two writes to one row any may win
+        put(table, rows, values)
 
-def test_growth_keeps_what_is_there():
-    ring = Ring(SIZE)
-    ring.grow(1)
-    insert(ring, [(0, 7)], 5)
-    ring.grow(10_000)
-    assert ring.latest(torch.tensor([0, 9_999])).row.tolist() == [[-1, -1, 7], [-1, -1, -1]]
+    monkeypatch.setattr(Table, "put", put_distinct)
+    src, dst = torch.ones(50_000, dtype=torch.int64), torch.arange(50_000)
+    ring.insert(src, dst, dst, dst % 5, dst.float())
+    assert ring.latest(torch.tensor([1])).row.tolist() == [list(range(49_989, 50_000))]
+    assert ring.latest(torch.tensor([0])).row.tolist() == [[-1] * 11]
+    assert ring.degree.data.tolist() == [0, 50_000]
+    ring.insert(src[:1], dst[:1], dst[:1], dst[:1], dst[:1].float())
+    assert ring.latest(torch.tensor([1])).row.tolist() == [[*range(49_990, 50_000), 0]]
 
 
 def test_latest_n_are_the_newest_n():
-    ring = Ring(SIZE)
-    ring.grow(1)
+    ring = Ring(NODES, 11)
     insert(ring, [(0, 1), (0, 2), (0, 3), (0, 4)], 0)
     assert ring.latest(torch.tensor([0]), 2).row.tolist() == [[3, 4]]
     assert ring.latest(torch.tensor([0])).last(1).row.tolist() == [[4]]
+    assert ring.latest(torch.tensor([0]), 99).row.shape == (1, 11)
 
 
-def test_a_clone_does_not_see_later_edges():
-    ring = Ring(SIZE)
-    ring.grow(1)
-    insert(ring, [(0, 1)], 0)
-    copy = ring.clone()
-    insert(ring, [(0, 2)], 1)
-    assert copy.latest(torch.tensor([0])).row.tolist() == [[-1, -1, 1]]
+@pytest.mark.parametrize("ordinal", [1, 0x7FFF, 0x8000, 0xFFFF, 0x1_0000, 0x1_0001, 2**31 - 1])
+def test_session_ordinals_wrap_at_16_bits_and_touch_nothing_else(ordinal):
+    generation = Table(TARGETS, dtype=torch.int32)
+    generation.put(torch.tensor([2]), torch.tensor([0x1_FFFF], dtype=torch.int32))
+    ring = Ring(NODES, 3, generation=generation)
+    one = torch.tensor([1])
+    ring.insert(one, one + 1, one, one, one.float(), torch.tensor([ordinal], dtype=torch.int32))
+    assert listed(ring.latest(torch.tensor([1])), 0) == [(2, 1, 1, 1.0, ordinal & 0xFFFF)]
+
+
+def test_the_latest_time_and_kind_there_may_be_survive():
+    ring = Ring(1, 3)
+    latest_ms = 253_402_300_799_999
+    node = torch.tensor([0])
+    ring.insert(node, node, torch.tensor([latest_ms]), torch.tensor([126], dtype=torch.int8), torch.tensor([0.1]))
+    assert listed(ring.latest(node), 0) == [(0, latest_ms, 126, float(torch.tensor(0.1)), 0)]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@given(batches=st.lists(edges, max_size=4), gone=st.sets(st.integers(0, TARGETS - 1)))
+def test_edges_to_a_row_whose_generation_changed_are_gone_and_the_rest_moves_right(size, batches, gone):
+    generation = Table(TARGETS, dtype=torch.int32)
+    ring = Ring(NODES, size, generation=generation)
+    oracle = defaultdict(lambda: deque(maxlen=size))
+    clock = 0
+    for round_, batch in enumerate(batches):
+        insert(ring, batch, clock)
+        for at, (src, dst) in enumerate(batch):
+            oracle[src].append((edge(dst, clock + at), int(generation.data[dst])))
+        clock += len(batch)
+        if round_ == 1 and gone:
+            rows = torch.tensor(sorted(gone))
+            generation.put(rows, generation.data[rows] + 1)
+    for node, kept in enumerate(rings_of(ring)):
+        assert kept == [found for found, born in oracle[node] if born == generation.data[found[0]]]
+
+
+@given(batches=st.lists(edges, max_size=4), row=st.integers(0, TARGETS - 1))
+def test_scrub_removes_every_edge_to_a_row_and_leaves_its_slots_to_later_edges(batches, row):
+    ring = Ring(NODES, 3)
+    slots: dict[int, deque] = defaultdict(lambda: deque(maxlen=3))
+    clock = 0
+    for round_, batch in enumerate(batches):
+        insert(ring, batch, clock)
+        for at, (src, dst) in enumerate(batch):
+            slots[src].append(edge(dst, clock + at))
+        clock += len(batch)
+        if round_ == 1:
+            ring.scrub(row)
+            assert not (ring.neighbor.data == row + 1).any()
+            for node, kept in slots.items():
+                slots[node] = deque([None if found and found[0] == row else found for found in kept], maxlen=3)
+    assert rings_of(ring) == [[found for found in slots[node] if found] for node in range(NODES)]
+
+
+@given(
+    batches=st.lists(edges, max_size=3), rows=st.sets(st.integers(0, 2 * TARGETS)), cleared=st.integers(0, NODES - 1)
+)
+def test_naming_finds_the_nodes_with_an_edge_to_any_of_the_rows(batches, rows, cleared):
+    ring = Ring(NODES, 11)
+    for batch in batches:
+        insert(ring, batch, 0)
+    ring.clear(torch.tensor([cleared]))
+    want = [node for node, kept in enumerate(rings_of(ring)) if any(found[0] in rows for found in kept)]
+    assert ring.naming(torch.tensor(sorted(rows), dtype=torch.int64)).tolist() == want
+
+
+def test_a_cleared_node_leaves_no_trace_in_any_table():
+    ring = Ring(NODES, 11)
+    insert(ring, [(1, 1)] * 9 + [(2, 3)], 5)
+    ring.clear(torch.tensor([1, 2]))
+    for name, (table, _) in ring.used(NODES).items():
+        assert not table.data.any(), name
+    assert blocks_in_use(ring) == 0
+
+
+def test_endless_inserting_and_clearing_takes_no_more_blocks_than_are_in_use_at_once():
+    ring = Ring(NODES, 11)
+    for clock in range(0, 3000, 30):
+        insert(ring, [(at % NODES, 1) for at in range(30)], clock)
+        ring.clear(torch.tensor([clock // 30 % NODES, (clock // 30 + 1) % NODES]))
+    assert ring.blocks - 1 <= NODES * 2
+    assert len(ring.free) <= NODES * 2
+
+
+def test_a_restored_ring_goes_on_as_the_one_it_was_saved_from():
+    ring, restored = Ring(NODES, 11), Ring(NODES, 11)
+    insert(ring, [(0, 1)] * 20 + [(1, 2), (3, 3)], 0)
+    ring.clear(torch.tensor([1]))
+    restored.restore(ring.blocks, ring.free.clone())
+    for name, (table, rows) in restored.used(NODES).items():
+        table.data[:rows] = ring.used(NODES)[name][0].data[:rows]
+    for one in (ring, restored):
+        insert(one, [(2, 4), (0, 2), (1, 1), (3, 0)] * 9, 50)
+    assert rings_of(ring) == rings_of(restored)
+    assert blocks_in_use(ring) == blocks_in_use(restored)

@@ -2,36 +2,90 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.state.sessions import Sessions
+from engine.state.ring import Groups
+from engine.state.sessions import LINKS, UNNAMED, Sessions
+from engine.state.table import Table
 
-GAP_S = 10
-events = st.lists(
-    st.tuples(st.integers(0, 2), st.sampled_from([-1, 7, 8]), st.integers(0, 5), st.integers(0, 60_000)), max_size=25
+GAP_S, USERS, ITEMS = 10, 3, 6
+event = st.tuples(
+    st.integers(0, USERS - 1), st.sampled_from([UNNAMED, 7, -8, 9]), st.integers(0, ITEMS - 1), st.integers(0, 60_000)
 )
+batches_of_events = st.lists(st.lists(event, max_size=25), max_size=4)
 
 
 class OneByOne:
     def __init__(self):
         self.last = {}
+        self.links = {}
+        self.gone = set()  # (user) whose last item is gone
 
     def fold(self, user, name, item, time_ms):
         ordinal, previous_name, previous_item, previous_ms = self.last.get(user, (0, None, -1, None))
-        starts = previous_ms is None or name != previous_name or (name == -1 and time_ms - previous_ms > GAP_S * 1000)
+        starts = previous_ms is None or name != previous_name
+        starts = starts or (name == UNNAMED and time_ms - previous_ms > GAP_S * 1000)
         ordinal += starts
         self.last[user] = (ordinal, name, item, time_ms)
+        if starts and name != UNNAMED:
+            self.links[user] = [name, *self.links.get(user, [])][:LINKS]
         return ordinal, -1 if starts else previous_item
 
+    def evict(self, item):
+        for user, (ordinal, name, last, time_ms) in self.last.items():
+            if last == item:
+                self.last[user] = (ordinal, name, -1, time_ms)
 
-@given(batches=st.lists(events, max_size=4))
-def test_batches_are_cut_into_sessions_as_one_event_at_a_time_would_be(batches):
-    sessions, oracle = Sessions(GAP_S), OneByOne()
-    sessions.grow(3)
-    for batch in batches:
-        columns = [torch.tensor([event[at] for event in batch], dtype=torch.int64) for at in range(4)]
-        got = sessions.fold(*columns)
-        want = [oracle.fold(*event) for event in batch]
-        assert list(zip(got.ordinal.tolist(), got.previous.tolist(), strict=True)) == want
+
+def new_sessions() -> tuple[Sessions, Table]:
+    generation = Table(ITEMS, dtype=torch.int32)
+    return Sessions(USERS, GAP_S, items=generation), generation
+
+
+def fold(sessions: Sessions, batch: list[tuple[int, int, int, int]]) -> list[tuple[int, int]]:
+    user, *columns = (torch.tensor([event[at] for event in batch], dtype=torch.int64) for at in range(4))
+    got = sessions.fold(Groups.of(user), *columns)
+    return list(zip(got.ordinal.tolist(), got.previous.tolist(), strict=True))
+
+
+@given(batches=batches_of_events, evicted=st.lists(st.integers(0, ITEMS - 1), max_size=4))
+def test_batches_are_cut_into_sessions_as_one_event_at_a_time_would_be(batches, evicted):
+    (sessions, generation), oracle = new_sessions(), OneByOne()
+    for round_, batch in enumerate(batches):
+        assert fold(sessions, batch) == [oracle.fold(*event) for event in batch]
+        for user in range(USERS):
+            assert sessions.links(user) == oracle.links.get(user, [])
+            assert sessions.last_time_ms(user) == oracle.last.get(user, (0, 0, 0, 0))[3]
+        if round_ < len(evicted):  # its row may stand for another item from here on
+            row = torch.tensor([evicted[round_]])
+            generation.put(row, generation.get(row) + 1)
+            oracle.evict(evicted[round_])
+
+
+@pytest.mark.parametrize("cut", range(1, 8))
+def test_links_are_the_last_four_named_sessions_newest_first(cut):
+    sessions, _ = new_sessions()
+    log = [(0, name, 1, 0) for name in (11, 12, UNNAMED, 13, 14, 15, 16)]
+    fold(sessions, log[:cut])
+    fold(sessions, log[cut:])
+    assert sessions.links(0) == [16, 15, 14, 13]
+    assert sessions.links(1) == []
+
+
+def test_an_unnamed_session_goes_on_up_to_the_gap_and_a_named_one_through_any_pause():
+    sessions, _ = new_sessions()
+    assert fold(sessions, [(0, UNNAMED, 1, 0), (0, UNNAMED, 2, 10_000), (0, UNNAMED, 3, 20_001)]) == [
+        (1, -1),
+        (1, 1),
+        (2, -1),
+    ]
+    assert fold(sessions, [(1, 7, 1, 0), (1, 7, 2, 10**12), (1, 7, 3, 0)]) == [(1, -1), (1, 1), (1, 2)]
+
+
+def test_no_events_change_nothing():
+    sessions, _ = new_sessions()
+    assert fold(sessions, []) == []
+    assert not sessions.table.data.any()

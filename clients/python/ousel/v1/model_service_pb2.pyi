@@ -1,3 +1,6 @@
+import datetime
+
+from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from ousel.v1 import event_pb2 as _event_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
@@ -47,7 +50,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("serving", "model_version", "model_metrics", "model_versions", "users", "items", "index_items", "events_folded", "items_folded", "events_dead_lettered", "lag", "streams", "failed_calls", "reflects", "uptime_s")
+    __slots__ = ("serving", "model_version", "model_metrics", "model_versions", "users", "items", "index_items", "events_folded", "items_folded", "events_dead_lettered", "lag", "streams", "failed_calls", "reflects", "uptime_s", "partitions", "partitions_total", "users_limit", "users_evicted", "items_evicted", "users_forgotten", "events_duplicate", "records_redelivered", "snapshot_time")
     class ModelMetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -70,6 +73,15 @@ class GetStatusResponse(_message.Message):
     FAILED_CALLS_FIELD_NUMBER: _ClassVar[int]
     REFLECTS_FIELD_NUMBER: _ClassVar[int]
     UPTIME_S_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_FIELD_NUMBER: _ClassVar[int]
+    PARTITIONS_TOTAL_FIELD_NUMBER: _ClassVar[int]
+    USERS_LIMIT_FIELD_NUMBER: _ClassVar[int]
+    USERS_EVICTED_FIELD_NUMBER: _ClassVar[int]
+    ITEMS_EVICTED_FIELD_NUMBER: _ClassVar[int]
+    USERS_FORGOTTEN_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_DUPLICATE_FIELD_NUMBER: _ClassVar[int]
+    RECORDS_REDELIVERED_FIELD_NUMBER: _ClassVar[int]
+    SNAPSHOT_TIME_FIELD_NUMBER: _ClassVar[int]
     serving: bool
     model_version: int
     model_metrics: _containers.ScalarMap[str, float]
@@ -85,4 +97,13 @@ class GetStatusResponse(_message.Message):
     failed_calls: int
     reflects: _containers.RepeatedCompositeFieldContainer[_event_pb2.LogPosition]
     uptime_s: float
-    def __init__(self, serving: _Optional[bool] = ..., model_version: _Optional[int] = ..., model_metrics: _Optional[_Mapping[str, float]] = ..., model_versions: _Optional[_Iterable[int]] = ..., users: _Optional[int] = ..., items: _Optional[int] = ..., index_items: _Optional[int] = ..., events_folded: _Optional[int] = ..., items_folded: _Optional[int] = ..., events_dead_lettered: _Optional[int] = ..., lag: _Optional[int] = ..., streams: _Optional[int] = ..., failed_calls: _Optional[int] = ..., reflects: _Optional[_Iterable[_Union[_event_pb2.LogPosition, _Mapping]]] = ..., uptime_s: _Optional[float] = ...) -> None: ...
+    partitions: _containers.RepeatedScalarFieldContainer[int]
+    partitions_total: int
+    users_limit: int
+    users_evicted: int
+    items_evicted: int
+    users_forgotten: int
+    events_duplicate: int
+    records_redelivered: int
+    snapshot_time: _timestamp_pb2.Timestamp
+    def __init__(self, serving: _Optional[bool] = ..., model_version: _Optional[int] = ..., model_metrics: _Optional[_Mapping[str, float]] = ..., model_versions: _Optional[_Iterable[int]] = ..., users: _Optional[int] = ..., items: _Optional[int] = ..., index_items: _Optional[int] = ..., events_folded: _Optional[int] = ..., items_folded: _Optional[int] = ..., events_dead_lettered: _Optional[int] = ..., lag: _Optional[int] = ..., streams: _Optional[int] = ..., failed_calls: _Optional[int] = ..., reflects: _Optional[_Iterable[_Union[_event_pb2.LogPosition, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., partitions: _Optional[_Iterable[int]] = ..., partitions_total: _Optional[int] = ..., users_limit: _Optional[int] = ..., users_evicted: _Optional[int] = ..., items_evicted: _Optional[int] = ..., users_forgotten: _Optional[int] = ..., events_duplicate: _Optional[int] = ..., records_redelivered: _Optional[int] = ..., snapshot_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...

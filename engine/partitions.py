@@ -1,0 +1,78 @@
+"""Brings the state in line with the partitions that this process reads: restores those that came, drops others."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from engine.events.source import Assignment, LogRange, Partition
+from engine.state.copying import SavedCatalog, SavedState
+from engine.state.slice import SavedSlice
+from engine.state.state import Folded, State
+
+_log = logging.getLogger(__name__)
+
+
+class Snapshots(Protocol):
+    """Snapshots that were taken, by this engine or by others of its group."""
+
+    def newest(self, partition: int, log: LogRange) -> SavedSlice | None:
+        """The newest good slice of a partition that the log still continues; None where there is none."""
+
+    def newest_catalog(self, log: Mapping[Partition, LogRange]) -> SavedCatalog | None:
+        """The newest good catalog that the log still continues; None where there is none."""
+
+    def write(self, saved: SavedState) -> object:
+        """Saves the state whole or not at all; raises where that fails."""
+
+
+@dataclass(frozen=True)
+class Taken:
+    """What an assignment changed, and where reading goes on."""
+
+    changes: Sequence[Folded]
+    positions: Mapping[Partition, int]
+
+
+def take(assignment: Assignment, state: State, snapshots: Snapshots | None) -> Taken:
+    """Drops the slices of partitions that are read elsewhere now, and restores those that came.
+
+    A slice that stays goes on from where it is. One that came is the newest snapshot's, or begins with the log.
+    """
+    topic = state.events_topic
+    wanted = {number: held for (name, number), held in assignment.partitions.items() if name == topic}
+    changes = [state.drop(number) for number in list(state.slices) if number not in wanted]
+    for number, held in sorted(wanted.items()):
+        if number not in state.slices:
+            changes.append(_open(number, held, state, snapshots))
+    catalog = {partition: held for partition, held in assignment.partitions.items() if partition[0] != topic}
+    if snapshots is not None and not state.catalog_positions:
+        _restore_catalog(state, snapshots, catalog)
+    begin = {partition: held.begin for partition, held in assignment.partitions.items()}
+    positions = begin | {partition: at for partition, at in state.positions.items() if partition in begin}
+    return Taken(changes, positions)
+
+
+def _open(number: int, held: LogRange, state: State, snapshots: Snapshots | None) -> Folded:
+    saved = snapshots.newest(number, held) if snapshots is not None else None
+    slice_ = state.new_slice()
+    if saved is not None:
+        slice_.restore(saved)
+        _log.info(
+            "partition %d of %s: restored at offset %d, %d records to replay",
+            number, state.events_topic, slice_.position, held.end - slice_.position,
+        )  # fmt: skip
+    else:
+        slice_.position = held.begin
+        _log.info("partition %d of %s: no snapshot, %d records to replay", number, state.events_topic,
+                  held.end - held.begin)  # fmt: skip
+    return state.open(number, slice_)
+
+
+def _restore_catalog(state: State, snapshots: Snapshots, log: Mapping[Partition, LogRange]) -> None:
+    saved = snapshots.newest_catalog(log)
+    if saved is not None:
+        state.restore_catalog(saved.items, saved.positions, saved.items_folded)
+        _log.info("catalog: %d records restored", len(saved.items))

@@ -1,0 +1,347 @@
+"""What one partition of the events topic says: a pure, bounded fold of its records, in their order.
+
+A slice knows nothing of other partitions, of the catalog or of the clock. So it can be saved, restored, dropped and
+compared by itself, however the partitions happened to be read.
+
+Shapes: E events folded, R rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+import xxhash
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.config import EventsConfig, StateConfig
+from engine.events.batch import EventBatch
+from engine.state.duplicates import RecentIds
+from engine.state.graph import Graph
+from engine.state.nodes import Nodes
+from engine.state.popularity import DecayedCounts
+from engine.state.ring import Groups, Ring
+from engine.state.sessions import UNNAMED, Sessions
+from engine.state.table import Table
+
+_NUMBERS = ("position", "events_folded", "duplicates", "forgotten", "evicted_users", "evicted_items")
+_SESSION_MARK = "\x00"  # no id has control characters, so no session can be taken for a user
+
+
+def subject_key(user_id: str, session_id: str) -> str:
+    """The one key of a user or, without one, of an anonymous session; the two never collide."""
+    return user_id or _SESSION_MARK + session_id
+
+
+def session_of(subject: str) -> str:
+    """The session id of an anonymous session's key; "" for a user's."""
+    return subject[1:] if subject.startswith(_SESSION_MARK) else ""
+
+
+def session_name(session_id: str) -> int:
+    """64 bits that stand for a session id, signed; the same in every process."""
+    return int(np.uint64(xxhash.xxh3_64_intdigest(session_id.encode())).astype(np.int64))
+
+
+_EMPTY = torch.zeros(0, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class SliceFolded:
+    """What a batch changed, in rows of the slice.
+
+    Attributes:
+        event: [E] int64 positions in the batch of the events that were folded.
+        user, item: [E] int64.
+        previous: [E] int64 item before it in its session, -1 at a start.
+        session: [E] int32 the user's session ordinal.
+        gone_users, gone_items: [R] int64 rows that were taken back, and may have been given away again.
+        stale_users, stale_items: [R] int64 rows that remembered any of these.
+    """
+
+    event: Tensor
+    user: Tensor
+    item: Tensor
+    previous: Tensor
+    session: Tensor
+    gone_users: Tensor
+    gone_items: Tensor
+    stale_users: Tensor
+    stale_items: Tensor
+
+
+@dataclass
+class _Gone:
+    """Rows taken back while a batch is folded, and those that remembered them."""
+
+    users: list[Tensor] = field(default_factory=lambda: [_EMPTY])
+    items: list[Tensor] = field(default_factory=lambda: [_EMPTY])
+    stale_users: list[Tensor] = field(default_factory=lambda: [_EMPTY])
+    stale_items: list[Tensor] = field(default_factory=lambda: [_EMPTY])
+
+    def columns(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        return torch.cat(self.users), torch.cat(self.items), torch.cat(self.stale_users), torch.cat(self.stale_items)
+
+
+@dataclass(frozen=True)
+class SavedSlice:
+    """A slice at rest, as `Slice.restore` takes it.
+
+    Attributes:
+        tables: the used rows of every table by name.
+        users, items: ids by row, None where a row is free.
+        recent_ids: event ids in the window, oldest first.
+        numbers: position and counters by name.
+        lists: free rows and blocks, and scales, by name.
+    """
+
+    tables: Mapping[str, Tensor]
+    users: Sequence[str | None]
+    items: Sequence[str | None]
+    recent_ids: Sequence[str]
+    numbers: Mapping[str, int]
+    lists: Mapping[str, list[int]]
+
+
+class Slice:
+    """The state of one partition.
+
+    Args:
+        max_users: users and anonymous sessions it may hold; the longest idle make room.
+
+    Attributes:
+        anonymous: rows of the anonymous sessions by session_name, as the links of `sessions` have it.
+        position: the next offset to fold; a record below it is a redelivery.
+    """
+
+    def __init__(
+        self, config: StateConfig, events: EventsConfig, max_users: int, device: torch.device | str = "cpu"
+    ) -> None:
+        self.users = Nodes(max_users, device)  # by subject_key
+        self.items = Nodes(config.max_items, device)
+        self.graph = Graph.empty(
+            config.history,
+            config.neighbors,
+            max_users,
+            config.max_items,
+            users_generation=self.users.generation,
+            items_generation=self.items.generation,
+            device=device,
+        )
+        self.sessions = Sessions(max_users, config.session_gap_s, items=self.items.generation, device=device)
+        self.popularity = DecayedCounts(config.max_items, config.half_lives_s)
+        self.recent_ids = RecentIds(config.duplicates_window)
+        self.anonymous: dict[int, int] = {}  # session_name -> row of the anonymous session
+        self.position = 0
+        self.events_folded = 0
+        self.redelivered = 0  # says nothing of the log, so it is not saved
+        self.duplicates = 0
+        self.forgotten = 0
+        self.evicted_users = 0
+        self.evicted_items = 0
+        self._kind_weight = np.array(list(events.kinds.values()), dtype=np.float64)
+        self._device = torch.device(device)
+
+    def tables(self) -> dict[str, tuple[Table, int]]:
+        """Every table by name, with how many of its rows matter."""
+        users, items = self.users.rows, self.items.rows
+        graph = self.graph
+        rings = {"user_items": (graph.user_items, users), "item_users": (graph.item_users, items)}
+        rings["item_next"] = (graph.item_next, items)
+        found = {f"{name}.{key}": table for name, (ring, n) in rings.items() for key, table in ring.used(n).items()}
+        return found | {
+            "users.generation": (self.users.generation, users),
+            "users.seen": (self.users.seen, users),
+            "items.generation": (self.items.generation, items),
+            "items.seen": (self.items.seen, items),
+            "sessions": (self.sessions.table, users),
+            "popularity": (self.popularity.table, items),
+        }
+
+    def save(
+        self, tables: Mapping[str, Tensor], users: Sequence[str | None], items: Sequence[str | None]
+    ) -> SavedSlice:
+        """All that the slice is made of, given copies of its tables and ids as they are now."""
+        return SavedSlice(
+            tables=tables,
+            users=users,
+            items=items,
+            recent_ids=self.recent_ids.ordered(),
+            numbers={name: getattr(self, name) for name in _NUMBERS},
+            lists={
+                "users.free": list(self.users.free),
+                "items.free": list(self.items.free),
+                "landmark": list(self.popularity.landmark),
+            }
+            | {f"{name}.free": ring.free.tolist() for name, ring in self._rings().items()}
+            | {f"{name}.blocks": [ring.blocks] for name, ring in self._rings().items()},
+        )
+
+    def restore(self, saved: SavedSlice) -> None:
+        """Makes an empty slice what `saved` says."""
+        lists = saved.lists
+        self.users.restore(saved.users, lists["users.free"])
+        self.items.restore(saved.items, lists["items.free"])
+        for name, ring in self._rings().items():
+            free = torch.tensor(lists[f"{name}.free"], dtype=torch.int64, device=self._device)
+            ring.restore(lists[f"{name}.blocks"][0], free)
+        for name, (table, _) in self.tables().items():
+            values = saved.tables[name]
+            table.data[: len(values)] = values.to(self._device)
+        self.popularity.restore(lists["landmark"], self.items.rows)
+        self.recent_ids.restore(saved.recent_ids)
+        for name in _NUMBERS:
+            setattr(self, name, saved.numbers[name])
+        self._note_anonymous(range(self.users.rows))
+
+    def _rings(self) -> dict[str, Ring]:
+        return {name: getattr(self.graph, name) for name in ("user_items", "item_users", "item_next")}
+
+    def fold(self, events: EventBatch, position: int) -> SliceFolded:
+        """Folds this partition's part of a batch, in offset order.
+
+        Args:
+            position: the next offset after the records that the events came from.
+        """
+        at = self._fresh(events)
+        parts: list[tuple[Tensor, ...]] = []
+        gone = _Gone()
+        for first, last in _runs(events.forget[at]):
+            if last is None:
+                self._forget(subject_key(events.user_id[at[first]], events.session_id[at[first]]), gone)
+                continue
+            while first < last:
+                part = at[first:last]
+                run = events if len(part) == len(events) else events.select(part)
+                folded = self._fold_part(run, gone)
+                parts.append((torch.from_numpy(part[: len(folded[0])]), *folded))
+                first += len(folded[0])
+        self.position = max(self.position, position, int(events.offset.max(initial=-1)) + 1)
+        parts = parts or [(_EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY.int())]
+        event, user, item, previous, session = (torch.cat(column) for column in zip(*parts, strict=True))
+        return SliceFolded(event, user, item, previous, session, *gone.columns())
+
+    def _fresh(self, events: EventBatch) -> NDArray[np.int64]:
+        """Positions of the events that are neither redelivered records nor a producer's repeats."""
+        # Redelivered is also what a batch itself has had before.
+        newest = np.maximum.accumulate(np.concatenate([[self.position - 1], events.offset]))
+        at = np.flatnonzero(events.offset > newest[:-1])
+        ids = events.event_id if len(at) == len(events) else [*map(events.event_id.__getitem__, at.tolist())]
+        fresh = self.recent_ids.fresh(ids)
+        kept = at if fresh is None else at[np.array(fresh, dtype=np.int64)]
+        self.redelivered += len(events) - len(at)
+        self.duplicates += len(at) - len(kept)
+        return kept
+
+    def _fold_part(self, events: EventBatch, gone: _Gone) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Folds as many events from the first on as there is room for; makes room where there is none for the first."""
+        subjects = events.user_id if all(events.user_id) else [*map(subject_key, events.user_id, events.session_id)]
+        user, item = self.users.find(subjects), self.items.find(events.item_id)
+        room = self._room(subjects, user, events.item_id, item)
+        if room == 0:
+            self._make_room(subjects[0], events.item_id[0], gone)
+            return self._fold_part(events, gone)
+        if room < len(events):
+            events, subjects, user, item = events.select(slice(0, room)), subjects[:room], user[:room], item[:room]
+        self._note_anonymous(self.users.add(subjects, user))
+        self.items.add(events.item_id, item)
+        return self._insert(events, torch.from_numpy(user), torch.from_numpy(item))
+
+    def _note_anonymous(self, rows: Iterable[int]) -> None:
+        for row in rows:
+            session_id = session_of(self.users.id_of(row) or "")
+            if session_id:
+                self.anonymous[session_name(session_id)] = row
+
+    def _insert(self, events: EventBatch, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        device = self._device
+        users, items = Groups.of(user.to(device)), Groups.of(item.to(device))
+        time_ms, kind = torch.from_numpy(events.time_ms).to(device), torch.from_numpy(events.kind).to(device)
+        weight = torch.from_numpy(events.value).to(device)
+        sessioned = self.sessions.fold(users, _names(events.session_id).to(device), item.to(device), time_ms)
+        self.graph.insert(users, items, sessioned.previous, time_ms, kind, weight, sessioned.ordinal)
+        offset = torch.from_numpy(events.offset).to(device) + 1
+        for nodes, group in ((self.users, users), (self.items, items)):
+            nodes.seen.put(group.node, offset.index_select(0, group.order.index_select(0, group.last)))
+        self.popularity.fold(item.numpy(), events.time_ms, self._kind_weight[events.kind])
+        self.events_folded += len(events)
+        return user, item, sessioned.previous.cpu(), sessioned.ordinal.cpu()
+
+    def _room(
+        self, subjects: Sequence[str], user: NDArray[np.int64], item_ids: Sequence[str], item: NDArray[np.int64]
+    ) -> int:
+        """How many events from the first on have rows, or can get them."""
+        free_users, free_items = self.users.limit - len(self.users), self.items.limit - len(self.items)
+        lacking = np.flatnonzero((user < 0) | (item < 0)).tolist()
+        if len(lacking) <= min(free_users, free_items):
+            return len(subjects)
+        new_users: set[str] = set()
+        new_items: set[str] = set()
+        for at in lacking:
+            if user[at] < 0:
+                new_users.add(subjects[at])
+            if item[at] < 0:
+                new_items.add(item_ids[at])
+            if len(new_users) > free_users or len(new_items) > free_items:
+                return at
+        return len(subjects)
+
+    def _make_room(self, subject: str, item_id: str, gone: _Gone) -> None:
+        """Takes back the rows of the longest idle, where the next event needs one and there is none."""
+        if self.users.get(subject) is None and len(self.users) == self.users.limit:
+            rows = self.users.longest_idle()
+            self._remove_users(rows)
+            self.evicted_users += len(rows)
+            gone.users.append(rows)
+        if self.items.get(item_id) is None and len(self.items) == self.items.limit:
+            rows = self.items.longest_idle()
+            gone.stale_users.append(self.graph.user_items.naming(rows))
+            gone.stale_items.append(self.graph.item_next.naming(rows))
+            self.graph.item_users.clear(rows)
+            self.graph.item_next.clear(rows)
+            self.popularity.clear(rows)
+            self.items.remove(rows)
+            self.evicted_items += len(rows)
+            gone.items.append(rows)
+
+    def _forget(self, subject: str, gone: _Gone) -> None:
+        """Removes every trace of one subject; counts without a name, such as popularity, stay."""
+        row = self.users.get(subject)
+        if row is None:
+            return
+        rows = torch.tensor([row])
+        gone.users.append(rows)
+        gone.stale_items.append(self.graph.item_users.naming(rows))
+        self.graph.item_users.scrub(row)
+        self._remove_users(rows)
+        self.forgotten += 1
+
+    def _remove_users(self, rows: Tensor) -> None:
+        self.graph.user_items.clear(rows)
+        self.sessions.table.clear(rows)
+        for subject in self.users.remove(rows):
+            if session_id := session_of(subject):
+                self.anonymous.pop(session_name(session_id), None)
+
+
+def _runs(forget: NDArray[np.bool_]) -> Iterator[tuple[int, int | None]]:
+    """Cuts [E] flags into runs (first, last) of events, and (at, None) for each event that forgets."""
+    first = 0
+    for at in np.flatnonzero(forget).tolist():
+        if at > first:
+            yield first, at
+        yield at, None
+        first = at + 1
+    if first < len(forget):
+        yield first, len(forget)
+
+
+def _names(session_ids: Sequence[str]) -> Tensor:
+    """[E] int64 names of sessions, UNNAMED where there is none."""
+    hashed = np.frombuffer(b"".join(map(xxhash.xxh3_64_digest, map(str.encode, session_ids))), ">i8").astype(np.int64)
+    if "" in session_ids:
+        hashed[[not session_id for session_id in session_ids]] = UNNAMED
+    return torch.from_numpy(hashed)

@@ -1,0 +1,126 @@
+"""Rows of one tensor: reserved whole, paid for as they are used, and copied in pieces while they change.
+
+A table's address space is reserved at once and the machine backs a page of it with memory when a row in it is first
+written. So it never grows and nothing is ever moved: no pause, however many rows there are. Zero must therefore mean
+"nothing here" in every table. On a GPU the whole table is allocated.
+
+Shapes: N rows a table may have, R rows written.
+"""
+
+from __future__ import annotations
+
+import mmap
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+# Linux: don't count what is reserved against the memory there is. Elsewhere the plain reservation is lazy, too.
+_NO_RESERVE = getattr(mmap, "MAP_NORESERVE", 0x4000)
+_LAZY_FROM_BYTES = 1 << 16
+_SMALL_BYTES = 4 << 20
+
+
+class ReservationError(MemoryError):
+    """The machine refuses the address space that the limits ask for."""
+
+
+def reserve(rows: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
+    """[rows, *shape] zeros; on a CPU without memory behind them until they are written.
+
+    Raises:
+        ReservationError: the limits in `state` are too high for this machine.
+    """
+    cells = rows
+    for length in shape:
+        cells *= length
+    size = cells * dtype.itemsize
+    if torch.device(device).type != "cpu" or size < _LAZY_FROM_BYTES:
+        return torch.zeros((rows, *shape), dtype=dtype, device=device)
+    try:
+        pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
+    except OSError as error:
+        raise ReservationError(
+            f"{size / 2**30:.1f} GiB of address space can't be reserved ({error}): lower state.max_users,"
+            " state.max_items or state.history, or let the machine overcommit memory"
+        ) from error
+    if size > _SMALL_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+        # Random access to much memory spends its time on address translation. A small state keeps small pages.
+        pages.madvise(mmap.MADV_HUGEPAGE, _SMALL_BYTES)
+    return torch.frombuffer(pages, dtype=dtype).view(rows, *shape)
+
+
+class Table:
+    """A reserved tensor whose rows are written through `put`, so that a copy of one moment can be taken meanwhile.
+
+    Attributes:
+        data: [N, ...] to be read freely, and written by `put` alone.
+    """
+
+    def __init__(
+        self, rows: int, shape: tuple[int, ...] = (), *, dtype: torch.dtype, device: torch.device | str = "cpu"
+    ) -> None:
+        self.data = reserve(rows, shape, dtype, device)
+        self._copy: TableCopy | None = None
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def get(self, rows: Tensor) -> Tensor:
+        """[R, ...] the values at `rows` [R]. Several times faster than indexing `data`, as `put` is."""
+        return self.data.index_select(0, rows)
+
+    def put(self, rows: Tensor, values: Tensor) -> None:
+        """Writes `values` [R, ...], of the table's dtype, at distinct `rows` [R]."""
+        if self._copy is not None:
+            self._copy.keep(rows)
+        self.data.index_copy_(0, rows, values)
+
+    def clear(self, rows: Tensor) -> None:
+        """Zeroes distinct `rows` [R]."""
+        if self._copy is not None:
+            self._copy.keep(rows)
+        self.data.index_fill_(0, rows, 0)
+
+    def copy(self, rows: int) -> TableCopy:
+        """Begins a copy of the first `rows` as they are now; at most one at a time."""
+        self._copy = TableCopy(self, rows)
+        return self._copy
+
+    def end_copy(self) -> None:
+        """Stops noting what a copy would need."""
+        self._copy = None
+
+
+class TableCopy:
+    """A table as it was when the copy began, made piece by piece in the thread that writes the table.
+
+    Rows are copied in order. One that is written before its turn comes is kept as it was, and put in its place at last.
+    """
+
+    def __init__(self, table: Table, rows: int) -> None:
+        self._table = table
+        self._rows = rows
+        self._kept: list[tuple[Tensor, Tensor]] = []
+        self._done = 0
+        self.data = torch.empty((rows, *table.data.shape[1:]), dtype=table.data.dtype)
+
+    def keep(self, rows: Tensor) -> None:
+        late = rows[(rows >= self._done) & (rows < self._rows)]
+        if len(late):
+            self._kept.append((late, self._table.get(late)))
+
+    def pieces(self, piece_bytes: int) -> Iterator[int]:
+        """Copies about `piece_bytes` per step; yields the bytes of each. Afterwards `data` is whole."""
+        row_bytes = max(1, self._table.data[:1].nbytes)
+        step = max(1, piece_bytes // row_bytes)
+        while self._done < self._rows:
+            end = min(self._rows, self._done + step)
+            self.data[self._done : end] = self._table.data[self._done : end]
+            copied, self._done = end - self._done, end
+            yield copied * row_bytes
+        # The oldest value kept of a row is the one it had when the copy began: it is written last.
+        for rows, values in reversed(self._kept):
+            self.data[rows] = values.to(self.data.device)
+        self._kept.clear()
+        self._table.end_copy()

@@ -1,0 +1,105 @@
+"""What can be seen of the engine from outside: its status, and its gauges."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from engine import metrics
+from engine.config import StateConfig
+from engine.events.source import EventSource
+from engine.generation import Generation
+from engine.ranking.query import Position
+from engine.state.state import State
+
+
+@dataclass(frozen=True)
+class EngineStatus:
+    """What GetStatus shows."""
+
+    ready: bool
+    model_version: int
+    model_metrics: Mapping[str, float]
+    model_versions: tuple[int, ...]
+    users: int
+    items: int
+    index_items: int
+    events_folded: int
+    items_folded: int
+    events_dead_lettered: int
+    lag: int
+    reflects: tuple[Position, ...]
+    uptime_s: float
+    partitions: tuple[int, ...]  # of the events topic, that are read here
+    partitions_total: int
+    users_limit: int
+    users_evicted: int
+    items_evicted: int
+    users_forgotten: int
+    events_duplicate: int
+    records_redelivered: int
+    snapshot_time_s: float | None  # since 1970, when the newest snapshot of this run was written
+
+
+def look(
+    state: State,
+    generation: Generation | None,
+    source: EventSource | None,
+    *,
+    ready: bool,
+    model_versions: tuple[int, ...],
+    dead_lettered: int,
+    started_s: float,
+    snapshot_time_s: float | None,
+) -> EngineStatus:
+    """A look from any thread; each number is current, though not all of the same instant."""
+    slices = {partition: placed.slice for partition, placed in list(state.slices.items())}
+    positions = sorted(state.positions.items())
+    return EngineStatus(
+        ready=ready,
+        model_version=generation.version if generation else 0,
+        model_metrics=dict(generation.metrics) if generation else {},
+        model_versions=model_versions,
+        users=state.user_count,
+        items=state.items.count,
+        index_items=generation.index.size if generation else 0,
+        events_folded=state.events_folded,
+        items_folded=state.items_folded,
+        events_dead_lettered=dead_lettered,
+        lag=source.lag() if source else 0,
+        reflects=tuple(Position(t, p, offset - 1) for (t, p), offset in positions if t == state.events_topic),
+        uptime_s=time.monotonic() - started_s,
+        partitions=tuple(slices),
+        partitions_total=state.partitions,
+        users_limit=sum(one.users.limit for one in slices.values()),
+        users_evicted=sum(one.evicted_users for one in slices.values()),
+        items_evicted=sum(one.evicted_items for one in slices.values()),
+        users_forgotten=sum(one.forgotten for one in slices.values()),
+        events_duplicate=sum(one.duplicates for one in slices.values()),
+        records_redelivered=sum(one.redelivered for one in slices.values()),
+        snapshot_time_s=snapshot_time_s,
+    )
+
+
+def observe(state: State, config: StateConfig, generation: Generation | None, source: EventSource) -> None:
+    """Sets the gauges; called by the engine's thread after a step."""
+    slices = [placed.slice for placed in state.slices.values()]
+    metrics.USERS.set(state.user_count)
+    metrics.USERS_LIMIT.set(sum(one.users.limit for one in slices))
+    metrics.USERS_EVICTED.set(sum(one.evicted_users for one in slices))
+    metrics.USERS_FORGOTTEN.set(sum(one.forgotten for one in slices))
+    metrics.ITEMS.set(state.items.count)
+    metrics.ITEMS_LIMIT.set(config.max_items)
+    metrics.ITEMS_EVICTED.set(sum(one.evicted_items for one in slices))
+    metrics.DUPLICATES.set(sum(one.duplicates for one in slices))
+    metrics.REDELIVERED.set(sum(one.redelivered for one in slices))
+    metrics.PARTITIONS.set(len(slices))
+    for (topic, partition), records in source.lag_by_partition().items():
+        metrics.LAG.labels(topic, partition).set(records)
+    if generation:
+        metrics.DIRTY_ROWS.set(generation.embedder.backlog)
+        metrics.INDEX_SIZE.set(generation.index.size)
+        metrics.INDEX_DELTA.set(generation.index.delta_size)
+        metrics.INDEX_RECALL.set(generation.index.graph_recall)
+        metrics.INDEX_REBUILD_FAILURES.set(generation.index.failures)

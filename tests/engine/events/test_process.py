@@ -1,0 +1,268 @@
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+
+import psutil
+import pytest
+
+from engine.events.batch import Record
+from engine.events.process import ProcessSource
+from engine.events.source import EventSource, MemorySource, SourceError, start_at_beginning
+from tests.engine.events.sources import TOPIC, CuedSource, batch, broken, light, refusing
+
+DEADLINE_S = 20.0
+Open = Callable[..., ProcessSource]
+
+
+@pytest.fixture
+def opened() -> Iterator[Open]:
+    sources: list[ProcessSource] = []
+
+    def make(factory: Callable[[], EventSource], **settings: int) -> ProcessSource:
+        sources.append(ProcessSource(factory, **settings))
+        return sources[-1]
+
+    yield make
+    for source in sources:
+        source.close()
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + DEADLINE_S
+    tick = threading.Event()
+    while not condition():
+        assert time.monotonic() < deadline
+        tick.wait(0.005)
+
+
+def read(source: EventSource, count: int) -> list[Record]:
+    records: list[Record] = []
+    deadline = time.monotonic() + DEADLINE_S
+    while len(records) < count:
+        assert time.monotonic() < deadline
+        records += source.poll(DEADLINE_S)
+    return records
+
+
+def cue(source: ProcessSource, what: str, number: int = 0, value: int = 1) -> None:
+    """Has the child's source do something, and waits until it has."""
+    source.commit({(what, number): value})
+    until(lambda: source.lag_by_partition().get((what, number)) == value)
+
+
+def child() -> psutil.Process:
+    (process,) = psutil.Process().children()
+    return process
+
+
+def numbered(*sizes: int) -> list[Sequence[Record]]:
+    offsets = iter(range(sum(sizes)))
+    return [batch(*[next(offsets) for _ in range(size)]) for size in sizes]
+
+
+def test_records_come_whole_and_in_order(opened: Open) -> None:
+    batches = [*numbered(3, 1, 2), [Record("u", 7, 1, -1, None, None), Record(TOPIC, 1, 0, 2**60, b"", b"")]]
+    source = opened(partial(MemorySource, batches))
+    assert read(source, 8) == [record for part in batches for record in part]
+    assert source.poll(0) == ()
+
+
+def test_batches_that_wait_are_returned_as_one_up_to_the_limit(opened: Open) -> None:
+    source = opened(partial(CuedSource, numbered(2, 2, 2, 9)), max_poll_records=5)
+    until(lambda: source.lag_by_partition()["polled", 0] == 4)
+    assert [len(source.poll(0)) for _ in range(3)] == [4, 2, 9]
+
+
+def test_the_child_polls_ahead_as_far_as_there_is_room(opened: Open) -> None:
+    source = opened(partial(CuedSource, numbered(*[1] * 20)), queue_batches=3, max_poll_records=1)
+    for taken in range(5):
+        until(lambda taken=taken: source.lag_by_partition()["polled", 0] == taken + 3)
+        for value in (1, 2):  # two rounds through the child's loop, which would poll once more if it could
+            cue(source, "pass", taken, value)
+        assert source.lag_by_partition()["polled", 0] == taken + 3
+        assert len(source.poll(0)) == 1
+
+
+def test_lag_and_catching_up_count_returned_records(opened: Open) -> None:
+    source = opened(partial(MemorySource, numbered(2, 1)), max_poll_records=2)
+    until(lambda: len(source._queue) == 2)
+    assert (source.lag(), source.caught_up()) == (3, False)
+    assert source.lag_by_partition() == {(TOPIC, 0): 3}
+    source.poll(0)
+    assert (source.lag(), source.caught_up()) == (1, False)
+    source.poll(0)
+    assert (source.lag(), source.caught_up()) == (0, True)
+
+
+def test_an_empty_log_is_caught_up(opened: Open) -> None:
+    assert opened(MemorySource).caught_up()
+
+
+def test_a_commit_reaches_the_source(opened: Open) -> None:
+    source = opened(CuedSource)
+    source.commit({(TOPIC, 3): 17})
+    until(lambda: source.lag_by_partition().get((TOPIC, 3)) == 17)
+
+
+def test_an_assignment_is_one_object_until_it_changes(opened: Open) -> None:
+    source = opened(partial(CuedSource, [batch(0, 1), batch(4, partition=1)]))
+    until(source.assignment)
+    first = source.assignment()
+    assert first is not None and {key: (log.begin, log.end) for key, log in first.partitions.items()} == {
+        (TOPIC, 0): (0, 2),
+        (TOPIC, 1): (4, 5),
+    }
+    assert first.totals == {TOPIC: 2}
+    cue(source, "reassign", 1)
+    until(lambda: source.assignment() is not first)
+    second = source.assignment()
+    assert second is not None and list(second.partitions) == [(TOPIC, 1)]
+    assert source.assignment() is second
+    cue(source, "reassign", 0, 0)
+    until(lambda: source.assignment() is None)
+
+
+def test_after_a_new_assignment_nothing_comes_that_was_read_before_the_start(opened: Open) -> None:
+    source = opened(partial(CuedSource, [batch(0, 1), batch(0, 1, 2, partition=1)]))
+    until(lambda: source.lag_by_partition()["polled", 0] == 2)
+    cue(source, "reassign", 1)
+    until(lambda: source.assignment() and len(source.assignment().partitions) == 1)
+    assert source.poll(0) == ()
+    cue(source, "append", 1, 3)
+    assert source.poll(0) == ()
+    source.start({(TOPIC, 1): 1})
+    assert [record.offset for record in read(source, 3)] == [1, 2, 3]
+    source.start({(TOPIC, 1): 2})
+    assert [record.offset for record in read(source, 2)] == [2, 3]
+    assert source.poll(0) == ()
+
+
+def test_a_start_for_an_assignment_that_has_changed_is_void(opened: Open) -> None:
+    source = opened(partial(CuedSource, [batch(0, 1), batch(0, 1, partition=1)]))
+    until(source.assignment)
+    cue(source, "reassign", 1)
+    source.start({(TOPIC, 0): 0})  # for the first: the second has not been asked for yet
+    cue(source, "pass")
+    assert source.poll(0) == ()
+    assert start_at_beginning(source)
+    assert [(record.partition, record.offset) for record in read(source, 2)] == [(1, 0), (1, 1)]
+
+
+@pytest.mark.parametrize("end", ["append", "wake", "close", "fail", "reassign"])
+def test_a_running_poll_ends_early(opened: Open, end: str) -> None:
+    source = opened(CuedSource)
+    until(source.assignment)
+    source.poll(0)  # the first assignment ends one, too
+    outcome: list[object] = []
+
+    def poll() -> None:
+        try:
+            outcome.append(source.poll(10 * DEADLINE_S))
+        except SourceError as error:
+            outcome.append(str(error))
+
+    poller = threading.Thread(target=poll)
+    poller.start()
+    if end in ("wake", "close"):
+        getattr(source, end)()
+    else:
+        source.commit({(end, 0): 1})
+    poller.join(DEADLINE_S)
+    assert outcome == [{"append": batch(1), "fail": "check the weather"}.get(end, ())]
+
+
+def test_a_wake_before_the_poll_is_not_lost(opened: Open) -> None:
+    source = opened(MemorySource)
+    source.poll(0)
+    source.wake()
+    assert source.poll(10 * DEADLINE_S) == ()
+
+
+def test_a_failure_comes_after_the_batches_at_hand(opened: Open) -> None:
+    source = opened(partial(CuedSource, numbered(1)))
+    until(lambda: source.lag_by_partition()["polled", 0] == 1)
+    cue(source, "fail")
+    until(lambda: source._failure)
+    assert read(source, 1) == batch(0)
+    for _ in range(2):
+        with pytest.raises(SourceError, match=r"^check the weather$"):
+            source.poll(DEADLINE_S)
+
+
+def test_an_unforeseen_failure_is_a_source_error(opened: Open) -> None:
+    source = opened(CuedSource)
+    source.commit({("raise", 0): 1})
+    with pytest.raises(SourceError, match="not foreseen"):
+        read(source, 1)
+
+
+@pytest.mark.parametrize(("factory", "said"), [(refusing, "^nobody there$"), (broken, "not foreseen")])
+def test_a_source_that_can_not_be_made_fails_at_once(factory: Callable[[], EventSource], said: str) -> None:
+    with pytest.raises(SourceError, match=said):
+        ProcessSource(factory)
+    assert psutil.Process().children() == []
+
+
+def test_the_child_imports_nothing_heavy(opened: Open) -> None:
+    assert opened(light).caught_up()
+
+
+@pytest.mark.parametrize("code", [7, -signal.SIGKILL])
+def test_a_child_that_ends_by_itself_is_an_error_with_its_exit_code(opened: Open, code: int) -> None:
+    source = opened(CuedSource)
+    if code < 0:
+        child().kill()
+    else:
+        source.commit({("exit", 0): code})
+    with pytest.raises(SourceError, match=f"ended by itself with exit code {code}$"):
+        read(source, 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_child_leaves_signals_to_its_parent(opened: Open, number: signal.Signals) -> None:
+    source = opened(CuedSource)
+    child().send_signal(number)
+    cue(source, "append", 0, 3)
+    assert read(source, 1) == batch(3)
+    assert os.getpgid(child().pid) != os.getpgid(0)  # nor does Ctrl-C reach it
+
+
+def test_close_leaves_nothing_behind() -> None:
+    descriptors, threads = psutil.Process().num_fds(), threading.active_count()
+    source = ProcessSource(partial(CuedSource, numbered(*[1] * 20)), queue_batches=2)
+    source.close()
+    source.close()
+    assert psutil.Process().children() == []
+    assert (psutil.Process().num_fds(), threading.active_count()) == (descriptors, threads)
+
+
+def test_the_child_ends_with_a_parent_that_is_killed() -> None:
+    program = (
+        "from engine.events.process import ProcessSource\n"
+        "from tests.engine.events.sources import CuedSource\n"
+        "source = ProcessSource(CuedSource)\n"
+        "print(source._child.pid, flush=True)\n"
+        "source.poll(1000)\n"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    parent = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, env=environment)
+    assert parent.stdout is not None
+    with parent.stdout:
+        pid = int(parent.stdout.readline())
+        parent.kill()
+        parent.wait()
+
+    def gone() -> bool:
+        try:
+            return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+        except psutil.NoSuchProcess:
+            return True
+
+    until(gone)
