@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+_MANY = 1024
+
 
 class RecentIds:
     """The event ids of the last `size` events that were folded, and had one.
@@ -29,8 +31,7 @@ class RecentIds:
         if self._size == 0:
             return None
         named = [name for name in ids if name] if "" in ids else ids
-        if self._known.isdisjoint(named) and len(set(named)) == len(named) <= self._size:
-            self._note(named)
+        if self._add_fresh(named):
             return None
         fresh = []
         for at, name in enumerate(ids):
@@ -38,8 +39,27 @@ class RecentIds:
                 fresh.append(at)
             elif name not in self._known:
                 fresh.append(at)
-                self._note((name,))
+                self._known.add(name)
+                self._push((name,))
         return fresh
+
+    def _add_fresh(self, ids: Sequence[str]) -> bool:
+        """Notes `ids` if none of them is a repeat, as is usual; else changes nothing."""
+        if len(ids) > self._size:
+            return False
+        if len(ids) < _MANY:
+            if not self._known.isdisjoint(ids) or len(set(ids)) < len(ids):
+                return False
+            self._known.update(ids)
+        else:
+            # Adding them all and counting is one pass in place of three; a repeat costs the whole set then.
+            before = len(self._known)
+            self._known.update(ids)
+            if len(self._known) < before + len(ids):
+                self._known = set(self._ids)
+                return False
+        self._push(ids)
+        return True
 
     def ordered(self) -> list[str]:
         """All that are remembered, oldest first."""
@@ -49,8 +69,8 @@ class RecentIds:
         """Takes over what `ordered` gave."""
         self._ids, self._next, self._known = list(ids), 0, set(ids)
 
-    def _note(self, ids: Sequence[str]) -> None:
-        """Adds distinct unknown ids, at most `size` of them."""
+    def _push(self, ids: Sequence[str]) -> None:
+        """Appends distinct new ids, at most `size` of them, and lets go of the oldest beyond that."""
         room = min(len(ids), self._size - len(self._ids))
         self._ids.extend(ids[:room])
         rest = ids[room:]
@@ -61,4 +81,3 @@ class RecentIds:
             self._ids[self._next : end] = part
             self._next = end % self._size
             rest = rest[len(part) :]
-        self._known.update(ids)

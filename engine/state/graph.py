@@ -11,8 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine.state.ring import Groups, Neighbors, Ring
-from engine.state.table import Table
+from engine.state.ring import Groups, Neighbors, Ring, edge_words
+from engine.state.table import Table, take
 
 
 class Edges(Protocol):
@@ -89,8 +89,8 @@ class Graph:
         users = user if isinstance(user, Groups) else Groups.of(user)
         items = item if isinstance(item, Groups) else Groups.of(item)
         user, item = users.ungrouped(users.row), items.ungrouped(items.row)
-        self.user_items.insert(users, item, time_ms, kind, weight, session)
-        self.item_users.insert(items, user, time_ms, kind, weight)
+        self.user_items.append(users, item, edge_words(time_ms, kind, weight, session))
+        words = edge_words(time_ms, kind, weight)
+        self.item_users.append(items, user, words)
         follows = (previous >= 0).nonzero().squeeze(1)
-        columns = (column.index_select(0, follows) for column in (previous, item, time_ms, kind, weight))
-        self.item_next.insert(*columns)
+        self.item_next.append(take(previous, follows), take(item, follows), take(words, follows))

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engine.state.ring import Groups
 from engine.state.table import Table
 
 # Headroom in doublings before the scale moves: 2**64 above and below stays far from the limits of float64.
@@ -71,14 +72,14 @@ class DecayedCounts:
     ) -> None:
         if len(item) == 0:
             return
-        touched, at = np.unique(item, return_inverse=True)
-        rows = torch.from_numpy(touched)
-        score = self.table.get(rows)
+        items = Groups.of(torch.from_numpy(item))
+        score, order, group = self.table.get(items.node), items.order.numpy(), items.group.numpy()
+        weight = weight.take(order)
         for h, (halvings, rest_ms) in enumerate(ages):
-            mantissa = weight * np.exp2(rest_ms / self._half_lives_ms[h])
+            mantissa = weight * np.exp2(rest_ms.take(order) / self._half_lives_ms[h])
             # Event after event: a sum in floating point depends on its order.
-            np.add.at(score.numpy()[:, h], at, scaled(mantissa, halvings - self.landmark[h]))
-        self.table.put(rows, score)
+            np.add.at(score.numpy()[:, h], group, scaled(mantissa, halvings.take(order) - self.landmark[h]))
+        self.table.put(items.node, score)
 
     def _move(self, h: int, halvings: int) -> None:
         if halvings < self.landmark[h] + _STRIDE:

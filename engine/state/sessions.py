@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from engine.state.ring import Groups
-from engine.state.table import Table
+from engine.state.table import Table, put, take
 
 UNNAMED = -1
 LINKS = 4  # the latest named sessions that a user is linked to
@@ -60,22 +60,23 @@ class Sessions:
         stored = self.table.get(user.node)  # [G, 4 + L]
         # The event before: the one in front within the batch or, for a user's first, as stored.
         first = user.last + 1 - user.count  # [G]
-        before = torch.stack([name, item_key, time_ms], dim=1).roll(1, 0)  # [E, 3]
-        before.index_copy_(0, first, stored[:, _NAME : _TIME + 1])
+        name_before, key_before, time_before = (column.roll(1) for column in (name, item_key, time_ms))
+        for column, at in ((name_before, _NAME), (key_before, _ITEM), (time_before, _TIME)):
+            put(column, first, stored[:, at])
 
-        starts = (name != before[:, 0]) | ((name == UNNAMED) & (time_ms - before[:, 2] > self._gap_ms))
+        starts = (name != name_before) | ((name == UNNAMED) & (time_ms - time_before > self._gap_ms))
         unseen = stored[:, _ORDINAL] == 0
-        starts.index_copy_(0, first, starts.index_select(0, first) | unseen)
-        previous = before[:, 1] & 0xFFFF_FFFF
-        alive = (before[:, 1] >> 32) == self._items.get(previous)
+        put(starts, first, take(starts, first) | unseen)
+        previous = key_before & 0xFFFF_FFFF
+        alive = (key_before >> 32) == self._items.get(previous)
         previous = torch.where(starts | ~alive, -1, previous)
 
         total = starts.to(torch.int64).cumsum(0)
-        base = stored[:, _ORDINAL] - total.index_select(0, first) + starts.index_select(0, first)
-        ordinal = total + base.index_select(0, user.group)
+        base = stored[:, _ORDINAL] - take(total, first) + take(starts, first)
+        ordinal = total + take(base, user.group)
 
         links = self._link(stored[:, _LINK:], user.group, name, starts)
-        news = torch.stack([ordinal, name, item_key, time_ms], dim=1).index_select(0, user.last)
+        news = take(torch.stack([ordinal, name, item_key, time_ms], dim=1), user.last)
         self.table.put(user.node, torch.cat([news, links], dim=1))
         return Sessioned(user.ungrouped(ordinal.to(torch.int32)), user.ungrouped(previous))
 
@@ -84,15 +85,17 @@ class Sessions:
         pushed = (starts & (name != UNNAMED)).nonzero().squeeze(1)
         if len(pushed) == 0:
             return links
-        at = group.index_select(0, pushed)  # rising
+        at = take(group, pushed)  # rising
         node, inverse, count = at.unique_consecutive(return_inverse=True, return_counts=True)
         # Newest first: what is pushed, in reverse, then what was there, cut at L.
-        back = (count.cumsum(0) - 1).index_select(0, inverse) - torch.arange(len(at), device=at.device)
+        back = take(count.cumsum(0) - 1, inverse) - torch.arange(len(at), device=at.device)
         old = torch.arange(LINKS, device=at.device)[None] - count[:, None]
-        moved = torch.where(old >= 0, links.index_select(0, node).gather(1, old.clamp_min(0)), 0)
+        moved = torch.where(old >= 0, take(links, node).gather(1, old.clamp_min(0)), 0)
         kept = (back < LINKS).nonzero().squeeze(1)
-        moved[inverse.index_select(0, kept), back.index_select(0, kept)] = name.index_select(0, pushed)[kept]
-        return links.index_copy(0, node, moved)
+        moved[take(inverse, kept), take(back, kept)] = take(take(name, pushed), kept)
+        links = links.clone()
+        links[node] = moved
+        return links
 
     def links(self, row: int) -> list[int]:
         """Names of the sessions that a user was lately in, newest first."""

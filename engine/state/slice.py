@@ -25,7 +25,7 @@ from engine.state.nodes import Nodes
 from engine.state.popularity import DecayedCounts
 from engine.state.ring import Groups, Ring
 from engine.state.sessions import UNNAMED, Sessions
-from engine.state.table import Table
+from engine.state.table import Table, take
 
 _NUMBERS = ("position", "events_folded", "duplicates", "forgotten", "evicted_users", "evicted_items")
 _SESSION_MARK = "\x00"  # no id has control characters, so no session can be taken for a user
@@ -265,7 +265,7 @@ class Slice:
         self.graph.insert(users, items, sessioned.previous, time_ms, kind, weight, sessioned.ordinal)
         offset = torch.from_numpy(events.offset).to(device) + 1
         for nodes, group in ((self.users, users), (self.items, items)):
-            nodes.seen.put(group.node, offset.index_select(0, group.order.index_select(0, group.last)))
+            nodes.seen.put(group.node, take(offset, take(group.order, group.last)))
         self.popularity.fold(item.numpy(), events.time_ms, self._kind_weight[events.kind])
         self.events_folded += len(events)
         return user, item, sessioned.previous.cpu(), sessioned.ordinal.cpu()
