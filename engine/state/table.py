@@ -122,9 +122,10 @@ def _as_elements(rows: Tensor) -> NDArray[np.generic]:
     array = rows.numpy()
     if array.ndim == 1:
         return array
-    width = array.itemsize * int(np.prod(array.shape[1:]))
+    cells = int(np.prod(array.shape[1:]))
+    width = array.itemsize * cells
     # Numpy has a quick path for the sizes of its numbers, and 16 bytes are a number too.
-    return array.reshape(len(array), -1).view(np.complex128 if width == 16 else f"V{width}").reshape(-1)
+    return array.reshape(len(array), cells).view(np.complex128 if width == 16 else f"V{width}").reshape(-1)
 
 
 class TableCopy:

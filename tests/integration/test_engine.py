@@ -4,111 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import socket
 import subprocess
 import sys
-import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import grpc
 import ousel
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
-from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2
 from kafka import KafkaConsumer
-from ousel.v1 import catalog_pb2, event_pb2, model_service_pb2, model_service_pb2_grpc
+from ousel.v1 import event_pb2, model_service_pb2, model_service_pb2_grpc
 from prometheus_client.parser import text_string_to_metric_families
 
-from deploy.local.broker import EmbeddedBroker
 from engine.config import KafkaConfig, StateConfig
-from engine.events.producer import EventProducer
+from engine.events.connection import connection_settings
 from engine.model.weights import encode_weights
 from tests.engine.models import small_weights
+from tests.integration.engines import DEADLINE_S, ITEMS, SERVING, EngineProcess, load, purchase, running, until, write
 
 pytestmark = pytest.mark.integration
-
-DEADLINE_S = 60.0
-ITEMS = [f"i{at:02}" for at in range(40)]
-SERVING = health_pb2.HealthCheckResponse.SERVING
-
-
-class EngineProcess:
-    """`python -m engine serve` on fresh ports."""
-
-    def __init__(self, kafka: KafkaConfig, log_path: Path, **variables: str) -> None:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("OUSEL_")}
-        given = kafka.model_dump(exclude_unset=True, exclude_none=True)
-        if kafka.sasl_password is not None:
-            given["sasl_password"] = kafka.sasl_password.get_secret_value()
-        environment |= {f"OUSEL_KAFKA__{name.upper()}": str(value) for name, value in given.items()}
-        environment |= {"OUSEL_SERVING__PORT": "0", "OUSEL_SERVING__METRICS_PORT": "0"} | variables
-        self._log_path = log_path
-        with log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "engine", "serve"], env=environment, stdout=log, stderr=subprocess.STDOUT
-            )
-        self.port, self.metrics_port = map(int, self.line(r"gRPC on 127.0.0.1:(\d+), metrics on 127.0.0.1:(\d+)"))
-        self.address = f"127.0.0.1:{self.port}"
-
-    def log(self) -> str:
-        return self._log_path.read_text()
-
-    def line(self, pattern: str) -> tuple[str, ...]:
-        """Waits until the log has it; returns the groups."""
-        until(lambda: re.search(pattern, self.log()) or self.process.poll() is not None, self.log)
-        found = re.search(pattern, self.log())
-        assert found, f"{pattern!r} is not in the log:\n{self.log()}"
-        return found.groups()
-
-    def health(self) -> int:
-        with grpc.insecure_channel(self.address) as channel:
-            check = health_pb2_grpc.HealthStub(channel).Check
-            return check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S, wait_for_ready=True).status
-
-    def stop(self) -> int:
-        self.process.terminate()
-        return self.process.wait(DEADLINE_S)
-
-
-def until(true: Callable[[], object], explain: Callable[[], object] = lambda: "") -> None:
-    """Waits for a condition, at most until the deadline."""
-    deadline, pause = time.monotonic() + DEADLINE_S, threading.Event()
-    while not true():
-        assert time.monotonic() < deadline, f"the deadline passed: {explain()}"
-        pause.wait(0.02)
-
-
-@contextmanager
-def running(kafka: KafkaConfig, log_path: Path, **variables: str) -> Iterator[EngineProcess]:
-    engine = EngineProcess(kafka, log_path, **variables)
-    try:
-        until(lambda: engine.health() == SERVING, engine.log)
-        yield engine
-    finally:
-        if engine.process.poll() is None:
-            engine.process.kill()
-            engine.process.wait()
-
-
-def purchase(user_id: str, item_id: str, event_id: str) -> event_pb2.Event:
-    return event_pb2.Event(event_id=event_id, user_id=user_id, item_id=item_id, kind="purchase")
-
-
-def load(kafka: KafkaConfig) -> None:
-    """A catalog, and 200 purchases by ten users."""
-    producer = EventProducer(kafka)
-    try:
-        sent = [producer.send_item(catalog_pb2.Item(item_id=item, title=f"Title {item}")) for item in ITEMS]
-        sent += [producer.send_event(purchase(f"u{at % 10}", ITEMS[at * at % 40], f"e{at}")) for at in range(200)]
-        for future in sent:
-            future.result(DEADLINE_S)
-    finally:
-        producer.close()
 
 
 def push(address: str, data: bytes, version: int, sha256: bytes | None = None) -> model_service_pb2.PushWeightsResponse:
@@ -185,15 +102,12 @@ def test_broken_records_become_dead_letters_and_the_stream_goes_on(kafka_config,
         event_pb2.Event(user_id="u1", item_id="i01", time=future_time),
     ]
     with running(kafka_config, tmp_path / "engine.log") as engine, ousel.Client(engine.address, DEADLINE_S) as client:
-        producer = EventProducer(kafka_config)
-        for event in [*broken, purchase("brand new", "i02", "last")]:
-            producer.send_event(event).result(DEADLINE_S)
-        producer.close()
+        write(kafka_config, [*broken, purchase("brand new", "i02", "last")])
         until(lambda: client.status().events_dead_lettered == 4 and client.status().events_folded == 201)
         assert client.recommend("brand new", k=3).known
 
         letters = KafkaConsumer(
-            kafka_config.dead_letters_topic, bootstrap_servers=kafka_config.bootstrap, auto_offset_reset="earliest"
+            kafka_config.dead_letters_topic, **connection_settings(kafka_config), auto_offset_reset="earliest"
         )
         reasons: list[str] = []
         until(lambda: reasons.extend(
@@ -245,8 +159,9 @@ def test_it_restarts_to_the_same_lists_from_the_log(kafka_config, tmp_path):
     assert lists[0] == lists[1]
 
 
-def test_an_absent_broker_is_waited_for_and_said_once_per_try(tmp_path, free_port):
-    kafka = KafkaConfig(bootstrap=f"127.0.0.1:{free_port}")
+def test_an_absent_broker_is_waited_for_and_said_once_per_try(start, tmp_path):
+    with start(tmp_path / "broker") as gone:
+        kafka = KafkaConfig(**gone.client_settings())
     engine = EngineProcess(kafka, tmp_path / "engine.log")
     try:
         engine.line(r"no Kafka broker at 127.0.0.1:\d+.*next try in 0.5 s")
@@ -254,12 +169,11 @@ def test_an_absent_broker_is_waited_for_and_said_once_per_try(tmp_path, free_por
         with ousel.Client(engine.address, DEADLINE_S) as client, pytest.raises(ousel.Unavailable, match="Kafka"):
             client.track("i1", "u1")
         assert engine.log().count("next try in 0.25 s") == 1
-        with EmbeddedBroker(tmp_path / "broker", free_port):
+        with start(tmp_path / "broker", gone.port):
             until(lambda: engine.health() == SERVING, engine.log)
             assert engine.stop() == 0
     finally:
-        engine.process.kill()
-        engine.process.wait()
+        engine.kill()
 
 
 def test_a_taken_port_is_one_clear_line_and_exit_code_1():
@@ -278,10 +192,3 @@ def test_a_taken_port_is_one_clear_line_and_exit_code_1():
     assert ended.stderr.splitlines() == [
         f"ousel-engine: can't listen on 127.0.0.1:{port} for gRPC: Address already in use"
     ]
-
-
-@pytest.fixture
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
