@@ -101,6 +101,7 @@ class State:
         self.events_topic = events_topic
         self._device = device
         self.partitions = partitions
+        self.half_lives_s = config.half_lives_s
         self.items = IdMap()
         self.catalog = Catalog(config.content_dim, config.features_dim, self.item_rows, config.max_items)
         self.popularity = TopItems(config.popular)
@@ -278,6 +279,21 @@ class State:
         partition, placed = next((at, placed) for at, placed in self.slices.items() if placed.slot == slot)
         return partition, placed, row - placed.first_user
 
+    def decayed_counts(self, rows: Tensor, half_life: int = 0) -> NDArray[np.float64]:
+        """[R] decayed counts of items under one of `half_lives_s`, summed over the slices in the order of partitions.
+
+        They are scaled alike, so only their ratios mean something. Those of a category are those of its
+        `catalog.members`.
+        """
+        landmarks = [placed.slice.popularity.landmark[half_life] for placed in self.slices.values()]
+        scale = max(landmarks, default=0)
+        total = np.zeros(len(rows))
+        for placed, landmark in zip(self.slices.values(), landmarks, strict=True):
+            local = placed.local(rows)
+            score = placed.slice.popularity.table.get(local.clamp_min(0))[:, half_life]
+            total += scaled(torch.where(local >= 0, score, 0).numpy(), landmark - scale)
+        return total
+
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _add(self, partition: int, slice_: Slice) -> Placed:
@@ -371,21 +387,12 @@ class State:
             self._rank_all()
         elif len(rows):
             distinct = rows.unique()
-            self.popularity.put(distinct.numpy(), self._score(distinct))
+            self.popularity.put(distinct.numpy(), self.decayed_counts(distinct))
 
     def _rank_all(self) -> None:
         self._scale = max((placed.slice.popularity.landmark[0] for placed in self.slices.values()), default=0)
         self._hide(torch.arange(len(self.items)))
-        self.popularity.replace(self._score(torch.arange(len(self.items))))
-
-    def _score(self, rows: Tensor) -> NDArray[np.float64]:
-        """[R] decayed counts summed over the slices, in the order of their partitions."""
-        total = np.zeros(len(rows))
-        for placed in self.slices.values():
-            local, counts = placed.local(rows), placed.slice.popularity
-            score = torch.where(local >= 0, counts.table.data[local.clamp_min(0), 0], 0).numpy()
-            total += scaled(score, counts.landmark[0] - self._scale)
-        return total
+        self.popularity.replace(self.decayed_counts(torch.arange(len(self.items))))
 
 
 def _of_partition(events: EventBatch, partition: int) -> tuple[Tensor, EventBatch]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 from engine.config import EventsConfig, StateConfig
 from engine.events.batch import CatalogItem, Decoded
 from engine.state.state import State, subject_key
-from tests.engine.logs import TOPIC, Line, batch, numbered
+from tests.engine.logs import HOUR_MS, TOPIC, Line, batch, numbered
 from tests.engine.state.digests import edges_of, merged_digest, slice_digest, state_digest
 
 USERS, SESSIONS, ITEMS = ["", "ann", "bob"], ["s1", "s2", "s3"], [*"xyzw"]
@@ -242,3 +243,15 @@ def test_an_empty_batch_changes_nothing():
     result = state.fold(batch([]))
     assert state_digest(state, SUBJECTS) == held
     assert all(len(getattr(result, name)) == 0 for name in ("event", "user", "item", "catalog", "gone_users"))
+
+
+def test_decayed_counts_of_a_category_under_each_half_life_are_the_plain_sums_over_all_partitions():
+    state = new_state()
+    log = [Line("ann", "", "xyz"[at % 3], time_ms=at * HOUR_MS, partition=at % 2, offset=at // 2) for at in range(60)]
+    state.fold(batch(log, [CatalogItem("x", categories=("red",)), CatalogItem("z", categories=("red",))]))
+    rows = torch.from_numpy(state.catalog.members(["red"]))
+    assert [state.items.id_of(row) for row in rows.tolist()] == ["x", "z"]
+    for at, half_life_s in enumerate(state.half_lives_s):
+        want = [sum(0.5 ** ((60 - hour) * 3600 / half_life_s) for hour in range(first, 60, 3)) for first in (0, 2)]
+        got = state.decayed_counts(rows, at)
+        assert got[0] / got[1] == pytest.approx(want[0] / want[1], rel=1e-9)

@@ -1,0 +1,53 @@
+"""docs/operations.md names no setting and no metric that doesn't exist, and all settings that a snapshot depends on."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from prometheus_client import REGISTRY
+
+from engine import metrics
+from engine.config import Config
+from engine.snapshot.settings import fingerprint
+from trainer.config import TrainerConfig
+
+PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+
+
+def settings() -> set[str]:
+    fields = {**Config.model_fields, **TrainerConfig.model_fields}
+    sections = {name: getattr(field.annotation, "model_fields", {}) for name, field in fields.items()}
+    return {f"{section}.{name}" for section, found in sections.items() for name in found}
+
+
+def test_every_setting_it_names_exists():
+    known = settings()
+    sections = "|".join({name.split(".")[0] for name in known})
+    named = set(re.findall(rf"`((?:{sections})\.[a-z_]+)", PAGE))
+    assert len(named) > 40
+    assert named <= known
+
+
+def test_every_metric_it_names_exists():
+    assert metrics.READY
+    known = {family.name for family in REGISTRY.collect()}
+    named = {re.sub(r"_(total|sum|count|bucket)$", "", name) for name in re.findall(r"ousel_[a-z_]+", PAGE)}
+    assert len(named) > 15
+    assert named <= known
+
+
+def test_it_lists_the_settings_that_a_snapshot_depends_on():
+    config = Config()
+    depends = {name for name in fingerprint(config.state, config.events, config.kafka, 1) if "." in name}
+    part = PAGE.split("### Settings that a snapshot depends on")[1].split("## ")[0]
+    assert set(re.findall(r"`([a-z]+\.[a-z_]+)`", part)) == depends
+
+
+def test_it_states_the_defaults_in_the_table_of_limits():
+    config = Config()
+    part = PAGE.split("## Limits")[1].split("\n## ")[0]
+    stated = re.findall(r"^\| [^|]+ \| `(\w+)\.(\w+)` \(([\d,.]+)", part, re.MULTILINE)
+    assert len(stated) > 15
+    for section, name, default in stated:
+        assert getattr(getattr(config, section), name) == float(default.replace(",", "")), f"{section}.{name}"
