@@ -35,9 +35,8 @@ class Catalog:
         self._limit = limit
         self.title: list[str] = []
         self.categories: list[tuple[str, ...]] = []
-        self._features: dict[int, tuple[float, ...]] = {}
         self._members: dict[str, set[int]] = {}  # category -> rows
-        self._records: dict[int, None] = {}  # rows with a record, the longest not updated first
+        self._records: dict[int, CatalogItem] = {}  # by row, the longest not updated first
         self.content = reserve(rows, (content_dim + features_dim,), torch.float32)  # [N, F], hashed part of norm 1 or 0
         self._from_ms = np.zeros(0, dtype=np.int64)
         self._until_ms = np.zeros(0, dtype=np.int64)
@@ -78,7 +77,7 @@ class Catalog:
         dropped = []
         for row, item in zip(rows, items, strict=True):
             self._records.pop(row, None)
-            self._records[row] = None
+            self._records[row] = CatalogItem(item.item_id, deleted=True) if item.deleted else item
             self._deleted[row] = item.deleted
             if not item.deleted:
                 self._describe(row, item)
@@ -98,23 +97,13 @@ class Catalog:
         """Rows just given to items: these are as items that only events have named."""
         self._deleted[rows] = False
 
-    def record(self, row: int, item_id: str) -> CatalogItem:
-        """The newest record of an item, as it can be folded again; of a deleted item only that."""
-        if self._deleted[row]:
-            return CatalogItem(item_id, deleted=True)
-        from_ms, until_ms = int(self._from_ms[row]), int(self._until_ms[row])
-        return CatalogItem(
-            item_id,
-            self.title[row],
-            self.categories[row],
-            self._features.get(row, ()),
-            None if from_ms == _ALWAYS.min else from_ms,
-            None if until_ms == _ALWAYS.max else until_ms,
-        )
-
     def rows(self) -> list[int]:
         """Rows with a record, the longest not updated first."""
         return list(self._records)
+
+    def records(self) -> list[CatalogItem]:
+        """The newest record of each of `rows`; of a deleted item only that."""
+        return list(self._records.values())
 
     def deleted(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """[len(rows)] True where the newest record deletes the item."""
@@ -145,10 +134,6 @@ class Catalog:
         for category in item.categories:
             self._members.setdefault(category, set()).add(row)
         self.categories[row] = item.categories
-        if item.features:
-            self._features[row] = item.features
-        else:
-            self._features.pop(row, None)
         self.content[row] = torch.from_numpy(self._encode(item))
         self._from_ms[row] = _ALWAYS.min if item.available_from_ms is None else item.available_from_ms
         self._until_ms[row] = _ALWAYS.max if item.available_until_ms is None else item.available_until_ms

@@ -6,7 +6,7 @@ were (`TableCopy`). So nothing waits, and nothing is read while it is written.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from engine.events.batch import CatalogItem
@@ -15,8 +15,7 @@ from engine.state.nodes import NodesCopy
 from engine.state.slice import SavedSlice, Slice
 from engine.state.state import State
 
-_IDS_PER_PIECE = 16_384
-_RECORDS_PER_PIECE = 1024
+_BYTES_PER_ID = 256  # as long as it takes to copy so many bytes
 
 
 @dataclass(frozen=True)
@@ -58,14 +57,13 @@ class SliceCopy:
         # The small rest is taken at once; tables and ids follow.
         self._rest = slice_.save({}, (), ())
 
-    def pieces(self, piece_bytes: int) -> Iterator[None]:
-        """Copies one piece per step."""
+    def pieces(self, piece_bytes: int) -> Iterator[int]:
+        """Copies a piece per step; yields its bytes, at most about `piece_bytes`."""
         for table in self._tables.values():
-            for _ in table.pieces(piece_bytes):
-                yield
+            yield from table.pieces(piece_bytes)
         for ids in (self._users, self._items):
-            for _ in ids.pieces(_IDS_PER_PIECE):
-                yield
+            for count in ids.pieces(max(1, piece_bytes // _BYTES_PER_ID)):
+                yield count * _BYTES_PER_ID
 
     def saved(self) -> SavedSlice:
         """The whole copy, once there are no more pieces."""
@@ -74,38 +72,42 @@ class SliceCopy:
         return SavedSlice(tables, self._users.ids, self._items.ids, rest.recent_ids, rest.numbers, rest.lists)
 
 
+class _Pieces:
+    """Makes pieces until they come to `piece_bytes`: of many small tables, several in one step."""
+
+    def __init__(self, copies: Iterable[SliceCopy], piece_bytes: int) -> None:
+        self._pieces = (size for copy in copies for size in copy.pieces(piece_bytes))
+        self._piece_bytes = piece_bytes
+
+    def step(self) -> bool:
+        """True once all are made."""
+        made = 0
+        while made < self._piece_bytes:
+            size = next(self._pieces, None)
+            if size is None:
+                return True
+            made += size
+        return False
+
+
 class StateCopy:
     """All slices and the catalog, as they were when the copy began."""
 
     def __init__(self, state: State, piece_bytes: int) -> None:
         self._slices = {partition: SliceCopy(placed.slice) for partition, placed in state.slices.items()}
-        self._piece_bytes = piece_bytes
-        self._state = state
-        self._catalog: list[CatalogItem] = []
-        self._catalog_rows = state.catalog.rows()
-        self._catalog_positions = state.catalog_positions
-        self._items_folded = state.items_folded
-        self._pieces = self._walk()
+        self._pieces = _Pieces(self._slices.values(), piece_bytes)
+        self._events_topic = state.events_topic
+        # A record is never changed, so that a list of them is a copy.
+        self._catalog = SavedCatalog(state.catalog.records(), state.catalog_positions, state.items_folded)
 
     def step(self) -> bool:
         """Copies one piece; True once the copy is whole."""
-        return next(self._pieces, True) is True
+        return self._pieces.step()
 
     def saved(self) -> SavedState:
         """The whole copy."""
         slices = {partition: copy.saved() for partition, copy in self._slices.items()}
-        catalog = SavedCatalog(self._catalog, self._catalog_positions, self._items_folded)
-        return SavedState(self._state.events_topic, slices, catalog)
-
-    def _walk(self) -> Iterator[None]:
-        for copy in self._slices.values():
-            yield from copy.pieces(self._piece_bytes)
-        # Records that come meanwhile may be among these: they are folded again after a restore, and the newest wins.
-        catalog, items = self._state.catalog, self._state.items
-        for first in range(0, len(self._catalog_rows), _RECORDS_PER_PIECE):
-            rows = self._catalog_rows[first : first + _RECORDS_PER_PIECE]
-            self._catalog += [catalog.record(row, items.id_of(row)) for row in rows if row in catalog]
-            yield
+        return SavedState(self._events_topic, slices, self._catalog)
 
 
 class GraphCopy:
@@ -117,14 +119,14 @@ class GraphCopy:
             partition: (placed.slot, placed.item_of[: placed.slice.items.rows].clone(), SliceCopy(placed.slice))
             for partition, placed in state.slices.items()
         }
-        self._pieces = (piece for *_, copy in self._copies.values() for piece in copy.pieces(piece_bytes))
+        self._pieces = _Pieces([copy for *_, copy in self._copies.values()], piece_bytes)
 
     def step(self) -> bool:
         """Copies one piece; True once the copy is whole."""
-        return next(self._pieces, True) is True
+        return self._pieces.step()
 
     def graph(self) -> MergedGraph:
-        """The whole copy; may be called in any thread."""
-        return self._state.graph_of(
-            {at: (slot, item_of, copy.saved()) for at, (slot, item_of, copy) in self._copies.items()}
-        )
+        """The whole copy; may be called once, in any thread."""
+        slices = {at: (slot, item_of, copy.saved()) for at, (slot, item_of, copy) in self._copies.items()}
+        self._copies.clear()
+        return self._state.graph_of(slices)

@@ -81,7 +81,7 @@ def restored(limits: dict, slices: dict[int, SavedSlice], catalog: Sequence[Cata
 
 def restarted(limits: dict, state: State) -> State:
     slices = {partition: saved(placed.slice) for partition, placed in state.slices.items()}
-    return restored(limits, slices, [state.catalog.record(row, state.items.id_of(row)) for row in state.catalog.rows()])
+    return restored(limits, slices, state.catalog.records())
 
 
 def by_partition(log: Sequence[Line]) -> list[list[Line]]:

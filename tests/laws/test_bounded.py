@@ -54,7 +54,6 @@ def test_every_container_stays_within_its_limit_and_evictions_are_counted(partit
         assert len(state.items) == len(state.items.ids()) <= rows and state.items.count <= rows
         assert len(state.catalog) == len(state.catalog.rows()) <= max_items
         assert len(state.catalog.title) <= rows and len(state.catalog.categories) <= rows
-        assert len(state.catalog._features) <= max_items and len(state.catalog._members) <= max_items
         assert len(state.popularity.top()) <= config.popular
         for placed in state.slices.values():
             one = placed.slice

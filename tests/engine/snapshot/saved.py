@@ -65,7 +65,7 @@ def catalog() -> SavedCatalog:
     """What a state says of its catalog after it has folded ITEMS."""
     state = State(CONFIG, EVENTS)
     state.fold(Decoded(decoded([]).events, ITEMS, (), {("ousel.items", 0): 3}))
-    items = [state.catalog.record(row, state.items.id_of(row)) for row in state.catalog.rows()]
+    items = state.catalog.records()
     return SavedCatalog(items, {("ousel.items", 0): 3}, state.items_folded)
 
 

@@ -59,11 +59,10 @@ def slice_digest(one: Slice) -> Digest:
 
 def catalog_digest(state: State) -> Digest:
     """What the catalog's records say, and what may be shown, by item id."""
-    rows = state.catalog.rows()
     known = {name: row for row, name in enumerate(state.items.ids()) if name}
     at = np.array(list(known.values()), dtype=np.int64)
     return {
-        "records": [state.catalog.record(row, state.items.id_of(row)) for row in rows],
+        "records": state.catalog.records(),
         "deleted": dict(zip(known, state.catalog.deleted(at).tolist(), strict=True)),
     }
 

@@ -171,7 +171,7 @@ def test_an_item_that_the_catalogs_limit_forgets_is_as_one_that_only_events_have
     row = state.items.find(["x"]).numpy()
     assert len(state.catalog) == 2 and not state.catalog.deleted(row).any() and "x" in top(state)
     # As a restart would have it, which knows the records that are left and no others.
-    records = [state.catalog.record(at, state.items.id_of(at)) for at in state.catalog.rows()]
+    records = state.catalog.records()
     again = new_state(max_items=2)
     again.fold(batch([Line("ann", "", "x")], records))
     assert top(again) == top(state)
@@ -223,7 +223,7 @@ def test_the_process_knows_exactly_the_items_that_its_partitions_and_its_catalog
 
 
 def state_records(state: State) -> list[CatalogItem]:
-    return [state.catalog.record(row, state.items.id_of(row)) for row in state.catalog.rows()]
+    return state.catalog.records()
 
 
 def test_forgetting_in_one_partition_leaves_the_others_as_they_are():

@@ -1,0 +1,140 @@
+"""The engine as `benchmarks.recovery` treats it: a process that is killed and started again."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from deploy.local.processes import Child
+from engine.config import Config
+
+_TIMEOUT_S = 120.0
+_PORT = re.compile(r"gRPC on (\S+:\d+), metrics")
+_TO_REPLAY = re.compile(r"^(\S+ \S+) .*?(restored at offset \d+|no snapshot), (\d+) records to replay$", re.MULTILINE)
+_READY = re.compile(r"^(\S+ \S+) .*? ready: ", re.MULTILINE)
+
+
+class EngineError(RuntimeError):
+    """The engine ended by itself or does not get ready; the message has the end of its log."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What the engine's log says of its start.
+
+    Attributes:
+        records: of the events topic that were in the log and in no snapshot.
+        seconds: from the last line about them, after which it polls for the first time, to the line that it is ready.
+        from_snapshot: whether any partition was restored.
+    """
+
+    records: int
+    seconds: float
+    from_snapshot: bool
+
+
+class KillableEngine:
+    """`python -m engine serve` with these settings, on free ports. Construction starts it and does not wait."""
+
+    def __init__(self, config: Config, log_path: Path) -> None:
+        assert config.snapshot.dir is not None
+        self._snapshots = config.snapshot.dir
+        self._left_behind = self._unfinished()
+        self._started_s = time.perf_counter()
+        self._child = Child("engine", [sys.executable, "-m", "engine", "serve"], log_path, _environment(config))
+
+    @property
+    def address(self) -> str:
+        """host:port of gRPC."""
+        found = _PORT.search(self.log())
+        if found is None:
+            raise EngineError(f"the engine does not listen:\n{self._child.log_tail()}")
+        return found[1]
+
+    def log(self) -> str:
+        return self._child.log_path.read_text(errors="replace")
+
+    def wait_until(self, what: str, true: Callable[[], object], tick_s: float = 0.005) -> None:
+        """Raises EngineError where that does not come, or the engine ends."""
+        deadline, pause = time.monotonic() + _TIMEOUT_S, threading.Event()
+        while not true():
+            if self._child.wait(0) is not None or time.monotonic() > deadline:
+                raise EngineError(f"waited for the engine: {what}\n{self._child.log_tail(20)}")
+            pause.wait(tick_s)
+
+    def wait_until_serving(self) -> float:
+        """Waits until its health is SERVING; returns the seconds since its start."""
+        self.wait_until("to be ready", lambda: _READY.search(self.log()))
+        with grpc.insecure_channel(self.address) as channel:
+            check = health_pb2_grpc.HealthStub(channel).Check
+            serving = health_pb2.HealthCheckResponse.SERVING
+            self.wait_until(
+                "to be SERVING", lambda: check(health_pb2.HealthCheckRequest(), timeout=5.0).status == serving
+            )
+        return time.perf_counter() - self._started_s
+
+    def wait_until_replaying(self) -> None:
+        """Waits until it has said how much there is to replay."""
+        self.wait_until("to replay", lambda: _TO_REPLAY.search(self.log()), 0.001)
+
+    def wait_until_writing(self) -> None:
+        """Waits until it writes a snapshot."""
+        self.wait_until("to write a snapshot", lambda: self._unfinished() - self._left_behind, 0.0005)
+
+    def kill(self) -> str:
+        """Ends it by SIGKILL; returns what it was at: "start", "replay", "snapshot" or "live"."""
+        os.kill(self._child.pid, signal.SIGKILL)
+        self.close()
+        if not _READY.search(self.log()):
+            return "replay" if _TO_REPLAY.search(self.log()) else "start"
+        return "snapshot" if self._unfinished() - self._left_behind else "live"
+
+    def replay(self) -> Replay:
+        """Of an engine that is ready."""
+        partitions, ready = _TO_REPLAY.findall(self.log()), _READY.search(self.log())
+        assert partitions and ready
+        return Replay(
+            sum(int(records) for *_, records in partitions),
+            _seconds(ready[1]) - _seconds(partitions[-1][0]),
+            any(how.startswith("restored") for _, how, _ in partitions),
+        )
+
+    def close(self) -> None:
+        """Ends it at once, and all that it started."""
+        self._child.stop(0)
+
+    def _unfinished(self) -> set[tuple[str, int]]:
+        """Snapshots that are being written, or were when their writer was killed."""
+        found = set()
+        for path in self._snapshots.glob("*.writing"):
+            with suppress(FileNotFoundError):  # it has just become whole
+                found.add((path.name, path.stat().st_ino))
+        return found
+
+
+def _seconds(said: str) -> float:
+    return datetime.strptime(said, "%Y-%m-%d %H:%M:%S,%f").timestamp()
+
+
+def _environment(config: Config) -> dict[str, str]:
+    """This process's, with the settings that `config` was given."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("OUSEL_")}
+    for section in ("kafka", "state", "snapshot"):
+        for name, value in getattr(config, section).model_dump(mode="json", exclude_none=True).items():
+            environment[f"OUSEL_{section}__{name}".upper()] = value if isinstance(value, str) else json.dumps(value)
+    if config.kafka.sasl_password is not None:
+        environment["OUSEL_KAFKA__SASL_PASSWORD"] = config.kafka.sasl_password.get_secret_value()
+    return environment | {"OUSEL_SERVING__PORT": "0", "OUSEL_SERVING__METRICS_PORT": "0"}
