@@ -68,6 +68,7 @@ class Engine:
         self.pipeline = Pipeline(CONFIG, Nobody(), lambda partitions: kept)
 
     def step(self) -> None:
+        self.source.wake()  # there is nothing to wait for where the log has ended
         self.pipeline.step(self.source, self.letters)
 
     def kill(self) -> None:
