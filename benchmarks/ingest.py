@@ -3,8 +3,9 @@
     python -m benchmarks.ingest [--quick]
 
 Both read the same topic of 4 partitions in turns, several times; medians count. The fold alone is timed on decoded
-batches of 4,096 events by users drawn at random from 1,000,000 that the state knows already. With the environment
-variable `KAFKA_HOME` the broker is the Apache Kafka there, else the embedded one.
+batches of 4,096 events by users drawn at random from 1,000,000 that the state knows already, each in its partition:
+batches of one partition in turn, as a poll hands over a backlog, and batches of all four evenly, which cost four folds
+each. With the environment variable `KAFKA_HOME` the broker is the Apache Kafka there, else the embedded one.
 """
 
 from __future__ import annotations
@@ -63,12 +64,13 @@ def main() -> None:
             bare_s.append(_bare_poll_s(config.kafka, records))
             engine_s.append(_engine_s(config, records))
     print(f"folding: {KNOWN_USERS:,} users first", flush=True)
-    fold_s = _fold_batch_s(config, batches)
+    fold_s, mixed_s = _fold_batch_s(config, batches)
     figures: dict[str, float | int | str] = {
         "records_per_s": round(records / median(engine_s)),
         "bare_poll_records_per_s": round(records / median(bare_s)),
         "ratio": round(median(bare_s) / median(engine_s), 3),
         "fold_events_per_s": round(BATCH / fold_s),
+        "fold_mixed_events_per_s": round(BATCH / mixed_s),
         "broker": name,
         "records": records,
     }
@@ -80,6 +82,7 @@ def main() -> None:
             f"fold alone (decoding not included), {KNOWN_USERS:,} known users",
             f"{figures['fold_events_per_s']:,} events/s",
         ),
+        ("the same, every batch of all partitions", f"{figures['fold_mixed_events_per_s']:,} events/s"),
     ]
     report("ingest", f"Events in: {records:,} records, median of {turns}, broker: {name}", rows, figures)
 
@@ -153,29 +156,36 @@ def _state(config: Config) -> State:
     return State(config.state, config.events, events_topic=config.kafka.events_topic, partitions=PARTITIONS)
 
 
-def _fold_batch_s(config: Config, batches: int) -> float:
-    """Median time of one batch of `BATCH` events by known users."""
+def _fold_batch_s(config: Config, batches: int) -> tuple[float, float]:
+    """Median time of one batch of `BATCH` events by known users: of one partition, and of all."""
     state = _state(config)
     draw = np.random.default_rng(1)
     offset = 0
     for first in range(0, KNOWN_USERS, BATCH):
         state.fold(_decoded(config, np.arange(first, min(first + BATCH, KNOWN_USERS)), draw, offset))
         offset += BATCH
-    times_s = []
-    for _ in range(batches):
-        decoded = _decoded(config, draw.integers(0, KNOWN_USERS, BATCH), draw, offset)
+    times_s: dict[bool, list[float]] = {False: [], True: []}
+    for number in range(2 * batches):
+        mixed = number % 2 == 1
+        users = draw.integers(0, KNOWN_USERS, BATCH)
+        if not mixed:
+            users += number // 2 % PARTITIONS - users % PARTITIONS
+        decoded = _decoded(config, users, draw, offset)
         offset += BATCH
         start_s = time.perf_counter()
         state.fold(decoded)
-        times_s.append(time.perf_counter() - start_s)
-    return median(times_s)
+        times_s[mixed].append(time.perf_counter() - start_s)
+    return median(times_s[False]), median(times_s[True])
 
 
 def _decoded(config: Config, users: np.ndarray, draw: np.random.Generator, first_offset: int) -> Decoded:
+    """Events of `users`, each in the partition that is the user's own, partition by partition as a poll has them."""
+    users = users[np.argsort(users % PARTITIONS, kind="stable")]
     count = len(users)
     names = draw.bytes(16 * count).hex()
     offset = np.arange(first_offset, first_offset + count, dtype=np.int64)
     time_ms = 1_700_000_000_000 + offset
+    partition = (users % PARTITIONS).astype(np.int32)
     events = EventBatch(
         event_id=[names[at : at + 32] for at in range(0, 32 * count, 32)],
         user_id=[f"user-{user}" for user in users.tolist()],
@@ -184,12 +194,12 @@ def _decoded(config: Config, users: np.ndarray, draw: np.random.Generator, first
         kind=draw.integers(0, 4, count).astype(np.int8),
         time_ms=time_ms,
         value=np.ones(count, np.float32),
-        partition=np.repeat(np.arange(PARTITIONS, dtype=np.int32), -(-count // PARTITIONS))[:count],
+        partition=partition,
         offset=offset,
         timestamp_ms=time_ms,
         forget=np.zeros(count, np.bool_),
     )
-    positions = {(config.kafka.events_topic, number): first_offset + count for number in range(PARTITIONS)}
+    positions = {(config.kafka.events_topic, number): first_offset + count for number in np.unique(partition).tolist()}
     return Decoded(events, [], [], positions)
 
 

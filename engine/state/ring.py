@@ -193,14 +193,11 @@ class Ring:
         if self._generation is not None:
             current = self._generation.get(row.clamp_min(0).view(-1)).view(row.shape)
             row = torch.where((tag & 0xFFFF) == (current & 0xFFFF), row, -1)
-        gone = row < 0
-        found = Neighbors(
-            row,
-            (words[..., 0] >> 8).masked_fill(gone, 0),
-            (words[..., 0] & 0xFF).masked_fill(gone, 0),
-            halves[..., 2].view(torch.float32).masked_fill(gone, 0),
-            ((tag >> 16) & 0xFFFF).masked_fill(gone, 0),
-        )
+        # What is gone, or was never there, reads as zeros.
+        there = row >= 0
+        when = words[..., 0] * there
+        session = ((tag >> 16) & 0xFFFF) * there
+        found = Neighbors(row, when >> 8, when & 0xFF, halves[..., 2].view(torch.float32) * there, session)
         return padded_left(found)
 
     def naming(self, rows: Tensor) -> Tensor:

@@ -65,6 +65,7 @@ class Table:
         self.data = reserve(rows, shape, dtype, device)
         # On a CPU, numpy moves rows several times faster than torch, each as one element however wide it is.
         self._rows = _as_elements(self.data) if self.data.device.type == "cpu" else None
+        self._shape, self._dtype = shape, self.data[:0].cpu().numpy().dtype
         self._copy: TableCopy | None = None
 
     def __len__(self) -> int:
@@ -74,8 +75,10 @@ class Table:
         """[R, ...] the values at `rows` [R]. Several times faster than indexing `data`, as `put` is."""
         if self._rows is None:
             return self.data.index_select(0, rows)
-        found = self._rows.take(rows.numpy()).view(self.data.numpy().dtype)
-        return torch.from_numpy(found.reshape(len(rows), *self.data.shape[1:]))
+        found = self._rows.take(rows.numpy())
+        if self._shape:
+            found = found.view(self._dtype).reshape(len(found), *self._shape)
+        return torch.from_numpy(found)
 
     def put(self, rows: Tensor, values: Tensor) -> None:
         """Writes `values` [R, ...], of the table's dtype, at distinct `rows` [R]."""
