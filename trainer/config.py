@@ -61,7 +61,7 @@ class TrainSection(Section):
 
     # When it trains.
     min_events: int = Field(1000, ge=10, description="no training before the log holds this many")
-    max_log_events: int = Field(5_000_000, ge=100, description="newest events kept to train from, 45 bytes each")
+    max_log_events: int = Field(5_000_000, ge=100, description="newest events kept to train from, up to 66 bytes each")
     retrain_events: int = Field(10_000, ge=1, description="new events after which to train again")
     retrain_minutes: float = Field(60.0, gt=0, description="or this time, where at least one event came")
 
