@@ -1,0 +1,58 @@
+"""What folding a batch changed, in rows that all rooms share.
+
+Shapes: E events folded, C items, R rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_EMPTY = torch.zeros(0, dtype=torch.int64)
+
+
+@dataclass(frozen=True)
+class Folded:
+    """What a batch changed.
+
+    Attributes:
+        event: [E] int64 positions in the batch of the events that were folded, those of a partition in log order.
+        user: [E] int64 row of each event's user or anonymous session.
+        item: [E] int64 row of each event's item.
+        previous: [E] int64 item before it in its session, -1 at a start.
+        session: [E] int32 the user's session ordinal.
+        catalog: [C] int64 items whose catalog record, or whose past, changed otherwise than by an event.
+        stale_users: [R] int64 users whose past changed because items are gone.
+        new_items: [R] int64 item rows that were given to an id in this batch, each once.
+        gone_users: [R] int64 rows that no longer stand for who they did.
+    """
+
+    event: Tensor
+    user: Tensor
+    item: Tensor
+    previous: Tensor
+    session: Tensor
+    catalog: Tensor
+    stale_users: Tensor
+    new_items: Tensor
+    gone_users: Tensor
+
+    @classmethod
+    def joined(cls, parts: Sequence[Folded]) -> Folded:
+        """What several batches changed: every row once, as many as there are rows, however many the events."""
+        columns = {name: torch.cat([getattr(part, name) for part in parts]) for name in cls.__dataclass_fields__}
+        items = torch.cat([columns["item"], columns["previous"]])
+        return cls(
+            _EMPTY,
+            columns["user"].unique(),
+            items[items >= 0].unique(),
+            _EMPTY,
+            _EMPTY.int(),
+            columns["catalog"].unique(),
+            columns["stale_users"].unique(),
+            columns["new_items"].unique(),
+            columns["gone_users"].unique(),
+        )
