@@ -191,6 +191,7 @@ def _decoded(config: Config, users: np.ndarray, draw: np.random.Generator, first
         user_id=[f"user-{user}" for user in users.tolist()],
         session_id=[f"session-{user}" for user in users.tolist()],
         item_id=[f"item-{item}" for item in np.minimum(draw.zipf(1.2, count), ITEMS).tolist()],
+        target_id=[""] * count,
         kind=draw.integers(0, 4, count).astype(np.int8),
         time_ms=time_ms,
         value=np.ones(count, np.float32),
@@ -198,6 +199,7 @@ def _decoded(config: Config, users: np.ndarray, draw: np.random.Generator, first
         offset=offset,
         timestamp_ms=time_ms,
         forget=np.zeros(count, np.bool_),
+        ends=np.zeros(count, np.bool_),
     )
     positions = {(config.kafka.events_topic, number): first_offset + count for number in np.unique(partition).tolist()}
     return Decoded(events, [], [], positions)

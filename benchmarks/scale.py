@@ -116,6 +116,7 @@ class World:
             user_id=[f"user-{number}" for number in user.tolist()],
             session_id=[f"session-{number}" for number in user.tolist()],
             item_id=[f"item-{number}" for number in item.tolist()],
+            target_id=[""] * count,
             kind=self._draw.integers(0, 4, count).astype(np.int8),
             time_ms=time_ms,
             value=np.ones(count, np.float32),
@@ -123,6 +124,7 @@ class World:
             offset=offset,
             timestamp_ms=time_ms,
             forget=np.zeros(count, np.bool_),
+            ends=np.zeros(count, np.bool_),
         )
         positions = {(_TOPIC, partition): self._offset for partition in range(PARTITIONS)}
         return Decoded(events, [], [], positions)

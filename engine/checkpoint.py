@@ -1,6 +1,6 @@
 """Takes snapshots while the engine works: copied by its thread in pieces, written aside, then noted in the group.
 
-    due -> copy, a piece per step -> write in a thread -> commit the positions
+    due -> copy, a piece per step -> wait for dead letters and write, in a thread -> commit the positions
 
 One at a time; the next is due an interval after the last has ended, and only where something was folded since.
 """
@@ -36,6 +36,8 @@ class Checkpoints:
     """Takes a snapshot every now and then. Only the engine's thread calls it.
 
     Args:
+        settle: waits until no dead letter of a record before the copy is on its way any more: what a snapshot is past
+            is not read again.
         commit: called with the positions of a snapshot that is safe.
     """
 
@@ -44,12 +46,14 @@ class Checkpoints:
         config: SnapshotConfig,
         writer: SnapshotWriter,
         copies: Copies,
+        settle: Callable[[], object],
         commit: Callable[[Positions], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._writer = writer
         self._copies = copies
+        self._settle = settle
         self._commit = commit
         self._clock = clock
         self._next_s = clock() + config.interval_s
@@ -96,14 +100,20 @@ class Checkpoints:
         self.begin(state)
         self._finish()
 
-    def abandon(self) -> None:
-        """Waits for a write that runs; takes no further one."""
+    def abandon(self, error: Exception) -> None:
+        """Waits for a write that runs, and takes no further one: who waits for one hears of `error`."""
+        self._join()
+        answers, self._answers, self._wanted = self._answers + self._wanted, [], []
+        for answer in answers:
+            answer.set_exception(error)
+
+    def _join(self) -> None:
         if self._thread is not None:
             self._thread.join()
 
     def _finish(self) -> None:
         self._copies.finish()
-        self.abandon()
+        self._join()
         if self._running:
             self._collect()
 
@@ -116,6 +126,7 @@ class Checkpoints:
     def _save(self, saved: SavedState) -> None:
         begun = time.monotonic()
         try:
+            self._settle()
             self._writer.write(saved)
         except Exception as error:
             self._error = error

@@ -117,6 +117,13 @@ class EventsConfig(Section):
         description="known kinds and the weight of each in decayed popularity; the order numbers them, so append only",
     )
     default_kind: str = "view"
+    relations: dict[str, float] = Field(
+        default={"follows": 1.0, "friend": 2.0, "has": 1.0},
+        description="known relations of users and of items, and how much each weighs where candidates are proposed,"
+        " 0: it proposes none; the order numbers them, so append only",
+    )
+    default_user_relation: str = Field("follows", description="of an event with target_user_id that names no kind")
+    default_item_relation: str = Field("has", description="of an event with entity_id that names no kind")
     max_id_bytes: int = Field(256, ge=8, le=4096, description="longest user, session, item or event id, in UTF-8")
     max_future_s: float = Field(_DAY_S, ge=0, description="how far ahead of its record an event's time may lie")
 
@@ -126,6 +133,11 @@ class EventsConfig(Section):
             raise ValueError(f"kinds must be 1 to 127 names, got {len(self.kinds)}")
         if self.default_kind not in self.kinds:
             raise ValueError(f"default_kind must be one of {sorted(self.kinds)}, got {self.default_kind!r}")
+        if not 1 <= len(self.relations) <= 127:
+            raise ValueError(f"relations must be 1 to 127 names, got {len(self.relations)}")
+        for name in ("default_user_relation", "default_item_relation"):
+            if getattr(self, name) not in self.relations:
+                raise ValueError(f"{name} must be one of {sorted(self.relations)}, got {getattr(self, name)!r}")
         return self
 
 
@@ -145,6 +157,12 @@ class StateConfig(Section):
 
     history: int = Field(128, ge=2, le=4096, description="most recent events kept per user or anonymous session")
     neighbors: int = Field(16, ge=1, le=1024, description="most recent users, and most recent next items, per item")
+    relations: int = Field(32, ge=1, le=256, description="latest relations kept per user, per item, and per entity")
+    max_targets: int = Field(
+        200_000, ge=1, le=2**30,
+        description="users and entities that relations of one partition lead to;"
+        " beyond that the longest not named are forgotten",
+    )  # fmt: skip
     session_gap_s: float = Field(1800.0, gt=0, description="idle time that starts a new session where none is named")
     half_lives_s: tuple[Annotated[float, Field(gt=0)], ...] = Field(
         (7 * _DAY_S, _DAY_S, _HOUR_S), min_length=1, max_length=8,
@@ -210,7 +228,15 @@ class RankingConfig(Section):
 
     index_candidates: int = Field(200, ge=1, le=10_000)
     popular_candidates: int = Field(50, ge=1, le=10_000)
-    neighbor_sources: int = Field(5, ge=0, le=64, description="last items whose next items are proposed")
+    neighbor_sources: int = Field(
+        5, ge=0, le=64, description="last items whose next items, and items with the same entities, are proposed"
+    )
+    friend_candidates: int = Field(
+        50, ge=0, le=1000, description="latest items of users that the user is related to; 0: none"
+    )
+    entity_candidates: int = Field(
+        50, ge=0, le=1000, description="items that share an entity with the last items; 0: none"
+    )
     max_k: int = Field(1000, ge=1, le=1000)
 
 

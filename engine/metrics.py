@@ -11,6 +11,7 @@ ITEMS_FOLDED = Counter("ousel_items_folded", "Catalog records folded into the st
 DEAD_LETTERS = Counter("ousel_dead_letters", "Records set aside because they broke a rule", ["topic"])
 LAG = Gauge("ousel_lag_records", "Records in the log that are not folded yet", ["topic", "partition"])
 READY = Gauge("ousel_ready", "1 once the engine has caught up with the log")
+CAUGHT_UP = Gauge("ousel_caught_up", "0 while the engine replays partitions that it has got, at its start or later")
 STEP_SECONDS = Histogram("ousel_step_seconds", "Time of each stage of a step", ["stage"], buckets=_MS_BUCKETS)
 STEP_FAILURES = Counter("ousel_step_failures", "Stages of a step that failed and were skipped", ["stage"])
 FRESHNESS_SECONDS = Histogram(
@@ -22,6 +23,9 @@ USERS_LIMIT = Gauge("ousel_users_limit", "Users and anonymous sessions that the 
 ITEMS_LIMIT = Gauge("ousel_items_limit", "Items that one partition may hold")
 USERS_EVICTED = Gauge("ousel_users_evicted", "Users and anonymous sessions forgotten because others came")
 ITEMS_EVICTED = Gauge("ousel_items_evicted", "Items forgotten by a partition because others came")
+TARGETS = Gauge("ousel_targets", "Users and entities that relations lead to, held in memory")
+TARGETS_LIMIT = Gauge("ousel_targets_limit", "Users and entities that relations of one partition may lead to")
+TARGETS_EVICTED = Gauge("ousel_targets_evicted", "Targets of relations forgotten by a partition because others came")
 USERS_FORGOTTEN = Gauge("ousel_users_forgotten", "Users and anonymous sessions forgotten because that was asked for")
 DUPLICATES = Gauge("ousel_events_duplicate", "Events that a producer has repeated, and that were folded once")
 REDELIVERED = Gauge("ousel_records_redelivered", "Records that the log has handed over again, and that were skipped")

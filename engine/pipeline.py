@@ -33,7 +33,7 @@ from engine.state.export import Subject, export_subject
 from engine.state.state import Folded, State
 from engine.status import EngineStatus, look, observe
 
-__all__ = ["Audience", "Due", "Overloaded", "Pipeline", "SnapshotsOff", "StaleVersion"]
+__all__ = ["Audience", "Due", "NotFollowing", "Overloaded", "Pipeline", "SnapshotsOff", "StaleVersion"]
 
 _log = logging.getLogger(__name__)
 
@@ -45,6 +45,10 @@ _REPORT_S = 5.0
 
 class SnapshotsOff(RuntimeError):
     """A snapshot is asked for, and there is no folder for it."""
+
+
+class NotFollowing(RuntimeError):
+    """The engine does not read the log yet, or will not any more."""
 
 
 class Pipeline:
@@ -74,7 +78,9 @@ class Pipeline:
         self.generation: Generation | None = None
         self._versions: list[int] = []
         self._source: EventSource | None = None
+        self._letters: DeadLetters | None = None
         self._ready = False
+        self._caught_up = False  # with all that the log held when partitions last came
         self._dead_lettered = 0
         self._started = time.monotonic()
         self._lock = threading.Lock()  # guards the errands
@@ -101,11 +107,10 @@ class Pipeline:
         Raises:
             SourceError: the log can't be read any more.
         """
-        self._source = source
         reported = time.monotonic()
         while not stop.is_set():
             self.step(source, dead_letters)
-            if self._ready or self._assignment is None:
+            if self._caught_up or self._assignment is None:
                 continue
             if source.caught_up():
                 self._become_ready()
@@ -127,6 +132,7 @@ class Pipeline:
         6. Spread: a few of the items whose neighbors moved, now that nobody waits for it.
         7. Checkpoint: one piece of a copy of the state, for a snapshot or for a new model.
         """
+        self._source, self._letters = source, dead_letters
         self._run_errands()
         # Step 0.
         self._follow(source)
@@ -144,7 +150,7 @@ class Pipeline:
             self._embed(folded)
         # Step 5.
         with _timed("publish"):
-            self._publisher.mark(batch, folded, live=self._ready)
+            self._publisher.mark(batch, folded, live=self._caught_up)
             self._publisher.publish(self.state, self.generation)
         # Step 6.
         with _timed("spread"):
@@ -153,7 +159,7 @@ class Pipeline:
         with _timed("checkpoint"):
             self._checkpoint()
         observe(self.state, self._config.state, self.generation, source)
-        metrics.EVENTS_FOLDED.inc(len(folded.event))
+        metrics.EVENTS_FOLDED.inc(len(folded.event) + len(folded.relation))
         metrics.ITEMS_FOLDED.inc(len(batch.items))
 
     def _follow(self, source: EventSource) -> None:
@@ -166,12 +172,16 @@ class Pipeline:
             self.state = State(self._config.state, self._config.events, events_topic=topic, partitions=partitions)
             if self._open_snapshots is not None:
                 self._snapshots = self._open_snapshots(partitions)
-                self._checkpoints = Checkpoints(self._config.snapshot, self._snapshots, self._copies, self._commit)
+                self._checkpoints = Checkpoints(
+                    self._config.snapshot, self._snapshots, self._copies, self._settle, self._commit
+                )
         elif partitions != self.state.partitions:
             raise SourceError(
                 f"topic {topic!r} has {partitions} partitions now, and had {self.state.partitions}: restart every"
                 " engine, so that users are found where their events go now"
             )
+        self._caught_up = False
+        metrics.CAUGHT_UP.set(0)
         taken = take(assignment, self.state, self._snapshots)
         for change in taken.changes:
             self._embed(change)
@@ -181,7 +191,12 @@ class Pipeline:
     def _checkpoint(self) -> None:
         if self._checkpoints is not None:
             self._checkpoints.step(self.state)
-        self._copies.step()
+        if self._assignment is not None:  # else this state is not the one that will be
+            self._copies.step()
+
+    def _settle(self) -> None:
+        if self._letters is not None:
+            self._letters.settle()
 
     def _commit(self, positions: Mapping[tuple[str, int], int]) -> None:
         if self._source is not None and self._assignment is not None:
@@ -190,7 +205,8 @@ class Pipeline:
 
     def _busy(self) -> bool:
         backlog = self.generation.embedder.backlog if self.generation else 0
-        return bool(self._publisher.busy or self._errands or backlog or len(self._copies))
+        copying = self._assignment is not None and len(self._copies)
+        return bool(self._publisher.busy or self._errands or backlog or copying)
 
     def _run_errands(self) -> None:
         while True:
@@ -219,6 +235,11 @@ class Pipeline:
                 metrics.INDEX_REBUILDS.inc()
 
     def _become_ready(self) -> None:
+        self._caught_up = True
+        metrics.CAUGHT_UP.set(1)
+        if self._ready:
+            _log.info("caught up with the partitions that came: %d events folded", self.state.events_folded)
+            return
         self._ready = True
         metrics.READY.set(1)
         _log.info(
@@ -248,7 +269,7 @@ class Pipeline:
             self._missed.begin()
             return FrozenCopy(self.state, self._config.snapshot.piece_bytes)
 
-        self._in_engine_thread(lambda: self._copies.want(begin, whole.set_result))
+        self._in_engine_thread(lambda: self._copies.want(begin, whole.set_result, whole.set_exception))
         return whole
 
     def _adopt(self, generation: Generation) -> None:
@@ -266,13 +287,15 @@ class Pipeline:
     def close(self) -> None:
         """Ends what runs aside, after `run` has returned: a thread cut off inside a library would abort the process."""
         self._installer.closing.set()
-        if self._checkpoints is not None:
-            self._checkpoints.abandon()
-        self._run_errands()
-        while self._installer.running:
-            self._copies.finish()
-            self._installer.join(0.05)
-            self._run_errands()  # it may wait for one
+        over = NotFollowing("the engine is stopping")
+        while True:
+            self._run_errands()
+            if self._checkpoints is not None:
+                self._checkpoints.abandon(over)
+            self._copies.drop(over)  # the state may have been left half folded
+            if not self._installer.running:
+                break
+            self._installer.join(0.05)  # it may wait for an errand, or for a copy
         if self.generation:
             self.generation.index.close()
 
@@ -313,7 +336,7 @@ class Pipeline:
 
         def want() -> None:
             if self._checkpoints is None:
-                answer.set_exception(SourceError("nothing of the log is read yet"))
+                answer.set_exception(NotFollowing("nothing of the log is read yet"))
             else:
                 self._checkpoints.want(answer)
 
@@ -337,7 +360,7 @@ class Pipeline:
         def done(copy: StateCopy) -> None:
             threading.Thread(target=work, args=(copy,), name="digest", daemon=True).start()
 
-        self.submit(lambda: self._copies.want(begin, done))
+        self.submit(lambda: self._copies.want(begin, done, answer.set_exception))
         return answer
 
     def status(self) -> EngineStatus:
@@ -347,6 +370,7 @@ class Pipeline:
             self.generation,
             self._source,
             ready=self._ready,
+            caught_up=self._caught_up,
             model_versions=tuple(self._versions),
             dead_lettered=self._dead_lettered,
             started_s=self._started,

@@ -82,6 +82,10 @@ class Publisher:
         subjects = list(map(subject_key, events.user_id, events.session_id))
         if live:
             self._record_ms.update(zip(subjects, events.timestamp_ms.tolist(), strict=True))
+            # Most of them have no stream. Where streams wait too long to tell, only the metric misses some.
+            for subject in list(self._record_ms)[: -self._config.serving.max_streams]:
+                del self._record_ms[subject]
+        # The relation of an item names nobody: its key, of no user and no session, is no one's.
         self._audience.mark(set(subjects), model=False, catalog=len(folded.catalog) > 0)
 
     def publish(self, state: State, generation: Generation | None) -> None:
@@ -108,6 +112,8 @@ class Publisher:
             made_ms = self._record_ms.pop(due.query.subject, None)
             if due.cause == Cause.EVENTS and made_ms is not None:
                 metrics.FRESHNESS_SECONDS.observe(max(0.0, now_ms - made_ms) / 1000)
+        if not self._more_due:
+            self._record_ms.clear()
 
     def _rank(self, queries: Sequence[Query], state: State, generation: Generation | None) -> list[Ranking | Exception]:
         """One list per query. Where they fail together each is tried alone: one bad list must not cost the others."""

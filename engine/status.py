@@ -19,6 +19,7 @@ class EngineStatus:
     """What GetStatus shows."""
 
     ready: bool
+    caught_up: bool  # with all that the log held when partitions last came
     model_version: int
     model_metrics: Mapping[str, float]
     model_versions: tuple[int, ...]
@@ -39,6 +40,8 @@ class EngineStatus:
     users_forgotten: int
     events_duplicate: int
     records_redelivered: int
+    targets: int  # of relations
+    targets_evicted: int
     snapshot_time_s: float | None  # since 1970, when the newest snapshot of this run was written
 
 
@@ -48,6 +51,7 @@ def look(
     source: EventSource | None,
     *,
     ready: bool,
+    caught_up: bool,
     model_versions: tuple[int, ...],
     dead_lettered: int,
     started_s: float,
@@ -58,6 +62,7 @@ def look(
     positions = sorted(state.positions.items())
     return EngineStatus(
         ready=ready,
+        caught_up=caught_up,
         model_version=generation.version if generation else 0,
         model_metrics=dict(generation.metrics) if generation else {},
         model_versions=model_versions,
@@ -78,6 +83,8 @@ def look(
         users_forgotten=sum(one.forgotten for one in slices.values()),
         events_duplicate=sum(one.duplicates for one in slices.values()),
         records_redelivered=sum(one.redelivered for one in slices.values()),
+        targets=sum(len(one.relations.targets) for one in slices.values()),
+        targets_evicted=sum(one.evicted_targets for one in slices.values()),
         snapshot_time_s=snapshot_time_s,
     )
 
@@ -92,6 +99,9 @@ def observe(state: State, config: StateConfig, generation: Generation | None, so
     metrics.ITEMS.set(state.items.count)
     metrics.ITEMS_LIMIT.set(config.max_items)
     metrics.ITEMS_EVICTED.set(sum(one.evicted_items for one in slices))
+    metrics.TARGETS.set(sum(len(one.relations.targets) for one in slices))
+    metrics.TARGETS_LIMIT.set(config.max_targets)
+    metrics.TARGETS_EVICTED.set(sum(one.evicted_targets for one in slices))
     metrics.DUPLICATES.set(sum(one.duplicates for one in slices))
     metrics.REDELIVERED.set(sum(one.redelivered for one in slices))
     metrics.PARTITIONS.set(len(slices))

@@ -15,7 +15,6 @@ from torch import Tensor
 
 from engine.config import EventsConfig, KafkaConfig, StateConfig
 from engine.events.batch import Decoded, EventBatch
-from engine.state.ring import Groups
 from engine.state.sessions import Sessioned, Sessions
 from engine.state.state import State, subject_key
 from engine.state.table import Table
@@ -189,4 +188,4 @@ def _sessions(stored: StoredEvents, gap_s: float) -> Sessioned:
     users, user = one_of.unique(return_inverse=True)
     no_generation = Table(len(stored.item_ids), dtype=torch.int32)  # no number here is ever given away
     sessions = Sessions(len(users), gap_s, items=no_generation)
-    return sessions.fold(Groups.of(user), stored.session_name, stored.item, stored.time_ms)
+    return sessions.fold(user, stored.session_name, stored.item, stored.time_ms)

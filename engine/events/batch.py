@@ -32,17 +32,24 @@ class EventBatch:
     event_id: Sequence[str]
     user_id: Sequence[str]  # "" for an anonymous session
     session_id: Sequence[str]  # "" where the producer names none
-    item_id: Sequence[str]  # "" where `forget`
-    kind: NDArray[np.int8]  # position in EventsConfig.kinds
+    item_id: Sequence[str]  # "" where `forget`, and where a user is related to a user
+    target_id: Sequence[str]  # of a relation: the other user or, where there is an item, the entity; else ""
+    kind: NDArray[np.int8]  # position in EventsConfig.kinds; of a relation in EventsConfig.relations
     time_ms: NDArray[np.int64]  # event time, since 1970
     value: NDArray[np.float32]  # 1 where the event says 0
     partition: NDArray[np.int32]
     offset: NDArray[np.int64]
     timestamp_ms: NDArray[np.int64]  # record time
     forget: NDArray[np.bool_]  # no event: all that is known of the user, or else of the session, is to go
+    ends: NDArray[np.bool_]  # the relation is over
 
     def __len__(self) -> int:
         return len(self.item_id)
+
+    @property
+    def has_relations(self) -> bool:
+        """Whether any of these is no event between a user and an item, but a relation."""
+        return self.target_id.count("") < len(self.target_id)
 
     @classmethod
     def empty(cls) -> EventBatch:
@@ -69,7 +76,7 @@ class EventBatch:
         return EventBatch(**columns)
 
 
-_ID_COLUMNS = ("event_id", "user_id", "session_id", "item_id")
+_ID_COLUMNS = ("event_id", "user_id", "session_id", "item_id", "target_id")
 _ARRAY_COLUMNS: dict[str, type[np.generic]] = {
     "kind": np.int8,
     "time_ms": np.int64,
@@ -78,6 +85,7 @@ _ARRAY_COLUMNS: dict[str, type[np.generic]] = {
     "offset": np.int64,
     "timestamp_ms": np.int64,
     "forget": np.bool_,
+    "ends": np.bool_,
 }
 
 

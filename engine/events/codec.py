@@ -18,11 +18,11 @@ from ousel.v1 import catalog_pb2, event_pb2
 from engine.config import EventsConfig, KafkaConfig
 from engine.events.batch import CatalogItem, Decoded, EventBatch, Record, Rejection
 from engine.events.records import Records
-from engine.events.rules import event_problem, id_problem, item_problem, shown
+from engine.events.rules import event_problem, id_problem, item_problem, relation_problem, shown
 from engine.events.wire import EventParser
 
-# event_id, user_id, session_id, item_id, kind, time_ms, value, partition, offset, timestamp_ms, forget
-Row = tuple[str, str, str, str, int, int, float, int, int, int, bool]
+# event_id, user_id, session_id, item_id, target_id, kind, time_ms, value, partition, offset, timestamp_ms, forget, ends
+Row = tuple[str, str, str, str, str, int, int, float, int, int, int, bool, bool]
 M = TypeVar("M", event_pb2.Event, catalog_pb2.Item)
 
 _SCALARS: dict[int, tuple[type | tuple[type, ...], str]] = {
@@ -62,6 +62,7 @@ class Decoder:
         self._config = events
         self._features_dim = features_dim
         self._kinds = {kind: position for position, kind in enumerate(events.kinds)}
+        self._relations = {kind: position for position, kind in enumerate(events.relations)}
         self._parser = EventParser(kafka.events_topic, events)
 
     def decode(self, records: Sequence[Record]) -> Decoded:
@@ -82,7 +83,7 @@ class Decoder:
 
     def _decode_each(self, records: Sequence[Record]) -> _Each:
         """Decodes record by record, with the protobuf library."""
-        config, kinds = self._config, self._kinds
+        config, kinds, relations = self._config, self._kinds, self._relations
         items: list[CatalogItem] = []
         rejected: list[Rejection] = []
         # One tuple per event and one transposition at the end: cheaper than ten appends per event.
@@ -98,17 +99,14 @@ class Decoder:
             except PayloadError as error:
                 rejected.append(Rejection(record, str(error)))
                 continue
-            event_id, user_id, session_id, item_id = event.event_id, event.user_id, event.session_id, event.item_id
-            kind, value, forget = event.kind or config.default_kind, event.value, event.forget
-            time_ms = _to_ms(event.time) if event.HasField("time") else timestamp_ms
-            problem = event_problem(
-                event_id, user_id, session_id, item_id, kind, time_ms, value, forget, timestamp_ms, config
-            )
+            kind, time_ms, problem = _judged(event, timestamp_ms, config)
             if problem:
                 rejected.append(Rejection(record, problem))
                 continue
-            row = (event_id, user_id, session_id, item_id, kinds[kind], time_ms, value or 1.0)
-            rows.append((*row, partition, offset, timestamp_ms, forget))
+            target_id, ends = event.target_user_id or event.entity_id, event.ends
+            number = relations[kind] if target_id else kinds[kind]
+            row = (event.event_id, event.user_id, event.session_id, event.item_id, target_id, number, time_ms)
+            rows.append((*row, event.value or 1.0, partition, offset, timestamp_ms, event.forget, ends))
             row_of.append(position)
         return _Each(rows, row_of, items, rejected)
 
@@ -165,18 +163,20 @@ def validate_event(
     """
     if event.forget and not may_forget:
         return "forget must be false: call PrivacyService.ForgetUser"
-    return event_problem(
-        event.event_id,
-        event.user_id,
-        event.session_id,
-        event.item_id,
-        event.kind or config.default_kind,
-        _to_ms(event.time) if event.HasField("time") else now_ms,
-        event.value,
-        event.forget,
-        now_ms,
-        config,
-    )
+    return _judged(event, now_ms, config)[2]
+
+
+def _judged(event: event_pb2.Event, now_ms: int, config: EventsConfig) -> tuple[str, int, str | None]:
+    """Kind and time in ms of an event, by default where it has none, and which rule it breaks."""
+    time_ms = _to_ms(event.time) if event.HasField("time") else now_ms
+    target_user_id, entity_id = event.target_user_id, event.entity_id
+    ids = event.event_id, event.user_id, event.session_id, event.item_id
+    if not (target_user_id or entity_id or event.ends):
+        kind = event.kind or config.default_kind
+        return kind, time_ms, event_problem(*ids, kind, time_ms, event.value, event.forget, now_ms, config)
+    kind = event.kind or (config.default_user_relation if target_user_id else config.default_item_relation)
+    targets = target_user_id, entity_id
+    return kind, time_ms, relation_problem(*ids + targets, kind, time_ms, event.value, event.forget, now_ms, config)
 
 
 def _to_batch(rows: list[Row]) -> EventBatch:
@@ -188,13 +188,15 @@ def _to_batch(rows: list[Row]) -> EventBatch:
         user_id=columns[1],
         session_id=columns[2],
         item_id=columns[3],
-        kind=np.array(columns[4], np.int8),
-        time_ms=np.array(columns[5], np.int64),
-        value=np.array(columns[6], np.float32),
-        partition=np.array(columns[7], np.int32),
-        offset=np.array(columns[8], np.int64),
-        timestamp_ms=np.array(columns[9], np.int64),
-        forget=np.array(columns[10], np.bool_),
+        target_id=columns[4],
+        kind=np.array(columns[5], np.int8),
+        time_ms=np.array(columns[6], np.int64),
+        value=np.array(columns[7], np.float32),
+        partition=np.array(columns[8], np.int32),
+        offset=np.array(columns[9], np.int64),
+        timestamp_ms=np.array(columns[10], np.int64),
+        forget=np.array(columns[11], np.bool_),
+        ends=np.array(columns[12], np.bool_),
     )
 
 

@@ -24,6 +24,9 @@ class DeadLetters(Protocol):
     def publish(self, rejections: Sequence[Rejection]) -> None:
         """Hands rejections over. Never raises: a lost dead letter is no reason to stop the stream."""
 
+    def settle(self) -> None:
+        """Waits until all that was published before is written, or is known to be lost."""
+
 
 class MemoryDeadLetters:
     """Keeps rejections in a list, for tests that need no broker."""
@@ -33,6 +36,9 @@ class MemoryDeadLetters:
 
     def publish(self, rejections: Sequence[Rejection]) -> None:
         self.rejections.extend(rejections)
+
+    def settle(self) -> None:
+        pass
 
 
 class KafkaDeadLetters:
@@ -75,6 +81,10 @@ class KafkaDeadLetters:
             else:
                 sent.add_callback(self._succeed)
                 sent.add_errback(lambda error, rejection=rejection: self._fail(rejection, error))
+
+    def settle(self) -> None:
+        """See `DeadLetters`. A request that is not answered fails in bounded time, so this wait is bounded too."""
+        self._producer.flush()
 
     def close(self) -> None:
         """Waits for what is published, at most the time a request may take. Safe to call twice."""

@@ -274,6 +274,7 @@ class KafkaSource:
             if time.monotonic() >= check_at:
                 check_at = time.monotonic() + _CHECK_S
                 self._check_connection()
+                self._check_partitions()
 
     def _turn(self) -> None:
         """One poll of Kafka, and what comes before and after it."""
@@ -372,6 +373,15 @@ class KafkaSource:
         elif now and not self._connected:
             log.warning("connected to Kafka at %s again", self._config.bootstrap)
         self._connected = now
+
+    def _check_partitions(self) -> None:
+        """Ends the engine where a topic has got more partitions; with a share, the group deals them out anew."""
+        if self._config.share or self._assignment is None:
+            return
+        for topic, had in self._assignment.totals.items():
+            now = len(self._consumer.partitions_for_topic(topic) or ())
+            if now > had:
+                self._fail(f"topic {topic!r} has {now} partitions now, and had {had}: restart every engine")
 
     def _committing_consumer(self) -> KafkaConsumer:
         """With a share, the member itself; else one of its own, so that reading never waits for a group."""

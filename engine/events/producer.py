@@ -42,12 +42,12 @@ class EventProducer:
             self._producer.partitions_for(topic)
 
     def send_event(self, event: event_pb2.Event) -> Future[event_pb2.LogPosition]:
-        """Sends a valid event, keyed by its user, or its session where it has none. Safe from any thread.
+        """Sends a valid event, keyed by its user, or else its session, or else its item. Safe from any thread.
 
         Returns:
             Where it lies, once the log has it; or a KafkaError or `ProducerFullError`. It can't be cancelled.
         """
-        key = event.user_id or event.session_id
+        key = event.user_id or event.session_id or event.item_id
         return self._send(self._config.events_topic, key, event.SerializeToString())
 
     def send_forget(self, event: event_pb2.Event) -> list[Future[event_pb2.LogPosition]]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Mapping
 
 from engine.config import EventsConfig
 from engine.events.batch import CatalogItem
@@ -33,7 +34,7 @@ def event_problem(
     now_ms: int,
     config: EventsConfig,
 ) -> str | None:
-    """Checks one event.
+    """Checks one event that is no relation.
 
     Args:
         kind: the event's, or the default where it has none.
@@ -59,8 +60,75 @@ def event_problem(
         )
         if problem:
             return problem
-    if kind not in config.kinds:
-        return f"kind must be one of {list(config.kinds)}, got {shown(kind)}"
+    return _said_problem(kind, config.kinds, time_ms, value, now_ms, config)
+
+
+def relation_problem(
+    event_id: str,
+    user_id: str,
+    session_id: str,
+    item_id: str,
+    target_user_id: str,
+    entity_id: str,
+    kind: str,
+    time_ms: int,
+    value: float,
+    forget: bool,
+    now_ms: int,
+    config: EventsConfig,
+) -> str | None:
+    """Checks one event that has a target_user_id or an entity_id, or says that a relation ends.
+
+    Args: see `event_problem`.
+    """
+    if forget:
+        name, got = ("target_user_id", target_user_id) if target_user_id else ("entity_id", entity_id)
+        said = f"{name} must be empty" if got else "ends must be false"
+        return f"{said} where forget is true, got {shown(got) if got else 'true'}"
+    if target_user_id and entity_id:
+        return f"entity_id must be empty where target_user_id is set, got {shown(entity_id)}"
+    problem = (
+        _social_problem(user_id, item_id, target_user_id)
+        if target_user_id
+        else _knowledge_problem(user_id, session_id, item_id, entity_id)
+    )
+    if problem:
+        return problem
+    names = ("target_user_id", "entity_id", "item_id", "user_id", "session_id", "event_id")
+    for name, given in zip(names, (target_user_id, entity_id, item_id, user_id, session_id, event_id), strict=True):
+        problem = id_problem(name, given, config.max_id_bytes)
+        if problem:
+            return problem
+    return _said_problem(kind, config.relations, time_ms, value, now_ms, config)
+
+
+def _social_problem(user_id: str, item_id: str, target_user_id: str) -> str | None:
+    if not user_id:
+        return "user_id must not be empty where target_user_id is set, got ''"
+    if item_id:
+        return f"item_id must be empty where target_user_id is set, got {shown(item_id)}"
+    if user_id == target_user_id:
+        return f"target_user_id must be another user than user_id, got {shown(target_user_id)}"
+    return None
+
+
+def _knowledge_problem(user_id: str, session_id: str, item_id: str, entity_id: str) -> str | None:
+    if not entity_id:
+        return "target_user_id or entity_id must be set where ends is true, got neither"
+    if not item_id:
+        return "item_id must not be empty where entity_id is set, got ''"
+    for name, given in (("user_id", user_id), ("session_id", session_id)):
+        if given:
+            return f"{name} must be empty where entity_id is set, got {shown(given)}"
+    return None
+
+
+def _said_problem(
+    kind: str, kinds: Mapping[str, float], time_ms: int, value: float, now_ms: int, config: EventsConfig
+) -> str | None:
+    """Checks what all events say beside ids."""
+    if kind not in kinds:
+        return f"kind must be one of {list(kinds)}, got {shown(kind)}"
     latest_ms = min(now_ms + config.max_future_s * 1000, MAX_TIME_MS) if now_ms >= 0 else MAX_TIME_MS
     if not 0 <= time_ms <= latest_ms:
         ahead = f"at most {config.max_future_s:g} s ahead of its record"

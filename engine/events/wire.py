@@ -81,6 +81,7 @@ class EventParser:
             user_id=user_id,
             session_id=session_id,
             item_id=item_id,
+            target_id=[""] * len(accepted),
             kind=kind[accepted],
             time_ms=time_ms[accepted],
             value=np.where(value == 0, np.float32(1), value)[accepted],
@@ -88,6 +89,7 @@ class EventParser:
             offset=records.offset[accepted],
             timestamp_ms=records.timestamp_ms[accepted],
             forget=np.zeros(len(accepted), np.bool_),
+            ends=np.zeros(len(accepted), np.bool_),
         )
         return Parsed(events, accepted, np.flatnonzero(~good))
 

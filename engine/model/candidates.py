@@ -8,6 +8,7 @@ C candidates.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -17,8 +18,11 @@ from engine.state.graph import LiveGraph
 from engine.state.ring import Neighbors
 
 # One bit per source, 1 << (number of the source in the protocol - 1).
-INDEX_BIT, HISTORY_BIT, NEIGHBOR_BIT, POPULAR_BIT = 1, 2, 4, 8
-_BITS = (INDEX_BIT, HISTORY_BIT, NEIGHBOR_BIT, POPULAR_BIT)
+INDEX_BIT, HISTORY_BIT, NEIGHBOR_BIT, POPULAR_BIT, FRIEND_BIT, ENTITY_BIT = 1, 2, 4, 8, 16, 32
+_BITS = (INDEX_BIT, HISTORY_BIT, NEIGHBOR_BIT, POPULAR_BIT, FRIEND_BIT, ENTITY_BIT, 0, 0)
+_SHIFT = 3  # bits that number a source
+_NUMBER = (1 << _SHIFT) - 1
+_NOTHING = torch.iinfo(torch.int64).max
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,14 @@ class Candidates:
     following: Tensor
 
 
-def gather_candidates(graph: LiveGraph, history: Neighbors, index: Tensor, popular: Tensor, sources: int) -> Candidates:
+def gather_candidates(
+    graph: LiveGraph,
+    history: Neighbors,
+    index: Tensor,
+    popular: Tensor,
+    sources: int,
+    related: Sequence[Tensor] = (),
+) -> Candidates:
     """Collects and deduplicates candidates.
 
     Args:
@@ -45,21 +56,25 @@ def gather_candidates(graph: LiveGraph, history: Neighbors, index: Tensor, popul
         index: [B, k] int64 item rows near the user's query, -1 where there are fewer.
         popular: [P] int64 the most popular item rows.
         sources: S, the latest events whose next items are proposed.
+        related: [B, n] int64 each, -1 where there are fewer: items of friends, then items that share an entity with the
+            latest. Where they are not given, nobody has relations.
     """
     following = _following(graph, history, sources)
-    lists = (index, history.row, following, popular.expand(len(index), -1))
+    lists = (index, history.row, following, popular.expand(len(index), -1), *related)
     # One key holds the item and the source, so that one sort brings the copies of an item together.
-    keys = torch.cat(
-        [torch.where(rows < 0, torch.iinfo(torch.int64).max, rows * 4 + at) for at, rows in enumerate(lists)], dim=1
-    )
+    keys = torch.cat([torch.where(rows < 0, _NOTHING, (rows << _SHIFT) + at) for at, rows in enumerate(lists)], dim=1)
     keys = keys.sort(dim=1).values  # [B, all]
-    present = keys != torch.iinfo(torch.int64).max
-    item = keys >> 2
+    present = keys != _NOTHING
+    item = keys >> _SHIFT
     first_of_item = present.clone()
     first_of_item[:, 1:] &= item[:, 1:] != item[:, :-1]
     first_of_pair = present.clone()
     first_of_pair[:, 1:] &= keys[:, 1:] != keys[:, :-1]
-    bit = torch.where(first_of_pair, torch.tensor(_BITS, device=keys.device)[keys & 3], 0)
+    bit = torch.where(
+        first_of_pair,
+        torch.tensor(_BITS, device=keys.device)[keys & _NUMBER],
+        0,
+    )
     slot = (first_of_item.cumsum(1) - 1).clamp_min(0)  # [B, all] the place of each entry's item
     width = int(slot[:, -1].max()) + 1 if slot.numel() else 0
     source = torch.zeros_like(keys).scatter_add_(1, slot, bit)[:, :width]

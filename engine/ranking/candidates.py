@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from engine.config import RankingConfig
 from engine.generation import Generation
@@ -18,6 +19,8 @@ from engine.model.candidates import Candidates, gather_candidates
 from engine.ranking.query import Query
 from engine.state.ring import Neighbors
 from engine.state.state import State
+
+_NONE = torch.zeros(0, dtype=torch.int64)
 
 
 def propose(
@@ -40,7 +43,43 @@ def propose(
         if query.categories:
             found[at] = _within(state.catalog.members(query.categories), vectors[at], generation, k)
     popular = torch.from_numpy(state.popularity.top(max(config.popular_candidates, longest)))
-    return gather_candidates(state.graph, history, torch.from_numpy(found), popular, config.neighbor_sources)
+    related = _related(queries, history, state, config) if state.relations else ()
+    return gather_candidates(state.graph, history, torch.from_numpy(found), popular, config.neighbor_sources, related)
+
+
+def _related(
+    queries: Sequence[Query], history: Neighbors, state: State, config: RankingConfig
+) -> tuple[Tensor, Tensor]:
+    """[B, n] what friends had last, and [B, n] what shares an entity with the user's last items."""
+    last = history.row[:, max(0, history.row.shape[1] - config.neighbor_sources) :]
+    return (
+        _padded([_of_friends(query.subject, state, config.friend_candidates) for query in queries]),
+        _padded([_of_entities(rows, state, config.entity_candidates) for rows in last]),
+    )
+
+
+def _of_friends(subject: str, state: State, n: int) -> Tensor:
+    """The newest item of each friend, the closest friend first, then the second newest of each, and so on."""
+    friends = state.relations.friends(subject) if n else _NONE
+    newest_first = state.graph.user_items.latest(friends, n).row.flip(1)
+    rows = newest_first.T.flatten()
+    return _distinct(rows[rows >= 0])[:n]
+
+
+def _of_entities(last: Tensor, state: State, n: int) -> Tensor:
+    last = last[last >= 0].unique()
+    return state.relations.items_like(last, n) if n and len(last) else _NONE
+
+
+def _distinct(rows: Tensor) -> Tensor:
+    """Each once, in order of appearance."""
+    _, first = np.unique(rows.numpy(), return_index=True)
+    return rows[torch.from_numpy(np.sort(first))]
+
+
+def _padded(lists: Sequence[Tensor]) -> Tensor:
+    """[B, longest] of B lists, -1 behind the end of each."""
+    return pad_sequence(list(lists), batch_first=True, padding_value=-1)
 
 
 def _within(rows: NDArray[np.int64], vector: NDArray[np.float32], generation: Generation, k: int) -> NDArray[np.int64]:

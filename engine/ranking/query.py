@@ -22,6 +22,8 @@ class Source(IntEnum):
     HISTORY = 2
     NEIGHBOR = 3
     POPULAR = 4
+    FRIEND = 5
+    ENTITY = 6
 
 
 class Cause(IntEnum):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import grpc
 
 from engine.model.weights import WeightsError
-from engine.pipeline import Overloaded, SnapshotsOff, StaleVersion
+from engine.pipeline import NotFollowing, Overloaded, SnapshotsOff, StaleVersion
 
 _RETRY_AFTER_MS = 200
 
@@ -56,6 +56,7 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (SnapshotsOff, grpc.StatusCode.FAILED_PRECONDITION),
     (SnapshotFailed, grpc.StatusCode.INTERNAL),
     (PushInProgress, grpc.StatusCode.ABORTED),
+    (NotFollowing, grpc.StatusCode.UNAVAILABLE),
     (CatchingUp, grpc.StatusCode.UNAVAILABLE),
     (LogUnavailable, grpc.StatusCode.UNAVAILABLE),
     (ShuttingDown, grpc.StatusCode.UNAVAILABLE),

@@ -122,6 +122,8 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             users_forgotten=status.users_forgotten,
             events_duplicate=status.events_duplicate,
             records_redelivered=status.records_redelivered,
+            targets=status.targets,
+            targets_evicted=status.targets_evicted,
         )
         if status.snapshot_time_s is not None:
             answer.snapshot_time.FromMilliseconds(round(status.snapshot_time_s * 1000))

@@ -24,6 +24,7 @@ class PrivacyServicer(privacy_service_pb2_grpc.PrivacyServiceServicer):
         self._engine = engine
         self._writer = writer
         self._kinds = tuple(config.events.kinds)
+        self._relations = tuple(config.events.relations)
 
     async def ForgetUser(
         self, request: privacy_service_pb2.ForgetUserRequest, context: Any
@@ -49,7 +50,7 @@ class PrivacyServicer(privacy_service_pb2_grpc.PrivacyServiceServicer):
     async def _held(self, subject: privacy_service_pb2.Subject) -> tuple[tuple[Subject, ...], tuple[int, ...]]:
         """What is held about a subject, and the partitions that were searched."""
         status = self._engine.status()
-        if not status.ready:
+        if not status.caught_up:
             raise CatchingUp("the engine is still catching up with the log and does not know all of a user yet")
         key = subject_key(subject.user_id, subject.session_id)
         return await asyncio.wrap_future(self._engine.export(key)), status.partitions
@@ -60,10 +61,16 @@ class PrivacyServicer(privacy_service_pb2_grpc.PrivacyServiceServicer):
             session_id=held.session_id,
             sessions=held.sessions,
             named_by_item_ids=held.named_by_items,
+            named_by_users=held.named_by_users,
         )
         for event in held.history:
             remembered = message.history.add(
                 item_id=event.item_id, kind=self._kinds[event.kind], value=event.value, session=event.session
             )
             remembered.time.FromMilliseconds(event.time_ms)
+        for relation in held.relations:
+            related = message.relations.add(
+                user_id=relation.user_id, kind=self._relations[relation.kind], value=relation.value
+            )
+            related.time.FromMilliseconds(relation.time_ms)
         return message

@@ -49,6 +49,8 @@ def for_subscriber(event: event_pb2.Event, query: Query) -> event_pb2.Event:
     Raises:
         InvalidRequest: the event is someone else's.
     """
+    if event.entity_id:  # of an item, and nobody's
+        return event
     # A user may move on to another session on the same stream; a session without a user is all we know of someone.
     name, subscribed = ("user_id", query.user_id) if query.user_id else ("session_id", query.session_id)
     if getattr(event, name) not in ("", subscribed):

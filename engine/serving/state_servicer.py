@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 from ousel.v1 import event_pb2, state_service_pb2, state_service_pb2_grpc
 
 from engine.config import Config
-from engine.pipeline import SnapshotsOff
+from engine.pipeline import NotFollowing, SnapshotsOff
 from engine.serving.engine import Engine
 from engine.serving.errors import SnapshotFailed
 
@@ -51,7 +51,7 @@ class StateServicer(state_service_pb2_grpc.StateServiceServicer):
         """Returns once a snapshot taken after the call came in is safe."""
         try:
             positions = await self._snapshots.ask()
-        except SnapshotsOff:
+        except (NotFollowing, SnapshotsOff):
             raise
         except (OSError, RuntimeError) as error:
             raise SnapshotFailed(f"the snapshot failed, the one before it still counts: {error}") from error

@@ -1,4 +1,4 @@
-"""What is in the folder of one snapshot, format version 1.
+"""What is in the folder of one snapshot, format version 2.
 
     manifest.json         what the snapshot is, and of every part its position, files, sizes, digests and row counts
     manifest.json.sha256  its digest, as `sha256sum` writes and checks it
@@ -37,7 +37,7 @@ from engine.snapshot.files import (
 from engine.state.copying import SavedCatalog, SavedState
 from engine.state.slice import SavedSlice
 
-FORMAT = 1
+FORMAT = 2
 _MANIFEST, _DIGEST = "manifest.json", "manifest.json.sha256"
 # Values per line. A line is made and read in one go, during which no other thread runs: a few ms at most.
 _VALUES, _ITEMS = 4096, 64
@@ -133,7 +133,7 @@ def read_slice(folder: Path, part: Mapping[str, Any]) -> SavedSlice:
     lists = {name.removeprefix(_LIST): columns[name] for name in columns if name.startswith(_LIST)}
     tables = {name: torch.from_numpy(array) for name, array in arrays.items()}
     ids = columns["users"], columns["items"], columns["recent_ids"]
-    return SavedSlice(tables, *ids, numbers=part["numbers"], lists=lists)
+    return SavedSlice(tables, *ids, numbers=part["numbers"], lists=lists, targets=columns["targets"])
 
 
 def read_catalog(folder: Path, manifest: Manifest) -> SavedCatalog:
@@ -159,6 +159,7 @@ def _write_slice(folder: Path, partition: int, saved: SavedSlice) -> dict[str, A
     """Writes the files of a slice; returns what the manifest says of it."""
     arrays = {name: table.contiguous().numpy() for name, table in saved.tables.items()}
     columns: dict[str, Sequence[Any]] = {"users": saved.users, "items": saved.items, "recent_ids": saved.recent_ids}
+    columns |= {"targets": saved.targets}
     columns |= {_LIST + name: values for name, values in saved.lists.items()}
     lines = (_line([name, part]) for name, values in columns.items() for part in _parts(values, _VALUES))
     tables = write_file(folder / f"slice-{partition}.tables", buffer_pieces(arrays.values()))

@@ -12,6 +12,8 @@ from engine.config import EventsConfig, KafkaConfig, StateConfig
 _STATE = (
     "history",
     "neighbors",
+    "relations",
+    "max_targets",
     "session_gap_s",
     "half_lives_s",
     "duplicates_window",
@@ -35,6 +37,9 @@ def fingerprint(state: StateConfig, events: EventsConfig, kafka: KafkaConfig, pa
     found |= {
         "events.kinds": list(events.kinds.items()),  # pairs: their order counts, that of a JSON object doesn't
         "events.default_kind": events.default_kind,
+        "events.relations": list(events.relations.items()),
+        "events.default_user_relation": events.default_user_relation,
+        "events.default_item_relation": events.default_item_relation,
         "kafka.events_topic": kafka.events_topic,
         "kafka.items_topic": kafka.items_topic,
         "partitions of the events topic": partitions,

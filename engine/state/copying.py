@@ -53,15 +53,15 @@ class SliceCopy:
 
     def __init__(self, slice_: Slice) -> None:
         self._tables = {name: table.copy(rows) for name, (table, rows) in slice_.tables().items()}
-        self._users, self._items = NodesCopy(slice_.users), NodesCopy(slice_.items)
+        self._ids = [NodesCopy(nodes) for nodes in (slice_.users, slice_.items, slice_.relations.targets)]
         # The small rest is taken at once; tables and ids follow.
-        self._rest = slice_.save({}, (), ())
+        self._rest = slice_.save({}, (), (), ())
 
     def pieces(self, piece_bytes: int) -> Iterator[int]:
         """Copies a piece per step; yields its bytes, at most about `piece_bytes`."""
         for table in self._tables.values():
             yield from table.pieces(piece_bytes)
-        for ids in (self._users, self._items):
+        for ids in self._ids:
             for count in ids.pieces(max(1, piece_bytes // _BYTES_PER_ID)):
                 yield count * _BYTES_PER_ID
 
@@ -69,7 +69,8 @@ class SliceCopy:
         """The whole copy, once there are no more pieces."""
         rest = self._rest
         tables = {name: copy.data for name, copy in self._tables.items()}
-        return SavedSlice(tables, self._users.ids, self._items.ids, rest.recent_ids, rest.numbers, rest.lists)
+        users, items, targets = (copy.ids for copy in self._ids)
+        return SavedSlice(tables, users, items, rest.recent_ids, rest.numbers, rest.lists, targets)
 
 
 class _Pieces:

@@ -57,19 +57,24 @@ def slice_digest(saved: SavedSlice, config: StateConfig, events: EventsConfig) -
     slice_ = Slice(config, events, max(1, len(saved.users)))
     slice_.restore(saved)
     digest = hashlib.sha256()
-    user_place = _put_ids(digest, saved.users)
-    item_place = _put_ids(digest, saved.items)
-    users, items = _rows(user_place), _rows(item_place)
+    user_place, item_place, target_place = (_put_ids(digest, ids) for ids in (saved.users, saved.items, saved.targets))
+    users, items, targets = _rows(user_place), _rows(item_place), _rows(target_place)
     graph = slice_.graph
     _put_ring(digest, graph.user_items, users, item_place)
     _put_ring(digest, graph.item_users, items, user_place)
     _put_ring(digest, graph.item_next, items, item_place)
+    relations = slice_.relations
+    _put_ring(digest, relations.user_users, users, target_place)
+    _put_ring(digest, relations.item_entities, items, target_place)
+    _put_ring(digest, relations.entity_items, targets, item_place)
     sessions = slice_.sessions.table.get(users)
     # The last item is named by its row, and counts only while that row still means it.
-    sessions[:, slice_.sessions.item_column] = slice_.sessions.last_items(users, item_place)
+    began = sessions[:, 0] > 0  # who has nothing but relations has no last item either
+    sessions[began, slice_.sessions.item_column] = slice_.sessions.last_items(users[began], item_place)
     _put(digest, sessions)
     _put(digest, slice_.users.seen.get(users))
     _put(digest, slice_.items.seen.get(items))
+    _put(digest, relations.targets.seen.get(targets))
     _put(digest, slice_.popularity.table.get(items))
     _put_texts(digest, saved.recent_ids)
     digest.update(repr((slice_.popularity.landmark, sorted(saved.numbers.items()))).encode())

@@ -11,8 +11,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from engine.state.ring import Groups, Neighbors, Ring, edge_words
-from engine.state.table import Table, take
+from engine.state.ring import Neighbors, Ring, edge_words
+from engine.state.table import Table
 
 
 class Edges(Protocol):
@@ -77,8 +77,8 @@ class Graph:
 
     def insert(
         self,
-        user: Tensor | Groups,
-        item: Tensor | Groups,
+        user: Tensor,
+        item: Tensor,
         previous: Tensor,
         time_ms: Tensor,
         kind: Tensor,
@@ -86,11 +86,7 @@ class Graph:
         session: Tensor,
     ) -> None:
         """Appends E events, oldest first; `previous` is -1 where an event starts its session."""
-        users = user if isinstance(user, Groups) else Groups.of(user)
-        items = item if isinstance(item, Groups) else Groups.of(item)
-        user, item = users.ungrouped(users.row), items.ungrouped(items.row)
-        self.user_items.append(users, item, edge_words(time_ms, kind, weight, session))
+        self.user_items.append(user, item, edge_words(time_ms, kind, weight, session))
         words = edge_words(time_ms, kind, weight)
-        self.item_users.append(items, user, words)
-        follows = (previous >= 0).nonzero().squeeze(1)
-        self.item_next.append(take(previous, follows), take(item, follows), take(words, follows))
+        self.item_users.append(item, user, words)
+        self.item_next.append(previous, item, words)

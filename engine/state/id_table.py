@@ -16,6 +16,7 @@ import torch
 import xxhash
 from numpy.typing import NDArray
 
+from engine.state.kernels import find_keys
 from engine.state.table import reserve
 
 _EMPTY, _DELETED = 0, -1
@@ -27,11 +28,10 @@ Keys = NDArray[np.int64]  # [E, 2]
 
 def digests(ids: Sequence[str]) -> Keys:
     """[E, 2] int64, 128 bits of each id; the same in every process."""
-    parts = [
-        b"".join(map(xxhash.xxh3_128_digest, map(str.encode, ids[first : first + _AT_ONCE])))
-        for first in range(0, len(ids), _AT_ONCE)
-    ]
-    return np.frombuffer(b"".join(parts), np.int64).reshape(-1, 2)
+    found = bytearray()  # not bytes, which compiled code would have to treat as read-only
+    for first in range(0, len(ids), _AT_ONCE):
+        found += b"".join(map(xxhash.xxh3_128_digest, map(str.encode, ids[first : first + _AT_ONCE])))
+    return np.frombuffer(found, np.int64).reshape(-1, 2)
 
 
 class IdTable:
@@ -51,19 +51,8 @@ class IdTable:
 
     def find(self, keys: Keys) -> NDArray[np.int64]:
         """[E] rows, -1 where there is none."""
-        rows = np.full(len(keys), -1, dtype=np.int64)
-        waiting = np.arange(len(keys))
-        at = keys[:, 0] & self._mask
-        while len(waiting):
-            slot = self._slot.take(at)
-            row = slot.astype(np.int64) - 1
-            same = self._key.take(np.maximum(row, 0), axis=0) == keys
-            hit = same[:, 0]
-            hit &= same[:, 1]
-            hit &= row >= 0
-            rows[waiting[hit]] = row[hit]
-            on = np.flatnonzero(~hit & (slot != _EMPTY))
-            waiting, keys, at = waiting[on], keys[on], (at[on] + 1) & self._mask
+        rows = np.empty(len(keys), np.int64)
+        find_keys(keys, self._slot, self._key, rows)
         return rows
 
     def insert(self, keys: Keys, rows: NDArray[np.int64]) -> None:

@@ -10,12 +10,13 @@ Shapes: B rows asked for, n edges of each, P slices.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from engine.state.ring import Neighbors, Ring, padded_left
+from engine.state.kernels import merge_edges
+from engine.state.ring import Neighbors, Ring
 from engine.state.slice import Slice
 from engine.state.table import reserve
 
@@ -52,13 +53,15 @@ class Placed:
         """[R] int64 rows of the slice of items, -1 where it has not met one."""
         return self._local[rows].to(torch.int64) - 1
 
-    def users(self, edges: Neighbors) -> Neighbors:
-        """Edges that lead to users, in rows of the process."""
-        return replace(edges, row=torch.where(edges.mask, edges.row + self.first_user, -1))
+    def local_users(self, rows: Tensor) -> Tensor:
+        """[R] int64 rows of the slice of users, -1 where one is not of this slice."""
+        local = rows - self.first_user
+        return torch.where((local >= 0) & (local < self.slice.users.limit), local, -1)
 
-    def items(self, edges: Neighbors) -> Neighbors:
-        """Edges that lead to items, in rows of the process."""
-        return replace(edges, row=torch.where(edges.mask, self.item_of[edges.row.clamp_min(0)], -1))
+    @property
+    def row_of(self) -> Tensor:
+        """[N] int32 1 + the row of the slice, by row of the process."""
+        return self._local
 
 
 Slots = Mapping[int, Placed]  # by partition, rising
@@ -70,22 +73,12 @@ class UserEdges:
 
     slices: Slots
     size: int
-    stride: int
 
     def latest(self, rows: Tensor, n: int | None = None) -> Neighbors:
         """[B, n] items of each user in `rows` [B]."""
-        n = self.size if n is None else min(n, self.size)
-        if len(self.slices) == 1:
-            (placed,) = self.slices.values()
-            return placed.items(placed.slice.graph.user_items.latest(rows - placed.first_user, n))
-        found = no_edges(len(rows), n)
-        slot = rows // self.stride
+        found = Neighbors.none(len(rows), self.size if n is None else min(n, self.size))
         for placed in self.slices.values():
-            at = (slot == placed.slot).nonzero().squeeze(1)
-            if len(at):
-                part = placed.items(placed.slice.graph.user_items.latest(rows[at] - placed.first_user, n))
-                for column, new in zip(found.columns(), part.columns(), strict=True):
-                    column[at] = new
+            placed.slice.graph.user_items.read(found, rows, first=placed.first_user, outward=placed.item_of)
         return found
 
     def naming(self, rows: Tensor) -> Tensor:
@@ -103,42 +96,33 @@ class ItemEdges:
 
     Args:
         ring: the ring of a slice.
-        outward: edges of a slice in rows of the process.
-        inward: rows of the process, that edges may lead to, in rows of the slice.
+        to_items: whether its edges lead to items.
     """
 
     slices: Slots
     size: int
     ring: Callable[[Slice], Ring]
-    outward: Callable[[Placed, Neighbors], Neighbors]
-    inward: Callable[[Placed, Tensor], Tensor]
+    to_items: bool
 
     def latest(self, rows: Tensor, n: int | None = None) -> Neighbors:
         """[B, n] newest edges of each item in `rows` [B]."""
         n = self.size if n is None else min(n, self.size)
-        parts = []
-        for placed in self.slices.values():
-            local = placed.local(rows)
-            at = (local >= 0).nonzero().squeeze(1)
-            if len(at) == len(rows):
-                parts.append(self.outward(placed, self.ring(placed.slice).latest(local, n)))
-            elif len(at):
-                part = no_edges(len(rows), n)
-                found = self.outward(placed, self.ring(placed.slice).latest(local[at], n))
-                for column, new in zip(part.columns(), found.columns(), strict=True):
-                    column[at] = new
-                parts.append(part)
-        if len(self.slices) == 1 and parts:
-            return parts[0]
+        sets = Neighbors.none(len(self.slices), len(rows), n)
+        for at, placed in enumerate(self.slices.values()):
+            one = sets.select(at)
+            if self.to_items:
+                self.ring(placed.slice).read(one, rows, inward=placed.row_of, outward=placed.item_of)
+            else:
+                self.ring(placed.slice).read(one, rows, inward=placed.row_of, first=placed.first_user)
         # By time also where one slice alone knows these items: what is asked for with them must not matter.
-        return newest(parts, n) if parts else no_edges(len(rows), n)
+        return sets.select(0) if len(self.slices) == 1 else newest(sets, n)
 
     def naming(self, rows: Tensor) -> Tensor:
         """[R] int64 items with an edge to any of `rows`."""
         found = [rows[:0]]
         for placed in self.slices.values():
-            local = self.ring(placed.slice).naming(self.inward(placed, rows))
-            found.append(placed.item_of[local])
+            local = placed.local(rows) if self.to_items else placed.local_users(rows)
+            found.append(placed.item_of[self.ring(placed.slice).naming(local[local >= 0])])
         return torch.cat(found).unique()
 
 
@@ -153,31 +137,15 @@ class MergedGraph:
     @classmethod
     def of(cls, slices: Slots, history: int, neighbors: int, stride: int) -> MergedGraph:
         """Reads `slices` as they are at each call."""
-
-        def users(placed: Placed, rows: Tensor) -> Tensor:
-            local = rows - placed.first_user
-            return local[(local >= 0) & (local < stride)]
-
-        def items(placed: Placed, rows: Tensor) -> Tensor:
-            local = placed.local(rows)
-            return local[local >= 0]
-
         return cls(
-            UserEdges(slices, history, stride),
-            ItemEdges(slices, neighbors, lambda one: one.graph.item_users, Placed.users, users),
-            ItemEdges(slices, neighbors, lambda one: one.graph.item_next, Placed.items, items),
+            UserEdges(slices, history),
+            ItemEdges(slices, neighbors, lambda one: one.graph.item_users, to_items=False),
+            ItemEdges(slices, neighbors, lambda one: one.graph.item_next, to_items=True),
         )
 
 
-def newest(parts: list[Neighbors], n: int) -> Neighbors:
-    """The n newest by time of several sets of edges [B, m] of the same B nodes; of equal times the later set's win."""
-    joined = Neighbors(*(torch.cat(columns, dim=1) for columns in zip(*(p.columns() for p in parts), strict=True)))
-    # What is no edge sorts before all times.
-    time_ms = torch.where(joined.mask, joined.time_ms, -1)
-    return padded_left(joined.arranged(time_ms.argsort(dim=1, stable=True)[:, -n:]))
-
-
-def no_edges(rows: int, n: int) -> Neighbors:
-    """[rows, n] of nothing."""
-    none = torch.zeros(rows, n, dtype=torch.int64)
-    return Neighbors(none - 1, none.clone(), none.clone(), none.to(torch.float32), none.to(torch.int32))
+def newest(sets: Neighbors, n: int) -> Neighbors:
+    """[B, n] the newest by time of several sets of edges [P, B, m] of the same nodes; of equal times the later wins."""
+    found = Neighbors.none(sets.row.shape[1], n)
+    merge_edges(*(column.numpy() for column in (*sets.columns(), *found.columns())))
+    return found

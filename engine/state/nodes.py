@@ -15,8 +15,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.state.groups import Groups
 from engine.state.id_table import IdTable, digests
-from engine.state.table import Table
+from engine.state.kernels import stamp
+from engine.state.table import Table, take
 
 _AT_ONCE = 16_384
 _EVICTED_SHARE = 64  # one in so many rows goes at a time, so that looking for the longest idle costs O(1) per new id
@@ -95,6 +97,15 @@ class Nodes:
         if given:
             self._table.insert(digests([*new]), np.array(given))
         return given
+
+    def see(self, rows: Tensor, seen: Tensor) -> None:
+        """Notes that events named `rows` [E]; `seen` [E] is 1 + the offset of each, rising."""
+        if self.seen.on_cpu:
+            self.seen.note(rows)
+            stamp(self.seen.array, rows.numpy(), seen.numpy())
+        else:
+            group = Groups.of(rows)
+            self.seen.put(group.node, take(seen, take(group.order, group.last)))
 
     def longest_idle(self) -> Tensor:
         """[R] int64 the rows to take back when there is no room: one in 64 of the limit, at least one."""

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.state.ring import Groups
+from engine.state.kernels import add_in_order
 from engine.state.table import Table
 
 # Headroom in doublings before the scale moves: 2**64 above and below stays far from the limits of float64.
@@ -72,14 +72,12 @@ class DecayedCounts:
     ) -> None:
         if len(item) == 0:
             return
-        items = Groups.of(torch.from_numpy(item))
-        score, order, group = self.table.get(items.node), items.order.numpy(), items.group.numpy()
-        weight = weight.take(order)
+        terms = np.empty((len(ages), len(item)))
         for h, (halvings, rest_ms) in enumerate(ages):
-            mantissa = weight * np.exp2(rest_ms.take(order) / self._half_lives_ms[h])
-            # Event after event: a sum in floating point depends on its order.
-            np.add.at(score.numpy()[:, h], group, scaled(mantissa, halvings.take(order) - self.landmark[h]))
-        self.table.put(items.node, score)
+            mantissa = weight * np.exp2(rest_ms / self._half_lives_ms[h])
+            terms[h] = scaled(mantissa, halvings - self.landmark[h])
+        self.table.note(torch.from_numpy(item))
+        add_in_order(self.table.array, item, terms)
 
     def _move(self, h: int, halvings: int) -> None:
         if halvings < self.landmark[h] + _STRIDE:

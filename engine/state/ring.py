@@ -12,12 +12,17 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.state.table import Table, put, take
+from engine.state.groups import Groups
+from engine.state.kernels import BLOCK as _BLOCK
+from engine.state.kernels import BLOCK_BITS as _BLOCK_BITS
+from engine.state.kernels import append_edges, latest_edges
+from engine.state.table import Table, take
 
-_BLOCK_BITS = 3
-_BLOCK = 1 << _BLOCK_BITS  # slots; on average half a block of each node is empty
+_NO_INTS = np.zeros(0, dtype=np.int32)
+_NO_LONGS = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -50,8 +55,8 @@ class Neighbors:
         """Only the newest n of each."""
         return Neighbors(*(column[:, -n:] for column in self.columns()))
 
-    def select(self, index: Tensor) -> Neighbors:
-        """The nodes at `index` [A] of these B."""
+    def select(self, index: Tensor | int) -> Neighbors:
+        """The nodes at `index` [A] of these B; or, of P sets, one."""
         return Neighbors(*(column[index] for column in self.columns()))
 
     def arranged(self, order: Tensor) -> Neighbors:
@@ -61,51 +66,11 @@ class Neighbors:
     def columns(self) -> tuple[Tensor, ...]:
         return self.row, self.time_ms, self.kind, self.weight, self.session
 
-
-@dataclass(frozen=True)
-class Groups:
-    """E events grouped by node, each group in the events' order.
-
-    Attributes:
-        order: [E] position of each event in the batch.
-        row: [E] its node, rising.
-        node: [G] the distinct nodes.
-        count: [G] events of each.
-        group: [E] position of the event's node in `node`.
-        rank: [E] 0 for the first event of its node, 1 for the next.
-        last: [G] place of each node's last event among the E.
-    """
-
-    order: Tensor
-    row: Tensor
-    node: Tensor
-    count: Tensor
-    group: Tensor
-    rank: Tensor
-    last: Tensor
-
     @classmethod
-    def of(cls, rows: Tensor) -> Groups:
-        """Groups `rows` [E] int64."""
-        place = torch.arange(len(rows), device=rows.device)
-        if rows.device.type == "cpu":
-            # Row and place in one number: then an unstable sort, which is many times faster, is stable.
-            bits = len(rows).bit_length()
-            both = torch.from_numpy(np.sort(((rows << bits) | place).numpy()))
-            row, order = both >> bits, both & ((1 << bits) - 1)
-        else:
-            row, order = rows.sort(stable=True)
-        node, group, count = row.unique_consecutive(return_inverse=True, return_counts=True)
-        end = count.cumsum(0)
-        return cls(order, row, node, count, group, place - take(end - count, group), end - 1)
-
-    def arranged(self, column: Tensor) -> Tensor:
-        """[E] a column of the batch in the order of the groups."""
-        return take(column, self.order)
-
-    def ungrouped(self, column: Tensor) -> Tensor:
-        """[E] what is in the order of the groups, in the order of the batch."""
-        return put(torch.empty_like(column), self.order, column)
+    def none(cls, *shape: int) -> Neighbors:
+        """[B, n] of nothing, or [P, B, n] of it."""
+        zeros = torch.zeros(shape, dtype=torch.int64)
+        return cls(zeros - 1, zeros, zeros.clone(), zeros.to(torch.float32), zeros.to(torch.int32))
 
 
 class Ring:
@@ -148,21 +113,47 @@ class Ring:
 
     def insert(
         self,
-        src: Tensor | Groups,
+        src: Tensor,
         dst: Tensor,
         time_ms: Tensor,
         kind: Tensor,
         weight: Tensor,
         session: Tensor | None = None,
     ) -> None:
-        """Appends edges src -> dst with their features, all [E], oldest first; `src` may come grouped."""
+        """Appends edges src -> dst with their features, all [E], oldest first; a `src` of -1 is none."""
         self.append(src, dst, edge_words(time_ms, kind, weight, session))
 
-    def append(self, src: Tensor | Groups, dst: Tensor, words: Tensor) -> None:
+    def append(self, src: Tensor, dst: Tensor, words: Tensor) -> None:
         """`insert` with the features [E, 2] as `edge_words` makes them."""
+        if not all(table.loose for table in self._tables()):
+            self._append_grouped(src, dst, words)
+            return
+        taken = append_edges(
+            self.degree.array,
+            self.block.array,
+            self.owner.array,
+            self.neighbor.array,
+            self.edge.array,
+            self.size,
+            self._width,
+            self.blocks,
+            self._free.numpy(),
+            self._generations(),
+            src.numpy(),
+            dst.numpy(),
+            words.numpy(),
+        )
+        if taken:
+            self._allocate(taken)
+
+    def _append_grouped(self, src: Tensor, dst: Tensor, words: Tensor) -> None:
+        """`append` for all edges at once, by tensor operations and through `Table.put`."""
+        if bool((src < 0).any()):
+            there = (src >= 0).nonzero().squeeze(1)
+            src, dst, words = take(src, there), take(dst, there), take(words, there)
         if len(dst) == 0:
             return
-        group = src if isinstance(src, Groups) else Groups.of(src)
+        group = Groups.of(src)
         degree = self.degree.get(group.node)
         slot = (take(degree, group.group) + group.rank) % self.size
         node, order = group.row, group.order
@@ -182,23 +173,45 @@ class Ring:
     def latest(self, rows: Tensor, n: int | None = None) -> Neighbors:
         """The newest n (default K) edges of `rows` [B], oldest first, padded on the left."""
         n = self.size if n is None else min(n, self.size)
-        back = torch.arange(n, 0, -1, device=rows.device)  # [n] edges back from the next slot
-        slot = (self.degree.get(rows)[:, None] - back) % self.size  # [B, n]
-        block = self.block.get((rows[:, None] * self._width + (slot >> _BLOCK_BITS)).view(-1))
-        at = (block.to(torch.int64) << _BLOCK_BITS) + (slot & (_BLOCK - 1)).view(-1)  # slots never filled read as 0
-        row = self.neighbor.get(at).to(torch.int64).view(slot.shape) - 1
-        words = self.edge.get(at).view(*slot.shape, 2)
-        halves = words.view(torch.int32)  # [B, n, 4]
-        tag = halves[..., 3]
-        if self._generation is not None:
-            current = self._generation.get(row.clamp_min(0).view(-1)).view(row.shape)
-            row = torch.where((tag & 0xFFFF) == (current & 0xFFFF), row, -1)
-        # What is gone, or was never there, reads as zeros.
-        there = row >= 0
-        when = words[..., 0] * there
-        session = ((tag >> 16) & 0xFFFF) * there
-        found = Neighbors(row, when >> 8, when & 0xFF, halves[..., 2].view(torch.float32) * there, session)
-        return padded_left(found)
+        if not self.degree.on_cpu:
+            return self._latest_gathered(rows, n)
+        found = Neighbors.none(len(rows), n)
+        self.read(found, rows)
+        return found
+
+    def read(
+        self,
+        found: Neighbors,
+        rows: Tensor,
+        *,
+        inward: Tensor | None = None,
+        first: int = 0,
+        outward: Tensor | None = None,
+    ) -> None:
+        """Fills `found` [B, n], which holds nothing yet, with the newest n edges of those of `rows` [B] that are here.
+
+        Rows may be those of other rooms. It reads what lies in a CPU's memory only.
+
+        Args:
+            inward: int32, 1 + the row here by row there; None where rows here start at `first` there.
+            outward: int64, what an edge leads to in rows there, by row here; None where they start at `first`, too.
+        """
+        into = [column.numpy() for column in found.columns()]
+        latest_edges(
+            self.degree.array,
+            self.block.array,
+            self.neighbor.array,
+            self.edge.array,
+            self.size,
+            self._width,
+            self._generations(),
+            rows.numpy(),
+            _NO_INTS if inward is None else inward.numpy(),
+            first,
+            len(self.degree),
+            _NO_LONGS if outward is None else outward.numpy(),
+            *into,
+        )
 
     def naming(self, rows: Tensor) -> Tensor:
         """[R] int64 the nodes with an edge to any of `rows`, found by a scan of all slots in use."""
@@ -239,6 +252,32 @@ class Ring:
             "neighbor": (self.neighbor, slots),
             "edge": (self.edge, slots),
         }
+
+    def _tables(self) -> tuple[Table, ...]:
+        return self.degree, self.block, self.owner, self.neighbor, self.edge
+
+    def _generations(self) -> NDArray[np.int32]:
+        return _NO_INTS if self._generation is None else self._generation.array
+
+    def _latest_gathered(self, rows: Tensor, n: int) -> Neighbors:
+        """`latest` for all rows at once, by tensor operations."""
+        back = torch.arange(n, 0, -1, device=rows.device)  # [n] edges back from the next slot
+        slot = (self.degree.get(rows)[:, None] - back) % self.size  # [B, n]
+        block = self.block.get((rows[:, None] * self._width + (slot >> _BLOCK_BITS)).view(-1))
+        at = (block.to(torch.int64) << _BLOCK_BITS) + (slot & (_BLOCK - 1)).view(-1)  # slots never filled read as 0
+        row = self.neighbor.get(at).to(torch.int64).view(slot.shape) - 1
+        words = self.edge.get(at).view(*slot.shape, 2)
+        halves = words.view(torch.int32)  # [B, n, 4]
+        tag = halves[..., 3]
+        if self._generation is not None:
+            current = self._generation.get(row.clamp_min(0).view(-1)).view(row.shape)
+            row = torch.where((tag & 0xFFFF) == (current & 0xFFFF), row, -1)
+        # What is gone, or was never there, reads as zeros.
+        there = row >= 0
+        when = words[..., 0] * there
+        session = ((tag >> 16) & 0xFFFF) * there
+        found = Neighbors(row, when >> 8, when & 0xFF, halves[..., 2].view(torch.float32) * there, session)
+        return padded_left(found)
 
     def _slots(self, node: Tensor, slot: Tensor) -> Tensor:
         """[E] places in the pool of `slot` of `node`, with a block behind each."""

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.state.ring import Groups
+from engine.state.groups import Groups
+from engine.state.kernels import fold_sessions
 from engine.state.table import Table, put, take
 
 UNNAMED = -1
@@ -51,8 +52,17 @@ class Sessions:
         self._items = items
         self.table = Table(users, (4 + LINKS,), dtype=torch.int64, device=device)
 
-    def fold(self, user: Groups, name: Tensor, item: Tensor, time_ms: Tensor) -> Sessioned:
+    def fold(self, user: Tensor, name: Tensor, item: Tensor, time_ms: Tensor) -> Sessioned:
         """Assigns E events, oldest first, to sessions; columns [E] int64, `name` UNNAMED where none is given."""
+        if not self.table.loose:
+            return self._fold_grouped(Groups.of(user), name, item, time_ms)
+        found = Sessioned(torch.empty(len(user), dtype=torch.int32), torch.empty(len(user), dtype=torch.int64))
+        columns = (column.numpy() for column in (user, name, item, time_ms, found.ordinal, found.previous))
+        fold_sessions(self.table.array, self._items.array, self._gap_ms, UNNAMED, *columns)
+        return found
+
+    def _fold_grouped(self, user: Groups, name: Tensor, item: Tensor, time_ms: Tensor) -> Sessioned:
+        """`fold` for all events at once, by tensor operations and through `Table.put`."""
         if len(user.row) == 0:
             return Sessioned(torch.zeros(0, dtype=torch.int32, device=item.device), item)
         name, item, time_ms = user.arranged(name), user.arranged(item), user.arranged(time_ms)

@@ -9,7 +9,7 @@ Shapes: E events folded, R rows.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -20,14 +20,16 @@ from torch import Tensor
 from engine.config import EventsConfig, StateConfig
 from engine.events.batch import EventBatch
 from engine.state.duplicates import RecentIds
+from engine.state.folded import Gone, SliceFolded
 from engine.state.graph import Graph
 from engine.state.nodes import Nodes
 from engine.state.popularity import DecayedCounts
-from engine.state.ring import Groups, Ring
+from engine.state.relations import Mentions, Relations, target_keys
+from engine.state.ring import Ring
 from engine.state.sessions import UNNAMED, Sessions
-from engine.state.table import Table, take
+from engine.state.table import Table
 
-_NUMBERS = ("position", "events_folded", "duplicates", "forgotten", "evicted_users", "evicted_items")
+_NUMBERS = ("position", "events_folded", "duplicates", "forgotten", "evicted_users", "evicted_items", "evicted_targets")
 _SESSION_MARK = "\x00"  # no id has control characters, so no session can be taken for a user
 
 
@@ -50,49 +52,12 @@ _EMPTY = torch.zeros(0, dtype=torch.int64)
 
 
 @dataclass(frozen=True)
-class SliceFolded:
-    """What a batch changed, in rows of the slice.
-
-    Attributes:
-        event: [E] int64 positions in the batch of the events that were folded.
-        user, item: [E] int64.
-        previous: [E] int64 item before it in its session, -1 at a start.
-        session: [E] int32 the user's session ordinal.
-        gone_users, gone_items: [R] int64 rows that were taken back, and may have been given away again.
-        stale_users, stale_items: [R] int64 rows that remembered any of these.
-    """
-
-    event: Tensor
-    user: Tensor
-    item: Tensor
-    previous: Tensor
-    session: Tensor
-    gone_users: Tensor
-    gone_items: Tensor
-    stale_users: Tensor
-    stale_items: Tensor
-
-
-@dataclass
-class _Gone:
-    """Rows taken back while a batch is folded, and those that remembered them."""
-
-    users: list[Tensor] = field(default_factory=lambda: [_EMPTY])
-    items: list[Tensor] = field(default_factory=lambda: [_EMPTY])
-    stale_users: list[Tensor] = field(default_factory=lambda: [_EMPTY])
-    stale_items: list[Tensor] = field(default_factory=lambda: [_EMPTY])
-
-    def columns(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        return torch.cat(self.users), torch.cat(self.items), torch.cat(self.stale_users), torch.cat(self.stale_items)
-
-
-@dataclass(frozen=True)
 class SavedSlice:
     """A slice at rest, as `Slice.restore` takes it.
 
     Attributes:
         tables: the used rows of every table by name.
-        users, items: ids by row, None where a row is free.
+        users, items, targets: ids by row, None where a row is free.
         recent_ids: event ids in the window, oldest first.
         numbers: position and counters by name.
         lists: free rows and blocks, and scales, by name.
@@ -104,6 +69,7 @@ class SavedSlice:
     recent_ids: Sequence[str]
     numbers: Mapping[str, int]
     lists: Mapping[str, list[int]]
+    targets: Sequence[str | None] = ()
 
 
 class Slice:
@@ -131,6 +97,7 @@ class Slice:
             items_generation=self.items.generation,
             device=device,
         )
+        self.relations = Relations(config, self.users, self.items, device)
         self.sessions = Sessions(max_users, config.session_gap_s, items=self.items.generation, device=device)
         self.popularity = DecayedCounts(config.max_items, config.half_lives_s)
         self.recent_ids = RecentIds(config.duplicates_window)
@@ -142,6 +109,7 @@ class Slice:
         self.forgotten = 0
         self.evicted_users = 0
         self.evicted_items = 0
+        self.evicted_targets = 0
         self._kind_weight = np.array(list(events.kinds.values()), dtype=np.float64)
         self._device = torch.device(device)
 
@@ -150,7 +118,7 @@ class Slice:
         users, items = self.users.rows, self.items.rows
         graph = self.graph
         rings = {"user_items": (graph.user_items, users), "item_users": (graph.item_users, items)}
-        rings["item_next"] = (graph.item_next, items)
+        rings |= {"item_next": (graph.item_next, items)} | self.relations.rings()
         found = {f"{name}.{key}": table for name, (ring, n) in rings.items() for key, table in ring.used(n).items()}
         return found | {
             "users.generation": (self.users.generation, users),
@@ -159,10 +127,15 @@ class Slice:
             "items.seen": (self.items.seen, items),
             "sessions": (self.sessions.table, users),
             "popularity": (self.popularity.table, items),
+            **self.relations.tables(),
         }
 
     def save(
-        self, tables: Mapping[str, Tensor], users: Sequence[str | None], items: Sequence[str | None]
+        self,
+        tables: Mapping[str, Tensor],
+        users: Sequence[str | None],
+        items: Sequence[str | None],
+        targets: Sequence[str | None],
     ) -> SavedSlice:
         """All that the slice is made of, given copies of its tables and ids as they are now."""
         return SavedSlice(
@@ -174,10 +147,12 @@ class Slice:
             lists={
                 "users.free": list(self.users.free),
                 "items.free": list(self.items.free),
+                "targets.free": list(self.relations.targets.free),
                 "landmark": list(self.popularity.landmark),
             }
             | {f"{name}.free": ring.free.tolist() for name, ring in self._rings().items()}
             | {f"{name}.blocks": [ring.blocks] for name, ring in self._rings().items()},
+            targets=targets,
         )
 
     def restore(self, saved: SavedSlice) -> None:
@@ -185,6 +160,7 @@ class Slice:
         lists = saved.lists
         self.users.restore(saved.users, lists["users.free"])
         self.items.restore(saved.items, lists["items.free"])
+        self.relations.targets.restore(saved.targets, lists["targets.free"])
         for name, ring in self._rings().items():
             free = torch.tensor(lists[f"{name}.free"], dtype=torch.int64, device=self._device)
             ring.restore(lists[f"{name}.blocks"][0], free)
@@ -198,7 +174,8 @@ class Slice:
         self._note_anonymous(range(self.users.rows))
 
     def _rings(self) -> dict[str, Ring]:
-        return {name: getattr(self.graph, name) for name in ("user_items", "item_users", "item_next")}
+        rings = {name: getattr(self.graph, name) for name in ("user_items", "item_users", "item_next")}
+        return rings | {name: ring for name, (ring, _) in self.relations.rings().items()}
 
     def fold(self, events: EventBatch, position: int) -> SliceFolded:
         """Folds this partition's part of a batch, in offset order.
@@ -208,7 +185,7 @@ class Slice:
         """
         at = self._fresh(events)
         parts: list[tuple[Tensor, ...]] = []
-        gone = _Gone()
+        gone = Gone()
         for first, last in _runs(events.forget[at]):
             if last is None:
                 self._forget(subject_key(events.user_id[at[first]], events.session_id[at[first]]), gone)
@@ -216,6 +193,13 @@ class Slice:
             while first < last:
                 part = at[first:last]
                 run = events if len(part) == len(events) else events.select(part)
+                if run.has_relations:
+                    count, at_events, folded = self._fold_mixed(run, gone)
+                    relations = np.delete(np.arange(count), at_events)
+                    gone.relation.append(torch.from_numpy(part[relations]))
+                    parts.append((torch.from_numpy(part[at_events]), *folded))
+                    first += count
+                    continue
                 folded = self._fold_part(run, gone)
                 parts.append((torch.from_numpy(part[: len(folded[0])]), *folded))
                 first += len(folded[0])
@@ -236,7 +220,7 @@ class Slice:
         self.duplicates += len(at) - len(kept)
         return kept
 
-    def _fold_part(self, events: EventBatch, gone: _Gone) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _fold_part(self, events: EventBatch, gone: Gone) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Folds as many events from the first on as there is room for; makes room where there is none for the first."""
         subjects = events.user_id if all(events.user_id) else [*map(subject_key, events.user_id, events.session_id)]
         user, item = self.users.find(subjects), self.items.find(events.item_id)
@@ -250,6 +234,46 @@ class Slice:
         self.items.add(events.item_id, item)
         return self._insert(events, torch.from_numpy(user), torch.from_numpy(item))
 
+    def _fold_mixed(
+        self, events: EventBatch, gone: Gone
+    ) -> tuple[int, NDArray[np.int64], tuple[Tensor, Tensor, Tensor, Tensor]]:
+        """`_fold_part` where some events are relations; also returns how many it folded, and which are none of these.
+
+        Relations and other events touch nothing in common but rows and when these were seen. So where there is room for
+        all, their order among each other doesn't matter.
+        """
+        subjects = [
+            "" if target and item else subject_key(user, session)
+            for user, session, item, target in zip(
+                events.user_id, events.session_id, events.item_id, events.target_id, strict=True
+            )
+        ]
+        targets = target_keys(events)
+        users = Mentions.of(self.users, subjects, events.ends)
+        items = Mentions.of(self.items, events.item_id, events.ends)
+        others = Mentions.of(self.relations.targets, targets, events.ends)
+        count = min(one.room() for one in (users, items, others))
+        if count == 0:
+            self._make_room(subjects[0], events.item_id[0], gone, targets[0])
+            return self._fold_mixed(events, gone)
+        self._note_anonymous(users.add(count))
+        items.add(count)
+        others.add(count)
+        related = np.array([target != "" for target in targets[:count]], dtype=np.bool_)
+        plain, relations = np.flatnonzero(~related), np.flatnonzero(related)
+        user, item = users.rows, items.rows
+        folded = (_EMPTY, _EMPTY, _EMPTY, _EMPTY.int())
+        if len(plain):
+            folded = self._insert(events.select(plain), torch.from_numpy(user[plain]), torch.from_numpy(item[plain]))
+        self.relations.fold(events.select(relations), user[relations], item[relations], others.rows[relations])
+        self.events_folded += len(relations)
+        offset = torch.from_numpy(events.offset[:count]) + 1
+        for one in (users, items, others):
+            one.see(offset)
+        for rows, changed in ((user[relations], gone.related_users), (item[relations], gone.related_items)):
+            changed.append(torch.from_numpy(rows[rows >= 0]))
+        return count, plain, folded
+
     def _note_anonymous(self, rows: Iterable[int]) -> None:
         for row in rows:
             session_id = session_of(self.users.id_of(row) or "")
@@ -258,14 +282,14 @@ class Slice:
 
     def _insert(self, events: EventBatch, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         device = self._device
-        users, items = Groups.of(user.to(device)), Groups.of(item.to(device))
+        users, items = user.to(device), item.to(device)
         time_ms, kind = torch.from_numpy(events.time_ms).to(device), torch.from_numpy(events.kind).to(device)
         weight = torch.from_numpy(events.value).to(device)
-        sessioned = self.sessions.fold(users, _names(events.session_id).to(device), item.to(device), time_ms)
+        sessioned = self.sessions.fold(users, _names(events.session_id).to(device), items, time_ms)
         self.graph.insert(users, items, sessioned.previous, time_ms, kind, weight, sessioned.ordinal)
         offset = torch.from_numpy(events.offset).to(device) + 1
-        for nodes, group in ((self.users, users), (self.items, items)):
-            nodes.seen.put(group.node, take(offset, take(group.order, group.last)))
+        self.users.see(users, offset)
+        self.items.see(items, offset)
         self.popularity.fold(item.numpy(), events.time_ms, self._kind_weight[events.kind])
         self.events_folded += len(events)
         return user, item, sessioned.previous.cpu(), sessioned.ordinal.cpu()
@@ -289,27 +313,32 @@ class Slice:
                 return at
         return len(subjects)
 
-    def _make_room(self, subject: str, item_id: str, gone: _Gone) -> None:
+    def _make_room(self, subject: str, item_id: str, gone: Gone, target: str = "") -> None:
         """Takes back the rows of the longest idle, where the next event needs one and there is none."""
-        if self.users.get(subject) is None and len(self.users) == self.users.limit:
+        if _lacks(self.relations.targets, target):
+            self.evicted_targets += len(self.relations.evict())
+        if _lacks(self.users, subject):
             rows = self.users.longest_idle()
             self._remove_users(rows)
             self.evicted_users += len(rows)
             gone.users.append(rows)
-        if self.items.get(item_id) is None and len(self.items) == self.items.limit:
+        if _lacks(self.items, item_id):
             rows = self.items.longest_idle()
             gone.stale_users.append(self.graph.user_items.naming(rows))
             gone.stale_items.append(self.graph.item_next.naming(rows))
             self.graph.item_users.clear(rows)
             self.graph.item_next.clear(rows)
+            self.relations.item_entities.clear(rows)
             self.popularity.clear(rows)
             self.items.remove(rows)
             self.evicted_items += len(rows)
             gone.items.append(rows)
 
-    def _forget(self, subject: str, gone: _Gone) -> None:
+    def _forget(self, subject: str, gone: Gone) -> None:
         """Removes every trace of one subject; counts without a name, such as popularity, stay."""
+        was_target = not session_of(subject) and self.relations.forget(subject)
         row = self.users.get(subject)
+        self.forgotten += was_target or row is not None
         if row is None:
             return
         rows = torch.tensor([row])
@@ -317,10 +346,10 @@ class Slice:
         gone.stale_items.append(self.graph.item_users.naming(rows))
         self.graph.item_users.scrub(row)
         self._remove_users(rows)
-        self.forgotten += 1
 
     def _remove_users(self, rows: Tensor) -> None:
         self.graph.user_items.clear(rows)
+        self.relations.user_users.clear(rows)
         self.sessions.table.clear(rows)
         for subject in self.users.remove(rows):
             if session_id := session_of(subject):
@@ -337,6 +366,11 @@ def _runs(forget: NDArray[np.bool_]) -> Iterator[tuple[int, int | None]]:
         first = at + 1
     if first < len(forget):
         yield first, len(forget)
+
+
+def _lacks(nodes: Nodes, name: str) -> bool:
+    """Whether a name needs a row, and there is none."""
+    return name != "" and nodes.get(name) is None and len(nodes) == nodes.limit
 
 
 def _names(session_ids: Sequence[str]) -> Tensor:

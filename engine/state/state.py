@@ -22,6 +22,7 @@ from engine.state.id_map import IdMap
 from engine.state.merged import MergedGraph, Placed, newest
 from engine.state.nodes import Nodes
 from engine.state.popularity import TopItems, scaled
+from engine.state.related import MergedRelations
 from engine.state.ring import Neighbors
 from engine.state.slice import SavedSlice, Slice, SliceFolded, subject_key
 
@@ -66,6 +67,7 @@ class State:
         self.slices: dict[int, Placed] = {}
         self._stride = -(-config.max_users // partitions)
         self.graph = MergedGraph.of(self.slices, config.history, config.neighbors, self._stride)
+        self.relations = MergedRelations(self.slices, tuple(events.relations.values()))
         self._catalog_positions: dict[tuple[str, int], int] = {}
         self.items_folded = 0
         self._new: list[Tensor] = []  # item rows given in this batch
@@ -75,7 +77,7 @@ class State:
     def fold(self, batch: Decoded) -> Folded:
         """Folds one batch: first its catalog records, then its events; then its positions are reflected."""
         changed = [self._fold_items(batch.items)]
-        gone_users, stale_users = [_EMPTY], [_EMPTY]
+        gone_users, stale_users, relations = [_EMPTY], [_EMPTY], [_EMPTY]
         parts: list[tuple[Tensor, ...]] = []
         for (topic, partition), position in sorted(batch.positions.items()):
             if topic != self.events_topic:
@@ -88,7 +90,8 @@ class State:
             parts.append((at[folded.event], *self._shared(placed, folded)))
             changed.append(placed.item_of[folded.stale_items[placed.local(placed.item_of[folded.stale_items]) >= 0]])
             gone_users.append(folded.gone_users + placed.first_user)
-            stale_users.append(folded.stale_users + placed.first_user)
+            stale_users.append(torch.cat([folded.stale_users, folded.related_users]) + placed.first_user)
+            relations.append(at[folded.relation])
         parts = parts or [(_EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY.int())]
         event, user, item, previous, session = (torch.cat(column) for column in zip(*parts, strict=True))
         new = self._take_new()
@@ -104,6 +107,7 @@ class State:
             torch.cat(stale_users).unique(),
             new,
             torch.cat(gone_users),
+            torch.cat(relations),
         )
 
     def open(self, partition: int, slice_: Slice) -> Folded:
@@ -128,7 +132,7 @@ class State:
         placed = {}
         for partition, (slot, item_of, saved) in slices.items():
             slice_ = self.new_slice()
-            slice_.restore(replace(saved, users=(), items=()))  # edges need no ids
+            slice_.restore(replace(saved, users=(), items=(), targets=()))  # edges need no ids
             placed[partition] = Placed(slice_, slot, self._stride, self.item_rows)
             local = saved.tables["items.seen"].nonzero().squeeze(1)
             placed[partition].place(local, item_of[local])
@@ -199,9 +203,11 @@ class State:
         for at, row in enumerate(rows):
             more = self.linked(row)
             if more:
-                parts = [self.graph.user_items.latest(torch.tensor([other]), n) for other in [*more, row]]
-                for column, joined in zip(own.columns(), newest(parts, own.row.shape[1]).columns(), strict=True):
-                    column[at] = joined[0]
+                parts = self.graph.user_items.latest(torch.tensor([*more, row]), n)
+                one_user_each = Neighbors(*(column[:, None] for column in parts.columns()))
+                joined = newest(one_user_each, own.row.shape[1])
+                for column, new in zip(own.columns(), joined.columns(), strict=True):
+                    column[at] = new[0]
         return own
 
     def rows_of(self, subject: str) -> list[tuple[int, int]]:
@@ -286,7 +292,8 @@ class State:
         released = folded.gone_items.unique()
         if len(released):
             released = self._release(placed.displace(released))
-        new = folded.item[placed.local(placed.item_of[folded.item]) != folded.item].unique()
+        named = torch.cat([folded.item, folded.related_items])
+        new = named[placed.local(placed.item_of[named]) != named].unique()
         self._place_items(placed, new)
         return released
 
@@ -367,4 +374,4 @@ def _live(nodes: Nodes) -> Tensor:
 
 
 def _changed(*, users: Tensor, items: Tensor, new: Tensor, gone: Tensor) -> Folded:
-    return Folded(_EMPTY, users, _EMPTY, _EMPTY, _EMPTY.int(), items.unique(), _EMPTY, new, gone)
+    return Folded(_EMPTY, users, _EMPTY, _EMPTY, _EMPTY.int(), items.unique(), _EMPTY, new, gone, _EMPTY)

@@ -57,19 +57,28 @@ class Table:
 
     Attributes:
         data: [N, ...] to be read freely, and written by `put` alone.
+        on_cpu: whether it lies in a CPU's memory.
+        array: the same memory for compiled code, which may write there while `loose`.
     """
 
     def __init__(
         self, rows: int, shape: tuple[int, ...] = (), *, dtype: torch.dtype, device: torch.device | str = "cpu"
     ) -> None:
         self.data = reserve(rows, shape, dtype, device)
+        self.on_cpu = self.data.device.type == "cpu"
+        self.array = (self.data if self.on_cpu else self.data[:0].cpu()).numpy()
         # On a CPU, numpy moves rows several times faster than torch, each as one element however wide it is.
-        self._rows = _as_elements(self.data) if self.data.device.type == "cpu" else None
-        self._shape, self._dtype = shape, self.data[:0].cpu().numpy().dtype
+        self._rows = _as_elements(self.data) if self.on_cpu else None
+        self._shape, self._dtype = shape, self.array.dtype
         self._copy: TableCopy | None = None
 
     def __len__(self) -> int:
         return len(self.data)
+
+    @property
+    def loose(self) -> bool:
+        """Whether `array` is the table itself, and no copy has to hear of what is written."""
+        return self._copy is None and self.on_cpu
 
     def get(self, rows: Tensor) -> Tensor:
         """[R, ...] the values at `rows` [R]. Several times faster than indexing `data`, as `put` is."""
@@ -82,17 +91,20 @@ class Table:
 
     def put(self, rows: Tensor, values: Tensor) -> None:
         """Writes `values` [R, ...], of the table's dtype, at distinct `rows` [R]."""
-        if self._copy is not None:
-            self._copy.keep(rows)
+        self.note(rows)
         if self._rows is None:
             self.data.index_copy_(0, rows, values)
         else:
             self._rows[rows.numpy()] = _as_elements(values.contiguous())
 
-    def clear(self, rows: Tensor) -> None:
-        """Zeroes distinct `rows` [R]."""
+    def note(self, rows: Tensor) -> None:
+        """Tells a copy that is being made that `rows` [R] are about to be written in `array`."""
         if self._copy is not None:
             self._copy.keep(rows)
+
+    def clear(self, rows: Tensor) -> None:
+        """Zeroes distinct `rows` [R]."""
+        self.note(rows)
         self.data.index_fill_(0, rows, 0)
 
     def copy(self, rows: int) -> TableCopy:
@@ -141,13 +153,17 @@ class TableCopy:
         self._table = table
         self._rows = rows
         self._kept: list[tuple[Tensor, Tensor]] = []
+        self._noted = torch.zeros(rows, dtype=torch.bool)  # [rows] whether a row is among them
         self._done = 0
         self.data = torch.empty((rows, *table.data.shape[1:]), dtype=table.data.dtype)
 
     def keep(self, rows: Tensor) -> None:
+        rows = rows.cpu()
         late = rows[(rows >= self._done) & (rows < self._rows)]
+        late = late[~self._noted[late]]
         if len(late):
-            self._kept.append((late, self._table.get(late)))
+            self._noted[late] = True
+            self._kept.append((late, self._table.get(late.to(self._table.data.device))))
 
     def pieces(self, piece_bytes: int) -> Iterator[int]:
         """Copies about `piece_bytes` per step; yields the bytes of each. Afterwards `data` is whole."""
@@ -158,8 +174,7 @@ class TableCopy:
             self.data[self._done : end] = self._table.data[self._done : end]
             copied, self._done = end - self._done, end
             yield copied * row_bytes
-        # The oldest value kept of a row is the one it had when the copy began: it is written last.
-        for rows, values in reversed(self._kept):
+        for rows, values in self._kept:
             self.data[rows] = values.to(self.data.device)
         self._kept.clear()
         self._table.end_copy()

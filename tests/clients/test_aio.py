@@ -44,6 +44,23 @@ async def test_track_sends_the_whole_event_and_returns_its_position(engine, clie
     assert (tracked.event_id, tracked.position) == ("e-1", Position("ousel.events", 2, 7))
 
 
+async def test_relations_are_sent_as_events_of_their_own(engine, client):
+    when = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
+    tracked = await client.relate_users("ann", "bob", "friend", 2.5, when, "e-1", {"shop": "north"})
+    assert (tracked.event_id, tracked.position) == ("e-1", Position("ousel.events", 2, 7))
+    await client.relate_users("ann", "bob", ends=True)
+    await client.relate_item("apple", "Fruit & Co", event_id="e-2")
+    await client.relate_item("apple", "Fruit & Co", "has", ends=True)
+    social, over, knowledge, gone = (request.event for request in engine.requests)
+    assert (social.user_id, social.target_user_id, social.item_id, social.entity_id) == ("ann", "bob", "", "")
+    assert (social.kind, social.value, social.time.ToDatetime(UTC), social.ends) == ("friend", 2.5, when, False)
+    assert dict(social.attributes) == {"shop": "north"}
+    assert (over.target_user_id, over.kind, over.ends, len(over.event_id)) == ("bob", "", True, 32)
+    assert (knowledge.item_id, knowledge.entity_id, knowledge.user_id) == ("apple", "Fruit & Co", "")
+    assert (knowledge.session_id, knowledge.event_id, knowledge.ends) == ("", "e-2", False)
+    assert (gone.kind, gone.ends) == ("has", True)
+
+
 async def test_status_returns_the_engines_figures(engine, client):
     engine.status.model_metrics["hit_rate@20"] = 0.25
     status = await client.status()

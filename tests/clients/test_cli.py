@@ -192,12 +192,13 @@ def test_status_shows_the_share_of_the_log_and_what_was_left_out(capsys, engine)
     engine.status.MergeFrom(
         type(engine.status)(
             users=7, users_limit=5000, users_evicted=1, users_forgotten=2, items_evicted=3, events_duplicate=4,
-            records_redelivered=5, partitions=[0, 2], partitions_total=4,
+            records_redelivered=5, partitions=[0, 2], partitions_total=4, targets=6000, targets_evicted=8,
         )
     )  # fmt: skip
     before = _rows(run(capsys, "status")[1])
     assert (before["users"], before["users evicted"], before["users forgotten"]) == ("7 of at most 5,000", "1", "2")
     assert (before["items evicted"], before["duplicate events"], before["redelivered"]) == ("3", "4", "5")
+    assert (before["relation targets"], before["targets evicted"]) == ("6,000", "8")
     assert (before["partitions"], before["snapshot"]) == ("0, 2 of 4", "none yet")
     assert json.loads(run(capsys, "status", "--json")[1])["snapshot_time"] is None
     engine.status.snapshot_time.FromMilliseconds(1_700_000_000_250)

@@ -72,6 +72,23 @@ def test_track_without_id_and_time_makes_up_an_id_and_leaves_the_time_to_the_log
     assert [(event.user_id, event.session_id) for event in events] == [("ann", ""), ("", "tab-1")]
 
 
+def test_relations_are_sent_as_events_of_their_own(engine, client):
+    when = datetime(2024, 5, 6, 7, 8, 9, tzinfo=UTC)
+    tracked = client.relate_users("ann", "bob", "friend", 2.5, when, "e-1", {"shop": "north"})
+    assert (tracked.event_id, tracked.position) == ("e-1", Position("ousel.events", 2, 7))
+    client.relate_users("ann", "bob", ends=True)
+    client.relate_item("apple", "Fruit & Co", event_id="e-2")
+    client.relate_item("apple", "Fruit & Co", "has", ends=True)
+    social, over, knowledge, gone = (request.event for request in engine.requests)
+    assert (social.user_id, social.target_user_id, social.item_id, social.entity_id) == ("ann", "bob", "", "")
+    assert (social.kind, social.value, social.time.ToDatetime(UTC), social.ends) == ("friend", 2.5, when, False)
+    assert dict(social.attributes) == {"shop": "north"}
+    assert (over.target_user_id, over.kind, over.ends, len(over.event_id)) == ("bob", "", True, 32)
+    assert (knowledge.item_id, knowledge.entity_id, knowledge.user_id) == ("apple", "Fruit & Co", "")
+    assert (knowledge.session_id, knowledge.event_id, knowledge.ends) == ("", "e-2", False)
+    assert (gone.kind, gone.ends) == ("has", True)
+
+
 def test_status_returns_every_figure(engine, client):
     for number, field in enumerate(engine.status.DESCRIPTOR.fields, 1):
         if field.name == "model_metrics":

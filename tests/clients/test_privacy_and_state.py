@@ -15,6 +15,7 @@ from ousel import (
     PartitionDigest,
     Position,
     RememberedEvent,
+    RememberedRelation,
     StateDigest,
     Subject,
 )
@@ -46,7 +47,11 @@ def test_export_user_returns_all_that_is_held(engine, client):
     event.time.FromMilliseconds(1_700_000_000_250)
     when = datetime(2023, 11, 14, 22, 13, 20, 250_000, tzinfo=UTC)
     remembered = RememberedEvent("apple", "cart", when, 2.5, 3)
-    subject = HeldSubject(2, "tab-1", (remembered,), 4, ("apple", "kiwi"))
+    held.named_by_users = 5
+    relation = held.relations.add(user_id="bob", kind="friend", value=0.5)
+    relation.time.FromMilliseconds(1_700_000_000_250)
+    related = RememberedRelation("bob", "friend", when, 0.5)
+    subject = HeldSubject(2, "tab-1", (remembered,), 4, ("apple", "kiwi"), (related,), 5)
     assert client.export_user("ann") == Exported(known=True, subjects=(subject,), partitions=(0, 2))
     client.export_user(session_id="tab-1")
     assert [(request.user_id, request.session_id) for request in engine.requests] == [("ann", ""), ("", "tab-1")]

@@ -28,6 +28,8 @@ class Line(NamedTuple):
     event_id: str = ""
     value: float = 1.0
     forget: bool = False
+    target: str = ""  # of a relation
+    ends: bool = False
 
 
 def numbered(lines: Sequence[Line]) -> list[Line]:
@@ -49,6 +51,7 @@ def batch(lines: Sequence[Line], items: Sequence[CatalogItem] = ()) -> Decoded:
         user_id=[line.user for line in lines],
         session_id=[line.session for line in lines],
         item_id=[line.item for line in lines],
+        target_id=[line.target for line in lines],
         kind=np.array([line.kind for line in lines], dtype=np.int8),
         time_ms=time_ms,
         value=np.array([line.value for line in lines], dtype=np.float32),
@@ -56,6 +59,7 @@ def batch(lines: Sequence[Line], items: Sequence[CatalogItem] = ()) -> Decoded:
         offset=np.array([line.offset for line in lines], dtype=np.int64),
         timestamp_ms=time_ms,
         forget=np.array([line.forget for line in lines], dtype=np.bool_),
+        ends=np.array([line.ends for line in lines], dtype=np.bool_),
     )
     return Decoded(events, items, (), {(TOPIC, line.partition): line.offset + 1 for line in lines})
 

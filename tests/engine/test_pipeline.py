@@ -7,6 +7,7 @@ import time
 
 import pytest
 import torch
+from ousel.v1 import event_pb2
 
 from engine.events.batch import Record
 from engine.events.dead_letter import MemoryDeadLetters
@@ -90,6 +91,39 @@ def test_a_step_folds_what_it_polls_and_answers_who_is_concerned():
     (_, _, ranking) = engine.streams.lists[0]
     assert [item.item_id for item in ranking.items] == ["i02", "i01", "i00"]  # the newest weighs most
     assert ranking.reflects[0].offset == 2
+
+
+def relation(offset: int, **fields: str) -> Record:
+    value = event_pb2.Event(event_id=f"r{offset}", **fields).SerializeToString()
+    return record(CONFIG, offset, "", "")._replace(value=value)
+
+
+def test_a_relation_gives_its_user_a_new_list_and_nobody_else():
+    engine = Engine("u1", "u2", "u3")
+    engine.step(*events(3, "u2"))
+    engine.streams.lists.clear()
+    engine.step(relation(3, user_id="u1", target_user_id="u2"), relation(4, item_id="i01", entity_id="Ford"))
+    assert [(user, cause) for user, cause, _ in engine.streams.lists] == [("u1", Cause.EVENTS)]
+    status = engine.pipeline.status()
+    assert (status.events_folded, status.targets, status.targets_evicted) == (5, 2, 0)
+    assert status.reflects[0].offset == 4
+
+
+def test_embeddings_after_relations_are_those_of_a_model_built_afterwards():
+    engine = Engine("u1")
+    engine.step(*events(40, "u2"))
+    state = engine.pipeline.state
+    engine.pipeline.generation = build_generation(small_weights(ITEMS), 1, {}, Frozen.of(state), CONFIG)
+    engine.step(relation(40, user_id="u9", target_user_id="u2"), relation(41, item_id="only here", entity_id="Ford"))
+    (_, _, ranking) = (engine.step(record(CONFIG, 42, "u1", "i01")), engine.streams.lists)[1][-1]
+    assert ranking.items
+    live = engine.pipeline.generation.embedder
+    while live.backlog:
+        engine.step()
+    anew = build_generation(small_weights(ITEMS), 2, {}, Frozen.of(state), CONFIG).embedder
+    assert state.items.get("only here") is not None
+    torch.testing.assert_close(live.items[: len(state.items)], anew.items[: len(state.items)])
+    torch.testing.assert_close(live.users[state.users()], anew.users[state.users()])
 
 
 def test_every_record_is_folded_or_a_dead_letter_and_the_stream_goes_on():

@@ -19,11 +19,19 @@ from tests.engine.logs import HOUR_MS, Line, batch, cut, numbered
 from tests.engine.state.digests import state_digest
 
 PARTITIONS = 3
-ROOMY = {"max_users": 64 * PARTITIONS, "max_items": 64, "duplicates_window": 64}
-TIGHT = {"max_users": 3 * PARTITIONS, "max_items": 3, "duplicates_window": 3}
+ROOMY = {"max_users": 64 * PARTITIONS, "max_items": 64, "max_targets": 64, "duplicates_window": 64}
+TIGHT = {"max_users": 3 * PARTITIONS, "max_items": 3, "max_targets": 3, "duplicates_window": 3}
 LIMITS = [ROOMY, TIGHT, TIGHT | {"duplicates_window": 0}]
 USERS, SESSIONS, ITEMS = ["", "ann", "Ann", "bob", "cid", "dan"], ["", "s1", "s2", "s3"], [*"vwxyz"]
 SUBJECTS = [*USERS[1:], *(subject_key("", session) for session in SESSIONS[1:])]
+
+
+def relation(user, item, target, kind, time_ms, partition, event_id, ends) -> Line:
+    """A relation of `user` to another user or, where there is none, of `item` to an entity."""
+    user = "" if user == target else user
+    number = [*EventsConfig().relations].index(kind)
+    event = Line(user, "", "" if user else item, number, time_ms, partition, 0, event_id, 1.0 + number)
+    return event._replace(target=target, ends=ends)
 
 
 def line(user, session, item, kind, time_ms, partition, event_id, forget) -> Line:
@@ -31,20 +39,31 @@ def line(user, session, item, kind, time_ms, partition, event_id, forget) -> Lin
     return Line(user, session, "" if forget else item, kind, time_ms, partition, 0, event_id, 1.0 + kind, forget)
 
 
-lines = st.lists(
-    st.builds(
-        line,
-        st.sampled_from(USERS),
-        st.sampled_from(SESSIONS),
-        st.sampled_from(ITEMS),
-        st.integers(0, 7),
-        st.sampled_from([0, 5, 1000 * HOUR_MS]) | st.integers(0, 100 * HOUR_MS),
-        st.integers(0, PARTITIONS - 1),
-        st.sampled_from(["", "e1", "e2", "e3", "e4", "e5"]),
-        st.sampled_from([False] * 7 + [True]),
-    ),
-    max_size=25,
-).map(numbered)
+times = st.sampled_from([0, 5, 1000 * HOUR_MS]) | st.integers(0, 100 * HOUR_MS)
+event_ids = st.sampled_from(["", "e1", "e2", "e3", "e4", "e5"])
+interactions = st.builds(
+    line,
+    st.sampled_from(USERS),
+    st.sampled_from(SESSIONS),
+    st.sampled_from(ITEMS),
+    st.integers(0, 7),
+    times,
+    st.integers(0, PARTITIONS - 1),
+    event_ids,
+    st.sampled_from([False] * 7 + [True]),
+)
+relations = st.builds(
+    relation,
+    st.sampled_from(USERS),
+    st.sampled_from(ITEMS),
+    st.sampled_from(["ann", "bob", "x", "Ford"]),  # an entity, a user and an item of one name are three
+    st.sampled_from([*EventsConfig().relations]),
+    times,
+    st.integers(0, PARTITIONS - 1),
+    event_ids,
+    st.sampled_from([False] * 3 + [True]),
+)
+lines = st.lists(interactions | relations, max_size=25).map(numbered)
 items = st.lists(
     st.builds(CatalogItem, st.sampled_from("vwx"), st.sampled_from(["", "Milk"]), deleted=st.booleans()), max_size=6
 )
@@ -59,13 +78,19 @@ step = st.tuples(
 
 
 def new_state(limits: dict) -> State:
-    config = StateConfig(history=4, neighbors=3, session_gap_s=1800, half_lives_s=(3600, 60), content_dim=8, **limits)
+    config = StateConfig(
+        history=4, neighbors=3, relations=2, session_gap_s=1800, half_lives_s=(3600, 60), content_dim=8, **limits
+    )
     return State(config, EventsConfig(), partitions=PARTITIONS)
+
+
+def ids_of(one: Slice) -> list[list[str | None]]:
+    return [list(nodes.ids()) for nodes in (one.users, one.items, one.relations.targets)]
 
 
 def saved(one: Slice) -> SavedSlice:
     tables = {name: table.data[:rows].clone() for name, (table, rows) in one.tables().items()}
-    return one.save(tables, list(one.users.ids()), list(one.items.ids()))
+    return one.save(tables, *ids_of(one))
 
 
 def restored(limits: dict, slices: dict[int, SavedSlice], catalog: Sequence[CatalogItem]) -> State:
@@ -136,7 +161,7 @@ def test_a_copy_made_in_pieces_while_folding_goes_on_is_the_state_at_its_begin(l
         if number == min(begin, len(steps)):
             for partition, placed in state.slices.items():
                 tables = {name: table.copy(rows) for name, (table, rows) in placed.slice.tables().items()}
-                one = placed.slice.save({}, list(placed.slice.users.ids()), list(placed.slice.items.ids()))
+                one = placed.slice.save({}, *ids_of(placed.slice))
                 copies[partition] = one, tables
                 walks += [copy.pieces(1) for copy in tables.values()]  # pieces of one row
             at_begin = state_digest(restarted(limits, state), SUBJECTS)
@@ -149,7 +174,7 @@ def test_a_copy_made_in_pieces_while_folding_goes_on_is_the_state_at_its_begin(l
     slices = {
         partition: SavedSlice(
             {name: copy.data for name, copy in tables.items()},
-            one.users, one.items, one.recent_ids, one.numbers, one.lists,
+            one.users, one.items, one.recent_ids, one.numbers, one.lists, one.targets,
         )
         for partition, (one, tables) in copies.items()
     }  # fmt: skip

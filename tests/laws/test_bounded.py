@@ -20,10 +20,15 @@ def endless(number: int, partitions: int) -> list[Line]:
         user, session, item = [
             (f"u{at}", f"s{at}", f"i{at}"),
             ("", f"s{at}", f"i{at}"),
+            (f"u{at}", "", ""),
+            ("", "", f"i{at}"),
             ("always", f"s{at}", f"i{at}"),
             (f"u{at}", "", "always"),
-        ][at // partitions % 4]
-        lines.append(Line(user, session, item, at % 8, at * 1000, at % partitions, at // partitions, f"e{at}"))
+        ][at // partitions % 6]
+        line = Line(user, session, item, at % 8, at * 1000, at % partitions, at // partitions, f"e{at}")
+        if not item or not (user or session):
+            line = line._replace(target=f"t{at}", kind=at % 3)
+        lines.append(line)
     return lines
 
 
@@ -37,18 +42,19 @@ def catalog_records(number: int) -> list[CatalogItem]:
 @pytest.mark.parametrize("partitions", [1, PARTITIONS])
 @pytest.mark.parametrize("max_items", [3, 7])
 def test_every_container_stays_within_its_limit_and_evictions_are_counted(partitions, max_items):
-    history, neighbors, window, max_users = 10, 3, 5, 4 * partitions
+    history, neighbors, window, max_users, relations, max_targets = 10, 3, 5, 4 * partitions, 2, 5
     config = StateConfig(
         max_users=max_users, max_items=max_items, history=history, neighbors=neighbors, duplicates_window=window,
-        features_dim=1, content_dim=8, half_lives_s=(3600, 60),
+        relations=relations, max_targets=max_targets, features_dim=1, content_dim=8, half_lives_s=(3600, 60),
     )  # fmt: skip
     state = State(config, EventsConfig(), partitions=partitions)
-    users, items = set(), set()
+    users, items, targets = set(), set(), set()
     for number in range(BATCHES):
         lines = endless(number, partitions)
         state.fold(batch(lines, catalog_records(number)))
-        users |= {(line.partition, line.user or line.session) for line in lines}
-        items |= {(line.partition, line.item) for line in lines}
+        users |= {(line.partition, line.user or line.session) for line in lines if line.user or line.session}
+        items |= {(line.partition, line.item) for line in lines if line.item}
+        targets |= {(line.partition, line.target) for line in lines if line.target}
         rows = max_items * (partitions + 1) + BATCH  # and the new items of one batch
         assert state.user_count <= max_users and int(state.users().max()) < max_users
         assert len(state.items) == len(state.items.ids()) <= rows and state.items.count <= rows
@@ -59,11 +65,15 @@ def test_every_container_stays_within_its_limit_and_evictions_are_counted(partit
             one = placed.slice
             assert len(one.users) <= one.users.rows <= 4 and len(one.items) <= one.items.rows <= max_items
             assert len(one.anonymous) <= 4
+            assert len(one.relations.targets) <= one.relations.targets.rows <= max_targets
             assert len(one.recent_ids) <= window and len(one.recent_ids._known) <= window
             for ring, nodes, size in (
                 (one.graph.user_items, 4, history),
                 (one.graph.item_users, max_items, neighbors),
                 (one.graph.item_next, max_items, neighbors),
+                (one.relations.user_users, 4, relations),
+                (one.relations.item_entities, max_items, relations),
+                (one.relations.entity_items, max_targets, relations),
             ):
                 assert ring.blocks - 1 <= nodes * -(-size // BLOCK) and len(ring.free) < ring.blocks
                 assert all(len(table) <= len(table.data) for table, _ in ring.used(nodes).values())
@@ -73,6 +83,8 @@ def test_every_container_stays_within_its_limit_and_evictions_are_counted(partit
     evicted_items = sum(placed.slice.evicted_items for placed in state.slices.values())
     assert evicted_users >= len(users) - state.user_count > BATCH
     assert evicted_items >= len(items) - sum(len(placed.slice.items) for placed in state.slices.values()) > BATCH
+    held = sum(len(placed.slice.relations.targets) for placed in state.slices.values())
+    assert sum(placed.slice.evicted_targets for placed in state.slices.values()) >= len(targets) - held > BATCH
     assert state.events_folded == BATCH * BATCHES
 
 

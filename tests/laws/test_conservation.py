@@ -26,6 +26,8 @@ def item(**fields) -> bytes:
 GOOD_EVENTS = [
     *(event(user_id=f"u{at}", item_id=f"i{at % 5}", event_id=f"e{at % 7}") for at in range(9)),
     event(session_id="s", item_id="i1"),
+    *(event(user_id=f"u{at}", target_user_id="u9", event_id=f"e{at}", ends=at == 2) for at in range(3)),
+    event(item_id="i1", entity_id="brand"),
     b'{"user_id": "json", "item_id": "i1"}',
 ]
 FORGETS = [
@@ -33,7 +35,15 @@ FORGETS = [
     event(user_id="u1", forget=True, event_id="e3"),
     event(session_id="s", forget=True),
 ]
-BAD_EVENTS = [b"", b"{", b"\xff\xff", event(), event(user_id="u"), event(user_id="u", item_id="i", kind="none")]
+BAD_EVENTS = [
+    b"",
+    b"{",
+    b"\xff\xff",
+    event(),
+    event(user_id="u"),
+    event(user_id="u", item_id="i", kind="none"),
+    event(user_id="u", ends=True),
+]
 GOOD_ITEMS = [item(item_id="i1", title="Milk"), item(item_id="i2", deleted=True), b'{"item_id": "i3"}']
 BAD_ITEMS = [item(), b"\xff", item(item_id="i", categories=[""])]
 # What a record is, and its topic, partition and value.
@@ -53,7 +63,9 @@ kinds = st.one_of(
 @given(
     log=st.lists(kinds, max_size=30),
     steps=st.lists(st.tuples(st.integers(1, 20), st.integers(0, 8)), max_size=8),
-    limits=st.sampled_from([{"duplicates_window": 3, "max_users": 6, "max_items": 3}, {"duplicates_window": 0}, {}]),
+    limits=st.sampled_from(
+        [{"duplicates_window": 3, "max_users": 6, "max_items": 3, "max_targets": 1}, {"duplicates_window": 0}, {}]
+    ),
 )
 def test_every_record_polled_is_counted_once(times, log, steps, limits):
     decoder = Decoder(KAFKA, EventsConfig(), 0)
@@ -77,7 +89,8 @@ def test_every_record_polled_is_counted_once(times, log, steps, limits):
             counted[kind] += 1
         polled, forgets = polled + len(part), forgets + int(decoded.events.forget.sum())
         rejected, items = rejected + len(decoded.rejected), items + len(decoded.items)
-        folded += len(state.fold(decoded).event)
+        result = state.fold(decoded)
+        folded += len(result.event) + len(result.relation)
     assert (rejected, items, forgets) == (counted["bad"], counted["item"], counted["forget"])
     assert items == state.items_folded
     slices = [placed.slice for placed in state.slices.values()]

@@ -21,7 +21,15 @@ from tests.engine.records import event_record, item_record
 
 CONFIG = Config(
     state=StateConfig(
-        history=4, neighbors=3, content_dim=8, max_users=12, max_items=8, duplicates_window=4, half_lives_s=(3600, 60)
+        history=4,
+        neighbors=3,
+        relations=2,
+        content_dim=8,
+        max_users=12,
+        max_items=8,
+        max_targets=3,
+        duplicates_window=4,
+        half_lives_s=(3600, 60),
     ),
     # As soon as one has ended the next begins, in the smallest pieces.
     snapshot=SnapshotConfig(interval_s=1e-9, piece_bytes=4096),
@@ -91,10 +99,25 @@ def an_event(user, session, item, kind, hour, event_id):
     return ids | {"kind": kind, "time_ms": hour * HOUR_MS}
 
 
+def a_relation(user, target, item, ends, hour, event_id):
+    """Of a user to a user or, where there is none, of an item to an entity."""
+    ids = {"user_id": user, "target_user_id": target} if user else {"item_id": item, "entity_id": target}
+    return ids | {"ends": ends, "time_ms": hour * HOUR_MS, "event_id": event_id}
+
+
 events = st.lists(
     st.tuples(
         st.integers(0, PARTITIONS - 1),
         st.builds(
+            a_relation,
+            st.sampled_from(["", "ann", "bob"]),
+            st.sampled_from(["cid", "dan", "Ford", "x"]),
+            st.sampled_from(["v", "w", "x"]),
+            st.sampled_from([False, False, True]),
+            st.integers(0, 3000),
+            st.sampled_from(["", "e1", "e4"]),
+        )
+        | st.builds(
             an_event,
             st.sampled_from(["", "ann", "bob", "cid", "dan", "eve"]),
             st.sampled_from(["s1", "s2"]),

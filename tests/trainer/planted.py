@@ -40,6 +40,7 @@ def decoded(
         user_id=user,
         session_id=session,
         item_id=["" if forgotten else name for name, forgotten in zip(item, forgets, strict=True)],
+        target_id=[""] * events,
         kind=kind,
         time_ms=times,
         value=np.ones(events, dtype=np.float32),
@@ -47,6 +48,7 @@ def decoded(
         offset=first_offset + at,
         timestamp_ms=times,
         forget=forgets,
+        ends=np.zeros(events, dtype=np.bool_),
     )
     positions = {("ousel.events", partition): first_offset + events} if events else {}
     if items:

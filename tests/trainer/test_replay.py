@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 
 from engine.config import StateConfig
 from engine.events.batch import CatalogItem
+from tests.engine import logs
+from tests.engine.logs import Line
 from tests.trainer.planted import KINDS, decoded, replayed
 from trainer.replay import Replay
 
@@ -271,3 +273,19 @@ def test_the_store_is_the_log_without_repeats_and_the_forgotten_however_small_th
             ] == [row[1:] for row in expected]
             pairs = set(zip(log.user.tolist(), (row[0] for row in expected), strict=True))
             assert len(pairs) == data.users == len({number for number, _ in pairs}) == len({name for _, name in pairs})
+
+
+def test_relations_are_folded_as_the_engine_does_and_are_nothing_to_train_from() -> None:
+    lines = [
+        Line("a", "s", "x", time_ms=1),
+        Line("a", target="b", time_ms=2),
+        Line(item="z", target="brand", time_ms=3),
+        Line("b", "s", "y", time_ms=4),
+    ]
+    replay = replay_of()
+    assert replay.fold(logs.batch(logs.numbered(lines))) == 2
+    data = replay.data()
+    assert [data.item_ids[row] for row in data.log.item] == ["x", "y"] and data.users == 2
+    assert replay.state.events_folded == 4 and replay.state.relations
+    friend = replay.state.relations.friends("a").tolist()
+    assert friend == replay.state.find_users(["b"])

@@ -98,6 +98,46 @@ class AsyncClient:
         stub = event_service_pb2_grpc.EventServiceStub(self._channel)
         return convert.tracked(await self._call(stub.Track, request, timeout_s))
 
+    async def relate_users(
+        self,
+        user_id: str,
+        target_user_id: str,
+        kind: str = "",
+        value: float = 1.0,
+        time: datetime | None = None,
+        event_id: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        *,
+        ends: bool = False,
+        timeout_s: float | None = None,
+    ) -> Tracked:
+        """Writes to the log that a user is related to another, or no longer is. See `Client.relate_users`."""
+        event = convert.event_message(
+            "", user_id, None, kind, value, time, event_id, attributes, target_user_id=target_user_id, ends=ends
+        )
+        stub = event_service_pb2_grpc.EventServiceStub(self._channel)
+        return convert.tracked(await self._call(stub.Track, event_service_pb2.TrackRequest(event=event), timeout_s))
+
+    async def relate_item(
+        self,
+        item_id: str,
+        entity_id: str,
+        kind: str = "",
+        value: float = 1.0,
+        time: datetime | None = None,
+        event_id: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        *,
+        ends: bool = False,
+        timeout_s: float | None = None,
+    ) -> Tracked:
+        """Writes to the log that an item has an entity, or no longer has it. See `Client.relate_item`."""
+        event = convert.event_message(
+            item_id, None, None, kind, value, time, event_id, attributes, entity_id=entity_id, ends=ends
+        )
+        stub = event_service_pb2_grpc.EventServiceStub(self._channel)
+        return convert.tracked(await self._call(stub.Track, event_service_pb2.TrackRequest(event=event), timeout_s))
+
     async def status(self, *, timeout_s: float | None = None) -> Status:
         """How the engine is doing. Errors: see `Client.status`."""
         stub = model_service_pb2_grpc.ModelServiceStub(self._channel)

@@ -119,6 +119,60 @@ class Client:
         request = event_service_pb2.TrackRequest(event=event)
         return convert.tracked(self._call(self._events.Track, request, timeout_s))
 
+    def relate_users(
+        self,
+        user_id: str,
+        target_user_id: str,
+        kind: str = "",
+        value: float = 1.0,
+        time: datetime | None = None,
+        event_id: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        *,
+        ends: bool = False,
+        timeout_s: float | None = None,
+    ) -> Tracked:
+        """Writes to the log that a user is related to another, or no longer is, and returns once the log has it.
+
+        Saying it again renews the relation. What the other user does is recommended to this one, not the reverse.
+
+        Args:
+            kind: one of the engine's configured relations, such as "friend"; "" is its default, "follows".
+            value: how strong it is.
+            ends: the relation is over, whatever its kind.
+            time, event_id: see `track`.
+
+        Raises:
+            OuselError: by kind, see `ousel.errors`.
+        """
+        event = convert.event_message(
+            "", user_id, None, kind, value, time, event_id, attributes, target_user_id=target_user_id, ends=ends
+        )
+        return convert.tracked(self._call(self._events.Track, event_service_pb2.TrackRequest(event=event), timeout_s))
+
+    def relate_item(
+        self,
+        item_id: str,
+        entity_id: str,
+        kind: str = "",
+        value: float = 1.0,
+        time: datetime | None = None,
+        event_id: str | None = None,
+        attributes: Mapping[str, str] | None = None,
+        *,
+        ends: bool = False,
+        timeout_s: float | None = None,
+    ) -> Tracked:
+        """Writes to the log that an item has an actor, a brand, a tag, or no longer has it, as `relate_users` does.
+
+        Args:
+            kind: one of the engine's configured relations; "" is its default, "has".
+        """
+        event = convert.event_message(
+            item_id, None, None, kind, value, time, event_id, attributes, entity_id=entity_id, ends=ends
+        )
+        return convert.tracked(self._call(self._events.Track, event_service_pb2.TrackRequest(event=event), timeout_s))
+
     def status(self, *, timeout_s: float | None = None) -> Status:
         """How the engine is doing.
 

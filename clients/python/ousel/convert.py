@@ -19,6 +19,7 @@ from ousel.types import (
     Recommendation,
     RecommendationList,
     RememberedEvent,
+    RememberedRelation,
     Source,
     StateDigest,
     Status,
@@ -46,6 +47,8 @@ _SOURCE = {
     recommender_service_pb2.SOURCE_HISTORY: Source.HISTORY,
     recommender_service_pb2.SOURCE_NEIGHBOR: Source.NEIGHBOR,
     recommender_service_pb2.SOURCE_POPULAR: Source.POPULAR,
+    recommender_service_pb2.SOURCE_FRIEND: Source.FRIEND,
+    recommender_service_pb2.SOURCE_ENTITY: Source.ENTITY,
 }
 _CAUSE = {
     recommender_service_pb2.CAUSE_SUBSCRIBED: Cause.SUBSCRIBED,
@@ -93,8 +96,12 @@ def event_message(
     time: datetime | None,
     event_id: str | None,
     attributes: Mapping[str, str] | None,
+    *,
+    target_user_id: str = "",
+    entity_id: str = "",
+    ends: bool = False,
 ) -> event_pb2.Event:
-    """The event, with an id of its own if it has none, so that sending it twice counts once.
+    """The event or relation, with an id of its own if it has none, so that sending it twice counts once.
 
     Raises:
         InvalidArgument: a value that the message can't carry; everything else is the engine's to judge.
@@ -110,6 +117,9 @@ def event_message(
             kind=kind,
             value=value,
             attributes=attributes or {},
+            target_user_id=target_user_id,
+            entity_id=entity_id,
+            ends=ends,
         )
         if time is not None:
             event.time.FromDatetime(time)
@@ -182,6 +192,8 @@ def status(message: model_service_pb2.GetStatusResponse) -> Status:
         events_duplicate=message.events_duplicate,
         records_redelivered=message.records_redelivered,
         snapshot_time=message.snapshot_time.ToDatetime(UTC) if message.HasField("snapshot_time") else None,
+        targets=message.targets,
+        targets_evicted=message.targets_evicted,
     )
 
 
@@ -211,6 +223,11 @@ def _held(message: privacy_service_pb2.HeldSubject) -> HeldSubject:
         ),
         sessions=message.sessions,
         named_by_item_ids=tuple(message.named_by_item_ids),
+        relations=tuple(
+            RememberedRelation(relation.user_id, relation.kind, relation.time.ToDatetime(UTC), relation.value)
+            for relation in message.relations
+        ),
+        named_by_users=message.named_by_users,
     )
 
 

@@ -46,6 +46,8 @@ def status(engine: Status) -> str:
         ("users forgotten", f"{engine.users_forgotten:,}"),
         ("items", f"{engine.items:,}"),
         ("items evicted", f"{engine.items_evicted:,}"),
+        ("relation targets", f"{engine.targets:,}"),
+        ("targets evicted", f"{engine.targets_evicted:,}"),
         ("items in index", f"{engine.index_items:,}"),
         ("events folded", f"{engine.events_folded:,}"),
         ("duplicate events", f"{engine.events_duplicate:,}"),

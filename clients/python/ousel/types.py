@@ -23,6 +23,8 @@ class Source(StrEnum):
     HISTORY = "history"
     NEIGHBOR = "neighbor"
     POPULAR = "popular"
+    FRIEND = "friend"
+    ENTITY = "entity"
     UNKNOWN = "unknown"
 
 
@@ -125,6 +127,16 @@ class RememberedEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class RememberedRelation:
+    """A relation to another user."""
+
+    user_id: str
+    kind: str
+    time: datetime
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
 class HeldSubject:
     """What one partition holds about a user or an anonymous session.
 
@@ -133,6 +145,8 @@ class HeldSubject:
         history: the latest events, oldest first.
         sessions: how many were begun, those of which nothing is remembered included.
         named_by_item_ids: items that remember this subject among their latest users.
+        relations: to other users, that named last last.
+        named_by_users: how many users are related to this one.
     """
 
     partition: int
@@ -140,6 +154,8 @@ class HeldSubject:
     history: tuple[RememberedEvent, ...]
     sessions: int
     named_by_item_ids: tuple[str, ...]
+    relations: tuple[RememberedRelation, ...] = ()
+    named_by_users: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +210,7 @@ class Status:
         users_forgotten: because that was asked for.
         events_duplicate: repeats by a producer, folded once.
         records_redelivered: handed over again by the log, folded once.
+        targets: users and entities that relations lead to, counted per partition.
         snapshot_time: when the engine's newest snapshot was taken; None before its first.
     """
 
@@ -221,3 +238,5 @@ class Status:
     events_duplicate: int = 0
     records_redelivered: int = 0
     snapshot_time: datetime | None = None
+    targets: int = 0
+    targets_evicted: int = 0

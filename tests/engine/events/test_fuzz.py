@@ -79,7 +79,21 @@ def _event(draw: random.Random) -> bytes:
     if draw.random() < 0.05:
         event.forget = True
         event.item_id = draw.choice(["", "i"])
+    if draw.random() < 0.1:
+        _relate(draw, event)
     return event.SerializeToString()
+
+
+def _relate(draw: random.Random, event: event_pb2.Event) -> None:
+    """Makes a relation of it, most times a good one."""
+    if draw.random() < 0.5:
+        event.item_id, event.target_user_id = draw.choice(["", "", "", "i"]), _id(draw)
+    else:
+        event.entity_id = _id(draw)
+        if draw.random() < 0.8:
+            event.user_id = event.session_id = ""
+    event.kind = draw.choice(["", *EVENTS.relations, "view"])
+    event.ends = draw.random() < 0.3
 
 
 def _item(draw: random.Random) -> bytes:
@@ -101,7 +115,8 @@ def _json(draw: random.Random) -> bytes:
 
 
 def _good_json(draw: random.Random) -> bytes:
-    fields = {"user_id": _id(draw), "item_id": _id(draw), "time": draw.choice(_TIMES), "value": draw.choice(_NUMBERS)}
+    ids = draw.choice([("user_id", "item_id")] * 8 + [("user_id", "target_user_id"), ("item_id", "entity_id")])
+    fields = {name: _id(draw) for name in ids} | {"time": draw.choice(_TIMES), "value": draw.choice(_NUMBERS)}
     return json.dumps(fields, ensure_ascii=draw.random() < 0.5).encode()
 
 
@@ -144,7 +159,7 @@ def _batches(seed: int) -> Iterator[list[Record]]:
 def test_every_record_is_folded_or_rejected_with_a_reason() -> None:
     decoder = Decoder(KAFKA, EVENTS, FEATURES)
     state = State(StateConfig(features_dim=FEATURES), EVENTS, partitions=8)
-    outcomes = {"events": 0, "items": 0, "rejected": 0}
+    outcomes = {"events": 0, "items": 0, "rejected": 0, "relations": 0}
     for batch in _batches(seed=4):
         decoded = decoded_both_ways(decoder, batch)
         assert len(decoded.events) + len(decoded.items) + len(decoded.rejected) == len(batch)
@@ -152,11 +167,13 @@ def test_every_record_is_folded_or_rejected_with_a_reason() -> None:
         for rejection in decoded.rejected:
             assert rejection.reason.isprintable() and 0 < len(rejection.reason) < 1000
         state.fold(decoded)
-        outcomes["events"] += len(decoded.events)
+        relations = sum(target != "" for target in decoded.events.target_id)
+        outcomes["relations"] += relations
+        outcomes["events"] += len(decoded.events) - relations
         outcomes["items"] += len(decoded.items)
         outcomes["rejected"] += len(decoded.rejected)
     assert sum(outcomes.values()) == COUNT
-    # None of the three is there by accident only.
+    # None of the four is there by accident only.
     assert min(outcomes.values()) > COUNT // 200, outcomes
     # Ids that were accepted are short, and there are only so many: what was refused left nothing behind.
     assert state.user_count + len(state.items) < 5000

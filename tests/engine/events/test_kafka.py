@@ -42,6 +42,7 @@ class FakeConsumer:
         self.listener: ConsumerRebalanceListener | None = None
         self.exhausted = threading.Event()
         self.closed = False
+        self.partitions = 1
 
     def __call__(self, **_: Any) -> FakeConsumer:
         return self
@@ -61,7 +62,7 @@ class FakeConsumer:
         self.flowing = self.flowing or bool(partitions)
 
     def partitions_for_topic(self, _: str) -> set[int]:
-        return {0}
+        return set(range(self.partitions))
 
     def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         return dict.fromkeys(partitions, 0)
@@ -307,3 +308,14 @@ def test_a_start_that_comes_too_late_changes_nothing(monkeypatch: pytest.MonkeyP
         assert source.assignment() is not None
         source.start({})
         assert offsets(source.poll(DEADLINE_S)) == [0, 1]
+
+
+def test_a_topic_that_gets_more_partitions_than_are_read_ends_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_CHECK_S", 0.0)
+    source, consumer = source_of(monkeypatch, 1)
+    with closing(source):
+        assert offsets(source.poll(DEADLINE_S)) == [0]
+        consumer.partitions = 2
+        eventually(lambda: source._failure)
+        with pytest.raises(SourceError, match="has 2 partitions now, and had 1: restart every engine"):
+            source.poll(DEADLINE_S)

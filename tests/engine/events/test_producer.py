@@ -63,13 +63,16 @@ def test_records_are_keyed_by_user_then_session_then_item(fake: FakeKafkaProduce
     producer = EventProducer(KafkaConfig())
     known = event_pb2.Event(user_id="u", session_id="s", item_id="i")
     anonymous = event_pb2.Event(session_id="s", item_id="i")
+    knowledge = event_pb2.Event(item_id="i", entity_id="x")
     item = catalog_pb2.Item(item_id="i", title="t")
     producer.send_event(known)
     producer.send_event(anonymous)
+    producer.send_event(knowledge)
     producer.send_item(item)
     assert fake.sent == [
         ("ousel.events", b"u", known.SerializeToString()),
         ("ousel.events", b"s", anonymous.SerializeToString()),
+        ("ousel.events", b"i", knowledge.SerializeToString()),
         ("ousel.items", b"i", item.SerializeToString()),
     ]
 

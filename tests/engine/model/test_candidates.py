@@ -4,7 +4,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.model.candidates import HISTORY_BIT, INDEX_BIT, NEIGHBOR_BIT, POPULAR_BIT, gather_candidates
+from engine.model.candidates import (
+    ENTITY_BIT,
+    FRIEND_BIT,
+    HISTORY_BIT,
+    INDEX_BIT,
+    NEIGHBOR_BIT,
+    POPULAR_BIT,
+    gather_candidates,
+)
 from engine.state.graph import Graph
 
 USERS, ITEMS = 3, 8
@@ -27,14 +35,22 @@ def graph_of(pairs: list[tuple[int, int]]) -> Graph:
     index=st.lists(st.lists(st.integers(-1, ITEMS - 1), min_size=2, max_size=2), min_size=USERS, max_size=USERS),
     popular=st.lists(st.integers(0, ITEMS - 1), unique=True, max_size=3),
     sources=st.integers(0, 8),
+    related=st.none()
+    | st.lists(st.lists(st.integers(-1, ITEMS - 1), min_size=3, max_size=3), min_size=2 * USERS, max_size=2 * USERS),
 )
 def test_every_item_once_with_all_its_sources(
-    pairs: list[tuple[int, int]], index: list[list[int]], popular: list[int], sources: int
+    pairs: list[tuple[int, int]],
+    index: list[list[int]],
+    popular: list[int],
+    sources: int,
+    related: list[list[int]] | None,
 ) -> None:
     graph = graph_of(pairs)
     history = graph.user_items.latest(torch.arange(USERS))
     top = torch.tensor(popular, dtype=torch.int64)
-    found = gather_candidates(graph, history, torch.tensor(index), top, sources)
+    friends, entities = (related[:USERS], related[USERS:]) if related else ([[]] * USERS, [[]] * USERS)
+    more = (torch.tensor(friends), torch.tensor(entities)) if related else ()
+    found = gather_candidates(graph, history, torch.tensor(index), top, sources, more)
     for user in range(USERS):
         past = [item for u, item in pairs if u == user][-6:]
         following: list[int] = []
@@ -46,8 +62,10 @@ def test_every_item_once_with_all_its_sources(
             (HISTORY_BIT, past),
             (NEIGHBOR_BIT, following),
             (POPULAR_BIT, popular),
+            (FRIEND_BIT, [row for row in friends[user] if row >= 0]),
+            (ENTITY_BIT, [row for row in entities[user] if row >= 0]),
         ):
-            for item in items:
+            for item in set(items):
                 expected[item] = expected.get(item, 0) | bit
         rows = found.item[user].tolist()
         kept = [row for row in rows if row >= 0]

@@ -10,8 +10,8 @@ from engine.events.batch import CatalogItem
 from engine.model.ranker import candidate_features
 from engine.ranking.query import Origin, Query, Source
 from engine.ranking.recommender import recommend
-from tests.engine.logs import decoded
-from tests.engine.worlds import ITEMS, small_config, small_generation, small_state
+from tests.engine.logs import Line, batch, decoded
+from tests.engine.worlds import ITEMS, NOW_MS, small_config, small_generation, small_state
 
 CONFIG = small_config()
 
@@ -121,3 +121,83 @@ def test_an_empty_engine_answers_with_an_empty_list():
 
     (ranking,) = ask(State(CONFIG.state, CONFIG.events), None, Query("u1", "", 5))
     assert ranking.items == () and not ranking.known and ranking.reflects == ()
+
+
+def narrow(**sources: int):
+    """Few candidates of the old sources, so that those of relations show."""
+    ranking = CONFIG.ranking.model_copy(update={"index_candidates": 1, "popular_candidates": 1, "neighbor_sources": 1})
+    return ranking.model_copy(update=sources)
+
+
+def with_relations(state, *relations: Line):
+    state.fold(batch([line._replace(offset=80 + at, time_ms=NOW_MS + at) for at, line in enumerate(relations)]))
+    return state
+
+
+def sources_of(state, generation, user: str, ranking) -> dict[str, tuple[Source, ...]]:
+    (found,) = recommend([Query(user, "", 1)], state, generation, ranking)
+    (whole,) = recommend([Query(user, "", 30)], state, generation, ranking)
+    assert found.items[0].item_id == whole.items[0].item_id
+    return {item.item_id: item.sources for item in whole.items}
+
+
+def last_items(state, user: str) -> list[str]:
+    (row,) = state.find_users([user])
+    rows = [row for row in state.histories([row]).row[0].tolist() if row >= 0]
+    return [state.items.id_of(row) for row in reversed(rows)]
+
+
+@pytest.mark.parametrize("limit", [0, 1, 3, 50])
+def test_the_latest_items_of_friends_are_proposed_the_closest_friends_first(state, limit):
+    generation = small_generation(CONFIG, state)
+    with_relations(state, Line("u1", target="u2", value=2.0), Line("u1", target="nobody"), Line("u1", target="u3"))
+    two, three = last_items(state, "u2"), last_items(state, "u3")
+    in_turn = [item for at in range(8) for items in (two, three) for item in items[at : at + 1]]
+    want = [*dict.fromkeys(in_turn)][:limit]
+    found = sources_of(state, generation, "u1", narrow(friend_candidates=limit, entity_candidates=0))
+    assert {item for item, sources in found.items() if Source.FRIEND in sources} == set(want)
+    assert not any(Source.ENTITY in sources for sources in found.values())
+    nothing_of_friends = sources_of(state, generation, "u4", narrow(friend_candidates=limit))
+    assert not any(Source.FRIEND in sources for sources in nothing_of_friends.values())
+
+
+@pytest.mark.parametrize("limit", [0, 2, 50])
+def test_items_that_share_an_entity_with_the_last_items_are_proposed(state, limit):
+    generation = small_generation(CONFIG, state)
+    last, *earlier = last_items(state, "u1")
+    others = [item for item in ITEMS if item not in (last, *earlier)][:4]
+    with_relations(
+        state, Line(item=last, target="Ford"), *(Line(item=item, target="Ford") for item in others[:3]),
+        Line(item=others[3], target="Opel"),
+    )  # fmt: skip
+    found = sources_of(state, generation, "u1", narrow(entity_candidates=limit))
+    want = [*reversed(others[:3])][:limit]
+    assert {item for item, sources in found.items() if Source.ENTITY in sources} == set(want)
+
+
+def test_relations_of_others_change_no_list(state):
+    generation = small_generation(CONFIG, state)
+    before = [ask(state, generation, Query(user, "", 30))[0].items for user in ("u1", "u2", "u3")]
+    with_relations(state, Line("u5", target="u1"), Line(item="far away", target="Ford"))
+    after = [ask(state, generation, Query(user, "", 30, exclude_item_ids=("far away",)))[0].items for user in
+             ("u1", "u2", "u3")]  # fmt: skip
+    assert after == before
+
+
+def test_a_user_who_has_only_friends_gets_their_items_from_the_model(state):
+    generation = small_generation(CONFIG, state)
+    with_relations(state, Line("new", target="u2"))
+    (ranking,) = ask(state, generation, Query("new", "", 30))
+    assert ranking.known and ranking.origin == Origin.MODEL
+    of_friends = {item.item_id for item in ranking.items if Source.FRIEND in item.sources}
+    assert of_friends == set(last_items(state, "u2"))
+    assert all(np.isfinite(item.score) for item in ranking.items)
+
+
+def test_a_deleted_item_of_a_friend_is_not_listed(state):
+    generation = small_generation(CONFIG, state)
+    gone = last_items(state, "u2")[0]
+    with_relations(state, Line("u1", target="u2"))
+    state.fold(decoded([], items=[CatalogItem(gone, deleted=True)]))
+    (ranking,) = ask(state, generation, Query("u1", "", 30))
+    assert gone not in {item.item_id for item in ranking.items}

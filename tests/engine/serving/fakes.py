@@ -53,7 +53,7 @@ class FakeEngine:
         self.safe: Mapping[tuple[str, int], int] = {}
         self.snapshots: list[Future[Mapping[tuple[str, int], int]]] = []
         self.snapshot_time_s: float | None = 1_700_000_000.123
-        self.ready = True
+        self.ready = self.caught_up = True
         self.hold = False
         self.refuse_snapshots: Exception | None = None
         self.refuse_asking: Exception | None = None
@@ -105,6 +105,7 @@ class FakeEngine:
     def status(self) -> EngineStatus:
         return EngineStatus(
             ready=self.ready,
+            caught_up=self.caught_up,
             model_version=3,
             model_metrics={"hit_rate@20": 0.25},
             model_versions=(2, 3),
@@ -125,6 +126,8 @@ class FakeEngine:
             users_forgotten=13,
             events_duplicate=14,
             records_redelivered=15,
+            targets=16,
+            targets_evicted=17,
             snapshot_time_s=self.snapshot_time_s,
         )
 

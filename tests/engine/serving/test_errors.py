@@ -2,7 +2,7 @@ import grpc
 import pytest
 
 from engine.model.weights import WeightsError
-from engine.pipeline import Overloaded, SnapshotsOff, StaleVersion
+from engine.pipeline import NotFollowing, Overloaded, SnapshotsOff, StaleVersion
 from engine.serving.errors import (
     CatchingUp,
     InvalidRequest,
@@ -22,6 +22,7 @@ from engine.serving.errors import (
         (StaleVersion("why"), grpc.StatusCode.FAILED_PRECONDITION),
         (SnapshotsOff("why"), grpc.StatusCode.FAILED_PRECONDITION),
         (SnapshotFailed("why"), grpc.StatusCode.INTERNAL),
+        (NotFollowing("why"), grpc.StatusCode.UNAVAILABLE),
         (CatchingUp("why"), grpc.StatusCode.UNAVAILABLE),
         (PushInProgress("why"), grpc.StatusCode.ABORTED),
         (LogUnavailable("why"), grpc.StatusCode.UNAVAILABLE),

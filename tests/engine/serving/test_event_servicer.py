@@ -112,3 +112,15 @@ async def test_says_so_where_there_is_no_log(config: Config):
             grpc.StatusCode.UNAVAILABLE,
             "this engine has no log to write events to",
         )
+
+
+async def test_writes_relations_and_says_which_rule_one_breaks(served: Served):
+    fields = [{"user_id": "ann", "target_user_id": "bob"}, {"item_id": "apple", "entity_id": "Fruit", "ends": True}]
+    for one in fields:
+        await served.events.Track(TrackRequest(event=event_pb2.Event(**one)))
+    written = [(e.user_id, e.target_user_id, e.item_id, e.entity_id, e.ends) for e in served.log.events]
+    assert written == [("ann", "bob", "", "", False), ("", "", "apple", "Fruit", True)]
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await served.events.Track(TrackRequest(event=event_pb2.Event(user_id="ann", target_user_id="ann")))
+    assert error.value.details() == "event.target_user_id must be another user than user_id, got 'ann'"
+    assert len(served.log.events) == 2

@@ -209,6 +209,7 @@ async def test_shows_the_engines_status(served: Served):
     assert (status.streams, status.failed_calls) == (0, 0)
     assert (list(status.partitions), status.partitions_total) == ([0, 2], 4)
     assert (status.users_limit, status.users_evicted, status.items_evicted) == (500, 11, 12)
+    assert (status.targets, status.targets_evicted) == (16, 17)
     assert (status.users_forgotten, status.events_duplicate, status.records_redelivered) == (13, 14, 15)
     assert status.snapshot_time.ToMilliseconds() == 1_700_000_000_123
 

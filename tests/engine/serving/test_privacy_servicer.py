@@ -3,7 +3,13 @@ import time
 import grpc
 import pytest
 from ousel.v1 import event_pb2
-from ousel.v1.privacy_service_pb2 import ExportUserRequest, ForgetUserRequest, HeldSubject, RememberedEvent
+from ousel.v1.privacy_service_pb2 import (
+    ExportUserRequest,
+    ForgetUserRequest,
+    HeldSubject,
+    RememberedEvent,
+    RememberedRelation,
+)
 
 from engine.config import Config
 from engine.events.codec import validate_event
@@ -148,7 +154,15 @@ async def test_exports_what_every_partition_holds(served: Served):
     cart = export.RememberedEvent("apple", 2, 1_700_000_000_123, 2.5, 6)
     view = export.RememberedEvent("bread", 0, 0, 1.0, 65_535)
     served.engine.held = (
-        export.Subject(2, "", (cart, view), 7, ("apple", "kiwi")),
+        export.Subject(
+            2,
+            "",
+            (cart, view),
+            7,
+            ("apple", "kiwi"),
+            (export.RememberedRelation("bob", 1, 1_700_000_000_123, 2.5),),
+            3,
+        ),
         held(0, "tab-1"),
     )
     answer = await served.privacy.ExportUser(ExportUserRequest(user_id="ann"))
@@ -168,6 +182,12 @@ async def test_exports_what_every_partition_holds(served: Served):
         ],
         sessions=7,
         named_by_item_ids=["apple", "kiwi"],
+        relations=[
+            RememberedRelation(
+                user_id="bob", kind="friend", value=2.5, time={"seconds": 1_700_000_000, "nanos": 123_000_000}
+            )
+        ],
+        named_by_users=3,
     )  # fmt: skip
     assert second == HeldSubject(partition=0, session_id="tab-1")
     assert served.log.events == []
@@ -218,7 +238,7 @@ async def test_refuses_a_subject_that_breaks_a_rule(served: Served, method, requ
     ("method", "request_type"), [("ForgetUser", ForgetUserRequest), ("ExportUser", ExportUserRequest)]
 )
 async def test_is_unavailable_while_the_engine_still_catches_up(served: Served, method, request_type):
-    served.engine.ready = False
+    served.engine.caught_up = False
     code, message = await failure(getattr(served.privacy, method)(request_type(user_id="ann")))
     assert (code, message[:33]) == (grpc.StatusCode.UNAVAILABLE, "the engine is still catching up w")
     assert served.log.events == []

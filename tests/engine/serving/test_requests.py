@@ -108,6 +108,12 @@ def test_refuses_an_event_of_someone_else(query, event, message):
     assert str(caught.value) == message
 
 
+def test_the_relation_of_an_item_is_nobodys_and_that_of_a_user_is_the_subscribers():
+    knowledge = for_subscriber(event_pb2.Event(item_id="i", entity_id="Ford"), USER)
+    assert (knowledge.user_id, knowledge.session_id) == ("", "")
+    assert for_subscriber(event_pb2.Event(target_user_id="u2"), USER).user_id == "u1"
+
+
 def test_a_lenient_deserializer_stands_in_for_what_it_cannot_read():
     decode = lenient(event_pb2.Event.FromString)
     assert decode(event_pb2.Event(item_id="i").SerializeToString()) == event_pb2.Event(item_id="i")

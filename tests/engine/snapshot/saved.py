@@ -19,7 +19,7 @@ from engine.state.slice import SavedSlice, Slice
 from engine.state.state import State
 from tests.engine.logs import Row, decoded
 
-CONFIG = StateConfig(max_users=4, max_items=4, duplicates_window=8, features_dim=2)
+CONFIG = StateConfig(max_users=4, max_items=4, max_targets=4, duplicates_window=8, features_dim=2)
 EVENTS, KAFKA = EventsConfig(), KafkaConfig()
 SETTINGS = fingerprint(CONFIG, EVENTS, KAFKA, 1)
 ANY = LogRange(0, 1_000_000)
@@ -38,7 +38,8 @@ ROWS: list[Row] = [
 
 def save(slice_: Slice) -> SavedSlice:
     tables = {name: table.data[:rows].clone() for name, (table, rows) in slice_.tables().items()}
-    return slice_.save(tables, list(slice_.users.ids()), list(slice_.items.ids()))
+    ids = [list(nodes.ids()) for nodes in (slice_.users, slice_.items, slice_.relations.targets)]
+    return slice_.save(tables, *ids)
 
 
 def new_slice() -> Slice:
@@ -88,6 +89,7 @@ def assert_same(got: SavedSlice | None, want: SavedSlice) -> None:
         assert got.tables[name].numpy().tobytes() == table.numpy().tobytes(), name  # NaN is not equal to itself
     assert list(got.users) == list(want.users)
     assert list(got.items) == list(want.items)
+    assert list(got.targets) == list(want.targets)
     assert list(got.recent_ids) == list(want.recent_ids)
     assert dict(got.numbers) == dict(want.numbers)
     assert {name: list(values) for name, values in got.lists.items()} == dict(want.lists)

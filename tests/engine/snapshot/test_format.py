@@ -39,6 +39,7 @@ slices = st.builds(
     tables=st.dictionaries(names, tables, max_size=4),
     users=ids,
     items=ids,
+    targets=ids,
     recent_ids=st.lists(names, max_size=9),
     numbers=st.dictionaries(names, whole, max_size=3).map(lambda numbers: numbers | {"position": 7}),
     lists=st.dictionaries(names, st.lists(whole, max_size=5), max_size=4),
@@ -122,6 +123,7 @@ def test_columns_longer_than_a_line_and_tables_longer_than_a_piece_come_back(tmp
         ["e"] * 4096,
         {"position": 1},
         {"free": list(range(4097))},
+        users[:5000],
     )
     items = [CatalogItem(f"i{at}", f"Title {at}") for at in range(1000)]
     folder = written(tmp_path, SavedState("ousel.events", {5: want}, SavedCatalog(items, {}, 1000)))

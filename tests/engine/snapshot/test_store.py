@@ -128,7 +128,7 @@ def test_damage_everywhere_leaves_nothing_and_no_error(tmp_path, caplog):
     assert "manifest.json: is missing" in warnings(caplog)[0]
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"format": 1, "slices": []}', "\xff"])
+@pytest.mark.parametrize("text", ["", "[]", "{}", "null", '{"format": 2, "slices": []}', "\xff"])
 def test_a_manifest_that_makes_no_sense_is_skipped(tmp_path, caplog, text):
     store(tmp_path).write(state_of(20))
     bad = tmp_path / "b-000000000001"

@@ -26,6 +26,8 @@ def slice_digest(one: Slice) -> Digest:
     """All of one partition."""
     users = {name: row for row, name in enumerate(one.users.ids()) if name is not None}
     items = {name: row for row, name in enumerate(one.items.ids()) if name is not None}
+    relations = one.relations
+    targets = {name: row for row, name in enumerate(relations.targets.ids()) if name is not None}
 
     def ring_of(ring: Ring, nodes: dict[str, int], id_of: IdOf) -> Digest:
         rows = torch.tensor(list(nodes.values()), dtype=torch.int64)
@@ -38,13 +40,17 @@ def slice_digest(one: Slice) -> Digest:
     def session_of(row: int) -> tuple:
         ordinal, name, last, time_ms, *links = one.sessions.table.data[row].tolist()
         generation, item = last >> 32, last & 0xFFFF_FFFF
-        alive = one.items.generation.data[item] == generation
+        alive = ordinal > 0 and one.items.generation.data[item] == generation
         return ordinal, name, one.items.id_of(item) if alive else None, time_ms, links
 
     return {
         "user_items": ring_of(one.graph.user_items, users, one.items.id_of),
         "item_users": ring_of(one.graph.item_users, items, one.users.id_of),
         "item_next": ring_of(one.graph.item_next, items, one.items.id_of),
+        "user_users": ring_of(relations.user_users, users, relations.targets.id_of),
+        "item_entities": ring_of(relations.item_entities, items, relations.targets.id_of),
+        "entity_items": ring_of(relations.entity_items, targets, one.items.id_of),
+        "targets_seen": {name: int(relations.targets.seen.data[row]) for name, row in targets.items()},
         "sessions": {name: session_of(row) for name, row in users.items()},
         "users_seen": {name: int(one.users.seen.data[row]) for name, row in users.items()},
         "items_seen": {name: int(one.items.seen.data[row]) for name, row in items.items()},
@@ -53,7 +59,7 @@ def slice_digest(one: Slice) -> Digest:
         "recent_ids": one.recent_ids.ordered(),
         "anonymous": {name: one.users.id_of(row) for name, row in one.anonymous.items()},
         "numbers": [one.position, one.events_folded, one.duplicates, one.forgotten],
-        "evicted": [one.evicted_users, one.evicted_items],
+        "evicted": [one.evicted_users, one.evicted_items, one.evicted_targets],
     }
 
 
@@ -81,12 +87,19 @@ def merged_digest(state: State, subjects: Sequence[str]) -> Digest:
     histories = {
         subject: edges_of(state.histories([row]), 0, state.items.id_of) for subject, row in rows.items() if row >= 0
     }
+    friends = {subject: [owner[row] for row in state.relations.friends(subject).tolist()] for subject in rows}
+    alike = {
+        name: [state.items.id_of(row) for row in state.relations.items_like(torch.tensor([at]), 99).tolist()]
+        for name, at in known.items()
+    }
     scores = {name: float(state.popularity.score[row]) for name, row in known.items()}
     top = state.popularity.top().tolist()
     return {
         "item_users": {name: edges_of(users, at, owner.__getitem__) for at, name in enumerate(known)},
         "item_next": {name: edges_of(follows, at, state.items.id_of) for at, name in enumerate(known)},
         "histories": histories,
+        "friends": friends,
+        "alike": alike,
         "scores": scores,
         "top": sorted(state.items.id_of(row) for row in top),
         "top_scores": [float(state.popularity.score[row]) for row in top],

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.config import EventsConfig, StateConfig
-from engine.state.merged import newest, no_edges
+from engine.state.merged import newest
 from engine.state.ring import Neighbors
 from engine.state.state import State
 from tests.engine.logs import Line, batch, numbered
@@ -117,7 +117,6 @@ def test_of_equal_times_the_later_partition_is_the_newer(n):
 
 
 def test_edges_at_time_zero_are_edges():
-    zero = torch.zeros(1, 1, dtype=torch.int64)
-    edges = Neighbors(zero + 7, zero, zero, zero.float(), zero.int())
-    found = newest([edges, no_edges(1, 1), no_edges(1, 1)], 2)
-    assert found.row.tolist() == [[-1, 7]]
+    sets = Neighbors.none(3, 1, 1)
+    sets.row[0] = 7
+    assert newest(sets, 2).row.tolist() == [[-1, 7]]

@@ -38,6 +38,10 @@ def listed(edges: Neighbors, node: int) -> list[tuple]:
     return list(zip(*(column[len(there) - count :] for column in columns), strict=True))
 
 
+def same(one: Neighbors, other: Neighbors) -> bool:
+    return all(torch.equal(left, right) for left, right in zip(one.columns(), other.columns(), strict=True))
+
+
 def rings_of(ring: Ring) -> list[list[tuple]]:
     latest = ring.latest(torch.arange(NODES))
     return [listed(latest, node) for node in range(NODES)]
@@ -190,3 +194,28 @@ def test_a_restored_ring_goes_on_as_the_one_it_was_saved_from():
         insert(one, [(2, 4), (0, 2), (1, 1), (3, 0)] * 9, 50)
     assert rings_of(ring) == rings_of(restored)
     assert blocks_in_use(ring) == blocks_in_use(restored)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@given(batches=st.lists(edges, max_size=6), taken_back=st.sets(st.integers(0, TARGETS - 1)), n=st.integers(1, 20))
+def test_tensor_operations_do_what_the_compiled_loops_do(size, batches, taken_back, n):
+    generation = Table(TARGETS, dtype=torch.int32)
+    compiled, tensors = Ring(NODES, size, generation=generation), Ring(NODES, size, generation=generation)
+    tensors.degree.copy(0)  # while a table is being copied, its ring is written through its tables
+    for batch in batches:
+        insert(compiled, batch, 7)
+        insert(tensors, batch, 7)
+    rows = torch.tensor(sorted(taken_back), dtype=torch.int64)
+    generation.put(rows, generation.get(rows) + 1)
+    everyone = torch.arange(NODES)
+    assert same(tensors.latest(everyone, n), compiled.latest(everyone, n))
+    assert same(tensors._latest_gathered(everyone, min(n, size)), compiled.latest(everyone, n))
+
+
+def test_an_edge_without_a_source_is_left_out_either_way():
+    for copying in (False, True):
+        ring = Ring(NODES, 4)
+        if copying:
+            ring.degree.copy(0)
+        insert(ring, [(1, 2), (-1, 3), (1, 4)], 0)
+        assert [[edge[0] for edge in one] for one in rings_of(ring)] == [[], [2, 4], [], []]

@@ -7,7 +7,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.state.ring import Groups
 from engine.state.sessions import LINKS, UNNAMED, Sessions
 from engine.state.table import Table
 
@@ -47,7 +46,7 @@ def new_sessions() -> tuple[Sessions, Table]:
 
 def fold(sessions: Sessions, batch: list[tuple[int, int, int, int]]) -> list[tuple[int, int]]:
     user, *columns = (torch.tensor([event[at] for event in batch], dtype=torch.int64) for at in range(4))
-    got = sessions.fold(Groups.of(user), *columns)
+    got = sessions.fold(user, *columns)
     return list(zip(got.ordinal.tolist(), got.previous.tolist(), strict=True))
 
 

@@ -195,8 +195,8 @@ def assert_no_trace(one: Slice, row: int) -> None:
         assert not tables[f"{ring}.edge"][empty].any()
     others = [name for name in one.users.ids() if name is not None]
     assert int((tables["user_items.neighbor"] > 0).sum()) == sum(len(history(one, name)) for name in others)
-    saved = one.save(tables, one.users.ids(), one.items.ids())
-    assert "ann" not in saved.users and row in saved.lists["users.free"]
+    saved = one.save(tables, one.users.ids(), one.items.ids(), one.relations.targets.ids())
+    assert "ann" not in saved.users and "ann" not in saved.targets and row in saved.lists["users.free"]
 
 
 def test_an_anonymous_session_is_forgotten_by_its_own_name():

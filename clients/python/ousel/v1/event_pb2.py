@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14ousel/v1/event.proto\x12\x08ousel.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\x8e\x02\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0f\n\x07item_id\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05value\x18\x07 \x01(\x02\x12\x33\n\nattributes\x18\x08 \x03(\x0b\x32\x1f.ousel.v1.Event.AttributesEntry\x12\x0e\n\x06\x66orget\x18\t \x01(\x08\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"?\n\x0bLogPosition\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14ousel/v1/event.proto\x12\x08ousel.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xc7\x02\n\x05\x45vent\x12\x10\n\x08\x65vent_id\x18\x01 \x01(\t\x12\x0f\n\x07user_id\x18\x02 \x01(\t\x12\x12\n\nsession_id\x18\x03 \x01(\t\x12\x0f\n\x07item_id\x18\x04 \x01(\t\x12\x0c\n\x04kind\x18\x05 \x01(\t\x12(\n\x04time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05value\x18\x07 \x01(\x02\x12\x33\n\nattributes\x18\x08 \x03(\x0b\x32\x1f.ousel.v1.Event.AttributesEntry\x12\x0e\n\x06\x66orget\x18\t \x01(\x08\x12\x16\n\x0etarget_user_id\x18\n \x01(\t\x12\x11\n\tentity_id\x18\x0b \x01(\t\x12\x0c\n\x04\x65nds\x18\x0c \x01(\x08\x1a\x31\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"?\n\x0bLogPosition\x12\r\n\x05topic\x18\x01 \x01(\t\x12\x11\n\tpartition\x18\x02 \x01(\x05\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,9 +35,9 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EVENT_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_EVENT_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_EVENT']._serialized_start=68
-  _globals['_EVENT']._serialized_end=338
-  _globals['_EVENT_ATTRIBUTESENTRY']._serialized_start=289
-  _globals['_EVENT_ATTRIBUTESENTRY']._serialized_end=338
-  _globals['_LOGPOSITION']._serialized_start=340
-  _globals['_LOGPOSITION']._serialized_end=403
+  _globals['_EVENT']._serialized_end=395
+  _globals['_EVENT_ATTRIBUTESENTRY']._serialized_start=346
+  _globals['_EVENT_ATTRIBUTESENTRY']._serialized_end=395
+  _globals['_LOGPOSITION']._serialized_start=397
+  _globals['_LOGPOSITION']._serialized_end=460
 # @@protoc_insertion_point(module_scope)

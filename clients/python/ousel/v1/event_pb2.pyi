@@ -10,7 +10,7 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class Event(_message.Message):
-    __slots__ = ("event_id", "user_id", "session_id", "item_id", "kind", "time", "value", "attributes", "forget")
+    __slots__ = ("event_id", "user_id", "session_id", "item_id", "kind", "time", "value", "attributes", "forget", "target_user_id", "entity_id", "ends")
     class AttributesEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -27,6 +27,9 @@ class Event(_message.Message):
     VALUE_FIELD_NUMBER: _ClassVar[int]
     ATTRIBUTES_FIELD_NUMBER: _ClassVar[int]
     FORGET_FIELD_NUMBER: _ClassVar[int]
+    TARGET_USER_ID_FIELD_NUMBER: _ClassVar[int]
+    ENTITY_ID_FIELD_NUMBER: _ClassVar[int]
+    ENDS_FIELD_NUMBER: _ClassVar[int]
     event_id: str
     user_id: str
     session_id: str
@@ -36,7 +39,10 @@ class Event(_message.Message):
     value: float
     attributes: _containers.ScalarMap[str, str]
     forget: bool
-    def __init__(self, event_id: _Optional[str] = ..., user_id: _Optional[str] = ..., session_id: _Optional[str] = ..., item_id: _Optional[str] = ..., kind: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., value: _Optional[float] = ..., attributes: _Optional[_Mapping[str, str]] = ..., forget: _Optional[bool] = ...) -> None: ...
+    target_user_id: str
+    entity_id: str
+    ends: bool
+    def __init__(self, event_id: _Optional[str] = ..., user_id: _Optional[str] = ..., session_id: _Optional[str] = ..., item_id: _Optional[str] = ..., kind: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., value: _Optional[float] = ..., attributes: _Optional[_Mapping[str, str]] = ..., forget: _Optional[bool] = ..., target_user_id: _Optional[str] = ..., entity_id: _Optional[str] = ..., ends: _Optional[bool] = ...) -> None: ...
 
 class LogPosition(_message.Message):
     __slots__ = ("topic", "partition", "offset")

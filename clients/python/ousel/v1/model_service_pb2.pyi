@@ -50,7 +50,7 @@ class GetStatusRequest(_message.Message):
     def __init__(self) -> None: ...
 
 class GetStatusResponse(_message.Message):
-    __slots__ = ("serving", "model_version", "model_metrics", "model_versions", "users", "items", "index_items", "events_folded", "items_folded", "events_dead_lettered", "lag", "streams", "failed_calls", "reflects", "uptime_s", "partitions", "partitions_total", "users_limit", "users_evicted", "items_evicted", "users_forgotten", "events_duplicate", "records_redelivered", "snapshot_time")
+    __slots__ = ("serving", "model_version", "model_metrics", "model_versions", "users", "items", "index_items", "events_folded", "items_folded", "events_dead_lettered", "lag", "streams", "failed_calls", "reflects", "uptime_s", "partitions", "partitions_total", "users_limit", "users_evicted", "items_evicted", "users_forgotten", "events_duplicate", "records_redelivered", "snapshot_time", "targets", "targets_evicted")
     class ModelMetricsEntry(_message.Message):
         __slots__ = ("key", "value")
         KEY_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +82,8 @@ class GetStatusResponse(_message.Message):
     EVENTS_DUPLICATE_FIELD_NUMBER: _ClassVar[int]
     RECORDS_REDELIVERED_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_TIME_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_FIELD_NUMBER: _ClassVar[int]
+    TARGETS_EVICTED_FIELD_NUMBER: _ClassVar[int]
     serving: bool
     model_version: int
     model_metrics: _containers.ScalarMap[str, float]
@@ -106,4 +108,6 @@ class GetStatusResponse(_message.Message):
     events_duplicate: int
     records_redelivered: int
     snapshot_time: _timestamp_pb2.Timestamp
-    def __init__(self, serving: _Optional[bool] = ..., model_version: _Optional[int] = ..., model_metrics: _Optional[_Mapping[str, float]] = ..., model_versions: _Optional[_Iterable[int]] = ..., users: _Optional[int] = ..., items: _Optional[int] = ..., index_items: _Optional[int] = ..., events_folded: _Optional[int] = ..., items_folded: _Optional[int] = ..., events_dead_lettered: _Optional[int] = ..., lag: _Optional[int] = ..., streams: _Optional[int] = ..., failed_calls: _Optional[int] = ..., reflects: _Optional[_Iterable[_Union[_event_pb2.LogPosition, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., partitions: _Optional[_Iterable[int]] = ..., partitions_total: _Optional[int] = ..., users_limit: _Optional[int] = ..., users_evicted: _Optional[int] = ..., items_evicted: _Optional[int] = ..., users_forgotten: _Optional[int] = ..., events_duplicate: _Optional[int] = ..., records_redelivered: _Optional[int] = ..., snapshot_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    targets: int
+    targets_evicted: int
+    def __init__(self, serving: _Optional[bool] = ..., model_version: _Optional[int] = ..., model_metrics: _Optional[_Mapping[str, float]] = ..., model_versions: _Optional[_Iterable[int]] = ..., users: _Optional[int] = ..., items: _Optional[int] = ..., index_items: _Optional[int] = ..., events_folded: _Optional[int] = ..., items_folded: _Optional[int] = ..., events_dead_lettered: _Optional[int] = ..., lag: _Optional[int] = ..., streams: _Optional[int] = ..., failed_calls: _Optional[int] = ..., reflects: _Optional[_Iterable[_Union[_event_pb2.LogPosition, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., partitions: _Optional[_Iterable[int]] = ..., partitions_total: _Optional[int] = ..., users_limit: _Optional[int] = ..., users_evicted: _Optional[int] = ..., items_evicted: _Optional[int] = ..., users_forgotten: _Optional[int] = ..., events_duplicate: _Optional[int] = ..., records_redelivered: _Optional[int] = ..., snapshot_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., targets: _Optional[int] = ..., targets_evicted: _Optional[int] = ...) -> None: ...

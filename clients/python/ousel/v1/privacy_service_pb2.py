@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from ousel.v1 import event_pb2 as ousel_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eousel/v1/privacy_service.proto\x12\x08ousel.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14ousel/v1/event.proto\"8\n\x11\x46orgetUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\"w\n\x12\x46orgetUserResponse\x12#\n\x08subjects\x18\x01 \x03(\x0b\x32\x11.ousel.v1.Subject\x12(\n\tpositions\x18\x02 \x03(\x0b\x32\x15.ousel.v1.LogPosition\x12\x12\n\npartitions\x18\x03 \x03(\x05\".\n\x07Subject\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\"8\n\x11\x45xportUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\"`\n\x12\x45xportUserResponse\x12\r\n\x05known\x18\x01 \x01(\x08\x12\'\n\x08subjects\x18\x02 \x03(\x0b\x32\x15.ousel.v1.HeldSubject\x12\x12\n\npartitions\x18\x03 \x03(\x05\"\x8d\x01\n\x0bHeldSubject\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12*\n\x07history\x18\x03 \x03(\x0b\x32\x19.ousel.v1.RememberedEvent\x12\x10\n\x08sessions\x18\x04 \x01(\x04\x12\x19\n\x11named_by_item_ids\x18\x05 \x03(\t\"z\n\x0fRememberedEvent\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05value\x18\x04 \x01(\x02\x12\x0f\n\x07session\x18\x05 \x01(\r2\xa2\x01\n\x0ePrivacyService\x12G\n\nForgetUser\x12\x1b.ousel.v1.ForgetUserRequest\x1a\x1c.ousel.v1.ForgetUserResponse\x12G\n\nExportUser\x12\x1b.ousel.v1.ExportUserRequest\x1a\x1c.ousel.v1.ExportUserResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eousel/v1/privacy_service.proto\x12\x08ousel.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14ousel/v1/event.proto\"8\n\x11\x46orgetUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\"w\n\x12\x46orgetUserResponse\x12#\n\x08subjects\x18\x01 \x03(\x0b\x32\x11.ousel.v1.Subject\x12(\n\tpositions\x18\x02 \x03(\x0b\x32\x15.ousel.v1.LogPosition\x12\x12\n\npartitions\x18\x03 \x03(\x05\".\n\x07Subject\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\"8\n\x11\x45xportUserRequest\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\"`\n\x12\x45xportUserResponse\x12\r\n\x05known\x18\x01 \x01(\x08\x12\'\n\x08subjects\x18\x02 \x03(\x0b\x32\x15.ousel.v1.HeldSubject\x12\x12\n\npartitions\x18\x03 \x03(\x05\"\xd6\x01\n\x0bHeldSubject\x12\x11\n\tpartition\x18\x01 \x01(\x05\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12*\n\x07history\x18\x03 \x03(\x0b\x32\x19.ousel.v1.RememberedEvent\x12\x10\n\x08sessions\x18\x04 \x01(\x04\x12\x19\n\x11named_by_item_ids\x18\x05 \x03(\t\x12/\n\trelations\x18\x06 \x03(\x0b\x32\x1c.ousel.v1.RememberedRelation\x12\x16\n\x0enamed_by_users\x18\x07 \x01(\x04\"l\n\x12RememberedRelation\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05value\x18\x04 \x01(\x02\"z\n\x0fRememberedEvent\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\x0c\n\x04kind\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\r\n\x05value\x18\x04 \x01(\x02\x12\x0f\n\x07session\x18\x05 \x01(\r2\xa2\x01\n\x0ePrivacyService\x12G\n\nForgetUser\x12\x1b.ousel.v1.ForgetUserRequest\x1a\x1c.ousel.v1.ForgetUserResponse\x12G\n\nExportUser\x12\x1b.ousel.v1.ExportUserRequest\x1a\x1c.ousel.v1.ExportUserResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -44,9 +44,11 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_EXPORTUSERRESPONSE']._serialized_start=384
   _globals['_EXPORTUSERRESPONSE']._serialized_end=480
   _globals['_HELDSUBJECT']._serialized_start=483
-  _globals['_HELDSUBJECT']._serialized_end=624
-  _globals['_REMEMBEREDEVENT']._serialized_start=626
-  _globals['_REMEMBEREDEVENT']._serialized_end=748
-  _globals['_PRIVACYSERVICE']._serialized_start=751
-  _globals['_PRIVACYSERVICE']._serialized_end=913
+  _globals['_HELDSUBJECT']._serialized_end=697
+  _globals['_REMEMBEREDRELATION']._serialized_start=699
+  _globals['_REMEMBEREDRELATION']._serialized_end=807
+  _globals['_REMEMBEREDEVENT']._serialized_start=809
+  _globals['_REMEMBEREDEVENT']._serialized_end=931
+  _globals['_PRIVACYSERVICE']._serialized_start=934
+  _globals['_PRIVACYSERVICE']._serialized_end=1096
 # @@protoc_insertion_point(module_scope)

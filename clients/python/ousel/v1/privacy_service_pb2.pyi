@@ -55,18 +55,34 @@ class ExportUserResponse(_message.Message):
     def __init__(self, known: _Optional[bool] = ..., subjects: _Optional[_Iterable[_Union[HeldSubject, _Mapping]]] = ..., partitions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class HeldSubject(_message.Message):
-    __slots__ = ("partition", "session_id", "history", "sessions", "named_by_item_ids")
+    __slots__ = ("partition", "session_id", "history", "sessions", "named_by_item_ids", "relations", "named_by_users")
     PARTITION_FIELD_NUMBER: _ClassVar[int]
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     HISTORY_FIELD_NUMBER: _ClassVar[int]
     SESSIONS_FIELD_NUMBER: _ClassVar[int]
     NAMED_BY_ITEM_IDS_FIELD_NUMBER: _ClassVar[int]
+    RELATIONS_FIELD_NUMBER: _ClassVar[int]
+    NAMED_BY_USERS_FIELD_NUMBER: _ClassVar[int]
     partition: int
     session_id: str
     history: _containers.RepeatedCompositeFieldContainer[RememberedEvent]
     sessions: int
     named_by_item_ids: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, partition: _Optional[int] = ..., session_id: _Optional[str] = ..., history: _Optional[_Iterable[_Union[RememberedEvent, _Mapping]]] = ..., sessions: _Optional[int] = ..., named_by_item_ids: _Optional[_Iterable[str]] = ...) -> None: ...
+    relations: _containers.RepeatedCompositeFieldContainer[RememberedRelation]
+    named_by_users: int
+    def __init__(self, partition: _Optional[int] = ..., session_id: _Optional[str] = ..., history: _Optional[_Iterable[_Union[RememberedEvent, _Mapping]]] = ..., sessions: _Optional[int] = ..., named_by_item_ids: _Optional[_Iterable[str]] = ..., relations: _Optional[_Iterable[_Union[RememberedRelation, _Mapping]]] = ..., named_by_users: _Optional[int] = ...) -> None: ...
+
+class RememberedRelation(_message.Message):
+    __slots__ = ("user_id", "kind", "time", "value")
+    USER_ID_FIELD_NUMBER: _ClassVar[int]
+    KIND_FIELD_NUMBER: _ClassVar[int]
+    TIME_FIELD_NUMBER: _ClassVar[int]
+    VALUE_FIELD_NUMBER: _ClassVar[int]
+    user_id: str
+    kind: str
+    time: _timestamp_pb2.Timestamp
+    value: float
+    def __init__(self, user_id: _Optional[str] = ..., kind: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., value: _Optional[float] = ...) -> None: ...
 
 class RememberedEvent(_message.Message):
     __slots__ = ("item_id", "kind", "time", "value", "session")

@@ -29,6 +29,8 @@ class Source(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SOURCE_HISTORY: _ClassVar[Source]
     SOURCE_NEIGHBOR: _ClassVar[Source]
     SOURCE_POPULAR: _ClassVar[Source]
+    SOURCE_FRIEND: _ClassVar[Source]
+    SOURCE_ENTITY: _ClassVar[Source]
 CAUSE_UNSPECIFIED: Cause
 CAUSE_SUBSCRIBED: Cause
 CAUSE_EVENTS: Cause
@@ -42,6 +44,8 @@ SOURCE_INDEX: Source
 SOURCE_HISTORY: Source
 SOURCE_NEIGHBOR: Source
 SOURCE_POPULAR: Source
+SOURCE_FRIEND: Source
+SOURCE_ENTITY: Source
 
 class Query(_message.Message):
     __slots__ = ("user_id", "session_id", "k", "options")

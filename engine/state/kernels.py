@@ -1,0 +1,279 @@
+"""The loops that touch memory once per event or edge, compiled: what the rings, sessions and id tables do on a CPU.
+
+Event by event in log order is the plainest way to fold, and compiled it is the fastest as well: no sort, no grouping,
+and a call costs a microsecond where twenty calls of a tensor library cost a tenth of a millisecond. Each kernel does
+what the tensor code beside its caller does, bit for bit; that code serves tables on a GPU and tables being copied.
+
+The machine code is kept on disk by numba, in `__pycache__` or where `NUMBA_CACHE_DIR` says. No kernel lets other
+threads run: each is over sooner than they would give the interpreter back.
+
+Shapes: E events or edges, B rows asked for, n edges of each, K edges a ring keeps, P sets of edges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+from numpy.typing import NDArray
+
+F = TypeVar("F", bound=Callable[..., Any])
+Longs = NDArray[np.int64]
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
+
+BLOCK_BITS = 3
+BLOCK = 1 << BLOCK_BITS
+_TAG = 0xFFFF
+_ORDINAL, _NAME, _ITEM, _TIME, _LINK = 0, 1, 2, 3, 4
+
+
+def compiled(signature: str) -> Callable[[F], F]:
+    """Compiles for one signature when the module is imported, or loads what was compiled before."""
+
+    def compile_(kernel: F) -> F:
+        try:
+            return cast("F", numba.njit(signature, cache=True, error_model="numpy")(kernel))
+        except RuntimeError:  # there is nowhere to write: the few seconds are paid at every start
+            return cast("F", numba.njit(signature, error_model="numpy")(kernel))
+
+    return compile_
+
+
+# -- ids --------------------------------------------------------------------------------------------------------------
+
+
+@compiled("void(i8[:,::1], i4[::1], i8[:,::1], i8[::1])")
+def find_keys(keys: Longs, slot: Ints, key: Longs, rows: Longs) -> None:
+    """Looks E keys up in an open-addressing table: `slot` holds row + 1, 0 empty, -1 deleted; -1 where unknown."""
+    mask = len(slot) - 1
+    for e in range(len(keys)):
+        at = keys[e, 0] & mask
+        rows[e] = -1
+        while slot[at] != 0:
+            row = slot[at] - 1
+            if row >= 0 and key[row, 0] == keys[e, 0] and key[row, 1] == keys[e, 1]:
+                rows[e] = row
+                break
+            at = (at + 1) & mask
+
+
+@compiled("void(i8[::1], i8[::1], i8[::1])")
+def stamp(table: Longs, rows: Longs, values: Longs) -> None:
+    """Sets `table[rows]`; of equal rows the last counts."""
+    for e in range(len(rows)):
+        table[rows[e]] = values[e]
+
+
+@compiled("void(f8[:,::1], i8[::1], f8[:,::1])")
+def add_in_order(table: Doubles, rows: Longs, terms: Doubles) -> None:
+    """Adds terms [H, E] to `table[rows]` [H], event after event: a sum in floating point depends on its order."""
+    for e in range(len(rows)):
+        for h in range(len(terms)):
+            table[rows[e], h] += terms[h, e]
+
+
+# -- sessions ---------------------------------------------------------------------------------------------------------
+
+
+@compiled("void(i8[:,::1], i4[::1], i8, i8, i8[::1], i8[::1], i8[::1], i8[::1], i4[::1], i8[::1])")
+def fold_sessions(
+    table: Longs,
+    generation: Ints,
+    gap_ms: int,
+    unnamed: int,
+    user: Longs,
+    name: Longs,
+    item: Longs,
+    time_ms: Longs,
+    ordinal: Ints,
+    previous: Longs,
+) -> None:
+    """Folds E events into the sessions [U, 4 + L]; fills `ordinal` and `previous` [E]. See `Sessions`."""
+    links = table.shape[1] - _LINK
+    for e in range(len(user)):
+        u = user[e]
+        starts = (
+            table[u, _ORDINAL] == 0
+            or name[e] != table[u, _NAME]
+            or (name[e] == unnamed and time_ms[e] - table[u, _TIME] > gap_ms)
+        )
+        before = table[u, _ITEM] & 0xFFFF_FFFF
+        alive = (table[u, _ITEM] >> 32) == generation[before]
+        previous[e] = before if alive and not starts else -1
+        if starts:
+            table[u, _ORDINAL] += 1
+            if name[e] != unnamed:
+                for at in range(_LINK + links - 1, _LINK, -1):
+                    table[u, at] = table[u, at - 1]
+                table[u, _LINK] = name[e]
+        ordinal[e] = np.int32(table[u, _ORDINAL])
+        table[u, _NAME] = name[e]
+        table[u, _ITEM] = item[e] | (np.int64(generation[item[e]]) << 32)
+        table[u, _TIME] = time_ms[e]
+
+
+# -- rings ------------------------------------------------------------------------------------------------------------
+
+
+@compiled(
+    "i8(i8[::1], i4[::1], i4[::1], i4[::1], i8[:,::1], i8, i8, i8, i8[::1], i4[::1], i8[::1], i8[::1], i8[:,::1])"
+)
+def append_edges(
+    degree: Longs,
+    block: Ints,
+    owner: Ints,
+    neighbor: Ints,
+    edge: Longs,
+    size: int,
+    width: int,
+    blocks: int,
+    free: Longs,
+    generation: Ints,
+    src: Longs,
+    dst: Longs,
+    words: Longs,
+) -> int:
+    """Appends E edges to rings; an edge without a source (-1) is left out. See `Ring`.
+
+    Args:
+        blocks: ever used.
+        free: blocks to be used again, the last first.
+        generation: of the rows that edges lead to; empty where they never change.
+
+    Returns:
+        Blocks taken, those of `free` before new ones.
+    """
+    taken = 0
+    for e in range(len(src)):
+        node = src[e]
+        if node < 0:
+            continue
+        slot = degree[node] % size
+        place = node * width + (slot >> BLOCK_BITS)
+        home: Any = np.int64(block[place])
+        if home == 0:
+            home = free[len(free) - 1 - taken] if taken < len(free) else blocks + taken - len(free)
+            taken += 1
+            block[place] = np.int32(home)
+            owner[home] = np.int32(node)
+        at = (home << BLOCK_BITS) + (slot & (BLOCK - 1))
+        neighbor[at] = np.int32(dst[e] + 1)
+        edge[at, 0] = words[e, 0]
+        tag = np.int64(generation[dst[e]] & _TAG) if len(generation) else np.int64(0)
+        edge[at, 1] = words[e, 1] | (tag << 32)
+        degree[node] += 1
+    return taken
+
+
+@compiled(
+    "void(i8[::1], i4[::1], i4[::1], i8[:,::1], i8, i8, i4[::1],"
+    " i8[::1], i4[::1], i8, i8, i8[::1],"
+    " i8[:,::1], i8[:,::1], i8[:,::1], f4[:,::1], i4[:,::1])"
+)
+def latest_edges(
+    degree: Longs,
+    block: Ints,
+    neighbor: Ints,
+    edge: Longs,
+    size: int,
+    width: int,
+    generation: Ints,
+    rows: Longs,
+    inward: Ints,
+    first: int,
+    limit: int,
+    outward: Longs,
+    row: Longs,
+    time_ms: Longs,
+    kind: Longs,
+    weight: Floats,
+    session: Ints,
+) -> None:
+    """Fills [B, n] with the latest edges of `rows`, oldest first, against the right edge; what is left stays as it is.
+
+    Args:
+        inward: 1 + the ring's row by row asked for; empty where it is `row - first`, within 0..limit-1. Rows that the
+            ring does not have are passed over.
+        outward: what an edge leads to, by the ring's row; empty where it is that row + `first`.
+    """
+    n = row.shape[1]
+    halves = edge.view(np.int32)
+    weights = edge.view(np.float32)
+    for b in range(len(rows)):
+        node = np.int64(inward[rows[b]]) - 1 if len(inward) else rows[b] - first
+        if node < 0 or node >= limit:
+            continue
+        to = n
+        for back in range(1, min(n, degree[node]) + 1):
+            slot = (degree[node] - back) % size
+            home = np.int64(block[node * width + (slot >> BLOCK_BITS)])
+            at = (home << BLOCK_BITS) + (slot & (BLOCK - 1))
+            found = np.int64(neighbor[at]) - 1
+            if found < 0:
+                continue
+            tag = halves[at, 3]
+            if len(generation) and ((tag ^ generation[found]) & _TAG) != 0:
+                continue
+            to -= 1
+            row[b, to] = outward[found] if len(outward) else found + first
+            time_ms[b, to] = edge[at, 0] >> 8
+            kind[b, to] = edge[at, 0] & 0xFF
+            weight[b, to] = weights[at, 2]
+            session[b, to] = (tag >> 16) & _TAG
+
+
+@compiled(
+    "void(i8[:,:,::1], i8[:,:,::1], i8[:,:,::1], f4[:,:,::1], i4[:,:,::1],"
+    " i8[:,::1], i8[:,::1], i8[:,::1], f4[:,::1], i4[:,::1])"
+)
+def merge_edges(
+    rows: Longs,
+    times: Longs,
+    kinds: Longs,
+    weights: Floats,
+    sessions: Ints,
+    row: Longs,
+    time_ms: Longs,
+    kind: Longs,
+    weight: Floats,
+    session: Ints,
+) -> None:
+    """Fills [B, n] with the newest by time of P sets [P, B, m]; of equal times a later set's, or a later edge, wins."""
+    sets, count, m = rows.shape
+    n = row.shape[1]
+    order = np.empty((sets, m), np.int64)
+    left = np.empty(sets, np.int64)
+    for b in range(count):
+        for p in range(sets):
+            # Each set is nearly in order already, so sorting by insertion is one pass.
+            there = 0
+            for j in range(m):
+                if rows[p, b, j] < 0:
+                    continue
+                at = there
+                while at > 0 and times[p, b, order[p, at - 1]] > times[p, b, j]:
+                    order[p, at] = order[p, at - 1]
+                    at -= 1
+                order[p, at] = j
+                there += 1
+            left[p] = there
+        for to in range(n - 1, -1, -1):
+            best = -1
+            for p in range(sets):
+                if left[p] and (
+                    best < 0 or times[p, b, order[p, left[p] - 1]] >= times[best, b, order[best, left[best] - 1]]
+                ):
+                    best = p
+            if best < 0:
+                break
+            left[best] -= 1
+            j = order[best, left[best]]
+            row[b, to] = rows[best, b, j]
+            time_ms[b, to] = times[best, b, j]
+            kind[b, to] = kinds[best, b, j]
+            weight[b, to] = weights[best, b, j]
+            session[b, to] = sessions[best, b, j]
