@@ -81,7 +81,8 @@ class Replay:
     """The state as the engine has it, and the newest `max_log_events` events behind it.
 
     The state says which events count, and knows the catalog. Whoever it evicts as the longest idle stays in the store:
-    old events are still good to learn from. Whoever is to be forgotten leaves both at once.
+    old events are still good to learn from. Whoever is to be forgotten leaves both at once, of the partition in which a
+    record says so: each has its own, and what came after it there stays, in whatever order partitions are read.
 
     Args:
         partitions: of the events topic.
@@ -98,27 +99,19 @@ class Replay:
     ) -> None:
         self.state = State(state, events, events_topic=events_topic, partitions=partitions)
         self._config = state
-        self._events_topic = events_topic
         self._kind_weight = np.array(list(events.kinds.values()), dtype=np.float64)
         self._store = EventStore(max_log_events)
 
     def fold(self, batch: Decoded) -> int:
         """Folds one decoded batch and returns how many events it brought."""
-        reached = self.state.positions
         folded = self.state.fold(batch)
         events = batch.events
         kept = folded.event.numpy()
-        forgets = [
-            at
-            for at in np.flatnonzero(events.forget).tolist()
-            # A forget record that is redelivered must not take what came after it.
-            if events.offset[at] >= reached.get((self._events_topic, int(events.partition[at])), 0)
-        ]
-        if forgets:
-            last = {subject_key(events.user_id[at], events.session_id[at]): at for at in forgets}
+        if len(folded.forgot):
+            # In log order, so the last of a subject's in a partition is what counts.
+            last = {_place_of(events, at): at for at in folded.forgot.tolist()}
             self._store.forget(last)
-            subjects = [subject_key(events.user_id[at], events.session_id[at]) for at in kept.tolist()]
-            later = [at > last.get(subject, -1) for at, subject in zip(kept.tolist(), subjects, strict=True)]
+            later = [at > last.get(_place_of(events, at), -1) for at in kept.tolist()]
             kept = kept[np.array(later, dtype=np.bool_)]
         if len(kept):
             self._store.append(_selected(events, kept))
@@ -170,6 +163,11 @@ class Replay:
         deleted = np.ones(len(item_ids), dtype=np.bool_)
         deleted[known.numpy()] = catalog.deleted(rows[known].numpy())
         return content, deleted
+
+
+def _place_of(events: EventBatch, at: int) -> tuple[str, int]:
+    """Whose an event is, and of which partition."""
+    return subject_key(events.user_id[at], events.session_id[at]), int(events.partition[at])
 
 
 def _selected(events: EventBatch, at: NDArray[np.int64]) -> EventBatch:

@@ -102,22 +102,32 @@ class EventStore:
             self._columns[name][self._used : end] = column
         self._used = end
 
-    def forget(self, subjects: Iterable[str]) -> None:
-        """Wipes all events of these subjects, and their names, at once; one pass over the store for all of them."""
-        numbers = self._users.find(subjects).unique()
-        numbers = numbers[numbers >= 0]
-        if len(numbers) == 0:
+    def forget(self, places: Iterable[tuple[str, int]]) -> None:
+        """Wipes all events of these subjects in these partitions at once, and the names that no event has any more.
+
+        Args:
+            places: (subject, partition); all of them cost one pass over the store.
+        """
+        asked = [
+            (number, partition) for subject, partition in places if (number := self._users.get(subject)) is not None
+        ]
+        if not asked:
             return
-        forgotten = torch.zeros(len(self._users) + 1, dtype=torch.bool)
-        forgotten[numbers + 1] = True
-        at = forgotten[self._columns["user"][: self._used] + 1].nonzero().squeeze(1)
+        number, partition = torch.tensor(asked).T
+        named = torch.zeros(len(self._users) + 1, dtype=torch.bool)
+        named[number + 1] = True
+        theirs = named[self._columns["user"][: self._used] + 1].nonzero().squeeze(1)
+        user, lies_in = (self._columns[name][theirs].to(torch.int64) for name in ("user", "partition"))
+        partitions = int(torch.cat([partition, lies_in]).max()) + 1
+        forgotten = torch.isin(user * partitions + lies_in, number * partitions + partition)
+        at = theirs[forgotten]
         # The places stay until the next trim: moving everything behind them for each request would be slow.
         for column in self._columns.values():
             column[at] = 0
         self._columns["user"][at] = _GONE
         self._gone += len(at)
-        for number in numbers.tolist():
-            self._users.remove(number)
+        for unnamed in set(number.tolist()) - set(user[~forgotten].tolist()):
+            self._users.remove(unnamed)
 
     def newest(self) -> StoredEvents:
         """The events at hand, under numbers without gaps."""

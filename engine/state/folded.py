@@ -1,6 +1,6 @@
 """What folding a batch changed: in rows that all rooms share, and in rows of one slice.
 
-Shapes: E events folded, C items, R rows.
+Shapes: E events folded, F events that forget, C items, R rows.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ class Folded:
         new_items: [R] int64 item rows that were given to an id in this batch, each once.
         gone_users: [R] int64 rows that no longer stand for who they did.
         relation: [R] int64 positions in the batch of the relations that were folded.
+        forgot: [F] int64 positions in the batch of the events that forget and were applied, whether or not the state
+            knew whom; those of a partition in log order.
     """
 
     event: Tensor
@@ -42,6 +44,7 @@ class Folded:
     new_items: Tensor
     gone_users: Tensor
     relation: Tensor
+    forgot: Tensor
 
     @classmethod
     def joined(cls, parts: Sequence[Folded]) -> Folded:
@@ -59,6 +62,7 @@ class Folded:
             columns["new_items"].unique(),
             columns["gone_users"].unique(),
             _EMPTY,
+            _EMPTY,
         )
 
 
@@ -75,6 +79,8 @@ class SliceFolded:
         stale_users, stale_items: [R] int64 rows that remembered any of these.
         related_users, related_items: [R] int64 rows that relations were folded of.
         relation: [R] int64 positions in the batch of the relations that were folded.
+        forgot: [F] int64 positions in the batch of the events that forget and were applied, whether or not the slice
+            knew whom; in log order.
     """
 
     event: Tensor
@@ -89,11 +95,12 @@ class SliceFolded:
     related_users: Tensor
     related_items: Tensor
     relation: Tensor
+    forgot: Tensor
 
 
 @dataclass
 class Gone:
-    """What a batch changes beside its events: rows taken back, those that remembered them, and relations."""
+    """What a batch changes beside its events: rows taken back, who remembered them, relations, what forgets."""
 
     users: list[Tensor] = field(default_factory=lambda: [_EMPTY])
     items: list[Tensor] = field(default_factory=lambda: [_EMPTY])
@@ -102,6 +109,7 @@ class Gone:
     related_users: list[Tensor] = field(default_factory=lambda: [_EMPTY])
     related_items: list[Tensor] = field(default_factory=lambda: [_EMPTY])
     relation: list[Tensor] = field(default_factory=lambda: [_EMPTY])
+    forgot: list[Tensor] = field(default_factory=lambda: [_EMPTY])
 
     def columns(self) -> Iterator[Tensor]:
         return (torch.cat(getattr(self, column.name)) for column in fields(self))

@@ -189,6 +189,7 @@ class Slice:
         for first, last in _runs(events.forget[at]):
             if last is None:
                 self._forget(subject_key(events.user_id[at[first]], events.session_id[at[first]]), gone)
+                gone.forgot.append(torch.from_numpy(at[first : first + 1]))
                 continue
             while first < last:
                 part = at[first:last]

@@ -77,7 +77,7 @@ class State:
     def fold(self, batch: Decoded) -> Folded:
         """Folds one batch: first its catalog records, then its events; then its positions are reflected."""
         changed = [self._fold_items(batch.items)]
-        gone_users, stale_users, relations = [_EMPTY], [_EMPTY], [_EMPTY]
+        gone_users, stale_users, relations, forgot = [_EMPTY], [_EMPTY], [_EMPTY], [_EMPTY]
         parts: list[tuple[Tensor, ...]] = []
         for (topic, partition), position in sorted(batch.positions.items()):
             if topic != self.events_topic:
@@ -92,6 +92,7 @@ class State:
             gone_users.append(folded.gone_users + placed.first_user)
             stale_users.append(torch.cat([folded.stale_users, folded.related_users]) + placed.first_user)
             relations.append(at[folded.relation])
+            forgot.append(at[folded.forgot])
         parts = parts or [(_EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY.int())]
         event, user, item, previous, session = (torch.cat(column) for column in zip(*parts, strict=True))
         new = self._take_new()
@@ -108,6 +109,7 @@ class State:
             new,
             torch.cat(gone_users),
             torch.cat(relations),
+            torch.cat(forgot),
         )
 
     def open(self, partition: int, slice_: Slice) -> Folded:
@@ -374,4 +376,4 @@ def _live(nodes: Nodes) -> Tensor:
 
 
 def _changed(*, users: Tensor, items: Tensor, new: Tensor, gone: Tensor) -> Folded:
-    return Folded(_EMPTY, users, _EMPTY, _EMPTY, _EMPTY.int(), items.unique(), _EMPTY, new, gone, _EMPTY)
+    return Folded(_EMPTY, users, _EMPTY, _EMPTY, _EMPTY.int(), items.unique(), _EMPTY, new, gone, _EMPTY, _EMPTY)

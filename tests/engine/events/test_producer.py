@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -8,10 +10,13 @@ from kafka.errors import KafkaTimeoutError
 from kafka.future import Future as KafkaFuture
 from kafka.producer.future import RecordMetadata
 from ousel.v1 import catalog_pb2, event_pb2
+from ousel.v1.privacy_service_pb2 import Subject
 
-from engine.config import KafkaConfig
+from engine.config import Config, KafkaConfig
 from engine.events import producer as module
 from engine.events.producer import EventProducer, ProducerFullError
+from engine.serving.errors import LogUnavailable
+from engine.serving.event_writer import EventWriter
 
 EVENT = event_pb2.Event(user_id="u", item_id="i")
 
@@ -19,6 +24,9 @@ EVENT = event_pb2.Event(user_id="u", item_id="i")
 class FakeKafkaProducer:
     def __init__(self) -> None:
         self.sent: list[tuple[str, bytes, bytes]] = []
+        self.asked: list[int | None] = []  # the partition of each, None where the key decides
+        self.partitions = {0}
+        self.away: set[int | None] = set()  # partitions that refuse at once
         self.futures: list[KafkaFuture] = []
         self.refuse: Exception | None = None
         self.stuck = False
@@ -27,11 +35,12 @@ class FakeKafkaProducer:
         return self
 
     def partitions_for(self, _: str) -> set[int]:
-        return {0}
+        return self.partitions
 
-    def send(self, topic: str, key: bytes, value: bytes) -> KafkaFuture:
-        if self.refuse:
+    def send(self, topic: str, key: bytes, value: bytes, partition: int | None = None) -> KafkaFuture:
+        if self.refuse and (not self.away or partition in self.away):
             raise self.refuse
+        self.asked.append(partition)
         self.sent.append((topic, key, value))
         self.futures.append(KafkaFuture())
         return self.futures[-1]
@@ -42,6 +51,8 @@ class FakeKafkaProducer:
 
     def acknowledge(self, number: int, offset: int) -> None:
         fields = dict.fromkeys(RecordMetadata._fields, None) | {"topic": "t", "partition": 3, "offset": offset}
+        if self.asked[number] is not None:
+            fields["partition"] = self.asked[number]
         self.futures[number].success(RecordMetadata(**fields))
 
 
@@ -88,6 +99,72 @@ def test_a_refused_send_is_the_futures_exception(fake: FakeKafkaProducer) -> Non
     producer = EventProducer(KafkaConfig(), max_pending=1)
     for _ in range(2):
         assert str(producer.send_event(EVENT).exception(0)) == "too large"
+
+
+FORGET = event_pb2.Event(event_id="f", user_id="u", session_id="s", forget=True)
+
+
+def test_an_event_that_forgets_goes_to_every_partition_in_order(fake: FakeKafkaProducer) -> None:
+    fake.partitions = {2, 0, 1}
+    futures = EventProducer(KafkaConfig()).send_forget(FORGET)
+    assert fake.sent == [("ousel.events", b"u", FORGET.SerializeToString())] * 3
+    assert fake.asked == [0, 1, 2]
+    for number, offset in ((2, 5), (0, 9), (1, 0)):
+        assert not futures[number].done()
+        fake.acknowledge(number, offset)
+    assert [(future.result(0).partition, future.result(0).offset) for future in futures] == [(0, 9), (1, 0), (2, 5)]
+
+
+def test_an_anonymous_session_that_is_forgotten_is_the_key(fake: FakeKafkaProducer) -> None:
+    EventProducer(KafkaConfig()).send_forget(event_pb2.Event(session_id="s", forget=True))
+    assert [key for _, key, _ in fake.sent] == [b"s"]
+
+
+def test_other_events_leave_the_partition_to_the_key(fake: FakeKafkaProducer) -> None:
+    fake.partitions = {0, 1}
+    EventProducer(KafkaConfig()).send_event(EVENT)
+    assert fake.asked == [None]
+
+
+async def forgotten(producer: EventProducer, acknowledge: Callable[[], None]) -> list[event_pb2.LogPosition]:
+    """What PrivacyService gets of it."""
+    writing = asyncio.ensure_future(EventWriter(producer, Config()).forget([Subject(user_id="u")]))
+    await asyncio.sleep(0)  # until the records are handed over
+    acknowledge()
+    return await writing
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_one_partition_that_fails_fails_the_whole_and_says_why(fake: FakeKafkaProducer, at_once: bool) -> None:
+    fake.partitions = {0, 1, 2}
+    late = KafkaTimeoutError("partition 1 has no leader")
+    if at_once:
+        fake.refuse, fake.away = late, {1}
+    producer = EventProducer(KafkaConfig(), max_pending=3)
+
+    def answer() -> None:
+        assert fake.asked == ([0, 2] if at_once else [0, 1, 2])  # the others get their record all the same
+        for number, partition in enumerate(fake.asked):
+            if partition == 1:
+                fake.futures[number].failure(late)
+            else:
+                fake.acknowledge(number, 4)
+
+    with pytest.raises(LogUnavailable, match=r"the records that forget could not be .*partition 1 has no leader"):
+        await forgotten(producer, answer)
+    fake.refuse = None
+    assert not any(future.done() for future in producer.send_forget(FORGET))  # none of the three still counts
+
+
+async def test_when_every_partition_has_it_the_positions_of_all_are_returned(fake: FakeKafkaProducer) -> None:
+    fake.partitions = {0, 1}
+
+    def answer() -> None:
+        for at in (0, 1):
+            fake.acknowledge(at, 7)
+
+    positions = await forgotten(EventProducer(KafkaConfig()), answer)
+    assert [(position.partition, position.offset) for position in positions] == [(0, 7), (1, 7)]
 
 
 def test_pending_records_are_bounded(fake: FakeKafkaProducer) -> None:

@@ -215,6 +215,23 @@ def test_forgetting_somebody_unknown_changes_nothing():
     assert slice_digest(one) == held | {"numbers": [2, *held["numbers"][1:]]}
 
 
+def test_says_which_events_that_forget_it_applied():
+    one = new_slice()
+    log = numbered([
+        Line("bob", "", "x", event_id="1"),
+        Line("ann", "", "x"),
+        Line("ann", forget=True, event_id="2"),
+        Line("ann", forget=True, event_id="2"),  # the producer's repeat
+        Line("cid", forget=True),  # unknown here, and still somebody may remember
+        Line("bob", forget=True, event_id="1"),  # the id of another event
+        Line("ann", "", "y"),
+    ])  # fmt: skip
+    folded = fold(one, log)
+    assert folded.forgot.tolist() == [2, 4] and folded.event.tolist() == [0, 1, 6]
+    assert fold(one, [*log[2:], FORGET._replace(offset=7)]).forgot.tolist() == [5]  # the others are delivered again
+    assert fold(one, [Line("bob", "", "x", offset=8)]).forgot.tolist() == []
+
+
 def test_a_forgotten_users_row_is_given_to_the_next_without_its_past():
     one = new_slice(users=2)
     log = [*views(("ann", "x"), ("bob", "x")), FORGET._replace(offset=2), Line("cid", "", "y", offset=3)]

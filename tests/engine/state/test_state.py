@@ -237,6 +237,20 @@ def test_forgetting_in_one_partition_leaves_the_others_as_they_are():
     assert history(state, "ann") == ["x", "x"]
 
 
+def test_says_where_in_the_batch_those_events_are_that_forget_and_were_applied():
+    lines = numbered([
+        Line("ann", forget=True, partition=1),
+        Line("ann", "", "x"),
+        Line("ann", forget=True),
+        Line("bob", "", "x", partition=1, event_id="1"),
+        Line("ann", forget=True, partition=1, event_id="1"),
+        Line("bob", forget=True, partition=1),
+    ])  # fmt: skip
+    state = new_state()
+    assert state.fold(batch(lines)).forgot.tolist() == [2, 0, 5]
+    assert state.fold(batch(lines)).forgot.tolist() == []
+
+
 def test_an_empty_batch_changes_nothing():
     state = folded([Line("ann", "", "x")])
     held = state_digest(state, SUBJECTS)
