@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from typing import Any
 
 import pytest
@@ -55,6 +56,48 @@ def test_acknowledged_dead_letters_are_counted(monkeypatch: pytest.MonkeyPatch) 
     letters = KafkaDeadLetters(KafkaConfig(), max_pending=1)
     letters.publish([REJECTION] * 3)
     assert (letters.published, letters.failed) == (3, 0)
+
+
+class Unanswering(FakeKafkaProducer):
+    """Acknowledges the oldest record only when it is asked to."""
+
+    def __init__(self) -> None:
+        super().__init__("hold")
+        self.open: list[KafkaFuture] = []
+        self.most_open = 0
+
+    def send(self, *_: Any, **__: Any) -> KafkaFuture:
+        self.open.append(KafkaFuture())
+        self.most_open = max(self.most_open, len(self.open))
+        return self.open[-1]
+
+    def acknowledge(self) -> None:
+        self.open.pop(0).success(None)
+
+
+def test_publishing_waits_for_an_answer_where_as_many_are_on_their_way_as_allowed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    producer = Unanswering()
+
+    class Room(threading.BoundedSemaphore):
+        """The broker answers once, and only if somebody waits for it."""
+
+        def acquire(self, *_: Any, **__: Any) -> bool:
+            if not super().acquire(blocking=False):
+                producer.acknowledge()
+                assert super().acquire(blocking=False)
+            return True
+
+    monkeypatch.setattr(module, "KafkaProducer", producer)
+    with monkeypatch.context() as patch:
+        patch.setattr(threading, "BoundedSemaphore", Room)
+        letters = KafkaDeadLetters(KafkaConfig(), max_pending=3)
+    letters.publish([REJECTION] * 10)
+    assert (producer.most_open, letters.published) == (3, 7)
+    while producer.open:
+        producer.acknowledge()
+    assert (letters.published, letters.failed) == (10, 0)
 
 
 def test_memory_keeps_what_it_is_given() -> None:

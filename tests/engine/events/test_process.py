@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from functools import partial
 
 import psutil
@@ -14,6 +15,7 @@ import pytest
 
 from engine.events.batch import Record
 from engine.events.process import ProcessSource
+from engine.events.process_child import Polled
 from engine.events.source import EventSource, MemorySource, SourceError, start_at_beginning
 from tests.engine.events.sources import TOPIC, CuedSource, batch, broken, light, refusing
 
@@ -153,6 +155,26 @@ def test_a_start_for_an_assignment_that_has_changed_is_void(opened: Open) -> Non
     assert source.poll(0) == ()
     assert start_at_beginning(source)
     assert [(record.partition, record.offset) for record in read(source, 2)] == [(1, 0), (1, 1)]
+
+
+class Overtaken(ProcessSource):
+    """Is started elsewhere just before the first records of the child are taken in."""
+
+    overtaken = False
+
+    def _take(self, message: object) -> None:
+        if isinstance(message, Polled) and not self.overtaken:
+            self.overtaken = True
+            assert self.assignment() is not None
+            self.start({(TOPIC, 0): 2})
+        super()._take(message)
+
+
+def test_records_that_were_on_their_way_at_a_start_are_dropped_and_leave_room_for_others() -> None:
+    with closing(Overtaken(partial(CuedSource, numbered(2, 2)), queue_batches=1)) as source:
+        assert [record.offset for record in read(source, 2)] == [2, 3]
+        cue(source, "append", 0, 4)
+        assert read(source, 1) == batch(4)
 
 
 @pytest.mark.parametrize("end", ["append", "wake", "close", "fail", "reassign"])

@@ -118,13 +118,13 @@ LIMIT = 128  # two make room at a time, so that one row stays free
 
 
 def an_eventful_log() -> list[Line]:
-    """Users are forgotten; users, items and targets make room: of every kind rows and blocks are free at its end."""
-    log = [Line(f"u{at}", f"s{at % 7}", f"i{at % LIMIT}", at % 8, at * 1000) for at in range(LIMIT)]
+    """Users are forgotten; users, items and targets make room. Of every kind rows and blocks are free at its end."""
+    log = [Line(f"u{at}", f"s{at % 7}", f"i{(at + more) % LIMIT}", 0, at) for at in range(LIMIT) for more in (0, 1)]
+    log += [Line("", "", f"i{at}", target=f"e{at}") for at in range(60, LIMIT)]
     log += [Line(f"u{at}", "", target=f"v{at}") for at in range(60)]
-    log += [Line("", "", f"i{at}", target=f"e{at}") for at in range(LIMIT - 60)]
-    log += [Line(f"u{at}", f"s{at % 5}", f"i{at % 9}", 0, at * 2000) for at in range(LIMIT)]
-    log += [Line(f"u{at}", forget=True) for at in range(20)]
-    log += [Line("u30", "", "one more"), Line("", "", "one more", target="one more"), Line("u30", "", target="another")]
+    log += [Line(f"u{at}", f"s{at % 5}", f"i{at % 60}", 0, at * 2000) for at in range(LIMIT)]
+    log += [Line("one more", "", "i0"), *(Line(f"u{at}", forget=True) for at in range(5, 20))]
+    log += [Line("u30", "", "one more"), Line("", "", "one more", target="one more")]
     return numbered(log)
 
 
@@ -139,6 +139,7 @@ def test_a_slice_restored_from_what_was_saved_is_saved_as_the_same_and_folds_on_
     log = an_eventful_log()
     state.fold(batch(log))
     one = state.slices[0].slice
+    assert (one.evicted_users, one.evicted_items, one.evicted_targets, one.forgotten) == (2, 2, 2, 15)
     saved = plain_copy(one)
     free = {name: rows for name, rows in saved.lists.items() if name.endswith(".free")}
     assert len(free) == 9

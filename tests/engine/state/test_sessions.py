@@ -39,9 +39,14 @@ class OneByOne:
                 self.last[user] = (ordinal, name, -1, time_ms)
 
 
-def new_sessions() -> tuple[Sessions, Table]:
+def new_sessions(*, copying: bool = False) -> tuple[Sessions, Table]:
+    """Sessions, and the generations of the items; while a copy is being made they fold by tensor operations."""
     generation = Table(ITEMS, dtype=torch.int32)
-    return Sessions(USERS, GAP_S, items=generation), generation
+    sessions = Sessions(USERS, GAP_S, items=generation)
+    if copying:
+        sessions.table.copy(USERS)
+    assert sessions.table.loose is not copying
+    return sessions, generation
 
 
 def fold(sessions: Sessions, batch: list[tuple[int, int, int, int]]) -> list[tuple[int, int]]:
@@ -50,9 +55,13 @@ def fold(sessions: Sessions, batch: list[tuple[int, int, int, int]]) -> list[tup
     return list(zip(got.ordinal.tolist(), got.previous.tolist(), strict=True))
 
 
+both_ways = pytest.mark.parametrize("copying", [False, True])
+
+
+@both_ways
 @given(batches=batches_of_events, evicted=st.lists(st.integers(0, ITEMS - 1), max_size=4))
-def test_batches_are_cut_into_sessions_as_one_event_at_a_time_would_be(batches, evicted):
-    (sessions, generation), oracle = new_sessions(), OneByOne()
+def test_batches_are_cut_into_sessions_as_one_event_at_a_time_would_be(copying, batches, evicted):
+    (sessions, generation), oracle = new_sessions(copying=copying), OneByOne()
     for round_, batch in enumerate(batches):
         assert fold(sessions, batch) == [oracle.fold(*event) for event in batch]
         for user in range(USERS):
@@ -64,9 +73,10 @@ def test_batches_are_cut_into_sessions_as_one_event_at_a_time_would_be(batches, 
             oracle.evict(evicted[round_])
 
 
+@both_ways
 @pytest.mark.parametrize("cut", range(1, 8))
-def test_links_are_the_last_four_named_sessions_newest_first(cut):
-    sessions, _ = new_sessions()
+def test_links_are_the_last_four_named_sessions_newest_first(copying, cut):
+    sessions, _ = new_sessions(copying=copying)
     log = [(0, name, 1, 0) for name in (11, 12, UNNAMED, 13, 14, 15, 16)]
     fold(sessions, log[:cut])
     fold(sessions, log[cut:])
@@ -74,8 +84,9 @@ def test_links_are_the_last_four_named_sessions_newest_first(cut):
     assert sessions.links(1) == []
 
 
-def test_an_unnamed_session_goes_on_up_to_the_gap_and_a_named_one_through_any_pause():
-    sessions, _ = new_sessions()
+@both_ways
+def test_an_unnamed_session_goes_on_up_to_the_gap_and_a_named_one_through_any_pause(copying):
+    sessions, _ = new_sessions(copying=copying)
     assert fold(sessions, [(0, UNNAMED, 1, 0), (0, UNNAMED, 2, 10_000), (0, UNNAMED, 3, 20_001)]) == [
         (1, -1),
         (1, 1),
@@ -84,7 +95,18 @@ def test_an_unnamed_session_goes_on_up_to_the_gap_and_a_named_one_through_any_pa
     assert fold(sessions, [(1, 7, 1, 0), (1, 7, 2, 10**12), (1, 7, 3, 0)]) == [(1, -1), (1, 1), (1, 2)]
 
 
-def test_no_events_change_nothing():
-    sessions, _ = new_sessions()
+@both_ways
+@pytest.mark.parametrize(("time_ms", "other_ms", "goes_on"), [(60_000, 0, True), (60_001, 60_000, False)])
+def test_the_gap_is_counted_from_the_users_own_last_event_in_an_earlier_batch(copying, time_ms, other_ms, goes_on):
+    sessions, _ = new_sessions(copying=copying)
+    fold(sessions, [(1, UNNAMED, 2, 50_000)])
+    # User 0's event stands in front of user 1's, in the log and among the rows.
+    got = fold(sessions, [(0, UNNAMED, 3, other_ms), (1, UNNAMED, 4, time_ms)])
+    assert got == [(1, -1), (1, 2) if goes_on else (2, -1)]
+
+
+@both_ways
+def test_no_events_change_nothing(copying):
+    sessions, _ = new_sessions(copying=copying)
     assert fold(sessions, []) == []
     assert not sessions.table.data.any()
