@@ -34,9 +34,11 @@ CONFIG = Config(
         duplicates_window=4,
         half_lives_s=(3600, 60),
     ),
-    # As soon as one has ended the next begins, in the smallest pieces.
-    snapshot=SnapshotConfig(interval_s=1e-9, piece_bytes=4096),
+    # As soon as one has ended the next begins.
+    snapshot=SnapshotConfig(interval_s=1e-9),
 )
+# A user may set the last only, but of so small a state that is nearly all, and events are to be folded between pieces.
+PIECES_BYTES = [300, 1000, 4096]
 PARTITIONS = 2
 
 
@@ -76,11 +78,13 @@ class Kept:
 class Engine:
     """A pipeline over a log in memory, stepped by hand; `digest` is of the state once the log is folded."""
 
-    def __init__(self, batches: list[list[Record]], kept: Kept) -> None:
+    def __init__(self, batches: list[list[Record]], kept: Kept, piece_bytes: int = PIECES_BYTES[-1]) -> None:
         self.kept = kept
         self.source = MemorySource(batches, items_topic=CONFIG.kafka.items_topic)
         self.letters = MemoryDeadLetters()
-        self.pipeline = Pipeline(CONFIG, Nobody(), lambda partitions: kept)
+        snapshot = CONFIG.snapshot.model_copy(update={"piece_bytes": piece_bytes})
+        config = CONFIG.model_copy(update={"snapshot": snapshot})
+        self.pipeline = Pipeline(config, Nobody(), lambda partitions: kept)
 
     def step(self) -> None:
         self.source.wake()  # there is nothing to wait for where the log has ended
@@ -172,15 +176,18 @@ def log_of(events, items, lengths) -> list[list[Record]]:
 @given(
     events=events,
     items=items,
-    lengths=st.lists(st.integers(1, 5), max_size=12),
-    lives=st.lists(st.integers(1, 25), max_size=5),
+    lengths=st.lists(st.integers(1, 3), max_size=30),
+    lives=st.lists(st.integers(1, 40), max_size=4),
+    piece_bytes=st.sampled_from(PIECES_BYTES),
     fails=st.lists(st.booleans(), max_size=30),
 )
-def test_an_engine_killed_anywhere_ends_in_the_state_of_one_that_never_stopped(events, items, lengths, lives, fails):
+def test_an_engine_killed_anywhere_ends_in_the_state_of_one_that_never_stopped(
+    events, items, lengths, lives, piece_bytes, fails
+):
     batches = log_of(events, items, lengths)
     kept = Kept(fails)
     for steps in lives:
-        engine = Engine(batches, kept)
+        engine = Engine(batches, kept, piece_bytes)
         for _ in range(steps):
             engine.step()
         engine.kill()
