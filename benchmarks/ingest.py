@@ -31,6 +31,7 @@ from ousel.v1 import event_pb2
 
 from benchmarks.report import report
 from deploy.local.brokers import start_broker
+from engine import collector
 from engine.config import Config, KafkaConfig
 from engine.events.batch import Decoded, EventBatch
 from engine.events.codec import Decoder
@@ -53,6 +54,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     records, turns, batches = (100_000, 5, 60) if quick else (1_000_000, 7, 400)
     torch.set_num_threads(1)
+    collector.set_aside()  # as in the engine
     with tempfile.TemporaryDirectory(prefix="ousel-ingest-") as folder, start_broker(Path(folder)) as broker:
         config = Config(kafka=KafkaConfig(bootstrap=broker.bootstrap, events_partitions=PARTITIONS))
         name = getattr(broker, "name", "embedded")

@@ -12,6 +12,7 @@ in both a user has 2 to 4 events on average, whatever the number of turns.
 
     cost_ratio      median time of a batch at 2,000,000 nodes over that at 20,000
     bytes_per_user  growth of the resident memory while the users came, per user: one event each, room for 8
+    growth_ms_max   longest fold of 4,096 events, each of a new user, while the large state's users came
     bytes_per_item  the same for the items, each of them known in all 4 partitions with up to 8 users and next items
     peak_gb         most that was resident in a process that folds 20,000,000 events by 1,000,000 users on 200,000 items
                     with the default settings; fold_s is the time in `State.fold` meanwhile. Not with --quick
@@ -39,6 +40,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.report import report
+from engine import collector
 from engine.config import Config, StateConfig
 from engine.events.batch import Decoded, EventBatch
 from engine.state.state import State
@@ -60,10 +62,11 @@ Rows = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Growth:
-    """Resident memory that the users and the items of a state have taken."""
+    """Resident memory that the users and the items of a state have taken, and the times of the users' batches."""
 
     users_bytes: int
     items_bytes: int
+    batches_s: list[float]
 
 
 class World:
@@ -84,12 +87,12 @@ class World:
         """Has every user seen, then every item in every partition, twice: the second time after another."""
         before = _resident_bytes()
         everyone = np.arange(self.users)
-        self._fold_all(everyone, everyone // PARTITIONS % min(_FIRST_ITEMS, self.items))
+        batches_s = self._fold_all(everyone, everyone // PARTITIONS % min(_FIRST_ITEMS, self.items), BATCH)
         between = _resident_bytes()
         some = everyone[: self.items * PARTITIONS]
         self._fold_all(some, some // PARTITIONS)
         self._fold_all(some, (some // PARTITIONS + 1) % self.items)
-        return Growth(between - before, _resident_bytes() - between)
+        return Growth(between - before, _resident_bytes() - between, batches_s)
 
     def batches(self, count: int) -> list[Decoded]:
         """By users drawn evenly, on items drawn by Zipf's law."""
@@ -99,10 +102,13 @@ class World:
         item = np.searchsorted(self._reach, self._draw.random(size) * self._reach[-1])
         return self._decoded(self._draw.integers(0, self.users, size), np.minimum(item, self.items - 1))
 
-    def _fold_all(self, users: Rows, items: Rows) -> None:
-        for first in range(0, len(users), _FILL_BATCH):
-            part = slice(first, first + _FILL_BATCH)
-            self.state.fold(self._decoded(users[part], items[part]))
+    def _fold_all(self, users: Rows, items: Rows, size: int = _FILL_BATCH) -> list[float]:
+        """In batches of `size`; returns the processor time of each."""
+        times_s = []
+        for first in range(0, len(users), size):
+            part = slice(first, first + size)
+            times_s.append(_fold_s(self.state, self._decoded(users[part], items[part])))
+        return times_s
 
     def _decoded(self, user: Rows, item: Rows) -> Decoded:
         """The batch as the decoder hands it over: every id a string of its own."""
@@ -136,6 +142,7 @@ def main() -> None:
     quick = parser.parse_args().quick
     begun_s = time.perf_counter()
     torch.set_num_threads(1)
+    collector.set_aside()  # as in the engine
     figures: dict[str, float | int | str] = {}
     rows = []
     users, items = LARGE
@@ -149,6 +156,8 @@ def main() -> None:
         "small_us_per_event": round(1e6 * median(small_s) / BATCH, 2),
         "large_us_per_event": round(1e6 * median(large_s) / BATCH, 2),
         "batches": len(large_s),
+        "growth_ms_p50": round(1e3 * median(growth.batches_s), 1),
+        "growth_ms_max": round(1e3 * max(growth.batches_s), 1),
         "bytes_per_user": round(growth.users_bytes / users),
         "bytes_per_item": round(growth.items_bytes / items),
         "small_nodes": sum(SMALL),
@@ -158,6 +167,10 @@ def main() -> None:
         (f"cost per event at {sum(LARGE):,} nodes over that at {sum(SMALL):,}", f"{figures['cost_ratio']}"),
         (f"cost per event at {sum(SMALL):,} nodes", f"{figures['small_us_per_event']} us"),
         (f"cost per event at {sum(LARGE):,} nodes", f"{figures['large_us_per_event']} us"),
+        (
+            f"fold of {BATCH:,} new users while {users:,} come, median and longest",
+            f"{figures['growth_ms_p50']} ms, {figures['growth_ms_max']} ms",
+        ),
         ("memory per user with up to 8 events", f"{figures['bytes_per_user']} bytes"),
         (f"memory per item that all {PARTITIONS} partitions know", f"{figures['bytes_per_item']} bytes"),
     ]
@@ -191,22 +204,25 @@ def _turns(large: World, turns: int, end_s: float) -> tuple[list[float], list[fl
         small = World(*SMALL, _just_enough(*SMALL))
         small.fill()
         for world, times_s in ((small, small_s), (large, large_s)):
-            for decoded in world.batches(TURN):
-                start_s = time.thread_time()
-                world.state.fold(decoded)
-                times_s.append(time.thread_time() - start_s)
+            times_s += [_fold_s(world.state, decoded) for decoded in world.batches(TURN)]
     return small_s, large_s
+
+
+def _fold_s(state: State, decoded: Decoded) -> float:
+    """Processor time of one fold."""
+    start_s = time.thread_time()
+    state.fold(decoded)
+    return time.thread_time() - start_s
 
 
 def _peak(events: int) -> tuple[int, float]:
     """Most memory resident, and the processor time of folding so many events with the default settings."""
     torch.set_num_threads(1)
+    collector.set_aside()
     world, fold_s = World(PEAK_USERS, PEAK_ITEMS), 0.0
     for first in range(0, events, BATCH):
         decoded = world.batch(min(BATCH, events - first))
-        start_s = time.thread_time()
-        world.state.fold(decoded)
-        fold_s += time.thread_time() - start_s
+        fold_s += _fold_s(world.state, decoded)
         done = first + len(decoded.events)
         if done // PROGRESS > first // PROGRESS:
             print(f"folded {done:,} of {events:,} events, {_resident_bytes() / 1e9:.2f} GB", flush=True)

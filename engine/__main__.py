@@ -26,6 +26,7 @@ import uvloop
 from kafka.errors import KafkaError
 from ousel.v1 import event_pb2
 
+from engine import collector
 from engine.config import Config, ConfigError, load_config
 from engine.events.dead_letter import KafkaDeadLetters
 from engine.events.kafka import KafkaSource, wait_for_broker
@@ -64,6 +65,7 @@ def serve(
     torch.set_num_threads(settings.model.threads)
     # The engine's thread computes while the event loop answers: hand the interpreter over sooner than every 5 ms.
     sys.setswitchinterval(0.001)
+    collector.set_aside()
     try:
         snapshots = _snapshots(settings)
         uvloop.run(_serve(settings, snapshots))
@@ -92,7 +94,12 @@ async def _serve(config: Config, snapshots: Callable[[int], Snapshots] | None) -
 
     follower = _Follower(config, snapshots, loop, stopping)
     server = Server(config, follower.pipeline, follower.subscriptions, follower)
-    follower.on_ready = lambda: asyncio.run_coroutine_threadsafe(server.set_serving(True), loop)
+
+    def ready() -> None:
+        collector.set_aside()  # what was replayed stays
+        asyncio.run_coroutine_threadsafe(server.set_serving(True), loop)
+
+    follower.on_ready = ready
     await server.start()
     _log.info("gRPC on %s:%d, metrics on %s:%d/metrics", config.serving.host, server.port,
               config.serving.metrics_host, server.metrics_port)  # fmt: skip

@@ -70,8 +70,11 @@ class EventBatch:
 
     def select(self, index: NDArray[np.int64] | slice) -> EventBatch:
         """The events at these positions, in the order asked for; ids come as lists."""
-        at = range(len(self))[index] if isinstance(index, slice) else index.tolist()
-        columns: dict[str, Any] = {name: list(map(getattr(self, name).__getitem__, at)) for name in _ID_COLUMNS}
+        if isinstance(index, slice):
+            columns: dict[str, Any] = {name: list(getattr(self, name)[index]) for name in _ID_COLUMNS}
+        else:
+            at = index.tolist()
+            columns = {name: list(map(getattr(self, name).__getitem__, at)) for name in _ID_COLUMNS}
         columns |= {name: getattr(self, name)[index] for name in _ARRAY_COLUMNS}
         return EventBatch(**columns)
 

@@ -17,10 +17,10 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import InvalidSessionTimeoutError, KafkaConnectionError, KafkaError, OffsetOutOfRangeError
 
 from engine.config import KafkaConfig
-from engine.events.batch import Record
 from engine.events.committer import Committer
 from engine.events.connection import connection_settings, wait_for_broker
 from engine.events.diagnosis import connection_problem
+from engine.events.records import Records
 from engine.events.sharing import Membership, SharedEvents
 from engine.events.source import Assignment, LogRange, Partition, SourceError, starting_offsets
 
@@ -69,7 +69,7 @@ def _consumer_settings(config: KafkaConfig) -> dict[str, Any]:
 
 
 class _Batch(NamedTuple):
-    records: list[Record]
+    records: Records
     positions: dict[TopicPartition, int]  # next offset of each partition after these records
 
 
@@ -159,20 +159,22 @@ class KafkaSource:
             assigned = self._assignment.partitions if self._assignment else {}
             self._committer.note({TopicPartition(*p): at for p, at in positions.items() if p in assigned})
 
-    def poll(self, timeout_s: float) -> list[Record]:
+    def poll(self, timeout_s: float) -> Records:
         """Returns the next records, or none after `timeout_s` or an earlier `wake`. See `EventSource`."""
         with self._ready:
             self._ready.wait_for(lambda: self._queue or self._woken or self._failure, timeout_s)
             self._woken = False
             if not self._queue and self._failure:
                 raise self._failure
-            records: list[Record] = []
-            while self._queue and len(records) + len(self._queue[0].records) <= self._config.max_poll_records:
+            parts: list[Records] = []
+            room = self._config.max_poll_records
+            while self._queue and len(self._queue[0].records) <= room:
                 batch = self._queue.popleft()
-                records += batch.records
+                parts.append(batch.records)
+                room -= len(batch.records)
                 self._returned.update(batch.positions)
             self._ready.notify_all()
-            return records
+            return Records.joined(parts)
 
     def wake(self) -> None:
         with self._ready:
@@ -336,11 +338,7 @@ class KafkaSource:
             self._flowing = wanted
 
     def _queue_up(self, start: dict[TopicPartition, int], fetched: Mapping[TopicPartition, Sequence[Any]]) -> None:
-        records = [
-            Record(r.topic, r.partition, r.offset, -1 if r.timestamp is None else r.timestamp, r.key, r.value)
-            for partition in fetched.values()
-            for r in partition
-        ]
+        records = Records.fetched(fetched.values())
         # Positions, not the last record, say how far we are: compaction and transactions leave offsets without one.
         positions: dict[TopicPartition, int] = {}
         for partition, before in self._polled.items():

@@ -41,6 +41,7 @@ class Catalog:
         self._from_ms = np.zeros(0, dtype=np.int64)
         self._until_ms = np.zeros(0, dtype=np.int64)
         self._deleted = np.zeros(0, dtype=bool)
+        self._described = np.zeros(0, dtype=bool)  # whether anything but the defaults is known of a row
 
     def __len__(self) -> int:
         """Records held."""
@@ -67,6 +68,7 @@ class Catalog:
             self._from_ms = np.concatenate([self._from_ms, np.full(more, _ALWAYS.min)])
             self._until_ms = np.concatenate([self._until_ms, np.full(more, _ALWAYS.max)])
             self._deleted = np.concatenate([self._deleted, np.zeros(more, dtype=bool)])
+            self._described = np.concatenate([self._described, np.zeros(more, dtype=bool)])
 
     def fold(self, rows: Sequence[int], items: Sequence[CatalogItem]) -> list[int]:
         """Replaces what is known of `rows` by `items`, in log order: the newest record wins whole.
@@ -81,6 +83,7 @@ class Catalog:
             self._deleted[row] = item.deleted
             if not item.deleted:
                 self._describe(row, item)
+                self._described[row] = True
             if len(self._records) > self._limit:
                 oldest = next(iter(self._records))
                 self.remove(oldest)
@@ -90,7 +93,9 @@ class Catalog:
     def remove(self, row: int) -> None:
         """Forgets what is known of a row; it counts as deleted until it is given to another item."""
         self._records.pop(row, None)
-        self._describe(row, CatalogItem(""))
+        if self._described[row]:
+            self._describe(row, CatalogItem(""))
+            self._described[row] = False
         self._deleted[row] = True
 
     def revive(self, rows: NDArray[np.int64]) -> None:

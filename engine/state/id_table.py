@@ -16,12 +16,10 @@ import torch
 import xxhash
 from numpy.typing import NDArray
 
-from engine.state.kernels import find_keys
+from engine.state.kernels import find_keys, insert_keys, remove_keys
 from engine.state.table import reserve
 
-_EMPTY, _DELETED = 0, -1
 _AT_ONCE = 16_384  # digests made without letting other threads run
-_FULL = 0.7  # share of slots in use, deleted ones included, that has the table made anew
 
 Keys = NDArray[np.int64]  # [E, 2]
 
@@ -42,12 +40,10 @@ class IdTable:
     """
 
     def __init__(self, rows: int) -> None:
+        # At most half full, so that a search takes 1.5 looks where it finds something, and 2.5 where not.
         size = 1 << max(4, (2 * rows - 1).bit_length())
-        self._mask = size - 1
-        self._slot = reserve(size, (), torch.int32).numpy()  # row + 1, _EMPTY or _DELETED
+        self._slot = reserve(size, (), torch.int32).numpy()  # row + 1, 0 where empty
         self._key = reserve(rows, (2,), torch.int64).numpy()  # [N, 2]
-        self._place = reserve(rows, (), torch.int64).numpy()  # [N] 1 + slot of a row, 0 where it has none
-        self._used = 0  # slots that are not empty
 
     def find(self, keys: Keys) -> NDArray[np.int64]:
         """[E] rows, -1 where there is none."""
@@ -57,42 +53,8 @@ class IdTable:
 
     def insert(self, keys: Keys, rows: NDArray[np.int64]) -> None:
         """Gives distinct digests that are not there yet their rows."""
-        if self._used + len(rows) > _FULL * len(self._slot):
-            self._rebuild()
-        self._key[rows] = keys
-        self._settle(rows, keys[:, 0] & self._mask)
+        insert_keys(keys, rows, self._slot, self._key)
 
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Takes distinct rows out."""
-        self._slot[self._place[rows] - 1] = _DELETED
-        self._place[rows] = 0
-        self._key[rows] = 0
-
-    def _settle(self, rows: NDArray[np.int64], at: NDArray[np.int64]) -> None:
-        """Puts each row into the first free slot from `at` on."""
-        while len(rows):
-            slot = self._slot.take(at)
-            free = np.flatnonzero(slot <= _EMPTY)
-            _, first = np.unique(at[free], return_index=True)  # of several rows one gets a slot
-            won = free[first]
-            self._used += int((slot[won] == _EMPTY).sum())
-            self._slot[at[won]] = rows[won] + 1
-            self._place[rows[won]] = at[won] + 1
-            on = np.ones(len(rows), dtype=bool)
-            on[won] = False
-            rows, at = rows[on], (at[on] + 1) & self._mask
-
-    def _rebuild(self) -> None:
-        """Clears deleted slots away: every row at its home or just behind, in one pass over the rows sorted by home."""
-        rows = np.flatnonzero(self._place)
-        self._slot[:] = _EMPTY
-        home = self._key[rows, 0] & self._mask
-        order = np.argsort(home)
-        rows, home = rows[order], home[order]
-        step = np.arange(len(rows))
-        at = np.maximum.accumulate(home - step) + step
-        inside = at <= self._mask
-        self._slot[at[inside]] = rows[inside] + 1
-        self._place[rows[inside]] = at[inside] + 1
-        self._used = int(inside.sum())
-        self._settle(rows[~inside], at[~inside] & self._mask)
+        remove_keys(rows, self._slot, self._key)

@@ -48,17 +48,54 @@ def compiled(signature: str) -> Callable[[F], F]:
 
 @compiled("void(i8[:,::1], i4[::1], i8[:,::1], i8[::1])")
 def find_keys(keys: Longs, slot: Ints, key: Longs, rows: Longs) -> None:
-    """Looks E keys up in an open-addressing table: `slot` holds row + 1, 0 empty, -1 deleted; -1 where unknown."""
+    """Looks E keys up in an open-addressing table: `slot` holds row + 1, 0 where empty; `rows` -1 where unknown."""
     mask = len(slot) - 1
     for e in range(len(keys)):
         at = keys[e, 0] & mask
         rows[e] = -1
         while slot[at] != 0:
             row = slot[at] - 1
-            if row >= 0 and key[row, 0] == keys[e, 0] and key[row, 1] == keys[e, 1]:
+            if key[row, 0] == keys[e, 0] and key[row, 1] == keys[e, 1]:
                 rows[e] = row
                 break
             at = (at + 1) & mask
+
+
+@compiled("void(i8[:,::1], i8[::1], i4[::1], i8[:,::1])")
+def insert_keys(keys: Longs, rows: Longs, slot: Ints, key: Longs) -> None:
+    """Gives E distinct keys that the table does not have their rows; there must be more slots than rows."""
+    mask = len(slot) - 1
+    for e in range(len(keys)):
+        at = keys[e, 0] & mask
+        while slot[at] != 0:
+            at = (at + 1) & mask
+        slot[at] = np.int32(rows[e] + 1)
+        key[rows[e], 0] = keys[e, 0]
+        key[rows[e], 1] = keys[e, 1]
+
+
+@compiled("void(i8[::1], i4[::1], i8[:,::1])")
+def remove_keys(rows: Longs, slot: Ints, key: Longs) -> None:
+    """Takes distinct rows that the table has out of it.
+
+    What follows without a gap moves up where its search would else end early (Knuth, The Art of Computer Programming,
+    volume 3, algorithm 6.4R), so nothing is left behind that slows later searches down.
+    """
+    mask = len(slot) - 1
+    for r in range(len(rows)):
+        row = rows[r]
+        hole = key[row, 0] & mask
+        while slot[hole] != row + 1:
+            hole = (hole + 1) & mask
+        at = (hole + 1) & mask
+        while slot[at] != 0:
+            home = key[slot[at] - 1, 0] & mask
+            if ((at - home) & mask) >= ((at - hole) & mask):
+                slot[hole] = slot[at]
+                hole = at
+            at = (at + 1) & mask
+        slot[hole] = 0
+        key[row, 0] = key[row, 1] = 0
 
 
 @compiled("void(i8[::1], i8[::1], i8[::1])")
@@ -167,6 +204,26 @@ def append_edges(
         edge[at, 1] = words[e, 1] | (tag << 32)
         degree[node] += 1
     return taken
+
+
+@compiled("i8(i4[::1], b1[::1], i8, i4[::1], i8[::1])")
+def find_naming(neighbor: Ints, mark: NDArray[np.bool_], blocks: int, owner: Ints, found: Longs) -> int:
+    """Fills `found` with the owner of each of the first `blocks` blocks in which an edge leads to a marked row.
+
+    Args:
+        mark: by 1 + row; False at 0, where no edge is.
+
+    Returns:
+        How many were found, a node once for each of its blocks.
+    """
+    count = 0
+    for b in range(blocks):
+        for at in range(b << BLOCK_BITS, (b + 1) << BLOCK_BITS):
+            if neighbor[at] < len(mark) and mark[neighbor[at]]:
+                found[count] = owner[b]
+                count += 1
+                break
+    return count
 
 
 @compiled(

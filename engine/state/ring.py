@@ -18,7 +18,7 @@ from torch import Tensor
 from engine.state.groups import Groups
 from engine.state.kernels import BLOCK as _BLOCK
 from engine.state.kernels import BLOCK_BITS as _BLOCK_BITS
-from engine.state.kernels import append_edges, latest_edges
+from engine.state.kernels import append_edges, find_naming, latest_edges
 from engine.state.table import Table, take
 
 _NO_INTS = np.zeros(0, dtype=np.int32)
@@ -215,12 +215,17 @@ class Ring:
 
     def naming(self, rows: Tensor) -> Tensor:
         """[R] int64 the nodes with an edge to any of `rows`, found by a scan of all slots in use."""
-        neighbor = self.neighbor.data[: self.blocks * _BLOCK]
-        if len(rows) == 0 or len(neighbor) == 0:
+        if len(rows) == 0:
             return rows.new_zeros(0)
-        mark = torch.zeros(max(int(neighbor.max()), int(rows.max()) + 1) + 1, dtype=torch.bool, device=rows.device)
+        mark = torch.zeros(int(rows.max()) + 2, dtype=torch.bool, device=rows.device)  # by row + 1
         mark[rows + 1] = True
-        blocks = mark[neighbor.to(torch.int64)].view(-1, _BLOCK).any(dim=1).nonzero().squeeze(1)
+        if self.neighbor.on_cpu:
+            found = np.empty(self.blocks, np.int64)
+            count = find_naming(self.neighbor.array, mark.numpy(), self.blocks, self.owner.array, found)
+            return torch.from_numpy(np.unique(found[:count]))
+        neighbor = self.neighbor.data[: self.blocks * _BLOCK].to(torch.int64)
+        named = (neighbor < len(mark)) & mark[neighbor.clamp_max(len(mark) - 1)]
+        blocks = named.view(-1, _BLOCK).any(dim=1).nonzero().squeeze(1)
         return self.owner.get(blocks).to(torch.int64).unique()
 
     def scrub(self, row: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -35,6 +37,18 @@ def folded(lines: list[Line], items: list[CatalogItem] | None = None, **limits) 
     state = new_state(**limits)
     state.fold(batch(numbered(lines), items or []))
     return state
+
+
+@pytest.mark.parametrize("order", ["aabb", "abab", "abba", "bb"])
+def test_partitions_of_a_batch_fold_alike_however_they_lie_in_it_and_without_events_too(order):
+    lines = numbered([Line("ann", "s", "xyzw"[at], partition="ab".index(name)) for at, name in enumerate(order)])
+    mixed, apart = new_state(), new_state()
+    mixed.fold(replace(batch(lines), positions={(TOPIC, at): 4 for at in range(3)}))  # the rest was rejected
+    for at in range(3):
+        own = [line for line in lines if line.partition == at]
+        apart.fold(replace(batch(own), positions={(TOPIC, at): 4}))
+    assert state_digest(mixed, SUBJECTS) == state_digest(apart, SUBJECTS)
+    assert mixed.positions == {(TOPIC, at): 4 for at in range(3)}
 
 
 def history(state: State, subject: str, n: int | None = None) -> list[str]:
