@@ -106,11 +106,12 @@ def _interrupt(signum: int, frame: FrameType | None) -> None:
 
 
 def _config(kafka: dict[str, object], folder: Path) -> Config:
-    """Small limits, so that users, items and event ids make room for others all the time."""
+    """Small limits, so that users, items and event ids make room for others all the time; small pieces, for events to
+    come between them."""
     return Config(
         kafka=KafkaConfig(**kafka, events_partitions=PARTITIONS),
         state=StateConfig(max_users=4500, max_items=395, history=16, neighbors=8, duplicates_window=8192),
-        snapshot=SnapshotConfig(dir=folder / "snapshots", engine="recovery", interval_s=1.0),
+        snapshot=SnapshotConfig(dir=folder / "snapshots", engine="recovery", interval_s=1.0, piece_bytes=16_384),
     )
 
 

@@ -45,7 +45,7 @@ def test_killed_in_a_snapshot_and_in_replay_it_ends_as_if_it_had_never_stopped(k
     config = Config(
         kafka=kafka_config,
         state=StateConfig(max_users=1500, max_items=380, history=16, neighbors=8, duplicates_window=8192),
-        snapshot=SnapshotConfig(dir=tmp_path / "snapshots", engine="one", interval_s=0.3),
+        snapshot=SnapshotConfig(dir=tmp_path / "snapshots", engine="one", interval_s=0.3, piece_bytes=16_384),
     )
     with Trials(config, kafka_config.events_partitions, tmp_path, seed=1, events_per_s=300) as trials:
         trials.engine_trial("snapshot")
