@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -241,17 +243,14 @@ def test_a_forgotten_users_row_is_given_to_the_next_without_its_past():
     assert one.sessions.table.data[0, 0] == 1  # its first session
 
 
-def test_a_user_of_200_000_events_and_a_hot_item_keep_the_newest():
+def test_a_user_of_a_million_events_and_an_item_hot_in_every_batch_keep_the_newest():
     one = new_slice(history=128, neighbors=16)
-    size, offset = 50_000, 0
-    for _ in range(4):
-        lines = [
-            Line("ann", "", f"i{at % 10}" if at % 2 else "hot", 0, at, 0, at) for at in range(offset, offset + size)
-        ]
-        fold(one, lines)
-        offset += size
-    want = ["hot" if at % 2 == 0 else f"i{at % 10}" for at in range(offset - 128, offset)]
-    assert history(one, "ann") == want
-    assert users_of(one, "hot") == ["ann"] * 16
-    assert one.graph.user_items.blocks - 1 == 16 and one.graph.item_users.blocks - 1 == 6 * 2
-    assert one.events_folded == offset
+    hot = batch(numbered([Line("ann", "", "hot")] * 50_000)).events
+    for turn in range(20):
+        one.fold(replace(hot, offset=hot.offset + turn * len(hot)), 0)
+    assert one.events_folded == 1_000_000
+    assert history(one, "ann") == ["hot"] * 128 and users_of(one, "hot") == ["ann"] * 16
+    fold(one, [Line("ann", "", f"i{at % 10}", offset=one.position + at) for at in range(100)])
+    assert history(one, "ann") == ["hot"] * 28 + [f"i{at % 10}" for at in range(100)]
+    # One user of 16 blocks, eleven items of two: what was overwritten takes no room.
+    assert one.graph.user_items.blocks - 1 == 16 and one.graph.item_users.blocks - 1 == 2 + 10 * 2
