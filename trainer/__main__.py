@@ -1,4 +1,4 @@
-"""`ousel-trainer run`: reads the configuration, connects to the log, and trains until told to stop."""
+"""`ousel-trainer`: `run` follows the log, trains and pushes until told to stop; `evaluate` judges on a file."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from engine.events.topics import ensure_topics
 from engine.log_output import log_to_stderr
 from trainer.config import TrainerConfig
 from trainer.encoder import Stopped
+from trainer.evaluation.command import evaluate
 from trainer.service import TrainerService
 
 _log = logging.getLogger("trainer")
@@ -33,6 +34,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 @app.callback()
 def trainer() -> None:
     """The Ousel trainer."""
+
+
+app.command()(evaluate)
 
 
 @app.command()

@@ -82,7 +82,7 @@ def train_encoder(
     sampler = NegativeSampler(
         count.masked_fill(torch.from_numpy(data.deleted), -1), config.uniform_share, config.negatives
     )
-    optimizer = torch.optim.AdamW(_groups(model, config.weight_decay), lr=config.learning_rate)
+    optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate)
     dropped = Dropped(config.id_dropout, config.edge_dropout, generator)
     plain = _plain(histories, end, config, generator)
     linked = _linked(data, histories, end, config, generator)
@@ -158,7 +158,7 @@ def _stride(config: TrainSection) -> int:
     return max(1, config.window * 3 // 4)
 
 
-def _groups(model: Recommender, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(model: Recommender, weight_decay: float) -> list[dict[str, object]]:
     """Matrices decay; biases, norms, embeddings and the temperature don't."""
     embeddings = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
     encoders = [parameter for name, parameter in model.named_parameters() if not name.startswith("ranker.")]

@@ -24,6 +24,11 @@ def sampled_softmax(positive: Tensor, negative: Tensor, log_inclusion: Tensor, m
     return (total - positive).mean()
 
 
+def full_softmax(logits: Tensor, target: Tensor) -> Tensor:
+    """Mean cross-entropy of each target [P] among all items: logits [P, N]. 0 where there is no position."""
+    return F.cross_entropy(logits, target, reduction="sum") / max(1, len(target))
+
+
 def session_mask(target: Tensor, session: Tensor, negatives: Tensor, items: int) -> Tensor:
     """[B, L, M] True where a negative is the target, or a target of the same window and session.
 

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from trainer.losses import candidate_softmax, sampled_softmax, session_mask
+from trainer.losses import candidate_softmax, full_softmax, sampled_softmax, session_mask
 
 
 def test_sampled_softmax_is_the_plain_cross_entropy_with_corrected_negatives() -> None:
@@ -20,6 +20,22 @@ def test_sampled_softmax_is_the_plain_cross_entropy_with_corrected_negatives() -
                 total += math.exp(negative[p, m]) / math.exp(log_inclusion[m])
         losses.append(math.log(total) - positive[p].item())
     torch.testing.assert_close(sampled_softmax(positive, negative, log_inclusion, masked).item(), sum(losses) / 5)
+
+
+def test_full_softmax_is_the_plain_cross_entropy_among_all_items() -> None:
+    logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    target = torch.tensor([5, 0, 0, 3])
+    want = 0.0
+    for row, at in zip(logits.tolist(), target.tolist(), strict=True):
+        want += math.log(sum(map(math.exp, row))) - row[at]
+    torch.testing.assert_close(full_softmax(logits, target).item(), want / 4)
+
+
+def test_full_softmax_of_no_position_is_nothing_and_has_no_gradient() -> None:
+    logits = torch.randn(0, 6, requires_grad=True)
+    loss = full_softmax(logits, torch.zeros(0, dtype=torch.int64))
+    loss.backward()
+    assert loss.item() == 0.0
 
 
 def test_session_mask_spares_the_target_and_its_fellows_only() -> None:

@@ -1,0 +1,81 @@
+"""`ousel-trainer evaluate` from files to JSON."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from trainer.__main__ import app
+
+SMALL = [f"--set={one}" for one in ("dim=16", "heads=2", "blocks=1", "window=8", "epochs=2", "batch=16")]
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Path:
+    """Forty sessions that step on through ten items; the last ten are for the test."""
+    rows = [
+        f"s{at},i{(3 * at + step) % 10},{1_700_000_000 + 60 * (10 * at + step)},{'test' if at >= 30 else 'train'}"
+        for at in range(40)
+        for step in range(5)
+    ]
+    path = tmp_path / "events.csv"
+    path.write_text("session_id,item_id,timestamp,split\n" + "\n".join(rows) + "\n")
+    return path
+
+
+def evaluate(*args: object) -> Result:
+    return CliRunner().invoke(app, ["evaluate", *map(str, args)])
+
+
+def test_the_model_and_its_peers_are_judged_on_one_split(events: Path, tmp_path: Path) -> None:
+    items, out = tmp_path / "items.csv", tmp_path / "new" / "figures.json"
+    items.write_text("item_id,title,categories\ni1,One,a|b\ni2,Two,b\n")
+    done = evaluate("--events", events, "--items", items, "--protocol", "sessions", "--compare", "--k", "3,1",
+                    "--out", out, *SMALL)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    found = json.loads(out.read_text())
+    assert found["questions"] == 40 and found["split_hash"] in done.output
+    assert set(found["models"]) == {"ousel", "popularity", "frequency", "item_knn", "stan", "session_knn"}
+    for figures in found["models"].values():
+        assert figures["questions"] == 40 and 0 <= figures["hr@1"] <= figures["hr@3"] <= 1
+        assert "diversity@3" in figures and len(figures["intervals"]["mrr@3"]) == 2
+    # Each item has one successor: whoever learns from sessions has it near the top.
+    assert found["models"]["session_knn"]["hr@3"] > 0.7 > found["models"]["popularity"]["hr@3"]
+    assert found["ratios"]["mrr@3"]["ratio"] == pytest.approx(
+        found["models"]["ousel"]["mrr@3"]
+        / max(one["mrr@3"] for name, one in found["models"].items() if name != "ousel")
+    )
+
+
+def test_the_same_seed_gives_the_same_figures(events: Path, tmp_path: Path) -> None:
+    found = []
+    for out in (tmp_path / "1.json", tmp_path / "2.json"):
+        assert evaluate("--events", events, "--protocol", "sessions", "--out", out, *SMALL).exit_code == 0
+        (figures,) = json.loads(out.read_text())["models"].values()
+        found.append({name: value for name, value in figures.items() if not name.endswith("_s")})
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(
+    ("args", "line"),
+    [
+        (["--k", "0,5"], "--k must be numbers in 1..1000 with commas between, got '0,5'"),
+        (["--set", "width=3"], "--set must name one of dim, heads"),
+        (["--set", "dim=wide"], "--set dim must be a number, got 'wide'"),
+        (["--protocol", "successive", "--validation"], "--validation needs the protocol leave-one-out or sessions"),
+        (["--most", "0"], "most must be >= 1, got 0"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(events: Path, args: list[str], line: str) -> None:
+    done = evaluate("--events", events, "--protocol", "sessions", *args)
+    assert done.exit_code != 0
+    assert line in str(done.exception)
+
+
+def test_a_broken_file_is_named_with_the_line(events: Path) -> None:
+    events.write_text(events.read_text() + "s1,,5,train\n")
+    done = evaluate("--events", events, "--protocol", "sessions")
+    assert done.exit_code != 0 and "line 202: item_id must be a non-empty id, got ''" in str(done.exception)

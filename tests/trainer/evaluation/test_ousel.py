@@ -1,0 +1,82 @@
+"""The encoders as a scorer: what they learn from a planted log, and what they must not see."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+
+from trainer.evaluation.log import Events, Questions
+from trainer.evaluation.ousel import OuselScorer, OuselSettings, _ordinals
+
+ITEMS, SESSIONS, LENGTH = 12, 80, 6
+SMALL = OuselSettings(by_session=True, dim=16, heads=2, blocks=1, window=8, batch=16, epochs=25, learning_rate=1e-2)
+
+
+def planted() -> Events:
+    """Sessions that step on through the items; the last one of the catalog comes up nowhere."""
+    start = np.arange(SESSIONS) * 5
+    item = (start[:, None] + np.arange(LENGTH)).ravel() % (ITEMS - 1)
+    session = np.repeat(np.arange(SESSIONS), LENGTH)
+    return Events(
+        user=session,
+        session=session,
+        item=item,
+        time=np.arange(len(item), dtype=np.float64),
+        kind=np.zeros(len(item), np.int64),
+        value=np.ones(len(item), np.float32),
+        test=None,
+        items=[f"i{at}" for at in range(ITEMS)],
+        users=[str(at) for at in range(SESSIONS)],
+        sessions=[str(at) for at in range(SESSIONS)],
+        kinds=["view"],
+        timed=False,
+    )
+
+
+def next_of_last_sessions(events: Events, count: int) -> tuple[np.ndarray, Questions]:
+    """Training positions, and for each of the last sessions what comes after its first three."""
+    begin = (SESSIONS - count) * LENGTH
+    first = np.arange(begin, len(events), LENGTH)
+    return np.arange(begin), Questions(np.arange(len(events)), first, first + 3, first + 4)
+
+
+def test_a_planted_sequence_is_learned_and_unknown_items_come_last() -> None:
+    events = planted()
+    train, questions = next_of_last_sessions(events, 10)
+    scorer = OuselScorer(SMALL)
+    scorer.fit(events, train)
+    scores = scorer.score(questions)
+    assert scores.shape == (10, ITEMS) and scores.dtype == np.float32
+    assert scores.argmax(1).tolist() == events.item[questions.order[questions.cut]].tolist()
+    assert scores.argmin(1).tolist() == [ITEMS - 1] * 10
+
+
+def test_nothing_but_training_events_and_histories_counts_and_a_seed_repeats() -> None:
+    events = planted()
+    train, questions = next_of_last_sessions(events, 10)
+    settings = replace(SMALL, epochs=1)
+    later = events.item.copy()
+    known = np.concatenate([questions.history(at) for at in range(len(questions))])
+    hidden = np.setdiff1d(np.arange(len(events)), np.concatenate([train, known]))
+    later[hidden] = 0
+    scores = []
+    for one in (events, replace(events, item=later)):
+        scorer = OuselScorer(settings)
+        scorer.fit(one, train)
+        scores.append(scorer.score(questions))
+    np.testing.assert_array_equal(*scores)
+
+
+@given(visits=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=12))
+def test_sessions_are_counted_from_one_for_each_owner(visits: list[tuple[int, int]]) -> None:
+    want, last, count = [], {}, {}
+    for who, session in visits:
+        if last.get(who) != session:
+            count[who] = count.get(who, 0) + 1
+            last[who] = session
+        want.append(count[who])
+    who, session = (np.array(column, np.int64) for column in (zip(*visits, strict=True) if visits else ((), ())))
+    assert _ordinals(who, session).tolist() == want

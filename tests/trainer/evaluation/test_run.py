@@ -1,0 +1,77 @@
+"""What a scorer is shown while it is judged, and how two are put side by side."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.trainer.evaluation.logs import log_of
+from trainer.evaluation import run, splits
+from trainer.evaluation.log import Events, Questions
+
+
+class Watched:
+    """Likes one item, and notes all that it is shown."""
+
+    def __init__(self, name: str, favourite: int) -> None:
+        self.name = name
+        self.favourite = favourite
+        self.known = np.zeros(0, np.int64)
+        self.calls: list[tuple[np.ndarray, Questions]] = []
+
+    def fit(self, events: Events, train: np.ndarray) -> None:
+        self.known, self.items = train, len(events.items)
+
+    def observe(self, positions: np.ndarray) -> None:
+        self.known = np.concatenate([self.known, positions])
+
+    def score(self, questions: Questions) -> np.ndarray:
+        self.calls.append((self.known, questions))
+        scores = np.zeros((len(questions), self.items), np.float32)
+        scores[:, self.favourite] = 1
+        return scores
+
+
+@pytest.fixture
+def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run, "_AT_ONCE", 3)
+
+
+LOG = log_of([(at % 3, at % 3, at % 5, float(at)) for at in range(40)])
+
+
+@pytest.mark.usefixtures("few_at_once")
+def test_where_the_log_goes_on_a_scorer_observes_all_that_lies_before_what_it_is_asked_and_no_more() -> None:
+    split = splits.successive(LOG, quantile=0.5)
+    scorer = Watched("w", 0)
+    run.judge(scorer, LOG, split, [2])
+    assert len(scorer.calls) == -(-len(split.questions) // 3) > 2
+    for known, questions in scorer.calls:
+        assert known.tolist() == list(range(questions.order[questions.cut[0]]))
+
+
+@pytest.mark.usefixtures("few_at_once")
+def test_where_it_does_not_a_scorer_knows_what_it_was_trained_on() -> None:
+    split = splits.leave_one_out(LOG)
+    scorer = Watched("w", 0)
+    run.judge(scorer, LOG, split, [2])
+    assert all(known.tolist() == split.train.tolist() for known, _ in scorer.calls)
+
+
+def test_every_question_is_judged_once_and_seen_items_are_filtered_where_the_protocol_says_so() -> None:
+    log = log_of([(0, 0, 1, 0.0), (0, 0, 2, 1.0), (0, 0, 2, 2.0), (1, 1, 0, 3.0), (1, 1, 3, 4.0), (1, 1, 4, 5.0)])
+    for favourite, want in ((2, [0.0, 0.0]), (4, [0.0, 1.0])):
+        judged = run.judge(Watched("w", favourite), log, splits.leave_one_out(log), [1])
+        assert judged.judge.values()["hr@1"].tolist() == want
+        assert judged.figures()["questions"] == 2
+
+
+def test_the_ratio_is_to_the_best_peer_of_each_figure() -> None:
+    split = splits.successive(LOG, quantile=0.5)
+    judged = {str(at): run.judge(Watched(str(at), at), LOG, split, [1]) for at in range(3)}
+    hits = {name: one.judge.values()["hr@1"].mean() for name, one in judged.items()}
+    found = run.ratios(judged["0"], {name: judged[name] for name in "12"}, [1])["hr@1"]
+    assert found["best_peer"] == max("12", key=hits.__getitem__)
+    assert found["ratio"] == pytest.approx(hits["0"] / hits[found["best_peer"]])
+    assert found["interval"][0] <= found["ratio"] <= found["interval"][1]
+    assert run.ratios(judged["0"], {}, [1]) == {}

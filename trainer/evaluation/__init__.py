@@ -1,0 +1,1 @@
+"""Offline evaluation: files of events, published protocols, honest peers, and what they score."""

@@ -1,0 +1,156 @@
+"""`ousel-trainer evaluate`: a file, a protocol, the model and its peers, a table and a JSON file."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from engine.log_output import log_to_stderr
+from trainer.evaluation import splits
+from trainer.evaluation.files import read_events, read_items
+from trainer.evaluation.log import Events, Scorer, Split
+from trainer.evaluation.ousel import OuselScorer, OuselSettings
+from trainer.evaluation.peers import peers
+from trainer.evaluation.run import Judged, judge, ratios
+from trainer.evaluation.table import FileError
+
+_log = logging.getLogger(__name__)
+
+
+class Protocol(StrEnum):
+    """How the log is split, and what is asked."""
+
+    LEAVE_ONE_OUT = splits.LEAVE_ONE_OUT
+    SESSIONS = splits.SESSIONS
+    SUCCESSIVE = splits.SUCCESSIVE
+    PREQUENTIAL = splits.PREQUENTIAL
+
+
+_SPLITS: dict[Protocol, Callable[..., Split]] = {
+    Protocol.LEAVE_ONE_OUT: splits.leave_one_out,
+    Protocol.SESSIONS: splits.sessions,
+    Protocol.SUCCESSIVE: splits.successive,
+    Protocol.PREQUENTIAL: splits.prequential,
+}
+_WITH_VALIDATION = (Protocol.LEAVE_ONE_OUT, Protocol.SESSIONS)
+
+
+def evaluate(
+    events: Annotated[Path, typer.Option(help="CSV, gzip'd CSV or Parquet of events")],
+    protocol: Annotated[Protocol, typer.Option(help="how the log is split, and what is asked")],
+    items: Annotated[Path | None, typer.Option(help="the same of the catalog; adds figures by category")] = None,
+    k: Annotated[str, typer.Option(help="lengths of the lists, as 10,20")] = "10,20",
+    compare: Annotated[bool, typer.Option("--compare", help="judge the peers on the same split, too")] = False,
+    validation: Annotated[
+        bool, typer.Option("--validation", help="ask about a part of what would be trained on: to choose settings")
+    ] = False,
+    most: Annotated[int | None, typer.Option(help="ask at most so many questions, evenly over the log")] = None,
+    model: Annotated[list[str] | None, typer.Option("--set", help="a setting of the model, as dim=64")] = None,
+    threads: Annotated[int, typer.Option(help="intra-op threads of the training")] = 1,
+    out: Annotated[Path | None, typer.Option(help="write all figures here, as JSON")] = None,
+) -> None:
+    """Judge the model, and with --compare the methods that it has to beat, on a file of events."""
+    log_to_stderr("info")
+    try:
+        ks = _lengths(k)
+        settings = _settings(model or [], by_session=protocol is Protocol.SESSIONS)
+        log = read_events(events, items)
+        split = _split(log, protocol, validation, most)
+        splits.check_no_leak(log, split)
+        categories = read_items(items).categories if items else None
+    except (FileError, ValueError) as error:
+        raise SystemExit(f"ousel-trainer evaluate: {error}") from None
+    torch.set_num_threads(threads)
+    _log.info(
+        "%s: %d events, %d items, %d to train on, %d questions, split %s", protocol.value, len(log), len(log.items),
+        len(split.train), len(split.questions), split.digest[:16],
+    )  # fmt: skip
+    scorers: list[Scorer] = [OuselScorer(settings), *(peers() if compare else [])]
+    begun = time.monotonic()
+    judged = {scorer.name: judge(scorer, log, split, ks, categories) for scorer in scorers}
+    ours = judged["ousel"]
+    others = {name: one for name, one in judged.items() if one is not ours}
+    over_best = ratios(ours, others, ks)
+    found = {
+        "protocol": protocol.value,
+        "validation": validation,
+        "split_hash": split.digest,
+        "questions": len(split.questions),
+        "settings": dataclasses.asdict(settings),
+        "threads": threads,
+        "seconds": round(time.monotonic() - begun, 1),
+        "models": {name: one.figures() for name, one in judged.items()},
+        "ratios": over_best,
+    }
+    _print(judged, over_best, ks)
+    print(f"split {split.digest}")
+    if out:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps(found, indent=2) + "\n")
+        print(f"written to {out}")
+
+
+def _lengths(text: str) -> list[int]:
+    try:
+        ks = [int(part) for part in text.split(",")]
+    except ValueError:
+        ks = []
+    if not ks or not all(1 <= length <= 1000 for length in ks):
+        raise ValueError(f"--k must be numbers in 1..1000 with commas between, got {text!r}")
+    return sorted(set(ks))
+
+
+def _settings(given: list[str], *, by_session: bool) -> OuselSettings:
+    fields = {field.name: field.type for field in dataclasses.fields(OuselSettings) if field.name != "by_session"}
+    values: dict[str, Any] = {}
+    for one in given:
+        name, _, text = one.partition("=")
+        if name not in fields:
+            raise ValueError(f"--set must name one of {', '.join(fields)}, got {one!r}")
+        try:
+            values[name] = int(text) if fields[name] == "int" else float(text)
+        except ValueError:
+            raise ValueError(f"--set {name} must be a number, got {text!r}") from None
+    return OuselSettings(by_session=by_session, **values)
+
+
+def _split(log: Events, protocol: Protocol, validation: bool, most: int | None) -> Split:
+    if validation and protocol not in _WITH_VALIDATION:
+        known = " or ".join(one.value for one in _WITH_VALIDATION)
+        raise ValueError(f"--validation needs the protocol {known}, got {protocol.value}")
+    more = {"validation": True} if validation else {}
+    split = _SPLITS[protocol](log, most=most, **more)
+    if not len(split.questions):
+        raise ValueError(f"{protocol.value} must have something to ask, got a log without such events")
+    return split
+
+
+def _print(judged: dict[str, Judged], over_best: dict[str, Any], ks: list[int]) -> None:
+    names = [f"{metric}@{k}" for k in ks for metric in ("hr", "mrr", "ndcg", "recall")]
+    table = Table(title="Figures, and ousel over the best peer with its 95% interval", title_justify="left")
+    table.add_column()
+    for name in judged:
+        table.add_column(name, justify="right")
+    if over_best:
+        table.add_column("ratio", justify="right")
+    figures = {name: one.figures() for name, one in judged.items()}
+    for name in [*names, *(f"{name}_new" for name in names)]:
+        if any(name not in of_one for of_one in figures.values()):
+            continue
+        row = [f"{of_one[name]:.4f}" for of_one in figures.values()]
+        if name in over_best:
+            low, high = over_best[name]["interval"]
+            row.append(f"{over_best[name]['ratio']:.3f} ({low:.3f}..{high:.3f})")
+        table.add_row(name, *row)
+    Console(width=140).print(table)
