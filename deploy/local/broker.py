@@ -152,7 +152,9 @@ def main() -> int:
     def interrupt(signum: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)
+    # SIGINT too: a shell starts what it puts in the background with that one ignored.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         with EmbeddedBroker(args.data_dir, args.port) as broker:
             print(f"Kafka protocol at {broker.bootstrap}, data in {args.data_dir}; Ctrl-C ends it", flush=True)

@@ -7,8 +7,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psutil
@@ -95,22 +95,25 @@ def test_a_broker_that_never_answers_is_killed(tmp_path: Path, monkeypatch: pyte
     assert gone(started[0])
 
 
-def foreground(data_dir: Path) -> tuple[subprocess.Popen[str], int, int]:
-    """Starts the command; returns it, the port it names and the pid of the broker below it."""
+@contextmanager
+def foreground(data_dir: Path) -> Iterator[tuple[subprocess.Popen[str], int, int]]:
+    """Starts the command; gives it, the port it names and the pid of the broker below it. Kills what is left of it."""
     command = [sys.executable, "-m", "deploy.local.broker", "--port", "0", "--data-dir", str(data_dir)]
-    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    line = process.stdout.readline()
-    address = re.match(r"Kafka protocol at 127\.0\.0\.1:(\d+), ", line)
-    assert address, line
-    (child,) = psutil.Process(process.pid).children()
-    return process, int(address[1]), child.pid
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            address = re.match(r"Kafka protocol at 127\.0\.0\.1:(\d+), ", line)
+            assert address, line
+            (child,) = psutil.Process(process.pid).children()
+            yield process, int(address[1]), child.pid
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
 def test_the_command_ends_with_its_broker(tmp_path: Path, signum: signal.Signals) -> None:
-    process, port, child = foreground(tmp_path)
-    with process:
+    with foreground(tmp_path) as (process, port, child):
         process.send_signal(signum)
         assert process.wait(DEADLINE_S) == 0
     assert gone(child)
@@ -118,15 +121,13 @@ def test_the_command_ends_with_its_broker(tmp_path: Path, signum: signal.Signals
 
 
 def test_the_broker_dies_with_a_killed_parent(tmp_path: Path) -> None:
-    process, port, child = foreground(tmp_path)
-    with process:
+    with foreground(tmp_path) as (process, port, child):
         process.kill()
     assert eventually(lambda: gone(child))
     assert eventually(lambda: not answers(port))
 
 
 def test_the_command_fails_where_its_broker_ends(tmp_path: Path) -> None:
-    process, _, child = foreground(tmp_path)
-    with process:
+    with foreground(tmp_path) as (process, _, child):
         os.kill(child, signal.SIGKILL)
         assert process.wait(DEADLINE_S) == 1
