@@ -62,8 +62,11 @@ class Histories:
         """The n events that the users of `events` [B] had just before them, oldest first, padded on the left."""
         return self._gather(self._rank[events, None] - torch.arange(n, 0, -1), self._log.user[events, None])
 
-    def windows(self, first: int, last: int, stride: int) -> Windows:
-        """Windows whose targets, `stride` at most in each, are exactly the events first..last-1 of the log."""
+    def windows(self, first: int, last: int, stride: int, generator: torch.Generator | None = None) -> Windows:
+        """Windows whose targets, `stride` at most in each, are exactly the events first..last-1 of the log.
+
+        With a generator each user's events are cut at other places in every call.
+        """
         rank = self._rank[first:last].sort().values  # a user's events of the slice are neighbors here
         if len(rank) == 0:
             return Windows(rank, rank)
@@ -71,10 +74,21 @@ class Histories:
         count = user.unique_consecutive(return_counts=True)[1]
         end = count.cumsum(0).repeat_interleave(count)  # [e] one past the user's last
         to_end = end - 1 - torch.arange(len(rank))
-        is_last = to_end % stride == 0
-        size = count.repeat_interleave(count)
-        targets = (size - to_end).clamp_max(stride)
-        return Windows(self._order[rank[is_last]], targets[is_last])
+        shift = torch.zeros_like(count)
+        if generator is not None:
+            shift = torch.randint(0, stride, count.shape, generator=generator).masked_fill(count <= stride, 0)
+        is_last = (to_end == 0) | (to_end % stride == shift.repeat_interleave(count))
+        at = is_last.nonzero().squeeze(1)
+        new_user = user[at[1:]] != user[at[:-1]]
+        begin = (end - count.repeat_interleave(count))[at]  # [B] of the window's user
+        previous = torch.cat([at.new_full((1,), -1), at[:-1]])
+        previous = torch.where(torch.cat([new_user.new_ones(1), new_user]), begin - 1, previous)
+        return Windows(self._order[rank[at]], at - previous)
+
+    def length(self, windows: Windows, most: int) -> Tensor:
+        """[B] how many inputs, at most `most`, each window has."""
+        rank = self._rank[windows.last]
+        return (rank - torch.searchsorted(self._user, self._log.user[windows.last])).clamp_max(most)
 
     def batch(self, windows: Windows, length: int) -> SessionBatch:
         """The last `length` inputs of each window and their targets."""

@@ -1,13 +1,17 @@
 """Losses of both stages.
 
-Shapes: P positions, M negatives, B lists, C candidates.
+Shapes: P positions, N items, d width, M negatives, B lists, C candidates.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+_CHUNK = 1 << 21  # logits at once: 8 MiB, about the cache of a core
 
 
 def sampled_softmax(positive: Tensor, negative: Tensor, log_inclusion: Tensor, masked: Tensor) -> Tensor:
@@ -24,9 +28,47 @@ def sampled_softmax(positive: Tensor, negative: Tensor, log_inclusion: Tensor, m
     return (total - positive).mean()
 
 
-def full_softmax(logits: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy of each target [P] among all items: logits [P, N]. 0 where there is no position."""
-    return F.cross_entropy(logits, target, reduction="sum") / max(1, len(target))
+def full_softmax(query: Tensor, table: Tensor, target: Tensor) -> Tensor:
+    """Mean cross-entropy of each target among all items, without ever holding [P, N].
+
+    Args:
+        query: [P, d] scaled by the temperature; its type is that of the products, so bfloat16 is faster and coarser.
+        table: [N, d] of all items.
+        target: [P] int64 below N. Without any the loss is 0.
+    """
+    total: Tensor = _FullSoftmax.apply(query, table, target)
+    return total / max(1, len(target))
+
+
+class _FullSoftmax(torch.autograd.Function):
+    """Sum of cross-entropies; a chunk's gradients are made while its probabilities are still in the cache."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, table: Tensor, target: Tensor) -> Tensor:
+        items = table.to(query.dtype)
+        by_query, by_table = torch.empty_like(query), torch.zeros_like(table)
+        total = query.new_zeros((), dtype=torch.float32)
+        rows = max(32, _CHUNK // max(1, len(table)))
+        for first in range(0, len(query), rows):
+            part, wanted = query[first : first + rows], target[first : first + rows, None]
+            logits = (part @ items.T).float()  # [rows, N]
+            logits -= logits.amax(1, keepdim=True)
+            total -= logits.gather(1, wanted).sum()
+            share = logits.exp_()
+            norm = share.sum(1, keepdim=True)
+            total += norm.log().sum()
+            share /= norm
+            share.scatter_add_(1, wanted, share.new_full((len(part), 1), -1.0))
+            slope = share.to(query.dtype)
+            by_query[first : first + rows] = slope @ items
+            by_table += (slope.T @ part).to(by_table.dtype)
+        ctx.save_for_backward(by_query, by_table)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *scale: Tensor) -> tuple[Tensor, Tensor, None]:
+        by_query, by_table = ctx.saved_tensors
+        return by_query * scale[0].to(by_query.dtype), by_table * scale[0].to(by_table.dtype), None
 
 
 def session_mask(target: Tensor, session: Tensor, negatives: Tensor, items: int) -> Tensor:

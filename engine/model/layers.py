@@ -93,20 +93,33 @@ class SessionAttention(nn.Module):
 
 
 class SessionBlock(nn.Module):
-    """Pre-norm attention and feed-forward."""
+    """Pre-norm attention and feed-forward.
 
-    def __init__(self, dim: int, heads: int, dropout: float) -> None:
+    Args:
+        expansion: width of the feed-forward's hidden layer, in d.
+        gated: whether each residual branch is scaled by a sigmoid gate of its input (LiGR, Borisyuk et al., 2025).
+    """
+
+    def __init__(self, dim: int, heads: int, dropout: float, expansion: int = 2, gated: bool = False) -> None:
         super().__init__()
         self.norm_attention = nn.LayerNorm(dim)
         self.attention = SessionAttention(dim, heads)
         self.norm_forward = nn.LayerNorm(dim)
-        self.forward_in = nn.Linear(dim, 2 * dim)
-        self.forward_out = nn.Linear(2 * dim, dim)
+        self.forward_in = nn.Linear(dim, expansion * dim)
+        self.forward_out = nn.Linear(expansion * dim, dim)
         with torch.no_grad():
             self.forward_out.weight.mul_(0.1)
+        self.gate_attention = nn.Linear(dim, dim) if gated else None
+        self.gate_forward = nn.Linear(dim, dim) if gated else None
         self.drop = nn.Dropout(dropout)
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
-        x = x + self.drop(self.attention(self.norm_attention(x), bias))  # [B, L, d]
-        hidden = F.gelu(self.forward_in(self.norm_forward(x)))  # [B, L, 2d]
-        return x + self.drop(self.forward_out(hidden))
+        normed = self.norm_attention(x)  # [B, L, d]
+        x = x + self._gated(self.drop(self.attention(normed, bias)), normed, self.gate_attention)
+        normed = self.norm_forward(x)
+        hidden = F.gelu(self.forward_in(normed))  # [B, L, expansion * d]
+        return x + self._gated(self.drop(self.forward_out(hidden)), normed, self.gate_forward)
+
+    @staticmethod
+    def _gated(branch: Tensor, source: Tensor, gate: nn.Linear | None) -> Tensor:
+        return branch if gate is None else branch * torch.sigmoid(gate(source))

@@ -27,6 +27,9 @@ class ModelShape(BaseModel):
     blocks: int = Field(2, ge=1, le=64)
     window: int = Field(64, ge=2, le=4096)
     dropout: float = Field(0.1, ge=0, lt=1)
+    expansion: int = Field(2, ge=1, le=16, description="width of the feed-forward's hidden layer, in dim")
+    gated: bool = Field(False, description="residual branches scaled by a gate")
+    relative_time: bool = Field(True, description="attention knows the time between events, and their sessions")
 
 
 class Recommender(nn.Module):
@@ -40,7 +43,17 @@ class Recommender(nn.Module):
         self.graph = GraphEncoder(
             shape.vocabulary, shape.content_dim, shape.kinds, shape.dim, shape.heads, shape.dropout
         )
-        self.sequence = SequenceEncoder(shape.dim, shape.heads, shape.blocks, shape.window, shape.kinds, shape.dropout)
+        self.sequence = SequenceEncoder(
+            shape.dim,
+            shape.heads,
+            shape.blocks,
+            shape.window,
+            shape.kinds,
+            shape.dropout,
+            expansion=shape.expansion,
+            gated=shape.gated,
+            relative_time=shape.relative_time,
+        )
         self.ranker = Ranker()
         self.log_temperature = nn.Parameter(torch.tensor(16.0).log())
 

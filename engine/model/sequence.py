@@ -25,9 +25,22 @@ class SequenceEncoder(nn.Module):
     Without absolute positions an event's keys don't change as the window slides.
     """
 
-    def __init__(self, dim: int, heads: int, blocks: int, window: int, kinds: int, dropout: float) -> None:
+    def __init__(
+        self,
+        dim: int,
+        heads: int,
+        blocks: int,
+        window: int,
+        kinds: int,
+        dropout: float,
+        *,
+        expansion: int = 2,
+        gated: bool = False,
+        relative_time: bool = True,
+    ) -> None:
         super().__init__()
         self.window = window
+        self.relative_time = relative_time
         self.kind = nn.Embedding(kinds, dim)
         self.start = nn.Embedding(2, dim)  # 1 at the first event of a session
         self.distance_bias = nn.Embedding(window, heads)
@@ -35,8 +48,11 @@ class SequenceEncoder(nn.Module):
         self.session_bias = nn.Embedding(2, heads)
         for embedding in (self.kind, self.start, self.distance_bias, self.gap_bias, self.session_bias):
             nn.init.normal_(embedding.weight, std=0.02)
+        if not relative_time:
+            self.gap_bias.requires_grad_(False).weight.zero_()
+            self.session_bias.requires_grad_(False).weight.zero_()
         self.drop = nn.Dropout(dropout)
-        self.blocks = nn.ModuleList(SessionBlock(dim, heads, dropout) for _ in range(blocks))
+        self.blocks = nn.ModuleList(SessionBlock(dim, heads, dropout, expansion, gated) for _ in range(blocks))
         self.norm = nn.LayerNorm(dim)
         self.out = nn.Linear(dim, dim)
         nn.init.eye_(self.out.weight)  # a query starts out in the space of the items
@@ -66,13 +82,19 @@ class SequenceEncoder(nn.Module):
         length = events.row.shape[1]
         position = torch.arange(length, device=events.row.device)
         distance = position[:, None] - position  # [L, L], i - j
+        bias = self.distance_bias(distance.clamp(0, self.window - 1))[None]  # [1, L, L, H]
+        if self.relative_time:
+            bias = bias + self._time_bias(events)
+        seen = (distance >= 0) & events.mask[:, None, :]  # [B, L, L]
+        # A padded position sees itself, so that no row of the softmax is empty.
+        seen = seen | torch.eye(length, dtype=torch.bool, device=seen.device)
+        return bias.permute(0, 3, 1, 2).masked_fill(~seen[:, None], NO_ATTENTION)
+
+    def _time_bias(self, events: Neighbors) -> Tensor:
+        """[B, L, L, H] from the gap in time, and from whether both are of one session."""
         gap = (events.time_ms[:, :, None] - events.time_ms[:, None, :]).clamp_min(0).float() / _MINUTE_MS
         bucket = torch.log2(gap + 1.0).to(torch.int64).clamp_max(_GAP_BUCKETS - 1)  # [B, L, L]
         same = (events.session[:, :, None] == events.session[:, None, :]).to(torch.int64)
         # One small table for both: its gradient is the costly part of this bias.
         both = (self.gap_bias.weight[:, None] + self.session_bias.weight).flatten(0, 1)  # [gaps * 2, H]
-        bias = self.distance_bias(distance.clamp(0, self.window - 1)) + F.embedding(bucket * 2 + same, both)
-        seen = (distance >= 0) & events.mask[:, None, :]  # [B, L, L]
-        # A padded position sees itself, so that no row of the softmax is empty.
-        seen = seen | torch.eye(length, dtype=torch.bool, device=seen.device)
-        return bias.permute(0, 3, 1, 2).masked_fill(~seen[:, None], NO_ATTENTION)
+        return F.embedding(bucket * 2 + same, both)

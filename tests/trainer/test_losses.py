@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
+from trainer import losses
 from trainer.losses import candidate_softmax, full_softmax, sampled_softmax, session_mask
 
 
@@ -23,19 +25,43 @@ def test_sampled_softmax_is_the_plain_cross_entropy_with_corrected_negatives() -
 
 
 def test_full_softmax_is_the_plain_cross_entropy_among_all_items() -> None:
-    logits = torch.randn(4, 6, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(0)
+    query, table = torch.randn(4, 3, generator=generator), torch.randn(6, 3, generator=generator)
     target = torch.tensor([5, 0, 0, 3])
     want = 0.0
-    for row, at in zip(logits.tolist(), target.tolist(), strict=True):
+    for row, at in zip((query @ table.T).tolist(), target.tolist(), strict=True):
         want += math.log(sum(map(math.exp, row))) - row[at]
-    torch.testing.assert_close(full_softmax(logits, target).item(), want / 4)
+    torch.testing.assert_close(full_softmax(query, table, target).item(), want / 4)
+
+
+@pytest.mark.parametrize("chunk", [1, 1 << 21])
+def test_full_softmax_has_the_gradients_of_the_plain_cross_entropy_in_any_chunks(
+    monkeypatch: pytest.MonkeyPatch, chunk: int
+) -> None:
+    monkeypatch.setattr(losses, "_CHUNK", chunk)
+    generator = torch.Generator().manual_seed(0)
+    query = torch.randn(70, 8, generator=generator).requires_grad_()
+    table = torch.randn(50, 8, generator=generator).requires_grad_()
+    target = torch.randint(0, 50, (70,), generator=generator)
+    want = torch.autograd.grad(3 * torch.nn.functional.cross_entropy(query @ table.T, target), (query, table))
+    got = torch.autograd.grad(3 * full_softmax(query, table, target), (query, table))
+    torch.testing.assert_close(got, want)
+
+
+def test_full_softmax_in_half_precision_stays_near_the_plain_one() -> None:
+    generator = torch.Generator().manual_seed(0)
+    query, table = torch.randn(70, 8, generator=generator), torch.randn(50, 8, generator=generator)
+    target = torch.randint(0, 50, (70,), generator=generator)
+    near = full_softmax(query.bfloat16(), table, target)
+    torch.testing.assert_close(near, full_softmax(query, table, target), rtol=0.01, atol=0.01)
 
 
 def test_full_softmax_of_no_position_is_nothing_and_has_no_gradient() -> None:
-    logits = torch.randn(0, 6, requires_grad=True)
-    loss = full_softmax(logits, torch.zeros(0, dtype=torch.int64))
+    query, table = torch.randn(0, 3, requires_grad=True), torch.randn(6, 3, requires_grad=True)
+    loss = full_softmax(query, table, torch.zeros(0, dtype=torch.int64))
     loss.backward()
     assert loss.item() == 0.0
+    assert table.grad is not None and not bool(table.grad.any())
 
 
 def test_session_mask_spares_the_target_and_its_fellows_only() -> None:

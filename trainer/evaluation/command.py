@@ -20,9 +20,10 @@ from engine.log_output import log_to_stderr
 from trainer.evaluation import splits
 from trainer.evaluation.files import read_events, read_items
 from trainer.evaluation.log import Events, Scorer, Split
-from trainer.evaluation.ousel import OuselScorer, OuselSettings
+from trainer.evaluation.ousel import OuselScorer
 from trainer.evaluation.peers import peers
 from trainer.evaluation.run import Judged, judge, ratios
+from trainer.evaluation.settings import OuselSettings
 from trainer.evaluation.table import FileError
 
 _log = logging.getLogger(__name__)
@@ -57,6 +58,9 @@ def evaluate(
     ] = False,
     most: Annotated[int | None, typer.Option(help="ask at most so many questions, evenly over the log")] = None,
     model: Annotated[list[str] | None, typer.Option("--set", help="a setting of the model, as dim=64")] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="file to write after each epoch, and to go on from where it exists")
+    ] = None,
     threads: Annotated[int, typer.Option(help="intra-op threads of the training")] = 1,
     out: Annotated[Path | None, typer.Option(help="write all figures here, as JSON")] = None,
 ) -> None:
@@ -66,6 +70,8 @@ def evaluate(
         ks = _lengths(k)
         settings = _settings(model or [], by_session=protocol is Protocol.SESSIONS)
         log = read_events(events, items)
+        if settings.patience and protocol is not Protocol.LEAVE_ONE_OUT:
+            raise ValueError(f"--set patience needs the protocol {splits.LEAVE_ONE_OUT}, got {protocol.value}")
         split = _split(log, protocol, validation, most)
         splits.check_no_leak(log, split)
         categories = read_items(items).categories if items else None
@@ -76,7 +82,15 @@ def evaluate(
         "%s: %d events, %d items, %d to train on, %d questions, split %s", protocol.value, len(log), len(log.items),
         len(split.train), len(split.questions), split.digest[:16],
     )  # fmt: skip
-    scorers: list[Scorer] = [OuselScorer(settings), *(peers() if compare else [])]
+    # What tells when to stop must not be what is asked about in the end.
+    watched = splits.leave_one_out(log, validation=True) if settings.patience and not validation else None
+    ousel = OuselScorer(
+        settings,
+        validation=split if validation and settings.patience else watched,
+        checkpoint=checkpoint,
+        run=f"{split.digest[:16]} {settings}",
+    )
+    scorers: list[Scorer] = [ousel, *(peers() if compare else [])]
     begun = time.monotonic()
     judged = {scorer.name: judge(scorer, log, split, ks, categories) for scorer in scorers}
     ours = judged["ousel"]
@@ -89,6 +103,7 @@ def evaluate(
         "questions": len(split.questions),
         "settings": dataclasses.asdict(settings),
         "threads": threads,
+        "epochs": ousel.course.curve,
         "seconds": round(time.monotonic() - begun, 1),
         "models": {name: one.figures() for name, one in judged.items()},
         "ratios": over_best,
@@ -99,6 +114,13 @@ def evaluate(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(found, indent=2) + "\n")
         print(f"written to {out}")
+
+
+_READ: dict[Any, Callable[[str], Any]] = {
+    "int": int,
+    "float": float,
+    "bool": {"true": True, "false": False}.__getitem__,
+}
 
 
 def _lengths(text: str) -> list[int]:
@@ -119,9 +141,10 @@ def _settings(given: list[str], *, by_session: bool) -> OuselSettings:
         if name not in fields:
             raise ValueError(f"--set must name one of {', '.join(fields)}, got {one!r}")
         try:
-            values[name] = int(text) if fields[name] == "int" else float(text)
-        except ValueError:
-            raise ValueError(f"--set {name} must be a number, got {text!r}") from None
+            values[name] = _READ[fields[name]](text)
+        except (KeyError, ValueError):
+            allowed = "true or false" if fields[name] == "bool" else "a number"
+            raise ValueError(f"--set {name} must be {allowed}, got {text!r}") from None
     return OuselSettings(by_session=by_session, **values)
 
 

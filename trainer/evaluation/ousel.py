@@ -8,9 +8,7 @@ Shapes: E events, N items, B questions or windows, L events of each, P positions
 
 from __future__ import annotations
 
-import logging
-import time
-from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,50 +17,41 @@ from torch import Tensor
 
 from engine.model.recommender import ModelShape, Recommender
 from engine.state.ring import Neighbors
-from trainer.dataset import Histories, SessionBatch
-from trainer.encoder import Schedule, parameter_groups
-from trainer.evaluation.log import Events, Ints, Questions
-from trainer.forward import Dropped, ItemForward
-from trainer.losses import full_softmax
+from trainer.evaluation.log import Events, Ints, Questions, Split
+from trainer.evaluation.metrics import Judge
+from trainer.evaluation.ranked import rank
+from trainer.evaluation.settings import OuselSettings
+from trainer.evaluation.training import Course, EpochTrainer
+from trainer.forward import ItemForward
 from trainer.replay import EventLog
 
-_log = logging.getLogger(__name__)
-
-_REPORT_S = 15.0
-
-
-@dataclass(frozen=True)
-class OuselSettings:
-    """How the encoders are shaped and trained.
-
-    Attributes:
-        by_session: whether histories are those of sessions, as `sessions` asks, or of users.
-        epochs: passes over all windows, on one cycle of the learning rate.
-        stride: share of the window after which the next one of a long history begins.
-    """
-
-    by_session: bool
-    dim: int = 128
-    heads: int = 2
-    blocks: int = 2
-    window: int = 30
-    dropout: float = 0.2
-    batch: int = 128
-    epochs: int = 10
-    learning_rate: float = 2e-3
-    weight_decay: float = 0.05
-    id_dropout: float = 0.0
-    stride: float = 0.5
-    seed: int = 1
+_VALIDATED_K = 10
+_AT_ONCE = 256
 
 
 class OuselScorer:
-    """Trains in `fit`; `observe` changes nothing, since histories come with the questions."""
+    """Trains in `fit`; `observe` changes nothing, since histories come with the questions.
+
+    Args:
+        validation: questions about what lies behind the training events, to tell when to stop; needed for patience.
+        checkpoint, run: see `EpochTrainer`.
+    """
 
     name = "ousel"
 
-    def __init__(self, settings: OuselSettings) -> None:
+    def __init__(
+        self,
+        settings: OuselSettings,
+        *,
+        validation: Split | None = None,
+        checkpoint: Path | None = None,
+        run: str = "",
+    ) -> None:
         self.settings = settings
+        self.course = Course()
+        self._validation = validation
+        self._checkpoint = checkpoint
+        self._run = run
         self._columns: EventLog | None = None
         self._forward: ItemForward | None = None
         self._table = torch.zeros(0)
@@ -86,13 +75,35 @@ class OuselScorer:
             blocks=settings.blocks,
             window=settings.window,
             dropout=settings.dropout,
+            expansion=settings.expansion,
+            gated=settings.gated,
+            relative_time=settings.relative_time,
         )
         model = Recommender(shape)
         torch.nn.init.normal_(model.graph.identity.weight[1:], std=0.02)
         self._forward = ItemForward(model, word, torch.zeros(items, 1))
-        _train(self._forward, log, seen.nonzero().squeeze(1), settings)
-        with torch.no_grad():
-            self._table, self._seen = self._forward(torch.arange(items), None), seen
+        self._seen = seen
+        rows = seen.nonzero().squeeze(1)
+        validate = None if self._validation is None else lambda: self._validated(events)
+        trainer = EpochTrainer(self._forward, log, rows, settings, validate, self._checkpoint, self._run)
+        self.course = trainer.run()
+        self._embed()
+
+    @torch.no_grad()
+    def _embed(self) -> None:
+        assert self._forward is not None
+        self._table = self._forward(torch.arange(len(self._seen)), None)
+
+    def _validated(self, events: Events) -> float:
+        """NDCG@10 on the validation questions."""
+        assert self._validation is not None
+        self._embed()
+        judged = Judge(events, self._validation.train, (_VALIDATED_K,))
+        for first in range(0, len(self._validation.questions), _AT_ONCE):
+            questions = self._validation.questions.select(slice(first, first + _AT_ONCE))
+            scores = self.score(questions)
+            judged.add(questions, rank(scores, questions, events, _VALIDATED_K, self._validation.filter_seen))
+        return float(judged.values()[f"ndcg@{_VALIDATED_K}"].mean(dtype=np.float64))
 
     def observe(self, positions: Ints) -> None:
         pass
@@ -111,49 +122,6 @@ class OuselScorer:
         cosine[:, ~self._seen] = -1.0  # nothing is known of these
         scores: NDArray[np.float32] = cosine.numpy()
         return scores
-
-
-def _train(forward: ItemForward, log: EventLog, rows: Tensor, settings: OuselSettings) -> None:
-    """Trains in place; `rows` are the items that training has."""
-    model, generator = forward.model, torch.Generator().manual_seed(settings.seed)
-    histories = Histories(log)
-    windows = histories.windows(0, len(log), max(1, int(settings.window * settings.stride)))
-    steps = settings.epochs * -(-len(windows) // settings.batch)
-    schedule = Schedule(1.0, steps)
-    optimizer = torch.optim.AdamW(parameter_groups(model, settings.weight_decay), lr=settings.learning_rate)
-    dropped = Dropped(settings.id_dropout, 0.0, generator)
-    number = torch.full((int(rows.max()) + 1,), -1)
-    number[rows] = torch.arange(len(rows))
-    started = reported = time.monotonic()
-    model.train()
-    for epoch in range(settings.epochs):
-        for part in torch.randperm(len(windows), generator=generator).split(settings.batch):
-            batch = histories.batch(windows.select(part), settings.window)
-            loss = _loss(forward, batch, rows, number, dropped)
-            for group in optimizer.param_groups:
-                group["lr"] = settings.learning_rate * schedule.rate()
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimizer.step()
-            schedule.step += 1
-            if time.monotonic() - reported > _REPORT_S:
-                reported = time.monotonic()
-                _log.info(
-                    "epoch %d of %d, step %d of %d, loss %.3f, %.0f s", epoch + 1, settings.epochs, schedule.step,
-                    steps, loss.item(), reported - started,
-                )  # fmt: skip
-    model.eval()
-
-
-def _loss(forward: ItemForward, batch: SessionBatch, rows: Tensor, number: Tensor, dropped: Dropped) -> Tensor:
-    model = forward.model
-    table = forward(rows, None, dropped)  # [N, d]
-    events = batch.events
-    events = replace(events, row=torch.where(events.mask, number[events.row.clamp_min(0)], -1))
-    learns = batch.target >= 0  # [B, L]
-    query = model.sequence(table, events)[learns]  # [P, d]
-    return full_softmax(model.logits(query @ table.T), number[batch.target[learns]])
 
 
 def _columns(events: Events, by_session: bool) -> EventLog:

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.evaluation.log import Events, Questions
-from trainer.evaluation.ousel import OuselScorer, OuselSettings, _ordinals
+from trainer.evaluation.ousel import OuselScorer, _ordinals
+from trainer.evaluation.settings import OuselSettings
 
 ITEMS, SESSIONS, LENGTH = 12, 80, 6
 SMALL = OuselSettings(by_session=True, dim=16, heads=2, blocks=1, window=8, batch=16, epochs=25, learning_rate=1e-2)

@@ -1,0 +1,39 @@
+"""How the model is shaped and trained when it is judged on a file."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class OuselSettings:
+    """Shape of the encoders, and their training.
+
+    Attributes:
+        by_session: whether histories are those of sessions, as `sessions` asks, or of users.
+        expansion, gated, relative_time: see `ModelShape`.
+        epochs: passes over all targets, on one cycle of the learning rate.
+        patience: epochs without a gain on the validation questions after which training ends; 0: all epochs are run,
+            and nothing is validated.
+        stride: share of the window after which the next one of a long history begins.
+        half: products in bfloat16.
+    """
+
+    by_session: bool
+    dim: int = 128
+    heads: int = 2
+    blocks: int = 2
+    window: int = 30
+    expansion: int = 2
+    gated: bool = False
+    relative_time: bool = True
+    dropout: float = 0.2
+    batch: int = 128
+    epochs: int = 10
+    patience: int = 0
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.05
+    id_dropout: float = 0.0
+    stride: float = 0.5
+    half: bool = False
+    seed: int = 1

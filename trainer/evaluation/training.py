@@ -1,0 +1,214 @@
+"""Trains the encoders on a file's log: epochs over all targets, full softmax, checkpoints to go on from.
+
+Shapes: B windows, L events in each, N items that training has, P positions with a target, d width.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from engine.model.recommender import Recommender
+from trainer.dataset import Histories, SessionBatch, Windows
+from trainer.encoder import Schedule, parameter_groups
+from trainer.evaluation.settings import OuselSettings
+from trainer.forward import Dropped, ItemForward
+from trainer.losses import full_softmax
+from trainer.replay import EventLog
+
+_log = logging.getLogger(__name__)
+
+_REPORT_S = 15.0
+_BUCKET = 16  # batches whose windows are sorted by length, so that those of one batch need little padding
+
+
+class CheckpointError(ValueError):
+    """A checkpoint that is not of this run; the message says what differs."""
+
+
+@dataclass
+class Course:
+    """What a training has been through.
+
+    Attributes:
+        curve: an entry per epoch: `epoch`, `loss`, `seconds`, and `score` where it was validated.
+        best: the score of the best epoch; `best_state` its weights, None where nothing is validated.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    seconds: float = 0.0
+    best: float = -math.inf
+    best_epoch: int = 0
+    best_state: dict[str, Tensor] | None = None
+    curve: list[dict[str, float]] = field(default_factory=list)
+
+    def ended(self, settings: OuselSettings) -> bool:
+        waited = self.epoch - self.best_epoch
+        return self.epoch >= settings.epochs or (0 < settings.patience <= waited)
+
+
+class EpochTrainer:
+    """Trains `forward.model` in place.
+
+    Args:
+        log: what may be learned from.
+        rows: [N] the items in it.
+        validate: the model's score on questions kept for that, the higher the better; asked where there is patience.
+        checkpoint: file that is written after each epoch, and gone on from where it exists.
+        run: names the data and the settings; a checkpoint of another run is refused.
+    """
+
+    def __init__(
+        self,
+        forward: ItemForward,
+        log: EventLog,
+        rows: Tensor,
+        settings: OuselSettings,
+        validate: Callable[[], float] | None = None,
+        checkpoint: Path | None = None,
+        run: str = "",
+    ) -> None:
+        self._forward = forward
+        self._settings = settings
+        self._validate = validate if settings.patience else None
+        self._checkpoint = checkpoint
+        self._run = run
+        self._generator = torch.Generator().manual_seed(settings.seed)
+        self._dropped = Dropped(settings.id_dropout, 0.0, self._generator)
+        self._histories = Histories(log)
+        self._rows = rows
+        self._number = torch.full((int(rows.max()) + 1,), -1)
+        self._number[rows] = torch.arange(len(rows))
+        self._stride = max(1, int(settings.window * settings.stride))
+        self._events = len(log)
+        groups = parameter_groups(self._model, settings.weight_decay)
+        self._optimizer = torch.optim.AdamW(groups, lr=settings.learning_rate)
+        self._schedule = Schedule(1.0, settings.epochs * math.ceil(len(self._windows(None)) / settings.batch))
+
+    @property
+    def _model(self) -> Recommender:
+        return self._forward.model
+
+    def run(self) -> Course:
+        """Trains to the end, and leaves the model with the weights of its best epoch.
+
+        Raises:
+            CheckpointError: the checkpoint there is of another run.
+        """
+        course = self._resumed()
+        while not course.ended(self._settings):
+            started = time.monotonic()
+            loss = self._epoch(course)
+            course.epoch += 1
+            course.step = self._schedule.step
+            entry = {"epoch": float(course.epoch), "loss": loss}
+            if self._validate is not None:
+                self._model.eval()
+                entry["score"] = self._validate()
+                if entry["score"] > course.best:
+                    course.best, course.best_epoch = entry["score"], course.epoch
+                    state = self._model.state_dict()
+                    course.best_state = {name: tensor.clone() for name, tensor in state.items()}
+            course.seconds += time.monotonic() - started
+            entry["seconds"] = course.seconds
+            course.curve.append(entry)
+            _log.info("%s", ", ".join(f"{name} {value:.4g}" for name, value in entry.items()))
+            self._save(course)
+        if course.best_state is not None:
+            self._model.load_state_dict(course.best_state)
+        self._model.eval()
+        return course
+
+    def _epoch(self, course: Course) -> float:
+        """Mean loss of one pass."""
+        self._model.train()
+        losses, reported = [], time.monotonic()
+        for windows in self._batches():
+            batch = _trimmed(self._histories.batch(windows, self._settings.window))
+            loss = self._loss(batch)
+            for group in self._optimizer.param_groups:
+                group["lr"] = self._settings.learning_rate * self._schedule.rate()
+            self._optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+            self._optimizer.step()
+            self._schedule.step += 1
+            losses.append(loss.item())
+            if time.monotonic() - reported > _REPORT_S:
+                reported = time.monotonic()
+                _log.info("epoch %d, %.0f%%, loss %.3f", course.epoch + 1, 100 * self._schedule.progress(), losses[-1])
+        return sum(losses) / max(1, len(losses))
+
+    def _windows(self, generator: torch.Generator | None) -> Windows:
+        return self._histories.windows(0, self._events, self._stride, generator)
+
+    def _batches(self) -> Iterator[Windows]:
+        """All windows once, in random order but for those of similar length being together."""
+        windows = self._windows(self._generator if self._settings.stride >= 1 else None)
+        size = self._settings.batch
+        order = torch.randperm(len(windows), generator=self._generator)
+        parts: list[Tensor] = []
+        for some in order.split(size * _BUCKET):
+            length = self._histories.length(windows.select(some), self._settings.window)
+            parts.extend(some[length.argsort(stable=True)].split(size))
+        for at in torch.randperm(len(parts), generator=self._generator).tolist():
+            yield windows.select(parts[at])
+
+    def _loss(self, batch: SessionBatch) -> Tensor:
+        model, number = self._model, self._number
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._settings.half):
+            table = self._forward(self._rows, None, self._dropped).float()  # [N, d]
+            events = batch.events
+            events = replace(events, row=torch.where(events.mask, number[events.row.clamp_min(0)], -1))
+            learns = batch.target >= 0  # [B, L]
+            query = model.logits(model.sequence(table, events)[learns].float())  # [P, d]
+        query = query.bfloat16() if self._settings.half else query
+        return full_softmax(query, table, number[batch.target[learns]])
+
+    def _save(self, course: Course) -> None:
+        if self._checkpoint is None:
+            return
+        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        written = self._checkpoint.with_suffix(".part")
+        state: dict[str, Any] = {
+            "run": self._run,
+            "course": vars(course),
+            "model": self._model.state_dict(),
+            "optimizer": self._optimizer.state_dict(),
+            "generator": self._generator.get_state(),
+            "dropout": torch.get_rng_state(),
+        }
+        torch.save(state, written)
+        written.replace(self._checkpoint)
+
+    def _resumed(self) -> Course:
+        if self._checkpoint is None or not self._checkpoint.exists():
+            return Course()
+        state = torch.load(self._checkpoint, weights_only=True)
+        if state["run"] != self._run:
+            raise CheckpointError(f"{self._checkpoint} must be of the run {self._run}, got {state['run']}")
+        course = Course(**state["course"])
+        self._model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._generator.set_state(state["generator"])
+        torch.set_rng_state(state["dropout"])
+        self._schedule.step = course.step
+        _log.info("going on from %s after epoch %d", self._checkpoint, course.epoch)
+        return course
+
+
+def _trimmed(batch: SessionBatch) -> SessionBatch:
+    """Without the columns on the left that are padding in every window."""
+    used = batch.events.mask.any(0)
+    first = int(used.to(torch.int8).argmax())
+    events = batch.events.last(len(used) - first)
+    return SessionBatch(events, batch.target[:, first:], batch.target_session[:, first:])
