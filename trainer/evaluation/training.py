@@ -152,14 +152,20 @@ class EpochTrainer:
         return self._histories.windows(0, self._events, self._stride, generator)
 
     def _batches(self) -> Iterator[Windows]:
-        """All windows once, in random order but for those of similar length being together."""
+        """All windows once, in random order but for those of similar length being together.
+
+        A batch holds as many inputs as any other, not as many windows: the loss is a mean over positions, and those
+        of short windows must weigh no more than others.
+        """
         windows = self._windows(self._generator if self._settings.stride >= 1 else None)
-        size = self._settings.batch
+        length = self._histories.length(windows, self._settings.window)
+        budget = max(1.0, self._settings.batch * float(length.float().mean()))
         order = torch.randperm(len(windows), generator=self._generator)
         parts: list[Tensor] = []
-        for some in order.split(size * _BUCKET):
-            length = self._histories.length(windows.select(some), self._settings.window)
-            parts.extend(some[length.argsort(stable=True)].split(size))
+        for some in order.split(self._settings.batch * _BUCKET):
+            some = some[length[some].argsort(stable=True)]
+            batch = (length[some].cumsum(0) / budget).ceil().to(torch.int64)
+            parts.extend(some.split(batch.unique_consecutive(return_counts=True)[1].tolist()))
         for at in torch.randperm(len(parts), generator=self._generator).tolist():
             yield windows.select(parts[at])
 
