@@ -6,6 +6,8 @@ Shapes: B questions at once, N items.
 from __future__ import annotations
 
 import logging
+import resource
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,14 +29,22 @@ _COMPARED = ("hr", "mrr", "ndcg", "recall")
 
 @dataclass(frozen=True)
 class Judged:
-    """What one scorer did."""
+    """What one scorer did.
+
+    Attributes:
+        fit_s, score_s: wall time.
+        peak_gb: the most memory that the process ever held up to the end of the fit. What came before is in it, so it
+            is the fit's own only for the scorer that is judged first.
+    """
 
     judge: Judge
     fit_s: float
     score_s: float
+    peak_gb: float
 
     def figures(self) -> dict[str, Any]:
-        return self.judge.figures() | {"fit_s": round(self.fit_s, 1), "score_s": round(self.score_s, 1)}
+        spent = {"fit_s": self.fit_s, "score_s": self.score_s, "peak_gb": self.peak_gb}
+        return self.judge.figures() | {name: round(value, 2) for name, value in spent.items()}
 
 
 def judge(
@@ -52,7 +62,7 @@ def judge(
     begun = reported = time.monotonic()
     _log.info("%s: fitting on %d events", scorer.name, len(split.train))
     scorer.fit(events, split.train)
-    fitted = time.monotonic()
+    fitted, peak_gb = time.monotonic(), _peak_gb()
     judged = Judge(events, split.train, ks, categories)
     goes_on = split.protocol in (SUCCESSIVE, PREQUENTIAL)
     known = int(split.train[-1]) + 1 if len(split.train) else 0
@@ -66,7 +76,7 @@ def judge(
         if time.monotonic() - reported > _REPORT_S:
             reported = time.monotonic()
             _log.info("%s: %d of %d questions", scorer.name, asked, len(split.questions))
-    return Judged(judged, fitted - begun, time.monotonic() - fitted)
+    return Judged(judged, fitted - begun, time.monotonic() - fitted, peak_gb)
 
 
 def ratios(ours: Judged, peers: Mapping[str, Judged], ks: Sequence[int]) -> dict[str, Any]:
@@ -86,6 +96,11 @@ def ratios(ours: Judged, peers: Mapping[str, Judged], ks: Sequence[int]) -> dict
                 "interval": [ratio.low, ratio.high],
             }
     return found
+
+
+def _peak_gb() -> float:
+    unit_bytes = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes / 1e9
 
 
 def _batches(questions: Questions) -> Iterator[tuple[int, Questions]]:

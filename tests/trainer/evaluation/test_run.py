@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
@@ -75,3 +77,21 @@ def test_the_ratio_is_to_the_best_peer_of_each_figure() -> None:
     assert found["ratio"] == pytest.approx(hits["0"] / hits[found["best_peer"]])
     assert found["interval"][0] <= found["ratio"] <= found["interval"][1]
     assert run.ratios(judged["0"], {}, [1]) == {}
+
+
+def test_memory_is_what_the_process_had_held_when_the_fit_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    peak = SimpleNamespace(ru_maxrss=0)
+
+    class Hungry(Watched):
+        def fit(self, events: Events, train: np.ndarray) -> None:
+            super().fit(events, train)
+            peak.ru_maxrss = 2_000_000  # KiB, as Linux counts
+
+        def score(self, questions: Questions) -> np.ndarray:
+            peak.ru_maxrss = 3_000_000
+            return super().score(questions)
+
+    monkeypatch.setattr(run.resource, "getrusage", lambda who: peak)
+    monkeypatch.setattr(run.sys, "platform", "linux")
+    figures = run.judge(Hungry("w", 0), LOG, splits.leave_one_out(LOG), [1]).figures()
+    assert figures["peak_gb"] == pytest.approx(2.05, abs=0.005)
