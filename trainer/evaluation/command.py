@@ -19,6 +19,7 @@ from rich.table import Table
 from engine.log_output import log_to_stderr
 from trainer.evaluation import splits
 from trainer.evaluation.files import read_events, read_items
+from trainer.evaluation.index import index_figures
 from trainer.evaluation.log import Events, Scorer, Split
 from trainer.evaluation.ousel import OuselScorer
 from trainer.evaluation.peers import peers
@@ -61,6 +62,7 @@ def evaluate(
     checkpoint: Annotated[
         Path | None, typer.Option(help="file to write after each epoch, and to go on from where it exists")
     ] = None,
+    index: Annotated[bool, typer.Option(help="measure what HNSW costs against an exact search")] = True,
     threads: Annotated[int, typer.Option(help="intra-op threads of the training")] = 1,
     out: Annotated[Path | None, typer.Option(help="write all figures here, as JSON")] = None,
 ) -> None:
@@ -96,7 +98,7 @@ def evaluate(
     ours = judged["ousel"]
     others = {name: one for name, one in judged.items() if one is not ours}
     over_best = ratios(ours, others, ks)
-    found = {
+    found: dict[str, Any] = {
         "protocol": protocol.value,
         "validation": validation,
         "split_hash": split.digest,
@@ -109,6 +111,9 @@ def evaluate(
         "ratios": over_best,
     }
     _print(judged, over_best, ks)
+    if index:
+        found["index"] = index_figures(ousel, log, split, ks)
+        print(_index_line(found["index"], max(ks)))
     print(f"split {split.digest}")
     if out:
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -177,3 +182,11 @@ def _print(judged: dict[str, Judged], over_best: dict[str, Any], ks: list[int]) 
             row.append(f"{over_best[name]['ratio']:.3f} ({low:.3f}..{high:.3f})")
         table.add_row(name, *row)
     Console(width=140).print(table)
+
+
+def _index_line(figures: dict[str, Any], k: int) -> str:
+    return (
+        f"HNSW over {figures['items']} items, M {figures['m']}, ef_search {figures['ef_search']}: finds "
+        f"{figures[f'recall@{k}']:.4f} of the exact {k} best; NDCG@{k} {figures[f'ndcg@{k}_hnsw']:.4f} "
+        f"of {figures[f'ndcg@{k}_exact']:.4f}, {figures[f'ndcg_cost@{k}']:.2%} lost"
+    )

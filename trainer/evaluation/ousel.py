@@ -109,7 +109,8 @@ class OuselScorer:
         pass
 
     @torch.no_grad()
-    def score(self, questions: Questions) -> NDArray[np.float32]:
+    def vectors(self, questions: Questions) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the questions [B, d] and the items [N, d], all of length 1, and [N] whether an item is known at all."""
         assert self._forward is not None and self._columns is not None, "fit comes first"
         length = self.settings.window
         back = np.arange(length, 0, -1)
@@ -117,9 +118,12 @@ class OuselScorer:
         known = torch.from_numpy(place >= questions.first[:, None])
         at = torch.from_numpy(questions.order[np.maximum(place, 0)])
         history = _neighbors(self._columns, at, known)
-        query = self._forward.model.sequence(self._table, history)[:, -1]
-        cosine = query @ self._table.T
-        cosine[:, ~self._seen] = -1.0  # nothing is known of these
+        return self._forward.model.sequence(self._table, history)[:, -1], self._table, self._seen
+
+    def score(self, questions: Questions) -> NDArray[np.float32]:
+        query, table, known = self.vectors(questions)
+        cosine = query @ table.T
+        cosine[:, ~known] = -1.0
         scores: NDArray[np.float32] = cosine.numpy()
         return scores
 

@@ -45,6 +45,11 @@ def test_the_model_and_its_peers_are_judged_on_one_split(events: Path, tmp_path:
         assert "diversity@3" in figures and len(figures["intervals"]["mrr@3"]) == 2
     # Each item has one successor: whoever learns from sessions has it near the top.
     assert found["models"]["session_knn"]["hr@3"] > 0.7 > found["models"]["popularity"]["hr@3"]
+    # Ten items: a graph finds them all.
+    assert (
+        found["index"]["recall@3"] == 1 and found["index"]["ndcg_cost@3"] == 0 and "HNSW over 10 items" in done.output
+    )
+    assert found["index"]["ndcg@1_exact"] == pytest.approx(found["models"]["ousel"]["ndcg@1"])
     assert found["ratios"]["mrr@3"]["ratio"] == pytest.approx(
         found["models"]["ousel"]["mrr@3"]
         / max(one["mrr@3"] for name, one in found["models"].items() if name != "ousel")
@@ -54,7 +59,8 @@ def test_the_model_and_its_peers_are_judged_on_one_split(events: Path, tmp_path:
 def test_the_same_seed_gives_the_same_figures(events: Path, tmp_path: Path) -> None:
     found = []
     for out in (tmp_path / "1.json", tmp_path / "2.json"):
-        assert evaluate("--events", events, "--protocol", "sessions", "--out", out, *SMALL).exit_code == 0
+        done = evaluate("--events", events, "--protocol", "sessions", "--no-index", "--out", out, *SMALL)
+        assert done.exit_code == 0 and "HNSW" not in done.output
         (figures,) = json.loads(out.read_text())["models"].values()
         found.append({name: value for name, value in figures.items() if name not in MEASURED})
     assert found[0] == found[1]

@@ -53,6 +53,10 @@ def test_a_planted_sequence_is_learned_and_unknown_items_come_last() -> None:
     assert scores.shape == (10, ITEMS) and scores.dtype == np.float32
     assert scores.argmax(1).tolist() == events.item[questions.order[questions.cut]].tolist()
     assert scores.argmin(1).tolist() == [ITEMS - 1] * 10
+    query, table, known = scorer.vectors(questions)
+    assert known.tolist() == [True] * (ITEMS - 1) + [False]
+    np.testing.assert_allclose(table.norm(dim=1), 1, rtol=1e-5)
+    np.testing.assert_array_equal(scores[:, :-1], (query @ table.T).numpy()[:, :-1])
 
 
 def test_nothing_but_training_events_and_histories_counts_and_a_seed_repeats() -> None:
