@@ -18,6 +18,7 @@ from rich.table import Table
 
 from engine.log_output import log_to_stderr
 from trainer.evaluation import splits
+from trainer.evaluation.content import content_features
 from trainer.evaluation.files import read_events, read_items
 from trainer.evaluation.index import index_figures
 from trainer.evaluation.log import Events, Scorer, Split
@@ -51,7 +52,9 @@ _WITH_VALIDATION = (Protocol.LEAVE_ONE_OUT, Protocol.SESSIONS)
 def evaluate(
     events: Annotated[Path, typer.Option(help="CSV, gzip'd CSV or Parquet of events")],
     protocol: Annotated[Protocol, typer.Option(help="how the log is split, and what is asked")],
-    items: Annotated[Path | None, typer.Option(help="the same of the catalog; adds figures by category")] = None,
+    items: Annotated[
+        Path | None, typer.Option(help="the same of the catalog; adds features of items, and figures by category")
+    ] = None,
     k: Annotated[str, typer.Option(help="lengths of the lists, as 10,20")] = "10,20",
     compare: Annotated[bool, typer.Option("--compare", help="judge the peers on the same split, too")] = False,
     validation: Annotated[
@@ -70,13 +73,15 @@ def evaluate(
     log_to_stderr("info")
     try:
         ks = _lengths(k)
-        settings = _settings(model or [], by_session=protocol is Protocol.SESSIONS)
+        settings = _settings(model or [], by_session=protocol is Protocol.SESSIONS, content=items is not None)
         log = read_events(events, items)
+        if settings.content and items is None:
+            raise ValueError("--set content=true needs --items, got none")
         if settings.patience and protocol is not Protocol.LEAVE_ONE_OUT:
             raise ValueError(f"--set patience needs the protocol {splits.LEAVE_ONE_OUT}, got {protocol.value}")
         split = _split(log, protocol, validation, most)
         splits.check_no_leak(log, split)
-        categories = read_items(items).categories if items else None
+        catalog = read_items(items) if items else None
     except (FileError, ValueError) as error:
         raise SystemExit(f"ousel-trainer evaluate: {error}") from None
     torch.set_num_threads(threads)
@@ -88,10 +93,12 @@ def evaluate(
     watched = splits.leave_one_out(log, validation=True) if settings.patience and not validation else None
     ousel = OuselScorer(
         settings,
+        content=content_features(log, catalog) if catalog and settings.content else None,
         validation=split if validation and settings.patience else watched,
         checkpoint=checkpoint,
         run=f"{split.digest[:16]} {settings}",
     )
+    categories = catalog.categories if catalog else None
     scorers: list[Scorer] = [ousel, *(peers() if compare else [])]
     begun = time.monotonic()
     judged = {scorer.name: judge(scorer, log, split, ks, categories) for scorer in scorers}
@@ -138,9 +145,9 @@ def _lengths(text: str) -> list[int]:
     return sorted(set(ks))
 
 
-def _settings(given: list[str], *, by_session: bool) -> OuselSettings:
+def _settings(given: list[str], *, by_session: bool, content: bool) -> OuselSettings:
     fields = {field.name: field.type for field in dataclasses.fields(OuselSettings) if field.name != "by_session"}
-    values: dict[str, Any] = {}
+    values: dict[str, Any] = {"content": content}
     for one in given:
         name, _, text = one.partition("=")
         if name not in fields:

@@ -33,6 +33,7 @@ class OuselScorer:
     """Trains in `fit`; `observe` changes nothing, since histories come with the questions.
 
     Args:
+        content: [N, F] features of the items; none: learned ids are all that is known of them.
         validation: questions about what lies behind the training events, to tell when to stop; needed for patience.
         checkpoint, run: see `EpochTrainer`.
     """
@@ -43,19 +44,21 @@ class OuselScorer:
         self,
         settings: OuselSettings,
         *,
+        content: Tensor | None = None,
         validation: Split | None = None,
         checkpoint: Path | None = None,
         run: str = "",
     ) -> None:
         self.settings = settings
         self.course = Course()
+        self._content = content
         self._validation = validation
         self._checkpoint = checkpoint
         self._run = run
         self._columns: EventLog | None = None
         self._forward: ItemForward | None = None
         self._table = torch.zeros(0)
-        self._seen = torch.zeros(0, dtype=torch.bool)
+        self._known = torch.zeros(0, dtype=torch.bool)
 
     def fit(self, events: Events, train: Ints) -> None:
         settings = self.settings
@@ -66,9 +69,10 @@ class OuselScorer:
         seen = torch.zeros(items, dtype=torch.bool)
         seen[log.item] = True
         word = torch.where(seen, seen.cumsum(0), 0)
+        content = torch.zeros(items, 1) if self._content is None else self._content
         shape = ModelShape(
             vocabulary=int(seen.sum()),
-            content_dim=1,
+            content_dim=content.shape[1],
             kinds=max(1, len(events.kinds)),
             dim=settings.dim,
             heads=settings.heads,
@@ -81,8 +85,8 @@ class OuselScorer:
         )
         model = Recommender(shape)
         torch.nn.init.normal_(model.graph.identity.weight[1:], std=0.02)
-        self._forward = ItemForward(model, word, torch.zeros(items, 1))
-        self._seen = seen
+        self._forward = ItemForward(model, word, content)
+        self._known = seen | content.any(1)
         rows = seen.nonzero().squeeze(1)
         validate = None if self._validation is None else lambda: self._validated(events)
         trainer = EpochTrainer(self._forward, log, rows, settings, validate, self._checkpoint, self._run)
@@ -92,7 +96,7 @@ class OuselScorer:
     @torch.no_grad()
     def _embed(self) -> None:
         assert self._forward is not None
-        self._table = self._forward(torch.arange(len(self._seen)), None)
+        self._table = self._forward(torch.arange(len(self._known)), None)
 
     def _validated(self, events: Events) -> float:
         """NDCG@10 on the validation questions."""
@@ -118,7 +122,7 @@ class OuselScorer:
         known = torch.from_numpy(place >= questions.first[:, None])
         at = torch.from_numpy(questions.order[np.maximum(place, 0)])
         history = _neighbors(self._columns, at, known)
-        return self._forward.model.sequence(self._table, history)[:, -1], self._table, self._seen
+        return self._forward.model.sequence(self._table, history)[:, -1], self._table, self._known
 
     def score(self, questions: Questions) -> NDArray[np.float32]:
         query, table, known = self.vectors(questions)

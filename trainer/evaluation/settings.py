@@ -17,6 +17,8 @@ class OuselSettings:
             and nothing is validated.
         stride: share of the window after which the next one of a long history begins.
         half: products in bfloat16.
+        content: whether items have features of the catalog besides their learned ids. With `id_dropout` the ids are
+            hidden at times, so that an item without one can be found by its features.
     """
 
     by_session: bool
@@ -36,4 +38,5 @@ class OuselSettings:
     id_dropout: float = 0.0
     stride: float = 0.5
     half: bool = False
+    content: bool = False
     seed: int = 1

@@ -38,6 +38,7 @@ def test_the_model_and_its_peers_are_judged_on_one_split(events: Path, tmp_path:
                     "--out", out, *SMALL)  # fmt: skip
     assert done.exit_code == 0, done.output
     found = json.loads(out.read_text())
+    assert found["settings"]["content"] is True  # since there is a catalog
     assert found["questions"] == 40 and found["split_hash"] in done.output
     assert set(found["models"]) == {"ousel", "popularity", "frequency", "item_knn", "stan", "session_knn"}
     for figures in found["models"].values():
@@ -71,6 +72,7 @@ def test_the_same_seed_gives_the_same_figures(events: Path, tmp_path: Path) -> N
     [
         (["--k", "0,5"], "--k must be numbers in 1..1000 with commas between, got '0,5'"),
         (["--set", "width=3"], "--set must name one of dim, heads"),
+        (["--set", "content=true"], "--set content=true needs --items, got none"),
         (["--set", "dim=wide"], "--set dim must be a number, got 'wide'"),
         (["--protocol", "successive", "--validation"], "--validation needs the protocol leave-one-out or sessions"),
         (["--most", "0"], "most must be >= 1, got 0"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -57,6 +58,23 @@ def test_a_planted_sequence_is_learned_and_unknown_items_come_last() -> None:
     assert known.tolist() == [True] * (ITEMS - 1) + [False]
     np.testing.assert_allclose(table.norm(dim=1), 1, rtol=1e-5)
     np.testing.assert_array_equal(scores[:, :-1], (query @ table.T).numpy()[:, :-1])
+
+
+def test_an_item_that_training_has_not_seen_is_found_by_its_content() -> None:
+    events = planted()
+    train, questions = next_of_last_sessions(events, 10)
+    like = 4
+    content = torch.eye(ITEMS)
+    content[ITEMS - 1] = content[like]
+    scorer = OuselScorer(replace(SMALL, id_dropout=0.3), content=content)
+    scorer.fit(events, train)
+    scores = scorer.score(questions)
+    assert scorer.vectors(questions)[2].all()
+    asked = events.item[questions.order[questions.cut]] == like
+    assert 0 < asked.sum() < len(asked)
+    first_two = np.sort(scores[asked].argsort(1)[:, -2:], axis=1)
+    assert (first_two == [like, ITEMS - 1]).all()
+    assert (scores[~asked].argmax(1) != ITEMS - 1).all()
 
 
 def test_nothing_but_training_events_and_histories_counts_and_a_seed_repeats() -> None:
