@@ -18,13 +18,14 @@ from rich.table import Table
 
 from engine.log_output import log_to_stderr
 from trainer.evaluation import splits
+from trainer.evaluation.cold import Frozen, numbered_by_hash
 from trainer.evaluation.content import content_features
 from trainer.evaluation.files import read_events, read_items
 from trainer.evaluation.index import index_figures
 from trainer.evaluation.log import Events, Scorer, Split
 from trainer.evaluation.ousel import OuselScorer
-from trainer.evaluation.peers import peers
-from trainer.evaluation.run import Judged, judge, ratios
+from trainer.evaluation.peers import DecayedPopularity, peers
+from trainer.evaluation.run import AMONG_COLD, Judged, judge, ratios
 from trainer.evaluation.settings import OuselSettings
 from trainer.evaluation.table import FileError
 
@@ -61,6 +62,9 @@ def evaluate(
         bool, typer.Option("--validation", help="ask about a part of what would be trained on: to choose settings")
     ] = False,
     most: Annotated[int | None, typer.Option(help="ask at most so many questions, evenly over the log")] = None,
+    cold_share: Annotated[
+        float | None, typer.Option(help="keep this share of the items out of training, and ask about cold items only")
+    ] = None,
     model: Annotated[list[str] | None, typer.Option("--set", help="a setting of the model, as dim=64")] = None,
     checkpoint: Annotated[
         Path | None, typer.Option(help="file to write after each epoch, and to go on from where it exists")
@@ -79,7 +83,11 @@ def evaluate(
             raise ValueError("--set content=true needs --items, got none")
         if settings.patience and protocol is not Protocol.LEAVE_ONE_OUT:
             raise ValueError(f"--set patience needs the protocol {splits.LEAVE_ONE_OUT}, got {protocol.value}")
-        split = _split(log, protocol, validation, most)
+        if cold_share is not None:
+            if settings.patience:  # the validation questions would tell of the items that are held out
+                raise ValueError("--cold-share can't go with --set patience, got both")
+            log = numbered_by_hash(log)
+        split = _split(log, protocol, validation, most, cold_share)
         splits.check_no_leak(log, split)
         catalog = read_items(items) if items else None
     except (FileError, ValueError) as error:
@@ -99,16 +107,20 @@ def evaluate(
         run=f"{split.digest[:16]} {settings}",
     )
     categories = catalog.categories if catalog else None
-    scorers: list[Scorer] = [ousel, *(peers() if compare else [])]
+    scorers: list[Scorer] = [ousel, *_others(split, compare, cold_share is not None)]
+    parts = ("", "new") if cold_share is None else ("cold", AMONG_COLD)
     begun = time.monotonic()
-    judged = {scorer.name: judge(scorer, log, split, ks, categories) for scorer in scorers}
+    judged = {
+        scorer.name: judge(scorer, log, split, ks, categories, among_cold=cold_share is not None) for scorer in scorers
+    }
     ours = judged["ousel"]
     others = {name: one for name, one in judged.items() if one is not ours}
-    over_best = ratios(ours, others, ks)
+    over_best = ratios(ours, others, ks, parts)
     found: dict[str, Any] = {
         "protocol": protocol.value,
         "validation": validation,
         "split_hash": split.digest,
+        "cold_share": cold_share,
         "questions": len(split.questions),
         "settings": dataclasses.asdict(settings),
         "threads": threads,
@@ -117,7 +129,7 @@ def evaluate(
         "models": {name: one.figures() for name, one in judged.items()},
         "ratios": over_best,
     }
-    _print(judged, over_best, ks)
+    _print(judged, over_best, ks, parts)
     if index:
         found["index"] = index_figures(ousel, log, split, ks)
         print(_index_line(found["index"], max(ks)))
@@ -160,18 +172,30 @@ def _settings(given: list[str], *, by_session: bool, content: bool) -> OuselSett
     return OuselSettings(by_session=by_session, **values)
 
 
-def _split(log: Events, protocol: Protocol, validation: bool, most: int | None) -> Split:
+def _split(log: Events, protocol: Protocol, validation: bool, most: int | None, cold_share: float | None) -> Split:
     if validation and protocol not in _WITH_VALIDATION:
         known = " or ".join(one.value for one in _WITH_VALIDATION)
         raise ValueError(f"--validation needs the protocol {known}, got {protocol.value}")
     more = {"validation": True} if validation else {}
-    split = _SPLITS[protocol](log, most=most, **more)
+    if cold_share is None:
+        split = _SPLITS[protocol](log, most=most, **more)
+    else:
+        split = splits.hold_out_items(log, _SPLITS[protocol](log, **more), share=cold_share, most=most)
     if not len(split.questions):
         raise ValueError(f"{protocol.value} must have something to ask, got a log without such events")
     return split
 
 
-def _print(judged: dict[str, Judged], over_best: dict[str, Any], ks: list[int]) -> None:
+def _others(split: Split, compare: bool, cold: bool) -> list[Scorer]:
+    """Who is judged beside the model. Cold items are put beside popularity in any case: as it was when training ended
+    and, where the log goes on, as it is when asked."""
+    if not cold:
+        return peers() if compare else []
+    frozen = [Frozen(DecayedPopularity())] if splits.goes_on(split) else []
+    return [*(peers() if compare else [DecayedPopularity()]), *frozen]
+
+
+def _print(judged: dict[str, Judged], over_best: dict[str, Any], ks: list[int], parts: tuple[str, ...]) -> None:
     names = [f"{metric}@{k}" for k in ks for metric in ("hr", "mrr", "ndcg", "recall")]
     table = Table(title="Figures, and ousel over the best peer with its 95% interval", title_justify="left")
     table.add_column()
@@ -180,7 +204,7 @@ def _print(judged: dict[str, Judged], over_best: dict[str, Any], ks: list[int]) 
     if over_best:
         table.add_column("ratio", justify="right")
     figures = {name: one.figures() for name, one in judged.items()}
-    for name in [*names, *(f"{name}_new" for name in names)]:
+    for name in [f"{name}_{part}" if part else name for part in parts for name in names]:
         if any(name not in of_one for of_one in figures.values()):
             continue
         row = [f"{of_one[name]:.4f}" for of_one in figures.values()]

@@ -14,17 +14,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from trainer.evaluation.log import Events, Questions, Scorer, Split
 from trainer.evaluation.metrics import Judge, compare
 from trainer.evaluation.ranked import rank
-from trainer.evaluation.splits import PREQUENTIAL, SUCCESSIVE
+from trainer.evaluation.splits import goes_on
 
 _log = logging.getLogger(__name__)
 
 _AT_ONCE = 256  # questions; what happens within them is not observed yet
 _REPORT_S = 15.0
 _COMPARED = ("hr", "mrr", "ndcg", "recall")
+AMONG_COLD = "among_cold"
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class Judged:
     """What one scorer did.
 
     Attributes:
+        among_cold: judges the lists of cold items only, where those were asked for.
         fit_s, score_s: wall time.
         peak_gb: the most memory that the process ever held up to the end of the fit. What came before is in it, so it
             is the fit's own only for the scorer that is judged first.
@@ -41,10 +44,24 @@ class Judged:
     fit_s: float
     score_s: float
     peak_gb: float
+    among_cold: Judge | None = None
+
+    def values(self, part: str) -> dict[str, NDArray[np.float32]]:
+        """As `Judge.values`; what is earned among cold items only is one more part."""
+        if part != AMONG_COLD:
+            return self.judge.values(part)
+        return self.among_cold.values("cold") if self.among_cold else {}
 
     def figures(self) -> dict[str, Any]:
         spent = {"fit_s": self.fit_s, "score_s": self.score_s, "peak_gb": self.peak_gb}
-        return self.judge.figures() | {name: round(value, 2) for name, value in spent.items()}
+        among = {
+            name: float(each.mean(dtype=np.float64)) for name, each in self.values(AMONG_COLD).items() if len(each)
+        }
+        return (
+            self.judge.figures()
+            | {f"{name}_{AMONG_COLD}": mean for name, mean in among.items()}
+            | {name: round(value, 2) for name, value in spent.items()}
+        )
 
 
 def judge(
@@ -53,8 +70,10 @@ def judge(
     split: Split,
     ks: Sequence[int],
     categories: Mapping[str, Sequence[str]] | None = None,
+    *,
+    among_cold: bool = False,
 ) -> Judged:
-    """Fits a scorer, asks it every question, and judges its lists.
+    """Fits a scorer, asks it every question, and judges its lists; with `among_cold` those of cold items only, too.
 
     Where the log goes on between the questions (`successive`, `prequential`) the scorer observes it, in the order of
     the log and never past the first target of the questions that come next.
@@ -64,31 +83,42 @@ def judge(
     scorer.fit(events, split.train)
     fitted, peak_gb = time.monotonic(), _peak_gb()
     judged = Judge(events, split.train, ks, categories)
-    goes_on = split.protocol in (SUCCESSIVE, PREQUENTIAL)
+    warm = np.bincount(events.item[split.train], minlength=len(events.items)) > 0  # [N]
+    alone = Judge(events, split.train, ks) if among_cold else None
     known = int(split.train[-1]) + 1 if len(split.train) else 0
     for asked, questions in _batches(split.questions):
-        if goes_on:
+        if goes_on(split):
             until = int(questions.order[questions.cut[0]])
             scorer.observe(np.arange(known, until))
             known = max(known, until)
         scores = scorer.score(questions)
         judged.add(questions, rank(scores, questions, events, max(ks), split.filter_seen))
+        if alone is not None:
+            scores = np.where(warm, -np.inf, scores).astype(np.float32)
+            alone.add(questions, rank(scores, questions, events, max(ks), split.filter_seen))
         if time.monotonic() - reported > _REPORT_S:
             reported = time.monotonic()
             _log.info("%s: %d of %d questions", scorer.name, asked, len(split.questions))
-    return Judged(judged, fitted - begun, time.monotonic() - fitted, peak_gb)
+    return Judged(judged, fitted - begun, time.monotonic() - fitted, peak_gb, alone)
 
 
-def ratios(ours: Judged, peers: Mapping[str, Judged], ks: Sequence[int]) -> dict[str, Any]:
-    """By name@k, and by name@k_new for the new targets alone: ours over the best peer's, with a 95% interval."""
+def ratios(
+    ours: Judged, peers: Mapping[str, Judged], ks: Sequence[int], parts: Sequence[str] = ("", "new")
+) -> dict[str, Any]:
+    """By name@k of all targets ("") or name@k_part: ours over the best peer's, with a 95% interval.
+
+    There is no ratio where nothing was asked, and where no peer earned anything.
+    """
     found: dict[str, Any] = {}
-    for part in ("", "new"):
-        values = ours.judge.values(part)
-        theirs = {name: peer.judge.values(part) for name, peer in peers.items()}
+    for part in parts:
+        values = ours.values(part)
+        theirs = {name: peer.values(part) for name, peer in peers.items()}
         for name in (f"{metric}@{k}" for metric in _COMPARED for k in ks):
             if not theirs or not len(values[name]):
                 continue
             best = max(theirs, key=lambda peer: float(theirs[peer][name].mean(dtype=np.float64)))
+            if not theirs[best][name].any():
+                continue
             ratio = compare(values[name], theirs[best][name])
             found[f"{name}_{part}" if part else name] = {
                 "best_peer": best,

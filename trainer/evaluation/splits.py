@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.evaluation.cold import held_out
 from trainer.evaluation.log import Events, Ints, Questions, Split
 
 LEAVE_ONE_OUT = "leave-one-out"
@@ -91,6 +92,31 @@ def prequential(events: Events, *, share: float = 0.1, most: int | None = None) 
     return _split(events, PREQUENTIAL, train, questions, {"share": share, "most": most}, filter_seen=False)
 
 
+def hold_out_items(events: Events, split: Split, *, share: float, most: int | None = None) -> Split:
+    """The same without the training events of a share of the items, asking only where a target is cold then.
+
+    Cold is an item without a training event: one that is held out, or that had none anyway. Histories stay as they are.
+    """
+    train = np.zeros(len(events), np.bool_)
+    train[split.train] = True
+    train &= ~held_out(events.items, share)[events.item]
+    if not train.any():
+        raise ValueError(f"cold share must leave something to train on, got {share}")
+    cold = np.bincount(events.item[train], minlength=len(events.items)) == 0  # [N]
+    asked = split.questions
+    before = np.concatenate([[0], np.cumsum(cold[events.item[asked.order]])])  # [E + 1] cold events by place
+    chosen = before[asked.end] > before[asked.cut]
+    parameters = {"cold_share": share, "most": most}
+    return _split(
+        events, split.protocol, train, asked.select(np.flatnonzero(chosen)), parameters, filter_seen=split.filter_seen
+    )
+
+
+def goes_on(split: Split) -> bool:
+    """Whether the log goes on between the questions, so that a scorer may observe it."""
+    return split.protocol in (SUCCESSIVE, PREQUENTIAL)
+
+
 def check_no_leak(events: Events, split: Split) -> None:
     """Raises ValueError where a question could see its answer, or training an event that is asked about."""
     asked, order = split.questions, split.questions.order
@@ -115,7 +141,7 @@ def check_no_leak(events: Events, split: Split) -> None:
     leaked = split.train[split.train >= earliest[key[split.train]]]
     if len(leaked):
         raise ValueError(f"training must not see what is asked about, got position {leaked[0]} of the log")
-    if split.protocol in (SUCCESSIVE, PREQUENTIAL):
+    if goes_on(split):
         late = split.train[events.time[split.train] >= events.time[target].min()]
         if len(late):
             raise ValueError(f"training must end before the first question, got position {late[0]} of the log")

@@ -67,6 +67,26 @@ def test_the_same_seed_gives_the_same_figures(events: Path, tmp_path: Path) -> N
     assert found[0] == found[1]
 
 
+def test_cold_items_are_put_beside_popularity_as_it_was_and_as_it_is(tmp_path: Path) -> None:
+    """Users step through 40 items in the order of their one category; items of a category are bought together."""
+    events, items, out = tmp_path / "events.csv", tmp_path / "items.csv", tmp_path / "figures.json"
+    rows = [f"u{at % 60},i{(at % 60) % 4 * 10 + at // 60 * 7 % 10},{1_700_000_000 + at}" for at in range(60 * 12)]
+    events.write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
+    items.write_text("item_id,categories\n" + "".join(f"i{at},c{at // 10}\n" for at in range(40)))
+    done = evaluate("--events", events, "--items", items, "--protocol", "successive", "--cold-share", "0.3", "--k", "5",
+                    "--set", "id_dropout=0.3", "--out", out, *SMALL)  # fmt: skip
+    assert done.exit_code == 0, done.output
+    found = json.loads(out.read_text())
+    assert found["cold_share"] == 0.3 and set(found["models"]) == {"ousel", "popularity", "popularity_frozen"}
+    for figures in found["models"].values():
+        assert figures["questions"] == figures["questions_cold"] == found["questions"]
+        assert figures["recall@5_cold"] <= figures["recall@5_among_cold"] <= 1
+    assert "recall@5_cold" in done.output and "recall@5_new" not in done.output
+    assert found["models"]["popularity_frozen"]["recall@5_cold"] == 0
+    # A category tells ten items from forty.
+    assert found["models"]["ousel"]["recall@5_among_cold"] > found["models"]["popularity_frozen"]["recall@5_among_cold"]
+
+
 @pytest.mark.parametrize(
     ("args", "line"),
     [
@@ -75,6 +95,7 @@ def test_the_same_seed_gives_the_same_figures(events: Path, tmp_path: Path) -> N
         (["--set", "content=true"], "--set content=true needs --items, got none"),
         (["--set", "dim=wide"], "--set dim must be a number, got 'wide'"),
         (["--protocol", "successive", "--validation"], "--validation needs the protocol leave-one-out or sessions"),
+        (["--cold-share", "1"], "cold share must be above 0 and below 1, got 1.0"),
         (["--most", "0"], "most must be >= 1, got 0"),
     ],
 )
@@ -82,6 +103,11 @@ def test_what_cannot_be_done_is_said_in_one_line(events: Path, args: list[str], 
     done = evaluate("--events", events, "--protocol", "sessions", *args)
     assert done.exit_code != 0
     assert line in str(done.exception)
+
+
+def test_stopping_early_would_tell_of_cold_items(events: Path) -> None:
+    done = evaluate("--events", events, "--protocol", "leave-one-out", "--cold-share", "0.2", "--set", "patience=1")
+    assert done.exit_code != 0 and "--cold-share can't go with --set patience, got both" in str(done.exception)
 
 
 def test_a_broken_file_is_named_with_the_line(events: Path) -> None:

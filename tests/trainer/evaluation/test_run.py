@@ -79,6 +79,32 @@ def test_the_ratio_is_to_the_best_peer_of_each_figure() -> None:
     assert run.ratios(judged["0"], {}, [1]) == {}
 
 
+def test_among_cold_items_the_warm_ones_are_no_answers_and_no_targets() -> None:
+    # Items 0 and 1 are warm, 4 and 5 cold. User 0 is asked about the basket 4 and 1, then about 5.
+    log = log_of([(0, 0, 0, 0.0), (0, 0, 1, 1.0), (0, 0, 4, 8.0), (0, 0, 1, 8.0), (0, 0, 5, 9.0)])
+    split = splits.successive(log, quantile=0.4)
+
+    class Ordered(Watched):
+        def score(self, questions: Questions) -> np.ndarray:
+            return np.tile(np.array([9, 8, 0, 0, 7, 6], np.float32), (len(questions), 1))
+
+    figures = run.judge(Ordered("w", 0), log, split, [2, 3], among_cold=True).figures()
+    # Of all items the lists begin 0, 1, 4; of the cold ones 4, 5.
+    assert figures["recall@2_cold"] == 0 and figures["recall@3_cold"] == 0.5
+    assert figures["recall@2_among_cold"] == 1 and figures["mrr@2_among_cold"] == 0.75
+    assert "recall@2_among_cold" not in run.judge(Ordered("w", 0), log, split, [2]).figures()
+
+
+def test_ratios_are_of_the_parts_asked_for_and_to_peers_that_earned_something() -> None:
+    split = splits.successive(LOG, quantile=0.05)  # items 2, 3 and 4 come up later
+    judged = {str(at): run.judge(Watched(str(at), at), LOG, split, [1], among_cold=True) for at in (0, 3, 4)}
+    peers = {name: judged[name] for name in ("0", "4")}
+    found = run.ratios(judged["3"], peers, [1], ["cold", run.AMONG_COLD])
+    assert {name for name in found if "hr" in name} == {"hr@1_cold", "hr@1_among_cold"}
+    assert found["hr@1_cold"]["best_peer"] == found["hr@1_among_cold"]["best_peer"] == "4"
+    assert run.ratios(judged["3"], {"0": judged["0"]}, [1], ["cold"]) == {}
+
+
 def test_memory_is_what_the_process_had_held_when_the_fit_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     peak = SimpleNamespace(ru_maxrss=0)
 

@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer.evaluation.logs import Row, log_of, rows
+from trainer.evaluation.cold import held_out
 from trainer.evaluation.log import Events, Questions, Split
-from trainer.evaluation.splits import check_no_leak, leave_one_out, prequential, sessions, successive
+from trainer.evaluation.splits import check_no_leak, hold_out_items, leave_one_out, prequential, sessions, successive
 
 Asked = list[tuple[list[int], list[int]]]  # history and targets of each question
 PROTOCOLS: list[Callable[[Events], Split]] = [
@@ -204,6 +205,36 @@ def test_no_protocol_leaks(log: list[Row]) -> None:
             assert max(history) < min(targets)
         if split.protocol in ("successive", "prequential"):
             assert all(log[at][3] > max(log[seen][3] for seen in split.train) for at in asked_about)
+
+
+@given(log=rows(), share=st.sampled_from([0.3, 0.6]))
+def test_held_out_items_are_not_trained_on_and_only_cold_targets_are_asked(log: list[Row], share: float) -> None:
+    events = with_test(log)
+    held = held_out(events.items, share)
+    for build in PROTOCOLS:
+        split = built(build, events)
+        if split is None:
+            continue
+        train = [at for at in split.train.tolist() if not held[log[at][2]]]
+        if not train:
+            with pytest.raises(ValueError, match="cold share must leave something to train on"):
+                hold_out_items(events, split, share=share)
+            continue
+        warm = {log[at][2] for at in train}
+        cold = hold_out_items(events, split, share=share)
+        check_no_leak(events, cold)
+        assert cold.train.tolist() == train
+        assert asked(cold) == [one for one in asked(split) if any(log[at][2] not in warm for at in one[1])]
+        assert (cold.protocol, cold.filter_seen) == (split.protocol, split.filter_seen)
+
+
+def test_most_counts_the_questions_about_cold_items() -> None:
+    log = [(at % 7, at % 7, at % 6, float(at)) for at in range(140)]
+    events = log_of(log)
+    split = prequential(events, share=0.5)
+    every, few = (hold_out_items(events, split, share=0.5, most=most) for most in (None, 4))
+    assert len(every.questions) > 8 and len(few.questions) == 4
+    assert asked(few)[0] == asked(every)[0] and few.digest != every.digest != split.digest
 
 
 def built(build: Callable[[Events], Split], events: Events) -> Split | None:
