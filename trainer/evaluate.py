@@ -57,7 +57,7 @@ def evaluate(
             score = forward.model.ranker(lists.score, lists.features).masked_fill(lists.item < 0, float("-inf"))
         best = score.topk(min(K, score.shape[1])).indices
         ranks[""].append(rank_of(lists.item.gather(1, best), target))
-        popular = torch.from_numpy(moment.popularity.top(K + data.state.history)).expand(len(target), -1)
+        popular = torch.from_numpy(moment.popularity[0].top(K + data.state.history)).expand(len(target), -1)
         ranks["popularity_"].append(rank_of(without_session(popular, moment.history), target))
         ranks["frequency_"].append(rank_of(most_frequent(moment.history), target))
         progress.update("evaluation", float(moment.events[-1] - first) / max(1, last - first))

@@ -89,6 +89,18 @@ def session_mask(target: Tensor, session: Tensor, negatives: Tensor, items: int)
     return masked
 
 
+def listed_softmax(score: Tensor, wanted: Tensor, there: Tensor) -> Tensor:
+    """Mean cross-entropy of each wanted candidate among itself and those that are not wanted, each list weighing alike.
+
+    Args:
+        score: [B, C]. wanted, there: [B, C] whether a candidate was wanted, and whether there is one; every list must
+            hold one that was.
+    """
+    others = score.masked_fill(wanted | ~there, float("-inf")).logsumexp(1, keepdim=True)  # [B, 1]
+    each = (torch.logaddexp(others, score) - score).masked_fill(~wanted, 0.0)
+    return (each.sum(1) / wanted.sum(1)).mean()
+
+
 def candidate_softmax(score: Tensor, candidates: Tensor, target: Tensor) -> Tensor:
     """Mean cross-entropy of `target` [B] within `candidates` [B, C] (-1: none), of the lists that hold it."""
     hit = candidates == target[:, None]

@@ -5,14 +5,15 @@ Shapes: B events predicted, C candidates of each, N items, d width, K remembered
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from engine.model.candidates import gather_candidates
-from engine.model.ranker import candidate_features
+from engine.model.ranker import candidate_features, trend_half_lives, trend_of
+from engine.model.votes import count_votes, gather_voters
 from engine.state.graph import Graph, LiveGraph
 from engine.state.popularity import Popularity
 from engine.state.ring import Neighbors
@@ -30,14 +31,17 @@ class Moment:
 
     Attributes:
         events: [B] int64 positions in the log.
+        users: [B] int64 whose they are.
         history: [B, K] each user's events before; at least one.
+        popularity: under each half-life of the state.
         table: [N, d] embeddings of all items.
     """
 
     events: Tensor
+    users: Tensor
     history: Neighbors
     graph: LiveGraph
-    popularity: Popularity
+    popularity: Sequence[Popularity]
     table: Tensor
 
 
@@ -71,8 +75,10 @@ def walk(
 ) -> Iterator[Moment]:
     """Moments before about `samples` evenly drawn events of first..last-1."""
     log = data.log
-    graph, popularity = empty_graph(data), Popularity(data.state.half_lives_s[0], data.state.popular, data.items)
-    popularity.hide(data.deleted.nonzero()[0], data.deleted[data.deleted])
+    graph = empty_graph(data)
+    popularity = [Popularity(half_life_s, data.state.popular, data.items) for half_life_s in data.state.half_lives_s]
+    for one in popularity:
+        one.hide(data.deleted.nonzero()[0], data.deleted[data.deleted])
     _fold(graph, popularity, data, 0, first)
     table = forward.table(graph)
     generator = torch.Generator().manual_seed(seed)
@@ -83,7 +89,8 @@ def walk(
         history = histories.before(events, data.state.history)
         known = history.row[:, -1] >= 0
         if bool(known.any()):
-            yield Moment(events[known], history.select(known), graph, popularity, table)
+            users = log.user[events[known]]
+            yield Moment(events[known], users, history.select(known), graph, popularity, table)
         _fold(graph, popularity, data, start, end)
         touched = torch.cat([log.item[start:end], log.previous[start:end]]).unique()
         touched = touched[touched >= 0]
@@ -97,19 +104,23 @@ def make_lists(forward: ItemForward, moment: Moment, deleted: Tensor, config: Tr
     query = model.sequence(table, moment.history.last(model.shape.window))[:, -1]  # [B, d]
     cosine = (query @ table.T).masked_fill_(deleted, -2.0)  # [B, N]
     index = cosine.topk(min(config.index_candidates, cosine.shape[1])).indices
-    popular = torch.from_numpy(moment.popularity.top(config.popular_candidates))
+    popular = torch.from_numpy(moment.popularity[0].top(config.popular_candidates))
     found = gather_candidates(moment.graph, moment.history, index, popular, config.neighbor_sources)
     at = found.item.clamp_min(0)
     item = found.item.masked_fill(deleted[at], -1)
-    share = torch.from_numpy(moment.popularity.share())[at]
+    share = torch.from_numpy(moment.popularity[0].share())[at]
+    trends = [moment.popularity[h] for h in trend_half_lives(len(moment.popularity))]
+    counts = torch.stack([torch.from_numpy(one.score) for one in trends], dim=-1)  # [N, TRENDS]
+    votes = count_votes(gather_voters(moment.graph, moment.history, moment.users), item)
     return Lists(
         item,
         model.logits(cosine.gather(1, at)),
-        candidate_features(item, moment.history, found.following, share),
+        candidate_features(item, moment.history, found.following, share, trend_of(counts[at], counts[popular]), votes),
     )
 
 
-def _fold(graph: Graph, popularity: Popularity, data: TrainingData, first: int, last: int) -> None:
+def _fold(graph: Graph, popularity: Sequence[Popularity], data: TrainingData, first: int, last: int) -> None:
     log = data.log.slice(first, last)
     insert(graph, log)
-    popularity.fold(log.item.numpy(), log.time_ms.numpy(), data.kind_weight[log.kind.numpy()])
+    for one in popularity:
+        one.fold(log.item.numpy(), log.time_ms.numpy(), data.kind_weight[log.kind.numpy()])

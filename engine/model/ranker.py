@@ -9,14 +9,20 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from engine.model.votes import VOTES
 from engine.state.ring import Neighbors
 
-FEATURES = 16
+TRENDS = 2  # half-lives of popularity beside the first
+_OWN = 16  # features from the user's history and from popularity
+_LATEST = 3  # last events that are told apart
+FEATURES = _OWN + TRENDS + _LATEST + VOTES
 _DAY_MS = 86_400_000.0
 _NEVER = 1e4  # sessions or days back, for what was never seen
 
 
-def candidate_features(candidates: Tensor, history: Neighbors, following: Tensor, share: Tensor) -> Tensor:
+def candidate_features(
+    candidates: Tensor, history: Neighbors, following: Tensor, share: Tensor, trend: Tensor, votes: Tensor
+) -> Tensor:
     """Live features of candidates, from the state as it is at the call.
 
     History is matched to candidates by binary search and summed by scatter: O(K log C) for each user, where comparing
@@ -27,6 +33,8 @@ def candidate_features(candidates: Tensor, history: Neighbors, following: Tensor
         history: [B, K] the user's latest events.
         following: [B, S * n] items that lately followed the user's last S items, -1 where none.
         share: [B, C] each candidate's share of decayed popularity.
+        trend: [B, C, TRENDS] the same under shorter half-lives, relative to the popular items.
+        votes: [B, C, VOTES] see `count_votes`.
 
     Returns:
         [B, C, FEATURES] float32, each roughly within -2..2.
@@ -63,7 +71,7 @@ def candidate_features(candidates: Tensor, history: Neighbors, following: Tensor
     def where_seen(value: Tensor, mask: Tensor = seen) -> Tensor:
         return torch.where(mask, value, 0.0)
 
-    return torch.stack(
+    own = torch.stack(
         [
             torch.log(share.float() + 1e-7) / 8.0 + 1.0,
             torch.log1p(count),
@@ -84,6 +92,10 @@ def candidate_features(candidates: Tensor, history: Neighbors, following: Tensor
         ],
         dim=-1,
     )
+    latest = history.row[:, -_LATEST:].flip(1)  # [B, 3], the newest first
+    is_latest = F.pad((candidates[..., None] == latest[:, None]).float(), (0, _LATEST - latest.shape[1]))
+    trends = torch.log(trend.float() + 1e-5) / 6.0 + 1.0
+    return torch.cat([own, trends, is_latest, torch.log(votes + 1e-4) / 4.0 + 1.0], dim=-1)
 
 
 def _place(rows: Tensor, order: Tensor, items: Tensor) -> Tensor:
@@ -95,18 +107,32 @@ def _place(rows: Tensor, order: Tensor, items: Tensor) -> Tensor:
     return torch.where(found, order.gather(1, at), rows.shape[1])
 
 
+def trend_of(counts: Tensor, popular: Tensor) -> Tensor:
+    """Decayed counts [..., TRENDS] relative to all those [P, TRENDS] of the popular items; float32."""
+    return (counts / popular.sum(0).clamp_min(torch.finfo(torch.float64).tiny)).float()
+
+
+def trend_half_lives(half_lives: int) -> list[int]:
+    """Which of a state's half-lives the trends are: the second and the third, or the last where there are fewer."""
+    return [min(at, half_lives - 1) for at in range(1, TRENDS + 1)]
+
+
 class Ranker(nn.Module):
     """The session's score, corrected by a small network over the live features."""
 
-    def __init__(self, hidden: int = 32) -> None:
+    def __init__(self, hidden: int = 64, dropout: float = 0.1) -> None:
         super().__init__()
+        self.norm = nn.BatchNorm1d(FEATURES + 1)
         self.hidden = nn.Linear(FEATURES + 1, hidden)
         self.middle = nn.Linear(hidden, hidden)
         self.score = nn.Linear(hidden, 1)
+        self.drop = nn.Dropout(dropout)
         self.session = nn.Parameter(torch.ones(()))
 
     def forward(self, session_score: Tensor, features: Tensor) -> Tensor:
         """[B, C] scores from the session's logits [B, C] and the features [B, C, FEATURES]."""
         x = torch.cat([session_score[..., None] / 8.0, features], dim=-1)
-        x = F.gelu(self.middle(F.gelu(self.hidden(x))))
+        x = self.norm(x.flatten(0, 1)).view(x.shape)
+        x = self.drop(F.gelu(self.hidden(x)))
+        x = self.drop(F.gelu(self.middle(x)))
         return self.session * session_score + self.score(x).squeeze(-1)

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from engine.config import RankingConfig
 from engine.generation import Generation
-from engine.model.ranker import candidate_features
+from engine.model.ranker import candidate_features, trend_half_lives, trend_of
+from engine.model.votes import count_votes, gather_voters
 from engine.ranking.candidates import propose
 from engine.ranking.filters import allowed
 from engine.ranking.query import Origin, Position, Query, RankedItem, Ranking, Source
@@ -69,12 +71,23 @@ def _by_model(
     item = found.item.clamp_min(0)  # [B, C]
     cosine = (table[item] @ encoded[:, :, None]).squeeze(-1)
     share = torch.from_numpy(state.popularity.share(item.numpy().reshape(-1))).view(item.shape)
-    features = candidate_features(found.item, history, found.following, share)
+    voters = gather_voters(state.graph, history, torch.tensor(users))
+    trend = _trend(state, item, config)
+    features = candidate_features(found.item, history, found.following, share, trend, count_votes(voters, found.item))
     score = model.ranker(model.logits(cosine), features).numpy()  # [B, C]
     item_rows, bits, past = found.item.numpy(), found.source.numpy(), history.row.numpy()
     return [
         _page(query, item_rows[at], score[at], bits[at], past[at], state, now_ms) for at, query in enumerate(queries)
     ]
+
+
+def _trend(state: State, item: Tensor, config: RankingConfig) -> Tensor:
+    """[B, C, TRENDS] of items [B, C]."""
+    popular = torch.from_numpy(state.popularity.top(config.popular_candidates))
+    rows = torch.cat([item.flatten(), popular])
+    of = [torch.from_numpy(state.decayed_counts(rows, at)) for at in trend_half_lives(len(state.half_lives_s))]
+    counts = torch.stack(of, dim=-1)
+    return trend_of(counts[: item.numel()], counts[item.numel() :]).view(*item.shape, -1)
 
 
 def _by_popularity(query: Query, user: int, state: State, now_ms: int) -> tuple[RankedItem, ...]:

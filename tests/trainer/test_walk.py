@@ -30,11 +30,13 @@ def test_every_moment_has_the_state_of_just_before_it() -> None:
         graph = empty_graph(data)
         insert(graph, log.slice(0, start))
         assert edges_of(moment.graph, data) == edges_of(graph, data)
-        popularity = Popularity(data.state.half_lives_s[0], data.state.popular, data.items)
-        popularity.fold(
-            log.item[:start].numpy(), log.time_ms[:start].numpy(), data.kind_weight[log.kind[:start].numpy()]
-        )
-        assert moment.popularity.top(20).tolist() == popularity.top(20).tolist()
+        assert torch.equal(moment.users, log.user[moment.events])
+        for half_life_s, moments in zip(data.state.half_lives_s, moment.popularity, strict=True):
+            popularity = Popularity(half_life_s, data.state.popular, data.items)
+            popularity.fold(
+                log.item[:start].numpy(), log.time_ms[:start].numpy(), data.kind_weight[log.kind[:start].numpy()]
+            )
+            assert moments.top(20).tolist() == popularity.top(20).tolist()
         # Items that the last events touched are embedded anew.
         touched = log.item[start - AT_ONCE : start].unique() if start > first else torch.arange(data.items)
         torch.testing.assert_close(moment.table[touched], forward(touched, graph), atol=1e-5, rtol=0)

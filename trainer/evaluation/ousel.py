@@ -1,7 +1,7 @@
 """The engine's own encoders as a scorer: learned from a file with a full softmax, ranked by cosine as the index does.
 
-What is measured here is the part of the model that needs no live graph: ids, content and the session encoder. All items
-are scored, without index and ranker.
+The encoders see ids, content and histories. Where a ranker is wanted it orders candidates that are gathered from a live
+state, as in the engine; what is no candidate comes behind them.
 
 Shapes: E events, N items, B questions or windows, L events of each, P positions with a target, d width.
 """
@@ -16,21 +16,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.model.recommender import ModelShape, Recommender
-from engine.state.ring import Neighbors
+from trainer.config import TrainSection
+from trainer.evaluation.live import LiveState
 from trainer.evaluation.log import Events, Ints, Questions, Split
 from trainer.evaluation.metrics import Judge
 from trainer.evaluation.ranked import rank
+from trainer.evaluation.ranker import fit_ranker, make_examples, ranked_scores, ranker_part
 from trainer.evaluation.settings import OuselSettings
 from trainer.evaluation.training import Course, EpochTrainer
 from trainer.forward import ItemForward
 from trainer.replay import EventLog
+from trainer.walk import make_lists
 
 _VALIDATED_K = 10
 _AT_ONCE = 256
 
 
 class OuselScorer:
-    """Trains in `fit`; `observe` changes nothing, since histories come with the questions.
+    """Trains in `fit`; `observe` moves the live state on, with frozen weights.
 
     Args:
         content: [N, F] features of the items; none: learned ids are all that is known of them.
@@ -55,19 +58,56 @@ class OuselScorer:
         self._validation = validation
         self._checkpoint = checkpoint
         self._run = run
-        self._columns: EventLog | None = None
+        self._live: LiveState | None = None
+        self._validating = False
+        self._limits = TrainSection(
+            index_candidates=settings.index_candidates, neighbor_sources=settings.neighbor_sources
+        )
         self._forward: ItemForward | None = None
         self._table = torch.zeros(0)
         self._known = torch.zeros(0, dtype=torch.bool)
 
     def fit(self, events: Events, train: Ints) -> None:
+        """Trains once: arms that share the scorer share what it learned."""
+        if self._live is not None:
+            return
+        settings = self.settings
+        self._live = LiveState(
+            events, by_session=settings.by_session, history=settings.history, neighbors=settings.neighbors
+        )
+        if not settings.ranker:
+            self._fit_encoders(events, train, self._checkpoint)
+            self._live.fold(train)
+            return
+        early, questions = ranker_part(events, train, settings.ranker_share, by_session=settings.by_session)
+        self._fit_encoders(events, early, self._checkpoint)
+        self._live.fold(early)
+        assert self._forward is not None
+        # Where nothing is observed between the questions, nothing is between the examples.
+        known = None if settings.by_session else int(early[-1]) + 1
+        examples = make_examples(
+            self._forward, self._table, self._live, events, questions, ~self._known, self._limits, known
+        )
+        ranker = self._forward.model.ranker
+        torch.manual_seed(settings.seed)
+        fit_ranker(ranker, examples, settings.ranker_epochs, settings.ranker_learning_rate, settings.seed)
+        if settings.refit:
+            again = None if self._checkpoint is None else self._checkpoint.with_suffix(".again.pt")
+            self._fit_encoders(events, train, again)
+            self._forward.model.ranker.load_state_dict(ranker.state_dict())
+        last = int(early[-1]) if known is None or not len(questions) else int(questions.order[questions.cut[-1]]) - 1
+        seen = train <= last if known is not None else np.isin(train, early)
+        self._live.fold(train[~seen])
+
+    def _fit_encoders(self, events: Events, train: Ints, checkpoint: Path | None) -> None:
+        assert self._live is not None
         settings = self.settings
         torch.manual_seed(settings.seed)
-        self._columns = _columns(events, settings.by_session)
-        log = EventLog(*(column[torch.from_numpy(train)] for column in vars(self._columns).values()))
+        columns = self._live.columns
+        log = EventLog(*(column[torch.from_numpy(train)] for column in vars(columns).values()))
         items = len(events.items)
-        seen = torch.zeros(items, dtype=torch.bool)
-        seen[log.item] = True
+        count = torch.bincount(log.item, minlength=items)
+        seen = count >= settings.min_count
         word = torch.where(seen, seen.cumsum(0), 0)
         content = torch.zeros(items, 1) if self._content is None else self._content
         shape = ModelShape(
@@ -87,9 +127,9 @@ class OuselScorer:
         torch.nn.init.normal_(model.graph.identity.weight[1:], std=0.02)
         self._forward = ItemForward(model, word, content)
         self._known = seen | content.any(1)
-        rows = seen.nonzero().squeeze(1)
+        rows = (count > 0).nonzero().squeeze(1)
         validate = None if self._validation is None else lambda: self._validated(events)
-        trainer = EpochTrainer(self._forward, log, rows, settings, validate, self._checkpoint, self._run)
+        trainer = EpochTrainer(self._forward, log, rows, settings, validate, checkpoint, self._run)
         self.course = trainer.run()
         self._embed()
 
@@ -102,68 +142,60 @@ class OuselScorer:
         """NDCG@10 on the validation questions."""
         assert self._validation is not None
         self._embed()
+        self._validating = True  # the encoders are what is trained
         judged = Judge(events, self._validation.train, (_VALIDATED_K,))
         for first in range(0, len(self._validation.questions), _AT_ONCE):
             questions = self._validation.questions.select(slice(first, first + _AT_ONCE))
             scores = self.score(questions)
             judged.add(questions, rank(scores, questions, events, _VALIDATED_K, self._validation.filter_seen))
+        self._validating = False
         return float(judged.values()[f"ndcg@{_VALIDATED_K}"].mean(dtype=np.float64))
 
     def observe(self, positions: Ints) -> None:
-        pass
+        assert self._live is not None, "fit comes first"
+        self._live.fold(positions)
 
     @torch.no_grad()
     def vectors(self, questions: Questions) -> tuple[Tensor, Tensor, Tensor]:
         """Of the questions [B, d] and the items [N, d], all of length 1, and [N] whether an item is known at all."""
-        assert self._forward is not None and self._columns is not None, "fit comes first"
-        length = self.settings.window
-        back = np.arange(length, 0, -1)
-        place = questions.cut[:, None] - back  # [B, L]
-        known = torch.from_numpy(place >= questions.first[:, None])
-        at = torch.from_numpy(questions.order[np.maximum(place, 0)])
-        history = _neighbors(self._columns, at, known)
+        assert self._forward is not None and self._live is not None, "fit comes first"
+        history = self._live.history(questions, self.settings.window)
         return self._forward.model.sequence(self._table, history)[:, -1], self._table, self._known
 
     def score(self, questions: Questions) -> NDArray[np.float32]:
         query, table, known = self.vectors(questions)
         cosine = query @ table.T
         cosine[:, ~known] = -1.0
+        if self.settings.ranker and not self._validating:
+            assert self._forward is not None and self._live is not None
+            lists = make_lists(self._forward, self._live.moment(questions, table), ~known, self._limits)
+            cosine = ranked_scores(self._forward.model.ranker, lists, cosine)
         scores: NDArray[np.float32] = cosine.numpy()
         return scores
 
 
-def _columns(events: Events, by_session: bool) -> EventLog:
-    """All events as the encoders read them; an order is taken for minutes."""
-    who = events.session if by_session else events.user
-    time_ms = (events.time * (1000.0 if events.timed else 60_000.0)).astype(np.int64)
-    return EventLog(
-        user=torch.from_numpy(who),
-        item=torch.from_numpy(events.item),
-        time_ms=torch.from_numpy(time_ms),
-        kind=torch.from_numpy(events.kind),
-        value=torch.from_numpy(events.value),
-        session=torch.from_numpy(_ordinals(who, events.session)),
-        previous=torch.full((len(events),), -1),
-    )
+class FrozenOusel:
+    """The same model with nothing learned or seen since training: neither state nor histories go on.
 
+    Args:
+        live: is fitted here where it is not yet; it must not have observed anything when this arm is asked.
+    """
 
-def _ordinals(who: Ints, session: Ints) -> NDArray[np.int32]:
-    """[E] which of its owner's sessions each event is in, from 1; a session that is come back to counts anew."""
-    order = np.argsort(who, kind="stable")
-    owner, named = who[order], session[order]
-    first = np.r_[True, owner[1:] != owner[:-1]]
-    starts = (first | np.r_[True, named[1:] != named[:-1]]).cumsum()
-    ordinal = np.empty(len(who), np.int32)
-    ordinal[order] = starts - np.maximum.accumulate(np.where(first, starts, 0)) + 1
-    return ordinal
+    name = "ousel_frozen"
 
+    def __init__(self, live: OuselScorer) -> None:
+        self._live = live
+        self._end = 0
 
-def _neighbors(log: EventLog, at: Tensor, known: Tensor) -> Neighbors:
-    """[B, L] events at positions `at`, where `known`."""
-    return Neighbors(
-        torch.where(known, log.item[at], -1),
-        torch.where(known, log.time_ms[at], 0),
-        torch.where(known, log.kind[at], 0),
-        torch.where(known, log.value[at], 0.0),
-        torch.where(known, log.session[at], 0),
-    )
+    def fit(self, events: Events, train: Ints) -> None:
+        self._live.fit(events, train)
+        self._end = int(train[-1]) + 1 if len(train) else 0
+
+    def observe(self, positions: Ints) -> None:
+        pass
+
+    def score(self, questions: Questions) -> NDArray[np.float32]:
+        late = np.concatenate([[0], (questions.order >= self._end).cumsum()])
+        later = late[questions.cut] - late[questions.first]  # what lies behind training is at the end of a history
+        first, cut = questions.first, questions.cut - later
+        return self._live.score(Questions(questions.order, first, cut, questions.end))

@@ -10,7 +10,7 @@ import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -27,6 +27,8 @@ _AT_ONCE = 256  # questions; what happens within them is not observed yet
 _REPORT_S = 15.0
 _COMPARED = ("hr", "mrr", "ndcg", "recall")
 AMONG_COLD = "among_cold"
+AMONG_NEW = "among_new"
+_WANTED = {AMONG_COLD: "cold", AMONG_NEW: "new"}  # the targets that are asked about among their like
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,8 @@ class Judged:
     """What one scorer did.
 
     Attributes:
-        among_cold: judges the lists of cold items only, where those were asked for.
+        among: judges, by part, the lists of cold items only, where those were asked for, and the lists without items
+            of the history, where the protocol doesn't leave them out anyway.
         fit_s, score_s: wall time.
         peak_gb: the most memory that the process ever held up to the end of the fit. What came before is in it, so it
             is the fit's own only for the scorer that is judged first.
@@ -44,24 +47,23 @@ class Judged:
     fit_s: float
     score_s: float
     peak_gb: float
-    among_cold: Judge | None = None
+    among: Mapping[str, Judge] = field(default_factory=dict)
 
     def values(self, part: str) -> dict[str, NDArray[np.float32]]:
-        """As `Judge.values`; what is earned among cold items only is one more part."""
-        if part != AMONG_COLD:
+        """As `Judge.values`; what is earned among cold items only, or among new ones, is one more part."""
+        if part not in _WANTED:
             return self.judge.values(part)
-        return self.among_cold.values("cold") if self.among_cold else {}
+        return self.among[part].values(_WANTED[part]) if part in self.among else {}
 
     def figures(self) -> dict[str, Any]:
         spent = {"fit_s": self.fit_s, "score_s": self.score_s, "peak_gb": self.peak_gb}
         among = {
-            name: float(each.mean(dtype=np.float64)) for name, each in self.values(AMONG_COLD).items() if len(each)
+            f"{name}_{part}": float(each.mean(dtype=np.float64))
+            for part in self.among
+            for name, each in self.values(part).items()
+            if len(each)
         }
-        return (
-            self.judge.figures()
-            | {f"{name}_{AMONG_COLD}": mean for name, mean in among.items()}
-            | {name: round(value, 2) for name, value in spent.items()}
-        )
+        return self.judge.figures() | among | {name: round(value, 2) for name, value in spent.items()}
 
 
 def judge(
@@ -84,7 +86,8 @@ def judge(
     fitted, peak_gb = time.monotonic(), _peak_gb()
     judged = Judge(events, split.train, ks, categories)
     warm = np.bincount(events.item[split.train], minlength=len(events.items)) > 0  # [N]
-    alone = Judge(events, split.train, ks) if among_cold else None
+    asked_among = [part for part, wanted in ((AMONG_COLD, among_cold), (AMONG_NEW, not split.filter_seen)) if wanted]
+    among = {part: Judge(events, split.train, ks) for part in asked_among}
     known = int(split.train[-1]) + 1 if len(split.train) else 0
     for asked, questions in _batches(split.questions):
         if goes_on(split):
@@ -93,13 +96,15 @@ def judge(
             known = max(known, until)
         scores = scorer.score(questions)
         judged.add(questions, rank(scores, questions, events, max(ks), split.filter_seen))
-        if alone is not None:
+        if AMONG_NEW in among:
+            among[AMONG_NEW].add(questions, rank(scores, questions, events, max(ks), filter_seen=True))
+        if AMONG_COLD in among:
             scores = np.where(warm, -np.inf, scores).astype(np.float32)
-            alone.add(questions, rank(scores, questions, events, max(ks), split.filter_seen))
+            among[AMONG_COLD].add(questions, rank(scores, questions, events, max(ks), split.filter_seen))
         if time.monotonic() - reported > _REPORT_S:
             reported = time.monotonic()
             _log.info("%s: %d of %d questions", scorer.name, asked, len(split.questions))
-    return Judged(judged, fitted - begun, time.monotonic() - fitted, peak_gb, alone)
+    return Judged(judged, fitted - begun, time.monotonic() - fitted, peak_gb, among)
 
 
 def ratios(

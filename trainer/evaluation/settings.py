@@ -38,5 +38,17 @@ class OuselSettings:
     id_dropout: float = 0.0
     stride: float = 0.5
     half: bool = False
+    min_count: int = 1
+    full_softmax: int = 20_000
+    negatives: int = 1024
+    history: int = 128
+    neighbors: int = 64
+    ranker: bool = False
+    ranker_share: float = 0.1
+    ranker_epochs: int = 5
+    ranker_learning_rate: float = 3e-3
+    refit: bool = False
+    index_candidates: int = 200
+    neighbor_sources: int = 5
     content: bool = False
     seed: int = 1

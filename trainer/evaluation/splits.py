@@ -117,6 +117,38 @@ def goes_on(split: Split) -> bool:
     return split.protocol in (SUCCESSIVE, PREQUENTIAL)
 
 
+def newest_questions(events: Events, train: Ints, share: float, *, by_session: bool) -> tuple[Ints, Questions]:
+    """The older part of what may be trained on, and questions about the rest, in log order.
+
+    By session each event but the first of the newest `share` of sessions is asked about, else each basket of the
+    newest `share` of events.
+    """
+    if by_session:
+        order, start, stop = _by(events.session[train])
+        order = train[order]
+        newest = np.argsort(order[stop - 1])[-max(1, round(share * len(start))) :]
+        late = np.zeros(len(start), np.bool_)
+        late[newest] = True
+        first, cut = np.repeat(start, stop - start), np.arange(len(order))
+        in_late = np.repeat(late, stop - start)
+        chosen = in_late & (cut > first)
+        questions = Questions(order, first[chosen], cut[chosen], cut[chosen] + 1)
+        early = np.sort(order[~in_late])
+    else:
+        order, start, stop = _by(events.user[train])
+        order = train[order]
+        boundary = events.time[train[round((1 - share) * (len(train) - 1))]]
+        begins = np.ones(len(order), np.bool_)
+        begins[1:] = ~_same_basket(events, order)
+        cut = np.flatnonzero(begins)
+        end = np.append(cut[1:], len(order))
+        first = np.repeat(start, stop - start)[cut]
+        chosen = (events.time[order[cut]] >= boundary) & (cut > first)
+        questions = Questions(order, first[chosen], cut[chosen], end[chosen])
+        early = train[events.time[train] < boundary]
+    return early, questions.select(np.argsort(questions.order[questions.cut], kind="stable"))
+
+
 def check_no_leak(events: Events, split: Split) -> None:
     """Raises ValueError where a question could see its answer, or training an event that is asked about."""
     asked, order = split.questions, split.questions.order

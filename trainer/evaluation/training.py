@@ -21,12 +21,14 @@ from trainer.dataset import Histories, SessionBatch, Windows
 from trainer.encoder import Schedule, parameter_groups
 from trainer.evaluation.settings import OuselSettings
 from trainer.forward import Dropped, ItemForward
-from trainer.losses import full_softmax
+from trainer.losses import full_softmax, sampled_softmax, session_mask
+from trainer.negatives import NegativeSampler
 from trainer.replay import EventLog
 
 _log = logging.getLogger(__name__)
 
 _REPORT_S = 15.0
+_UNIFORM_SHARE = 0.3  # of the negatives drawn evenly, so that rare items learn
 _BUCKET = 16  # batches whose windows are sorted by length, so that those of one batch need little padding
 
 
@@ -88,6 +90,10 @@ class EpochTrainer:
         self._rows = rows
         self._number = torch.full((int(rows.max()) + 1,), -1)
         self._number[rows] = torch.arange(len(rows))
+        self._sampler: NegativeSampler | None = None
+        if len(rows) > settings.full_softmax:
+            count = torch.bincount(self._number[log.item], minlength=len(rows))
+            self._sampler = NegativeSampler(count, _UNIFORM_SHARE, settings.negatives)
         self._stride = max(1, int(settings.window * settings.stride))
         self._events = len(log)
         groups = parameter_groups(self._model, settings.weight_decay)
@@ -170,15 +176,34 @@ class EpochTrainer:
             yield windows.select(parts[at])
 
     def _loss(self, batch: SessionBatch) -> Tensor:
-        model, number = self._model, self._number
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=self._settings.half):
-            table = self._forward(self._rows, None, self._dropped).float()  # [N, d]
-            events = batch.events
-            events = replace(events, row=torch.where(events.mask, number[events.row.clamp_min(0)], -1))
-            learns = batch.target >= 0  # [B, L]
-            query = model.logits(model.sequence(table, events)[learns].float())  # [P, d]
-        query = query.bfloat16() if self._settings.half else query
-        return full_softmax(query, table, number[batch.target[learns]])
+        if self._sampler is not None:
+            return self._sampled(batch, self._sampler)
+        query, table = self._encoded(batch, self._rows, self._number)
+        return full_softmax(query, table, self._number[batch.target[batch.target >= 0]])
+
+    def _sampled(self, batch: SessionBatch, sampler: NegativeSampler) -> Tensor:
+        """The loss among drawn items, where all of them would cost too much; only rows that take part are embedded."""
+        negatives = self._rows[sampler.draw(self._generator)]  # [M]
+        learns = batch.target >= 0  # [B, L]
+        target = batch.target[learns]  # [P]
+        rows = torch.cat([batch.events.row[batch.events.mask], target, negatives]).unique()
+        place = torch.full_like(self._number, -1)
+        place[rows] = torch.arange(len(rows))
+        query, table = self._encoded(batch, rows, place)
+        table = table.to(query.dtype)
+        positive = (query * table[place[target]]).sum(-1).float()
+        negative = (query @ table[place[negatives]].T).float()  # [P, M]
+        masked = session_mask(batch.target, batch.target_session, negatives, len(place))[learns]
+        return sampled_softmax(positive, negative, sampler.log_inclusion[self._number[negatives]], masked)
+
+    def _encoded(self, batch: SessionBatch, rows: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+        """Scaled queries [P, d] at the positions that have a target, and the table of `rows` at their `place`."""
+        model, half, events = self._model, self._settings.half, batch.events
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+            table = self._forward(rows, None, self._dropped).float()
+            events = replace(events, row=torch.where(events.mask, place[events.row.clamp_min(0)], -1))
+            query = model.logits(model.sequence(table, events)[batch.target >= 0].float())
+        return query.bfloat16() if half else query, table
 
     def _save(self, course: Course) -> None:
         if self._checkpoint is None:

@@ -8,6 +8,7 @@ import torch
 
 from engine.events.batch import CatalogItem
 from engine.model.ranker import candidate_features
+from engine.model.votes import count_votes, gather_voters
 from engine.ranking.query import Origin, Query, Source
 from engine.ranking.recommender import recommend
 from tests.engine.logs import Line, batch, decoded
@@ -36,7 +37,11 @@ def by_hand(state, generation, user_id):
         last = [row for row in history.row[0, -CONFIG.ranking.neighbor_sources :].tolist() if row >= 0]
         following = torch.cat([state.graph.item_next.latest(torch.tensor([row])).row for row in last], dim=1)
         share = torch.from_numpy(state.popularity.share())[None]
-        score = model.ranker(model.logits(table @ query)[None], candidate_features(rows, history, following, share))[0]
+        counts = torch.stack([torch.from_numpy(state.decayed_counts(rows[0], h)) for h in (1, 2)], dim=-1)
+        trend = (counts / counts[state.popularity.top(CONFIG.ranking.popular_candidates)].sum(0)).float()[None]
+        votes = count_votes(gather_voters(state.graph, history, user), rows)
+        features = candidate_features(rows, history, following, share, trend, votes)
+        score = model.ranker(model.logits(table @ query)[None], features)[0]
     return [state.items.id_of(row) for row in np.argsort(-score.numpy(), kind="stable")], score
 
 

@@ -9,8 +9,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer.evaluation.live import ordinals
 from trainer.evaluation.log import Events, Questions
-from trainer.evaluation.ousel import OuselScorer, _ordinals
+from trainer.evaluation.ousel import OuselScorer
 from trainer.evaluation.settings import OuselSettings
 
 ITEMS, SESSIONS, LENGTH = 12, 80, 6
@@ -102,4 +103,4 @@ def test_sessions_are_counted_from_one_for_each_owner(visits: list[tuple[int, in
             last[who] = session
         want.append(count[who])
     who, session = (np.array(column, np.int64) for column in (zip(*visits, strict=True) if visits else ((), ())))
-    assert _ordinals(who, session).tolist() == want
+    assert ordinals(who, session).tolist() == want

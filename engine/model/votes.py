@@ -1,0 +1,193 @@
+"""What others did around the items of a session: live co-occurrence, read from the rings at the call.
+
+Every user who lately touched one of the session's items votes for the other items of theirs, the more the more they
+share with the session, as in vector-multiplication session-kNN (Ludewig and Jannach, UMUAI 2018), and the more the
+nearer in order and in time, as in STAN (Garg et al., SIGIR 2019). What lately followed the session's items counts too.
+
+Shapes: B users, S latest items of each, n voters of an item, V distinct voters, h latest items of each, C candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.state.graph import LiveGraph
+from engine.state.kernels import compiled
+from engine.state.ring import Neighbors
+
+VOTES = 7  # ways of counting
+SOURCES = 8  # S
+DEPTH = 16  # h
+_HOUR_MS = 3_600_000.0
+_FADE_H = 24.0  # hours after which a voter's say is 1/e
+_NEAR = 2.0  # places in order after which it is 1/e
+
+Longs = NDArray[np.int64]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Voters:
+    """Who votes in the sessions of B users.
+
+    Attributes:
+        source: [B, S] the latest items, the newest last, -1 where there are fewer.
+        voter: [B, S, n] places in `item` of those who touched each, -1 where none.
+        item: [V, h] the latest items of each voter, oldest first, -1 padded on the left.
+        age_h: [B] by voter: see `time_ms`.
+        time_ms: [V] when each voter was last seen.
+        now_ms: [B] time of each user's newest event.
+        following: [B, S, n] what lately followed each source, -1 where none.
+    """
+
+    source: Tensor
+    voter: Tensor
+    item: Tensor
+    time_ms: Tensor
+    now_ms: Tensor
+    following: Tensor
+
+
+def gather_voters(graph: LiveGraph, history: Neighbors, users: Tensor) -> Voters:
+    """Reads the rings around the latest items of `history` [B, K].
+
+    Args:
+        users: [B] int64 rows, -1 where there is none: nobody votes for what is their own already.
+    """
+    source = history.row[:, -SOURCES:]  # [B, S]
+    rows = source.clamp_min(0).reshape(-1)
+    nobody = source[..., None] < 0
+    voter = graph.item_users.latest(rows).row.view(*source.shape, -1)
+    voter = voter.masked_fill(nobody | (voter == users[:, None, None]), -1)
+    following = graph.item_next.latest(rows).row.view(*source.shape, -1).masked_fill(nobody, -1)
+    distinct, place = voter.unique(return_inverse=True)
+    none = int((distinct < 0).any())  # -1 sorts first
+    past = graph.user_items.latest(distinct[none:], DEPTH)
+    newest = past.time_ms.amax(1) if past.row.shape[1] else past.time_ms.new_zeros(len(past))
+    return Voters(source, place - none, past.row, newest, history.time_ms[:, -1], following)
+
+
+def count_votes(voters: Voters, candidates: Tensor) -> Tensor:
+    """[B, C, VOTES] float32: each candidate's share of the votes cast for all items; 0 where `candidates` is -1.
+
+    The ways of counting: every common item alike; squared, and fading with the voter's age; fading with the distance
+    in order from the common item; the same with age, and only what came after it; squared, with both; what lately
+    followed the newest item; what lately followed any, the newer the more.
+    """
+    counted = np.zeros((*candidates.shape, VOTES), np.float32)
+    _count(
+        voters.source.numpy(),
+        voters.voter.numpy(),
+        voters.item.numpy(),
+        voters.time_ms.numpy(),
+        voters.now_ms.numpy(),
+        voters.following.numpy(),
+        candidates.numpy(),
+        counted,
+    )
+    return torch.from_numpy(counted)
+
+
+@compiled("void(i8[:,:], i8[:,:,:], i8[:,:], i8[:], i8[:], i8[:,:,:], i8[:,:], f4[:,:,::1])")
+def _count(
+    source: Longs,
+    voter: Longs,
+    item: Longs,
+    time_ms: Longs,
+    now_ms: Longs,
+    following: Longs,
+    candidates: Longs,
+    counted: Floats,
+) -> None:
+    users, sources = source.shape
+    size = 4
+    while size < 2 * candidates.shape[1] + 2:
+        size *= 2
+    slot = np.zeros(size, np.int32)  # 1 + place of the candidate, by a hash of its row
+    agree = np.zeros(len(item))
+    met = np.zeros(len(item), np.int64)  # place of the common item nearest to the session's end
+    cast = np.empty(VOTES)
+    votes = np.empty((candidates.shape[1] + 1, VOTES))  # the last row takes what is no candidate
+    touched = np.empty(sources * voter.shape[2], np.int64)
+    near = np.exp(-np.arange(item.shape[1]) / _NEAR)
+    near[:1] = 0.0  # the common item itself
+    for b in range(users):
+        slot[:] = 0
+        for c in range(candidates.shape[1]):
+            if candidates[b, c] >= 0:
+                at = candidates[b, c] & (size - 1)
+                while slot[at] != 0:
+                    at = (at + 1) & (size - 1)
+                slot[at] = c + 1
+        votes[:] = 0.0
+        count = 0
+        for back in range(sources):
+            s = sources - 1 - back
+            row = source[b, s]
+            if row < 0:
+                break
+            weight = 1.0 / (1.0 + back)
+            known = 0
+            for j in range(following.shape[2]):
+                known += following[b, s, j] >= 0
+            for j in range(following.shape[2]):
+                if following[b, s, j] >= 0:
+                    at = following[b, s, j] & (size - 1)
+                    while slot[at] != 0 and candidates[b, slot[at] - 1] != following[b, s, j]:
+                        at = (at + 1) & (size - 1)
+                    c = slot[at] - 1  # the last row where it is none
+                    if back == 0:
+                        votes[c, 5] += 1.0 / known
+                    votes[c, 6] += weight / known
+            newer = False
+            for other in range(s + 1, sources):
+                newer = newer or source[b, other] == row
+            if newer:
+                continue
+            for j in range(voter.shape[2]):
+                v = voter[b, s, j]
+                if v < 0:
+                    continue
+                if agree[v] == 0.0:
+                    touched[count] = v
+                    count += 1
+                    met[v] = -1
+                    for x in range(item.shape[1] - 1, -1, -1):
+                        if item[v, x] == row:
+                            met[v] = x
+                            break
+                agree[v] += weight
+        for t in range(count):
+            v = touched[t]
+            alike = agree[v]
+            agree[v] = 0.0
+            fresh = np.exp(-max(0.0, (now_ms[b] - time_ms[v]) / _HOUR_MS) / _FADE_H)
+            for x in range(item.shape[1]):
+                if item[v, x] < 0:
+                    continue
+                at = item[v, x] & (size - 1)
+                while slot[at] != 0 and candidates[b, slot[at] - 1] != item[v, x]:
+                    at = (at + 1) & (size - 1)
+                c = slot[at] - 1
+                # Whoever has had so many items since that the common one is not at hand: nothing is near it.
+                away = x - met[v] if met[v] >= 0 else 0
+                close = near[abs(away)]
+                votes[c, 0] += alike
+                votes[c, 1] += alike * alike * fresh
+                votes[c, 2] += alike * close
+                if away > 0:
+                    votes[c, 3] += alike * close * fresh
+                votes[c, 4] += alike * alike * close * fresh
+        cast[:] = 0.0
+        for c in range(len(votes)):
+            cast += votes[c]
+        for c in range(candidates.shape[1]):
+            if candidates[b, c] >= 0:
+                for way in range(VOTES):
+                    if cast[way] > 0.0:
+                        counted[b, c, way] = np.float32(votes[c, way] / cast[way])

@@ -1,0 +1,106 @@
+"""The live state as a file's log makes it: the rings and popularity that candidates and the ranker read.
+
+Shapes: E events, B questions, K remembered events, N items.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.config import StateConfig
+from engine.state.graph import Graph
+from engine.state.popularity import Popularity
+from engine.state.ring import Neighbors
+from trainer.evaluation.log import Events, Ints, Questions
+from trainer.replay import EventLog
+from trainer.walk import Moment, insert
+
+
+class LiveState:
+    """Folds events in log order, and shows the moment of a question.
+
+    Args:
+        by_session: whether histories are those of sessions or of users.
+        history, neighbors: edges kept per owner and per item; see `StateConfig`.
+    """
+
+    def __init__(self, events: Events, *, by_session: bool, history: int, neighbors: int) -> None:
+        self.columns = columns_of(events, by_session)
+        self._history = history
+        owners = len(events.sessions if by_session else events.users)
+        items = len(events.items)
+        defaults = StateConfig()
+        self._graph = Graph.empty(history, neighbors, owners, items)
+        self._popularity = [Popularity(half, defaults.popular, items) for half in defaults.half_lives_s]
+
+    def fold(self, positions: Ints) -> None:
+        """Takes in events at `positions`, rising."""
+        at = torch.from_numpy(positions)
+        log = EventLog(*(column[at] for column in vars(self.columns).values()))
+        insert(self._graph, log)
+        for popularity in self._popularity:
+            popularity.fold(log.item.numpy(), log.time_ms.numpy(), np.ones(len(log)))
+
+    def history(self, questions: Questions, n: int) -> Neighbors:
+        """[B, n] the last events that each question knows of."""
+        back = np.arange(n, 0, -1)
+        place = questions.cut[:, None] - back  # [B, n]
+        known = torch.from_numpy(place >= questions.first[:, None])
+        at = torch.from_numpy(questions.order[np.maximum(place, 0)])
+        return _neighbors(self.columns, at, known)
+
+    def moment(self, questions: Questions, table: Tensor) -> Moment:
+        """What the engine would read for these questions; `table` [N, d] embeddings."""
+        first = torch.from_numpy(questions.order[questions.cut])
+        history = self.history(questions, self._history)
+        return Moment(first, self.columns.user[first], history, self._graph, self._popularity, table)
+
+
+def columns_of(events: Events, by_session: bool) -> EventLog:
+    """All events as the model reads them; an order is taken for minutes."""
+    who = events.session if by_session else events.user
+    time_ms = (events.time * (1000.0 if events.timed else 60_000.0)).astype(np.int64)
+    return EventLog(
+        user=torch.from_numpy(who),
+        item=torch.from_numpy(events.item),
+        time_ms=torch.from_numpy(time_ms),
+        kind=torch.from_numpy(events.kind),
+        value=torch.from_numpy(events.value),
+        session=torch.from_numpy(ordinals(who, events.session)),
+        previous=torch.from_numpy(_previous(who, events.session, events.item)),
+    )
+
+
+def ordinals(who: Ints, session: Ints) -> NDArray[np.int32]:
+    """[E] which of its owner's sessions each event is in, from 1; a session that is come back to counts anew."""
+    order = np.argsort(who, kind="stable")
+    owner, named = who[order], session[order]
+    first = np.r_[True, owner[1:] != owner[:-1]]
+    starts = (first | np.r_[True, named[1:] != named[:-1]]).cumsum()
+    ordinal = np.empty(len(who), np.int32)
+    ordinal[order] = starts - np.maximum.accumulate(np.where(first, starts, 0)) + 1
+    return ordinal
+
+
+def _previous(who: Ints, session: Ints, item: Ints) -> Ints:
+    """[E] the item before each event in its session, -1 at a start."""
+    order = np.argsort(who, kind="stable")
+    owner, named, items = who[order], session[order], item[order]
+    goes_on = (owner[1:] == owner[:-1]) & (named[1:] == named[:-1])
+    previous = np.full(len(who), -1)
+    previous[order[1:]] = np.where(goes_on, items[:-1], -1)
+    return previous
+
+
+def _neighbors(log: EventLog, at: Tensor, known: Tensor) -> Neighbors:
+    """[B, n] events at positions `at`, where `known`."""
+    return Neighbors(
+        torch.where(known, log.item[at], -1),
+        torch.where(known, log.time_ms[at], 0),
+        torch.where(known, log.kind[at], 0),
+        torch.where(known, log.value[at], 0.0),
+        torch.where(known, log.session[at], 0),
+    )

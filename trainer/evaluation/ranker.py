@@ -1,0 +1,126 @@
+"""The second stage on a file's log: candidates as the engine gathers them, ordered by the ranker.
+
+Shapes: B questions, C candidates of each, N items, d width.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from engine.model.ranker import Ranker
+from trainer.config import TrainSection
+from trainer.encoder import Schedule
+from trainer.evaluation.live import LiveState
+from trainer.evaluation.log import Events, Ints, Questions
+from trainer.evaluation.ranked import pairs
+from trainer.evaluation.splits import newest_questions
+from trainer.forward import ItemForward
+from trainer.losses import listed_softmax
+from trainer.walk import Lists, make_lists
+
+_log = logging.getLogger(__name__)
+
+_AT_ONCE = 256
+_BATCH = 64
+_EXAMPLES = 30_000  # questions that the ranker learns from at most, evenly over its part of the log
+_LEARNED = 192  # candidates of a list in a step
+_BELOW = 1e4  # puts what is no candidate behind what is one, in the order of the cosine
+
+
+@dataclass(frozen=True)
+class Example:
+    """Lists for B questions, and which candidates [B, C] were wanted: at least one of each."""
+
+    lists: Lists
+    wanted: Tensor
+
+
+def ranker_part(events: Events, train: Ints, share: float, *, by_session: bool) -> tuple[Ints, Questions]:
+    """What the encoders learn from while the ranker's examples are made, and the questions those are made of.
+
+    The ranker must see encoders that don't know its targets, or it would trust them too much.
+    """
+    early, questions = newest_questions(events, train, share, by_session=by_session)
+    if len(questions) > _EXAMPLES:
+        questions = questions.select(np.arange(_EXAMPLES) * len(questions) // _EXAMPLES)
+    return early, questions
+
+
+def make_examples(
+    forward: ItemForward,
+    table: Tensor,
+    live: LiveState,
+    events: Events,
+    questions: Questions,
+    hidden: Tensor,
+    limits: TrainSection,
+    known: int | None,
+) -> list[Example]:
+    """Lists of the questions, in log order; where `known` is a position, the state follows the log from there."""
+    kept = []
+    for first in range(0, len(questions), _AT_ONCE):
+        some = questions.select(slice(first, first + _AT_ONCE))
+        if known is not None:
+            until = int(some.order[some.cut[0]])
+            live.fold(np.arange(known, until))
+            known = max(known, until)
+        lists = make_lists(forward, live.moment(some, table), hidden, limits)
+        row, item = pairs(some, events, targets=True)
+        targets = torch.full((len(some), int(np.bincount(row).max())), -2)
+        place = np.arange(len(row)) - np.searchsorted(row, row)
+        targets[row, place] = torch.from_numpy(item)
+        wanted = (lists.item[:, :, None] == targets[:, None]).any(-1)
+        held = wanted.any(1)
+        for part in held.nonzero().squeeze(1).split(_BATCH):
+            kept.append(Example(Lists(lists.item[part], lists.score[part], lists.features[part]), wanted[part]))
+    return kept
+
+
+def fit_ranker(ranker: Ranker, examples: Sequence[Example], epochs: int, rate: float, seed: int) -> None:
+    """Trains in place."""
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.AdamW(ranker.parameters(), lr=rate, weight_decay=0.01)
+    schedule = Schedule(1.0, epochs * len(examples))
+    ranker.train()
+    for epoch in range(epochs):
+        losses = []
+        for at in torch.randperm(len(examples), generator=generator).tolist():
+            example = _drawn(examples[at], generator)
+            score = ranker(example.lists.score, example.lists.features)
+            loss = listed_softmax(score, example.wanted, example.lists.item >= 0)
+            for group in optimizer.param_groups:
+                group["lr"] = rate * schedule.rate()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
+            schedule.step += 1
+            losses.append(loss.item())
+        _log.info("ranker, epoch %d, loss %.4f", epoch + 1, sum(losses) / max(1, len(losses)))
+    ranker.eval()
+
+
+@torch.no_grad()
+def ranked_scores(ranker: Ranker, lists: Lists, cosine: Tensor) -> Tensor:
+    """[B, N] the ranker's scores of candidates, and behind them all others in the order of `cosine` [B, N]."""
+    score = ranker(lists.score, lists.features)
+    there = lists.item >= 0
+    row, at = there.nonzero(as_tuple=True)
+    scores = cosine - _BELOW
+    scores[row, lists.item[row, at]] = score[row, at]
+    return scores
+
+
+def _drawn(example: Example, generator: torch.Generator) -> Example:
+    """All that was wanted and some other candidates."""
+    lists = example.lists
+    chance = torch.rand(lists.item.shape, generator=generator).masked_fill_(lists.item < 0, -1.0)
+    chance.masked_fill_(example.wanted, 2.0)
+    at = chance.topk(min(_LEARNED, chance.shape[1])).indices
+    features = lists.features.gather(1, at[..., None].expand(-1, -1, lists.features.shape[2]))
+    return Example(Lists(lists.item.gather(1, at), lists.score.gather(1, at), features), example.wanted.gather(1, at))
