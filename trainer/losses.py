@@ -25,7 +25,7 @@ def sampled_softmax(positive: Tensor, negative: Tensor, log_inclusion: Tensor, m
     """
     corrected = (negative - log_inclusion).masked_fill(masked, float("-inf"))
     total = torch.logaddexp(positive, corrected.logsumexp(dim=1))
-    return (total - positive).mean()
+    return (total - positive).sum() / max(1, len(positive))
 
 
 def full_softmax(query: Tensor, table: Tensor, target: Tensor) -> Tensor:

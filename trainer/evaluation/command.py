@@ -18,12 +18,13 @@ from rich.table import Table
 
 from engine.log_output import log_to_stderr
 from trainer.evaluation import splits
+from trainer.evaluation.arms import FrozenOusel, RetrainedOusel
 from trainer.evaluation.cold import Frozen, numbered_by_hash
 from trainer.evaluation.content import content_features
 from trainer.evaluation.files import read_events, read_items
 from trainer.evaluation.index import index_figures
 from trainer.evaluation.log import Events, Scorer, Split
-from trainer.evaluation.ousel import FrozenOusel, OuselScorer
+from trainer.evaluation.ousel import OuselScorer
 from trainer.evaluation.peers import DecayedPopularity, peers
 from trainer.evaluation.run import AMONG_COLD, AMONG_NEW, Judged, judge, ratios
 from trainer.evaluation.settings import OuselSettings
@@ -107,7 +108,9 @@ def evaluate(
         run=f"{split.digest[:16]} {settings}",
     )
     categories = catalog.categories if catalog else None
-    arms: list[Scorer] = [FrozenOusel(ousel), ousel] if splits.goes_on(split) else [ousel]
+    arms: list[Scorer] = [ousel]
+    if splits.goes_on(split):
+        arms = [FrozenOusel(ousel), ousel, *([RetrainedOusel(ousel)] if settings.ranker else [])]
     scorers: list[Scorer] = [*arms, *_others(split, compare, cold_share is not None)]
     parts = ("", "new", *(() if split.filter_seen else (AMONG_NEW,))) if cold_share is None else ("cold", AMONG_COLD)
     begun = time.monotonic()
@@ -115,7 +118,7 @@ def evaluate(
         scorer.name: judge(scorer, log, split, ks, categories, among_cold=cold_share is not None) for scorer in scorers
     }
     ours = judged["ousel"]
-    others = {name: one for name, one in judged.items() if one is not ours and name != FrozenOusel.name}
+    others = {name: one for name, one in judged.items() if not name.startswith(OuselScorer.name)}
     over_best = ratios(ours, others, ks, parts)
     found: dict[str, Any] = {
         "protocol": protocol.value,

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.model.ranker import Ranker
 from engine.model.recommender import ModelShape, Recommender
 from trainer.config import TrainSection
 from trainer.evaluation.live import LiveState
@@ -26,9 +27,10 @@ from trainer.evaluation.settings import OuselSettings
 from trainer.evaluation.training import Course, EpochTrainer
 from trainer.forward import ItemForward
 from trainer.replay import EventLog
-from trainer.walk import make_lists
+from trainer.walk import Lists, make_lists
 
 _VALIDATED_K = 10
+_VALIDATED = 8192  # validation questions at most, evenly over the log
 _AT_ONCE = 256
 
 
@@ -68,13 +70,15 @@ class OuselScorer:
         self._known = torch.zeros(0, dtype=torch.bool)
 
     def fit(self, events: Events, train: Ints) -> None:
-        """Trains once: arms that share the scorer share what it learned."""
-        if self._live is not None:
-            return
+        """Trains once: arms that share the scorer share what it learned, and each begins with the state after it."""
         settings = self.settings
+        trained = self._live is not None
         self._live = LiveState(
             events, by_session=settings.by_session, history=settings.history, neighbors=settings.neighbors
         )
+        if trained:
+            self._live.fold(train)
+            return
         if not settings.ranker:
             self._fit_encoders(events, train, self._checkpoint)
             self._live.fold(train)
@@ -124,7 +128,10 @@ class OuselScorer:
             relative_time=settings.relative_time,
         )
         model = Recommender(shape)
-        torch.nn.init.normal_(model.graph.identity.weight[1:], std=0.02)
+        if self._content is None:
+            # Ids alone must tell items apart from the first step on; what all of them share would drown them.
+            torch.nn.init.normal_(model.graph.identity.weight[1:], std=0.02)
+            torch.nn.init.zeros_(model.graph.content.bias)
         self._forward = ItemForward(model, word, content)
         self._known = seen | content.any(1)
         rows = (count > 0).nonzero().squeeze(1)
@@ -144,8 +151,11 @@ class OuselScorer:
         self._embed()
         self._validating = True  # the encoders are what is trained
         judged = Judge(events, self._validation.train, (_VALIDATED_K,))
-        for first in range(0, len(self._validation.questions), _AT_ONCE):
-            questions = self._validation.questions.select(slice(first, first + _AT_ONCE))
+        count = len(self._validation.questions)
+        sampled = min(count, _VALIDATED)
+        asked = self._validation.questions.select(np.arange(sampled) * count // max(1, sampled))
+        for first in range(0, sampled, _AT_ONCE):
+            questions = asked.select(slice(first, first + _AT_ONCE))
             scores = self.score(questions)
             judged.add(questions, rank(scores, questions, events, _VALIDATED_K, self._validation.filter_seen))
         self._validating = False
@@ -163,39 +173,27 @@ class OuselScorer:
         return self._forward.model.sequence(self._table, history)[:, -1], self._table, self._known
 
     def score(self, questions: Questions) -> NDArray[np.float32]:
-        query, table, known = self.vectors(questions)
-        cosine = query @ table.T
-        cosine[:, ~known] = -1.0
         if self.settings.ranker and not self._validating:
-            assert self._forward is not None and self._live is not None
-            lists = make_lists(self._forward, self._live.moment(questions, table), ~known, self._limits)
-            cosine = ranked_scores(self._forward.model.ranker, lists, cosine)
-        scores: NDArray[np.float32] = cosine.numpy()
+            return self.rank(questions, self.lists(questions))
+        scores: NDArray[np.float32] = self._cosine(questions).numpy()
         return scores
 
+    @property
+    def ranker(self) -> Ranker:
+        assert self._forward is not None, "fit comes first"
+        return self._forward.model.ranker
 
-class FrozenOusel:
-    """The same model with nothing learned or seen since training: neither state nor histories go on.
+    def lists(self, questions: Questions) -> Lists:
+        """What the ranker orders, from the state as it is."""
+        assert self._forward is not None and self._live is not None, "fit comes first"
+        return make_lists(self._forward, self._live.moment(questions, self._table), ~self._known, self._limits)
 
-    Args:
-        live: is fitted here where it is not yet; it must not have observed anything when this arm is asked.
-    """
+    def rank(self, questions: Questions, lists: Lists) -> NDArray[np.float32]:
+        """[B, N] scores from the lists of these questions."""
+        scores: NDArray[np.float32] = ranked_scores(self.ranker, lists, self._cosine(questions)).numpy()
+        return scores
 
-    name = "ousel_frozen"
-
-    def __init__(self, live: OuselScorer) -> None:
-        self._live = live
-        self._end = 0
-
-    def fit(self, events: Events, train: Ints) -> None:
-        self._live.fit(events, train)
-        self._end = int(train[-1]) + 1 if len(train) else 0
-
-    def observe(self, positions: Ints) -> None:
-        pass
-
-    def score(self, questions: Questions) -> NDArray[np.float32]:
-        late = np.concatenate([[0], (questions.order >= self._end).cumsum()])
-        later = late[questions.cut] - late[questions.first]  # what lies behind training is at the end of a history
-        first, cut = questions.first, questions.cut - later
-        return self._live.score(Questions(questions.order, first, cut, questions.end))
+    @torch.no_grad()
+    def _cosine(self, questions: Questions) -> Tensor:
+        query, table, known = self.vectors(questions)
+        return (query @ table.T).masked_fill(~known, -1.0)

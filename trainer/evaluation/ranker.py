@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.model.ranker import Ranker
@@ -63,7 +64,7 @@ def make_examples(
     known: int | None,
 ) -> list[Example]:
     """Lists of the questions, in log order; where `known` is a position, the state follows the log from there."""
-    kept = []
+    kept: list[Example] = []
     for first in range(0, len(questions), _AT_ONCE):
         some = questions.select(slice(first, first + _AT_ONCE))
         if known is not None:
@@ -71,15 +72,22 @@ def make_examples(
             live.fold(np.arange(known, until))
             known = max(known, until)
         lists = make_lists(forward, live.moment(some, table), hidden, limits)
-        row, item = pairs(some, events, targets=True)
-        targets = torch.full((len(some), int(np.bincount(row).max())), -2)
-        place = np.arange(len(row)) - np.searchsorted(row, row)
-        targets[row, place] = torch.from_numpy(item)
-        wanted = (lists.item[:, :, None] == targets[:, None]).any(-1)
-        held = wanted.any(1)
-        for part in held.nonzero().squeeze(1).split(_BATCH):
-            kept.append(Example(Lists(lists.item[part], lists.score[part], lists.features[part]), wanted[part]))
+        kept += as_examples(events, some, lists, np.ones(len(some), np.bool_))
     return kept
+
+
+def as_examples(events: Events, questions: Questions, lists: Lists, known: NDArray[np.bool_]) -> list[Example]:
+    """Of the lists [B, C] those that hold a target, where it is `known` [B]."""
+    row, item = pairs(questions, events, targets=True)
+    targets = torch.full((len(questions), int(np.bincount(row).max())), -2)
+    place = np.arange(len(row)) - np.searchsorted(row, row)
+    targets[row, place] = torch.from_numpy(item)
+    wanted = (lists.item[:, :, None] == targets[:, None]).any(-1)
+    held = wanted.any(1) & torch.from_numpy(known)
+    return [
+        Example(Lists(lists.item[part], lists.score[part], lists.features[part]), wanted[part])
+        for part in held.nonzero().squeeze(1).split(_BATCH)
+    ]
 
 
 def fit_ranker(ranker: Ranker, examples: Sequence[Example], epochs: int, rate: float, seed: int) -> None:

@@ -104,6 +104,9 @@ def judge(
         if time.monotonic() - reported > _REPORT_S:
             reported = time.monotonic()
             _log.info("%s: %d of %d questions", scorer.name, asked, len(split.questions))
+    means = {name: float(each.mean(dtype=np.float64)) for name, each in judged.values().items() if len(each)}
+    shown = [f"{metric}@{max(ks)}" for metric in _COMPARED]
+    _log.info("%s: %s", scorer.name, ", ".join(f"{name} {means[name]:.4f}" for name in shown if name in means))
     return Judged(judged, fitted - begun, time.monotonic() - fitted, peak_gb, among)
 
 
