@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from engine.config import EventsConfig, KafkaConfig, Section, Settings, StateConfig
+from engine.model.layers import Aggregation
 
 
 class TrainSection(Section):
@@ -15,6 +16,9 @@ class TrainSection(Section):
     heads: int = Field(2, ge=1, le=64, description="attention heads; must divide dim")
     blocks: int = Field(1, ge=1, le=64, description="attention blocks over the session; few minutes feed one, not two")
     window: int = Field(32, ge=2, le=4096, description="latest events that the session encoder sees")
+    aggregation: Aggregation = Field(
+        "attention", description="of neighbors in the graph; mean and sum cost less, and weigh all of them alike"
+    )
     min_count: int = Field(3, ge=1, description="events an item needs for a learned id; fewer teach it nothing")
     max_vocabulary: int = Field(500_000, ge=1, description="learned ids at most, the most frequent items first")
 

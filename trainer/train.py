@@ -91,6 +91,7 @@ def start_weights(data: TrainingData, end: int, config: TrainSection, previous: 
         blocks=config.blocks,
         window=config.window,
         dropout=config.dropout,
+        aggregation=config.aggregation,
     )
     model = Recommender(shape)
     if previous is not None and previous.model.shape.model_copy(update={"vocabulary": len(vocabulary)}) == shape:

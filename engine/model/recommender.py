@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
 from engine.model.gnn import GraphEncoder
+from engine.model.layers import Aggregation
 from engine.model.ranker import Ranker
 from engine.model.sequence import SequenceEncoder
 
@@ -30,6 +31,7 @@ class ModelShape(BaseModel):
     expansion: int = Field(2, ge=1, le=16, description="width of the feed-forward's hidden layer, in dim")
     gated: bool = Field(False, description="residual branches scaled by a gate")
     relative_time: bool = Field(True, description="attention knows the time between events, and their sessions")
+    aggregation: Aggregation = Field("attention", description="of an item's and a user's neighbors in the graph")
 
 
 class Recommender(nn.Module):
@@ -41,7 +43,13 @@ class Recommender(nn.Module):
             raise ValueError(f"dim must be a multiple of heads, got {shape.dim} and {shape.heads}")
         self.shape = shape
         self.graph = GraphEncoder(
-            shape.vocabulary, shape.content_dim, shape.kinds, shape.dim, shape.heads, shape.dropout
+            shape.vocabulary,
+            shape.content_dim,
+            shape.kinds,
+            shape.dim,
+            shape.heads,
+            shape.dropout,
+            aggregation=shape.aggregation,
         )
         self.sequence = SequenceEncoder(
             shape.dim,
