@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from engine.config import EventsConfig, KafkaConfig, Section, Settings, StateConfig
 from engine.model.layers import Aggregation
+from engine.model.recommender import check_heads
 
 
 class TrainSection(Section):
@@ -14,6 +15,8 @@ class TrainSection(Section):
     # The shape of the model.
     dim: int = Field(64, ge=8, le=1024, description="width of every embedding; the index and each request pay for it")
     heads: int = Field(2, ge=1, le=64, description="attention heads; must divide dim")
+    local_heads: int = Field(0, ge=0, le=64, description="of the session's heads, those that see only what is near")
+    local_window: int = Field(8, ge=1, le=4096, description="latest events that a local head sees")
     blocks: int = Field(1, ge=1, le=64, description="attention blocks over the session; few minutes feed one, not two")
     window: int = Field(32, ge=2, le=4096, description="latest events that the session encoder sees")
     aggregation: Aggregation = Field(
@@ -76,8 +79,7 @@ class TrainSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> TrainSection:
-        if self.dim % self.heads:
-            raise ValueError(f"dim must be a multiple of heads, got {self.dim} and {self.heads}")
+        check_heads(self.dim, self.heads, self.local_heads)
         return self
 
 

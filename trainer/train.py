@@ -92,6 +92,8 @@ def start_weights(data: TrainingData, end: int, config: TrainSection, previous: 
         window=config.window,
         dropout=config.dropout,
         aggregation=config.aggregation,
+        local_heads=config.local_heads,
+        local_window=config.local_window,
     )
     model = Recommender(shape)
     if previous is not None and previous.model.shape.model_copy(update={"vocabulary": len(vocabulary)}) == shape:

@@ -23,6 +23,10 @@ class SequenceEncoder(nn.Module):
 
     Order enters as a bias on the attention: distance in events, gap in time, and whether two events share a session.
     Without absolute positions an event's keys don't change as the window slides.
+
+    Args:
+        local_heads: the first heads, which see only the latest `local_window` events up to their own position, for what
+            is near; the others see the whole window, for what is far.
     """
 
     def __init__(
@@ -37,9 +41,13 @@ class SequenceEncoder(nn.Module):
         expansion: int = 2,
         gated: bool = False,
         relative_time: bool = True,
+        local_heads: int = 0,
+        local_window: int = 8,
     ) -> None:
         super().__init__()
         self.window = window
+        self.local_heads = local_heads
+        self.local_window = local_window
         self.relative_time = relative_time
         self.kind = nn.Embedding(kinds, dim)
         self.start = nn.Embedding(2, dim)  # 1 at the first event of a session
@@ -88,7 +96,11 @@ class SequenceEncoder(nn.Module):
         seen = (distance >= 0) & events.mask[:, None, :]  # [B, L, L]
         # A padded position sees itself, so that no row of the softmax is empty.
         seen = seen | torch.eye(length, dtype=torch.bool, device=seen.device)
-        return bias.permute(0, 3, 1, 2).masked_fill(~seen[:, None], NO_ATTENTION)
+        bias = bias.permute(0, 3, 1, 2).masked_fill(~seen[:, None], NO_ATTENTION)
+        if self.local_heads:
+            local = torch.arange(bias.shape[1], device=bias.device) < self.local_heads  # [H]
+            bias = bias.masked_fill(local[:, None, None] & (distance >= self.local_window), NO_ATTENTION)
+        return bias
 
     def _time_bias(self, events: Neighbors) -> Tensor:
         """[B, L, L, H] from the gap in time, and from whether both are of one session."""

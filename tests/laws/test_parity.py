@@ -67,7 +67,7 @@ def engine_table(model: Recommender, state: State) -> Tensor:
     return model.graph.items(base, users, graph.item_users.latest(everything), base, graph.item_next.latest(everything))
 
 
-@pytest.mark.parametrize("switches", [{}, {"aggregation": "mean"}, {"aggregation": "sum"}])
+@pytest.mark.parametrize("switches", [{}, {"aggregation": "mean"}, {"aggregation": "sum"}, {"local_heads": 1}])
 @settings(max_examples=20, deadline=None)
 @given(
     events=st.integers(0, 60).map(lambda n: 2 * n),

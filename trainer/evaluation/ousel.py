@@ -78,6 +78,8 @@ class OuselScorer:
             expansion=settings.expansion,
             gated=settings.gated,
             relative_time=settings.relative_time,
+            local_heads=settings.local_heads,
+            local_window=settings.local_window,
         )
         model = Recommender(shape)
         torch.nn.init.normal_(model.graph.identity.weight[1:], std=0.02)

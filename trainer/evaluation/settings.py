@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.model.recommender import check_heads
+
 
 @dataclass(frozen=True)
 class OuselSettings:
@@ -11,7 +13,7 @@ class OuselSettings:
 
     Attributes:
         by_session: whether histories are those of sessions, as `sessions` asks, or of users.
-        expansion, gated, relative_time: see `ModelShape`.
+        expansion, gated, relative_time, local_heads, local_window: see `ModelShape`.
         epochs: passes over all targets, on one cycle of the learning rate.
         patience: epochs without a gain on the validation questions after which training ends; 0: all epochs are run,
             and nothing is validated.
@@ -27,6 +29,8 @@ class OuselSettings:
     expansion: int = 2
     gated: bool = False
     relative_time: bool = True
+    local_heads: int = 0
+    local_window: int = 8
     dropout: float = 0.2
     batch: int = 128
     epochs: int = 10
@@ -37,3 +41,6 @@ class OuselSettings:
     stride: float = 0.5
     half: bool = False
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        check_heads(self.dim, self.heads, self.local_heads)

@@ -12,7 +12,14 @@ from engine.model.weights import WeightsError, decode_weights, encode_weights
 from tests.engine.models import small_weights
 
 IDS = ["milk", "ä", "line\nbreak"]
-SWITCHES = ["expansion", "gated", "relative_time", "aggregation"]  # what a file may not name
+SWITCHES = [
+    "expansion",
+    "gated",
+    "relative_time",
+    "aggregation",
+    "local_heads",
+    "local_window",
+]  # what a file may not name
 
 
 def rewritten(data: bytes, change) -> bytes:
@@ -43,7 +50,7 @@ def test_a_file_from_before_a_switch_existed_is_the_model_that_it_was():
     assert decode_weights(rewritten(encode_weights(weights), forget_switches)).model.shape == weights.model.shape
 
 
-@pytest.mark.parametrize("switch", [{"aggregation": "mean"}, {"aggregation": "sum"}])
+@pytest.mark.parametrize("switch", [{"aggregation": "mean"}, {"aggregation": "sum"}, {"local_heads": 1}])
 def test_a_switched_model_comes_back_as_it_was(switch):
     weights = small_weights(IDS, **switch)
     again = decode_weights(encode_weights(weights))

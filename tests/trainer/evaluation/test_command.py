@@ -64,6 +64,7 @@ def test_the_same_seed_gives_the_same_figures(events: Path, tmp_path: Path) -> N
     [
         (["--k", "0,5"], "--k must be numbers in 1..1000 with commas between, got '0,5'"),
         (["--set", "width=3"], "--set must name one of dim, heads"),
+        (["--set", "local_heads=3"], "local_heads must be in 0..2 (heads), got 3"),
         (["--set", "dim=wide"], "--set dim must be a number, got 'wide'"),
         (["--protocol", "successive", "--validation"], "--validation needs the protocol leave-one-out or sessions"),
         (["--most", "0"], "most must be >= 1, got 0"),
