@@ -237,6 +237,9 @@ class RankingConfig(Section):
     entity_candidates: int = Field(
         50, ge=0, le=1000, description="items that share an entity with the last items; 0: none"
     )
+    goal: str | None = Field(
+        None, description="kind of event whose items lists are for; none: any. The model must be trained by_kind"
+    )
     max_k: int = Field(1000, ge=1, le=1000)
 
 
@@ -284,6 +287,15 @@ class Config(Settings):
     index: IndexConfig = IndexConfig()
     ranking: RankingConfig = RankingConfig()
     serving: ServingConfig = ServingConfig()
+
+    # Of the one section, so that a message shows no other's values.
+    @field_validator("ranking")
+    @classmethod
+    def _goal_is_a_kind(cls, ranking: RankingConfig, info: ValidationInfo) -> RankingConfig:
+        events = info.data.get("events")  # none where it is wrong itself
+        if ranking.goal is not None and events is not None and ranking.goal not in events.kinds:
+            raise ValueError(f"goal must be one of {sorted(events.kinds)} (events.kinds), got {ranking.goal!r}")
+        return ranking
 
 
 def load_config(path: Path | None = None) -> Config:

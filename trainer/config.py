@@ -22,6 +22,9 @@ class TrainSection(Section):
     aggregation: Aggregation = Field(
         "attention", description="of neighbors in the graph; mean and sum cost less, and weigh all of them alike"
     )
+    by_kind: bool = Field(
+        False, description="also learn what the next event of each kind names, for ranking.goal; steps cost more"
+    )
     min_count: int = Field(3, ge=1, description="events an item needs for a learned id; fewer teach it nothing")
     max_vocabulary: int = Field(500_000, ge=1, description="learned ids at most, the most frequent items first")
 

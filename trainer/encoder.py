@@ -21,7 +21,7 @@ from engine.model.recommender import Recommender
 from engine.state.graph import LiveGraph
 from trainer.config import TrainSection
 from trainer.dataset import Histories, SessionBatch, Windows, cuts
-from trainer.forward import Dropped, ItemForward
+from trainer.forward import Dropped, ItemForward, queries
 from trainer.losses import sampled_softmax, session_mask
 from trainer.negatives import NegativeSampler
 from trainer.progress import Progress
@@ -122,12 +122,15 @@ def _loss(
     inputs, targets = int(batch.events.mask.sum()), int(learns.sum())
     events = torch.full_like(batch.events.row, -1)
     events[batch.events.mask] = at[:inputs]
-    query = model.sequence(table, replace(batch.events, row=events))[learns]  # [P, d]
-    positive = (query * table[at[inputs : inputs + targets]]).sum(-1)
-    negative = query @ table[at[inputs + targets :]].T  # [P, M]
     masked = session_mask(batch.target, batch.target_session, negatives, len(sampler.log_inclusion))[learns]
     correction = popularity_share * sampler.log_inclusion[negatives]
-    return sampled_softmax(model.logits(positive), model.logits(negative), correction, masked)
+    losses = []
+    for asked in queries(model, table, replace(batch.events, row=events), batch.target_kind):
+        query = asked[learns]  # [P, d]
+        positive = (query * table[at[inputs : inputs + targets]]).sum(-1)
+        negative = query @ table[at[inputs + targets :]].T  # [P, M]
+        losses.append(sampled_softmax(model.logits(positive), model.logits(negative), correction, masked))
+    return torch.stack(losses).mean()
 
 
 def _plain(

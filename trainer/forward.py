@@ -81,6 +81,18 @@ class ItemForward:
         return self.model.graph.base(word if dropped is None else dropped.hide_ids(word), self._content[rows])
 
 
+def queries(model: Recommender, table: Tensor, events: Neighbors, kind: Tensor) -> list[Tensor]:
+    """What the loss is the mean over: queries [B, L, d] without a goal and, where there are goals, with the one met.
+
+    Args:
+        table: [M, d]; `events.row` [B, L] points into it.
+        kind: [B, L] int64 of the target's event.
+    """
+    states = model.sequence.states(table, events)
+    goals: list[Tensor | None] = [None, kind] if model.shape.by_kind else [None]
+    return [model.sequence.query(states, goal) for goal in goals]
+
+
 def _no_edges(rows: int) -> Neighbors:
     none = torch.zeros(rows, 1, dtype=torch.int64)
     return Neighbors(none - 1, none, none, none.float(), none.int())

@@ -94,6 +94,7 @@ def start_weights(data: TrainingData, end: int, config: TrainSection, previous: 
         aggregation=config.aggregation,
         local_heads=config.local_heads,
         local_window=config.local_window,
+        by_kind=config.by_kind,
     )
     model = Recommender(shape)
     if previous is not None and previous.model.shape.model_copy(update={"vocabulary": len(vocabulary)}) == shape:

@@ -42,6 +42,7 @@ class ModelShape(BaseModel):
     aggregation: Aggregation = Field("attention", description="of an item's and a user's neighbors in the graph")
     local_heads: int = Field(0, ge=0, le=64, description="of the session's heads, those that see local_window events")
     local_window: int = Field(8, ge=1, le=4096, description="latest events that a local head sees, its own included")
+    by_kind: bool = Field(False, description="queries for the next item by an event of one kind, beside that of any")
 
     @model_validator(mode="after")
     def _fits(self) -> ModelShape:
@@ -76,6 +77,7 @@ class Recommender(nn.Module):
             relative_time=shape.relative_time,
             local_heads=shape.local_heads,
             local_window=shape.local_window,
+            by_kind=shape.by_kind,
         )
         self.ranker = Ranker()
         self.log_temperature = nn.Parameter(torch.tensor(16.0).log())

@@ -67,7 +67,9 @@ def engine_table(model: Recommender, state: State) -> Tensor:
     return model.graph.items(base, users, graph.item_users.latest(everything), base, graph.item_next.latest(everything))
 
 
-@pytest.mark.parametrize("switches", [{}, {"aggregation": "mean"}, {"aggregation": "sum"}, {"local_heads": 1}])
+@pytest.mark.parametrize(
+    "switches", [{}, {"aggregation": "mean"}, {"aggregation": "sum"}, {"local_heads": 1}, {"by_kind": True}]
+)
 @settings(max_examples=20, deadline=None)
 @given(
     events=st.integers(0, 60).map(lambda n: 2 * n),
@@ -99,8 +101,9 @@ def test_trainer_equals_the_plain_forward_over_the_engines_state(
         ring = state.graph.user_items.latest(torch.tensor([row]), WINDOW)
         assert [column.tolist() for column in history.columns()[1:]] == [c.tolist() for c in ring.columns()[1:]]
         numbered = forward.table(graph)
+        goal = 3 if model.shape.by_kind else None
         torch.testing.assert_close(
-            model.sequence(numbered, history)[:, -1], model.sequence(table, ring)[:, -1], atol=1e-5, rtol=0
+            model.sequence(numbered, history, goal)[:, -1], model.sequence(table, ring, goal)[:, -1], atol=1e-5, rtol=0
         )  # fmt: skip
     else:
         assert not history.mask.any()

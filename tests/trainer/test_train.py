@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from engine.model.weights import decode_weights, encode_weights
-from tests.trainer.planted import planted_log, replayed, small_config
+from tests.trainer.planted import KINDS, planted_log, replayed, small_config
 from trainer.encoder import Stopped
 from trainer.progress import Progress
 from trainer.train import Trained, refusal, start_weights, train
@@ -69,6 +69,13 @@ def test_a_second_training_starts_from_the_first_and_is_compared_with_it(once: T
     assert again.before is not None and again.before["hit_rate@20"] > 0.55
     assert again.metrics["ndcg@20"] > fresh.metrics["ndcg@20"]
     assert fresh.before is None
+
+
+def test_a_model_with_goals_learns_those_that_came_up() -> None:
+    goal = trained(by_kind=True, max_steps=20).weights.model.sequence.goal
+    assert goal is not None
+    purchase = list(KINDS.kinds).index("purchase")  # all that the log has
+    assert [kind for kind, vector in enumerate(goal.weight) if vector.any()] == [purchase]
 
 
 def test_a_warm_start_keeps_each_id_with_its_item(once: Trained) -> None:

@@ -80,6 +80,7 @@ class OuselScorer:
             relative_time=settings.relative_time,
             local_heads=settings.local_heads,
             local_window=settings.local_window,
+            by_kind=settings.by_kind,
         )
         model = Recommender(shape)
         torch.nn.init.normal_(model.graph.identity.weight[1:], std=0.02)

@@ -13,7 +13,7 @@ class OuselSettings:
 
     Attributes:
         by_session: whether histories are those of sessions, as `sessions` asks, or of users.
-        expansion, gated, relative_time, local_heads, local_window: see `ModelShape`.
+        expansion, gated, relative_time, local_heads, local_window, by_kind: see `ModelShape`.
         epochs: passes over all targets, on one cycle of the learning rate.
         patience: epochs without a gain on the validation questions after which training ends; 0: all epochs are run,
             and nothing is validated.
@@ -31,6 +31,7 @@ class OuselSettings:
     relative_time: bool = True
     local_heads: int = 0
     local_window: int = 8
+    by_kind: bool = False
     dropout: float = 0.2
     batch: int = 128
     epochs: int = 10

@@ -20,7 +20,7 @@ from engine.model.recommender import Recommender
 from trainer.dataset import Histories, SessionBatch, Windows
 from trainer.encoder import Schedule, parameter_groups
 from trainer.evaluation.settings import OuselSettings
-from trainer.forward import Dropped, ItemForward
+from trainer.forward import Dropped, ItemForward, queries
 from trainer.losses import full_softmax
 from trainer.replay import EventLog
 
@@ -170,9 +170,12 @@ class EpochTrainer:
             events = batch.events
             events = replace(events, row=torch.where(events.mask, number[events.row.clamp_min(0)], -1))
             learns = batch.target >= 0  # [B, L]
-            query = model.logits(model.sequence(table, events)[learns].float())  # [P, d]
-        query = query.bfloat16() if self._settings.half else query
-        return full_softmax(query, table, number[batch.target[learns]])
+            asked = queries(model, table, events, batch.target_kind)
+            scaled = [model.logits(query[learns].float()) for query in asked]  # [P, d] each
+        target = number[batch.target[learns]]
+        half = self._settings.half
+        losses = [full_softmax(query.bfloat16() if half else query, table, target) for query in scaled]
+        return torch.stack(losses).mean()
 
     def _save(self, course: Course) -> None:
         if self._checkpoint is None:
@@ -211,4 +214,5 @@ def _trimmed(batch: SessionBatch) -> SessionBatch:
     used = batch.events.mask.any(0)
     first = int(used.to(torch.int8).argmax())
     events = batch.events.last(len(used) - first)
-    return SessionBatch(events, batch.target[:, first:], batch.target_session[:, first:])
+    columns = (batch.target, batch.target_session, batch.target_kind)
+    return SessionBatch(events, *(column[:, first:] for column in columns))

@@ -1,4 +1,4 @@
-"""Which events each head of the session encoder sees."""
+"""Which events each head of the session encoder sees, and what it is asked for."""
 
 from __future__ import annotations
 
@@ -60,6 +60,23 @@ def test_the_first_heads_are_the_local_ones_by_distance_whatever_is_padded() -> 
             hidden = j > i or (j < 3 and j != i)
             assert blind[1, i, j] == hidden
             assert blind[0, i, j] == (hidden or i - j >= 2)
+
+
+def test_a_goal_is_any_kind_until_it_is_learned_and_then_moves_its_own_queries_only() -> None:
+    torch.manual_seed(0)
+    made = SequenceEncoder(DIM, 2, 1, LENGTH, 3, 0.0, by_kind=True).eval().requires_grad_(False)
+    table = torch.nn.functional.normalize(torch.randn(ITEMS, DIM), dim=1)
+    plain = made(table, events())
+    assert all(torch.equal(made(table, events(), goal), plain) for goal in range(3))
+    assert made.goal is not None
+    made.goal.weight[1] = 1.0
+    assert torch.equal(made(table, events()), plain)
+    assert torch.equal(made(table, events(), 0), plain)
+    moved = made(table, events(), 1)
+    assert not torch.allclose(moved, plain, atol=1e-3)
+    each = torch.arange(LENGTH)[None] % 2  # a goal per position
+    expected = torch.where(each[..., None] == 1, moved, plain)
+    torch.testing.assert_close(made.query(made.states(table, events()), each), expected, atol=1e-6, rtol=0)
 
 
 def test_a_wide_local_window_is_none() -> None:

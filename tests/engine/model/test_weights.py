@@ -19,6 +19,7 @@ SWITCHES = [
     "aggregation",
     "local_heads",
     "local_window",
+    "by_kind",
 ]  # what a file may not name
 
 
@@ -50,7 +51,9 @@ def test_a_file_from_before_a_switch_existed_is_the_model_that_it_was():
     assert decode_weights(rewritten(encode_weights(weights), forget_switches)).model.shape == weights.model.shape
 
 
-@pytest.mark.parametrize("switch", [{"aggregation": "mean"}, {"aggregation": "sum"}, {"local_heads": 1}])
+@pytest.mark.parametrize(
+    "switch", [{"aggregation": "mean"}, {"aggregation": "sum"}, {"local_heads": 1}, {"by_kind": True}]
+)
 def test_a_switched_model_comes_back_as_it_was(switch):
     weights = small_weights(IDS, **switch)
     again = decode_weights(encode_weights(weights))

@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from trainer.evaluation.log import Events, Questions
-from trainer.evaluation.ousel import OuselScorer, _ordinals
+from trainer.evaluation.ousel import OuselScorer, _neighbors, _ordinals
 from trainer.evaluation.settings import OuselSettings
 
 ITEMS, SESSIONS, LENGTH = 12, 80, 6
@@ -69,6 +70,26 @@ def test_nothing_but_training_events_and_histories_counts_and_a_seed_repeats() -
         scorer.fit(one, train)
         scores.append(scorer.score(questions))
     np.testing.assert_array_equal(*scores)
+
+
+def test_goals_part_what_one_kind_names_from_what_another_does() -> None:
+    # Sessions step on through five places, each an item that is viewed and one that is clicked; a coin decides which.
+    coin = np.random.default_rng(0).integers(0, 2, SESSIONS * LENGTH)
+    place = (np.arange(SESSIONS)[:, None] * 3 + np.arange(LENGTH)).ravel() % 5
+    events = replace(planted(), item=place + 5 * coin, kind=coin, kinds=["view", "click"])
+    train, questions = next_of_last_sessions(events, 10)
+    scorer = OuselScorer(replace(SMALL, by_kind=True, dropout=0.0))
+    scorer.fit(events, train)
+    assert scorer._forward is not None and scorer._columns is not None
+    at = torch.from_numpy(questions.first[:, None] + np.arange(3))
+    history = _neighbors(scorer._columns, at, torch.ones_like(at, dtype=torch.bool))
+    expected = (history.row[:, -1] + 1) % 5
+    with torch.no_grad():
+        for goal in (0, 1):
+            best = (scorer._forward.model.sequence(scorer._table, history, goal)[:, -1] @ scorer._table.T).argmax(1)
+            assert best.tolist() == (expected + 5 * goal).tolist()
+    both = np.sort(scorer.score(questions).argsort(1)[:, -2:])  # without a goal, either
+    assert both.tolist() == np.stack([expected, expected + 5], 1).tolist()
 
 
 @given(visits=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=12))
