@@ -19,6 +19,7 @@ from torch import Tensor
 
 from engine.model.recommender import Recommender
 from engine.state.graph import LiveGraph
+from trainer.augment import crop, mask, reorder
 from trainer.config import TrainSection
 from trainer.dataset import Histories, SessionBatch, Windows, cuts
 from trainer.forward import Dropped, ItemForward, queries
@@ -93,8 +94,9 @@ def train_encoder(
         graph, windows = next(linked if at >= 1 - config.graph_share else plain)
         for group in optimizer.param_groups:
             group["lr"] = config.learning_rate * schedule.rate()
-        batch = histories.batch(windows, config.window)
-        loss = _loss(forward, batch, graph, sampler, dropped, config.popularity_share)
+        batch = crop(histories.batch(windows, config.window), config.augment_crop, generator)
+        batch = reorder(batch, config.augment_reorder, generator)
+        loss = _loss(forward, batch, graph, sampler, dropped, config)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
@@ -110,7 +112,7 @@ def _loss(
     graph: LiveGraph | None,
     sampler: NegativeSampler,
     dropped: Dropped,
-    popularity_share: float,
+    config: TrainSection,
 ) -> Tensor:
     model = forward.model
     negatives = sampler.draw(dropped.generator)  # [M]
@@ -120,12 +122,16 @@ def _loss(
     )
     table = forward(rows, graph, dropped)  # [A, d]
     inputs, targets = int(batch.events.mask.sum()), int(learns.sum())
-    events = torch.full_like(batch.events.row, -1)
-    events[batch.events.mask] = at[:inputs]
+    row = torch.full_like(batch.events.row, -1)
+    row[batch.events.mask] = at[:inputs]
+    events = replace(batch.events, row=row)
+    if config.augment_mask:
+        events = mask(events, config.augment_mask, len(table), dropped.generator)
+        table = torch.cat([table, forward.unknown()])
     masked = session_mask(batch.target, batch.target_session, negatives, len(sampler.log_inclusion))[learns]
-    correction = popularity_share * sampler.log_inclusion[negatives]
+    correction = config.popularity_share * sampler.log_inclusion[negatives]
     losses = []
-    for asked in queries(model, table, replace(batch.events, row=events), batch.target_kind):
+    for asked in queries(model, table, events, batch.target_kind):
         query = asked[learns]  # [P, d]
         positive = (query * table[at[inputs : inputs + targets]]).sum(-1)
         negative = query @ table[at[inputs + targets :]].T  # [P, M]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from engine.model.gnn import USER_NEIGHBORS
+from engine.model.gnn import USER_NEIGHBORS, GraphEncoder
 from engine.model.recommender import Recommender
 from engine.state.graph import LiveGraph
 from engine.state.ring import Neighbors
@@ -50,8 +50,7 @@ class ItemForward:
         """[B, d] normalised embeddings of distinct `rows` [B]; without a graph, as if no item had neighbors."""
         encoder = self.model.graph
         if graph is None:
-            target, nothing = self._base(rows, dropped), _no_edges(len(rows))
-            return encoder.items(target, target[:1], nothing, target[:1], nothing)
+            return _alone(encoder, self._base(rows, dropped))
         user_edges, next_edges = graph.item_users.latest(rows), graph.item_next.latest(rows)
         if dropped is not None:
             user_edges, next_edges = dropped.hide_edges(user_edges), dropped.hide_edges(next_edges)
@@ -76,6 +75,11 @@ class ItemForward:
         rows = torch.arange(len(self._word))
         return torch.cat([self(part, graph) for part in rows.split(rows_at_once)])
 
+    def unknown(self) -> Tensor:
+        """[1, d] embedding of an item of which nothing is known: no learned id, no content, no neighbors."""
+        encoder = self.model.graph
+        return _alone(encoder, encoder.base(torch.zeros(1, dtype=torch.int64), torch.zeros(1, self._content.shape[1])))
+
     def _base(self, rows: Tensor, dropped: Dropped | None) -> Tensor:
         word = self._word[rows]
         return self.model.graph.base(word if dropped is None else dropped.hide_ids(word), self._content[rows])
@@ -91,6 +95,12 @@ def queries(model: Recommender, table: Tensor, events: Neighbors, kind: Tensor) 
     states = model.sequence.states(table, events)
     goals: list[Tensor | None] = [None, kind] if model.shape.by_kind else [None]
     return [model.sequence.query(states, goal) for goal in goals]
+
+
+def _alone(encoder: GraphEncoder, target: Tensor) -> Tensor:
+    """[B, d] embeddings of items without neighbors, from their layer 0."""
+    nothing = _no_edges(len(target))
+    return encoder.items(target, target[:1], nothing, target[:1], nothing)
 
 
 def _no_edges(rows: int) -> Neighbors:

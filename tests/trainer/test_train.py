@@ -78,6 +78,12 @@ def test_a_model_with_goals_learns_those_that_came_up() -> None:
     assert [kind for kind, vector in enumerate(goal.weight) if vector.any()] == [purchase]
 
 
+@pytest.mark.parametrize("name", ["augment_crop", "augment_mask", "augment_reorder"])
+def test_each_augmentation_is_trained_with(name: str) -> None:
+    plain, changed = (trained(max_steps=3, **{name: p}).weights.model.state_dict() for p in (0.0, 0.5))
+    assert not torch.equal(plain["sequence.out.weight"], changed["sequence.out.weight"])
+
+
 def test_a_warm_start_keeps_each_id_with_its_item(once: Trained) -> None:
     data = replayed(planted_log(4400)).data()
     weights = start_weights(data, len(data.log), small_config(), once.weights)

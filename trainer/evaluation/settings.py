@@ -17,6 +17,7 @@ class OuselSettings:
         epochs: passes over all targets, on one cycle of the learning rate.
         patience: epochs without a gain on the validation questions after which training ends; 0: all epochs are run,
             and nothing is validated.
+        augment_crop, augment_mask, augment_reorder: see `TrainSection`.
         stride: share of the window after which the next one of a long history begins.
         half: products in bfloat16.
     """
@@ -39,6 +40,9 @@ class OuselSettings:
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     id_dropout: float = 0.0
+    augment_crop: float = 0.0
+    augment_mask: float = 0.0
+    augment_reorder: float = 0.0
     stride: float = 0.5
     half: bool = False
     seed: int = 1

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from engine.model.recommender import Recommender
+from trainer.augment import crop, mask, reorder
 from trainer.dataset import Histories, SessionBatch, Windows
 from trainer.encoder import Schedule, parameter_groups
 from trainer.evaluation.settings import OuselSettings
@@ -133,8 +134,10 @@ class EpochTrainer:
         self._model.train()
         losses, reported = [], time.monotonic()
         for windows in self._batches():
-            batch = _trimmed(self._histories.batch(windows, self._settings.window))
-            loss = self._loss(batch)
+            batch = self._histories.batch(windows, self._settings.window)
+            batch = crop(batch, self._settings.augment_crop, self._generator)
+            batch = reorder(batch, self._settings.augment_reorder, self._generator)
+            loss = self._loss(_trimmed(batch))
             for group in self._optimizer.param_groups:
                 group["lr"] = self._settings.learning_rate * self._schedule.rate()
             self._optimizer.zero_grad(set_to_none=True)
@@ -170,7 +173,11 @@ class EpochTrainer:
             events = batch.events
             events = replace(events, row=torch.where(events.mask, number[events.row.clamp_min(0)], -1))
             learns = batch.target >= 0  # [B, L]
-            asked = queries(model, table, events, batch.target_kind)
+            items = table
+            if self._settings.augment_mask:
+                events = mask(events, self._settings.augment_mask, len(table), self._generator)
+                items = torch.cat([table, self._forward.unknown().float()])
+            asked = queries(model, items, events, batch.target_kind)
             scaled = [model.logits(query[learns].float()) for query in asked]  # [P, d] each
         target = number[batch.target[learns]]
         half = self._settings.half

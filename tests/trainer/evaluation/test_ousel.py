@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -70,6 +71,18 @@ def test_nothing_but_training_events_and_histories_counts_and_a_seed_repeats() -
         scorer.fit(one, train)
         scores.append(scorer.score(questions))
     np.testing.assert_array_equal(*scores)
+
+
+@pytest.mark.parametrize("name", ["augment_crop", "augment_mask", "augment_reorder"])
+def test_a_planted_sequence_is_learned_from_augmented_windows_too(name: str) -> None:
+    events = planted()
+    train, questions = next_of_last_sessions(events, 10)
+    scorer = OuselScorer(replace(SMALL, **{name: 0.2}, dropout=0.0, epochs=8))
+    scorer.fit(events, train)
+    assert scorer.score(questions).argmax(1).tolist() == events.item[questions.order[questions.cut]].tolist()
+    plain = OuselScorer(replace(SMALL, dropout=0.0, epochs=8))
+    plain.fit(events, train)
+    assert scorer.course.curve[0]["loss"] != plain.course.curve[0]["loss"]
 
 
 def test_goals_part_what_one_kind_names_from_what_another_does() -> None:
