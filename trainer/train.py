@@ -28,6 +28,7 @@ from trainer.replay import TrainingData
 _ENCODER_SHARE = 0.7
 # A warm start skips the part of the schedule in which the encoders learn without the graph at a high rate.
 _WARM_BEGIN = 0.6
+_MOSTLY_KNOWN = 0.5  # share of the learned ids that must have been learned before for that
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,8 @@ def train(
     """Trains within the time budget.
 
     Args:
-        previous: weights to start from and to compare with, or None for a first training.
+        previous: weights to start from and to compare with, or None for a first training. They may be another
+            catalog's: what they know of content holds for items that they have never seen.
 
     Raises:
         Stopped: `stop` was set.
@@ -59,11 +61,11 @@ def train(
     judged = events - max(1, min(config.holdout_events, int(events * config.holdout_share)))
     ranked = judged - max(1, min(config.ranker_events, int(events * config.ranker_share)))
     histories = Histories(data.log)
-    budget_s = 60 * (config.max_minutes if previous is None else config.retrain_max_minutes)
-
     weights = start_weights(data, ranked, config, previous)
+    again = previous is not None and _continues(weights, previous)
+    budget_s = 60 * (config.retrain_max_minutes if again else config.max_minutes)
     forward = ItemForward(weights.model, words(data.item_ids, weights.vocabulary), data.content)
-    begin = 0.0 if previous is None else _WARM_BEGIN
+    begin = _WARM_BEGIN if again else 0.0
     schedule = Schedule(budget_s * _ENCODER_SHARE - (time.monotonic() - started), config.max_steps, begin)
     train_encoder(forward, data, histories, ranked, config, schedule, stop, progress)
     train_ranker(forward, data, histories, ranked, judged, config, stop, progress)
@@ -97,7 +99,7 @@ def start_weights(data: TrainingData, end: int, config: TrainSection, previous: 
         by_kind=config.by_kind,
     )
     model = Recommender(shape)
-    if previous is not None and previous.model.shape.model_copy(update={"vocabulary": len(vocabulary)}) == shape:
+    if previous is not None and _fits(previous, shape):
         _inherit(model, vocabulary, previous)
     return Weights(model, vocabulary)
 
@@ -121,8 +123,19 @@ def refusal(trained: Trained, max_drop: float) -> str | None:
     return None
 
 
+def _fits(previous: Weights, shape: ModelShape) -> bool:
+    """Whether a model of `shape` can start from `previous`: nothing but the number of ids may differ."""
+    return previous.model.shape.model_copy(update={"vocabulary": shape.vocabulary}) == shape
+
+
+def _continues(weights: Weights, previous: Weights) -> bool:
+    """Whether little is left to learn: ids that are new to a model need the whole schedule."""
+    known = (words(weights.vocabulary, previous.vocabulary) > 0).float()
+    return _fits(previous, weights.model.shape) and len(known) > 0 and known.mean().item() >= _MOSTLY_KNOWN
+
+
 def _inherit(model: Recommender, vocabulary: Sequence[str], previous: Weights) -> None:
-    """Copies every tensor; learned ids move to their new numbers."""
+    """Copies every tensor; learned ids move to their new numbers, and those that are new stay as they begin."""
     tensors = dict(previous.model.state_dict())
     fresh = model.state_dict()["graph.identity.weight"].clone()
     old = words(vocabulary, previous.vocabulary)
