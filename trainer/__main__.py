@@ -61,7 +61,7 @@ def run(
         pushed = _follow(settings, stop, once)
     except Stopped:
         return
-    except (SourceError, KafkaError) as error:
+    except (ConfigError, SourceError, KafkaError) as error:
         raise SystemExit(f"ousel-trainer: {error}") from None
     if not pushed:
         raise SystemExit(1)
