@@ -78,7 +78,7 @@ class TrainerService:
             if replay is None:
                 continue
             if records:
-                self._new_events += replay.fold(self._decoder.decode(records))
+                self._new_events += len(replay.fold(self._decoder.decode(records)).event)
             if not self._source.caught_up():
                 continue
             # Step 2. Train, judge, push.
