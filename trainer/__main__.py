@@ -6,7 +6,7 @@ import logging
 import os
 import signal
 import threading
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Annotated
 
@@ -17,8 +17,10 @@ from kafka.errors import KafkaError
 from engine.config import ConfigError, load_settings
 from engine.events.kafka import KafkaSource, wait_for_broker
 from engine.events.source import SourceError
-from engine.events.topics import ensure_topics
+from engine.events.topics import ensure_topics, topic_id
 from engine.log_output import log_to_stderr
+from trainer.archive.archive import Archive
+from trainer.archive.folder import ArchiveError
 from trainer.config import TrainerConfig
 from trainer.encoder import Stopped
 from trainer.evaluation.command import evaluate
@@ -61,7 +63,7 @@ def run(
         pushed = _follow(settings, stop, once)
     except Stopped:
         return
-    except (ConfigError, SourceError, KafkaError) as error:
+    except (ConfigError, SourceError, KafkaError, ArchiveError) as error:
         raise SystemExit(f"ousel-trainer: {error}") from None
     if not pushed:
         raise SystemExit(1)
@@ -73,8 +75,20 @@ def _follow(settings: TrainerConfig, stop: threading.Event, once: bool) -> bool:
     ensure_topics(settings.kafka)
     # Engines may share the partitions; a model is learned from all of them.
     everything = settings.kafka.model_copy(update={"share": False})
-    with closing(KafkaSource(everything, max_pause_s=_PAUSE_S)) as source:
-        return TrainerService(settings, source, stop).run(once)
+    with ExitStack() as opened:
+        archive = _archive(settings)
+        if archive is not None:
+            opened.callback(archive.close)
+        source = opened.enter_context(closing(KafkaSource(everything, max_pause_s=_PAUSE_S)))
+        return TrainerService(settings, source, stop, archive=archive).run(once)
+
+
+def _archive(settings: TrainerConfig) -> Archive | None:
+    section, topic = settings.trainer, settings.kafka.events_topic
+    if section.archive_dir is None:
+        _log.info("trainer.archive_dir is not set: what the log deletes can't be trained on")
+        return None
+    return Archive(section.archive_dir, section.archive_days, settings.events, topic, topic_id(settings.kafka, topic))
 
 
 def main() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, model_validator
 
 from engine.config import EventsConfig, KafkaConfig, Section, Settings, StateConfig
@@ -72,9 +74,13 @@ class TrainSection(Section):
     evaluation_samples: int = Field(3000, ge=1, description="events of the newest slice that are predicted")
     max_drop: float = Field(0.05, ge=0, le=1, description="share of hit rate that may be lost to the model before")
 
-    # When it trains.
+    # What it trains from, and when.
     min_events: int = Field(1000, ge=10, description="no training before the log holds this many")
     max_log_events: int = Field(5_000_000, ge=100, description="newest events kept to train from, up to 66 bytes each")
+    archive_dir: Path | None = Field(
+        None, description="folder that keeps what was read beyond the log's retention; none: nothing is kept"
+    )
+    archive_days: int = Field(90, ge=1, le=36_500, description="days (UTC, event time) before today that it keeps")
     retrain_events: int = Field(10_000, ge=1, description="new events after which to train again")
     retrain_minutes: float = Field(60.0, gt=0, description="or this time, where at least one event came")
 

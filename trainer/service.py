@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from engine.events.batch import Record
 from engine.events.codec import Decoder
 from engine.events.source import Assignment, EventSource, start_at_beginning
 from engine.model.weights import Weights, encode_weights
+from trainer.archive.archive import Archive
+from trainer.archive.folder import ArchiveError
 from trainer.config import TrainerConfig, TrainSection
 from trainer.evaluate import K
 from trainer.progress import Progress
@@ -35,6 +38,7 @@ class TrainerService:
     """The trainer's one thread: it folds between trainings, and each step asks `stop` first.
 
     Args:
+        archive: of the events that it reads; closed by its owner.
         train, push_next, serving_version: replaced by tests.
     """
 
@@ -44,6 +48,7 @@ class TrainerService:
         source: EventSource,
         stop: threading.Event,
         *,
+        archive: Archive | None = None,
         train: Callable[..., Trained] = train,
         push_next: Callable[..., Pushed] = push_next,
         serving_version: Callable[[str], int | None] = serving_version,
@@ -51,6 +56,7 @@ class TrainerService:
         self._config = config
         self._source = source
         self._stop = stop
+        self._archive = archive
         self._train, self._push_next, self._serving_version = train, push_next, serving_version
         self._decoder = Decoder(config.kafka, config.events, config.state.features_dim)
         self._assignment: Assignment | None = None  # what is read now
@@ -69,16 +75,29 @@ class TrainerService:
 
         Raises:
             SourceError: the log can't be read any more.
+            ArchiveError: the archive can't be used any more.
             Stopped: `stop` was set during a training.
         """
+        try:
+            return self._run(once)
+        except ArchiveError:
+            self._archive = None  # what waits is not to be written any more
+            raise
+        finally:
+            if self._archive is not None:
+                self._archive.flush()
+
+    def _run(self, once: bool) -> bool:
         while not self._stop.is_set():
-            # Step 1. Fold what came; of a log that is assigned anew, everything.
+            # Step 1. Fold and archive what came; of a log that is assigned anew, everything.
             replay = self._follow()
             records = self._source.poll(_POLL_S)
+            if self._archive is not None:
+                self._archive.flush_if_due()
             if replay is None:
                 continue
             if records:
-                self._new_events += len(replay.fold(self._decoder.decode(records)).event)
+                self._fold(replay, records)
             if not self._source.caught_up():
                 continue
             # Step 2. Train, judge, push.
@@ -111,7 +130,25 @@ class TrainerService:
                 events_topic=topic,
                 partitions=max(1, self._assignment.totals.get(topic, 0)),
             )
+            if self._archive is not None:
+                self._fold_archived(self._replay, self._archive, self._assignment)
         return self._replay
+
+    def _fold_archived(self, replay: Replay, archive: Archive, assignment: Assignment) -> None:
+        """Begins with what the log no longer has."""
+        for batch in archive.replay(assignment):
+            if self._stop.is_set():
+                self._replay = None  # half of the past is none to go on from
+                return
+            self._new_events += len(replay.fold(batch).event)
+        _log.info("%d events from the archive that the log no longer has", self._new_events)
+
+    def _fold(self, replay: Replay, records: Sequence[Record]) -> None:
+        batch = self._decoder.decode(records)
+        folded = replay.fold(batch)
+        self._new_events += len(folded.event)
+        if self._archive is not None:
+            self._archive.add(batch, folded)
 
     def _is_due(self, replay: Replay) -> bool:
         section = self._config.trainer
