@@ -84,8 +84,25 @@ def start_weights(data: TrainingData, end: int, config: TrainSection, previous: 
     order = count.sort(descending=True, stable=True).indices[: config.max_vocabulary]
     known = order[count[order] >= config.min_count]
     vocabulary = [data.item_ids[row] for row in known.tolist()]
-    shape = ModelShape(
-        vocabulary=len(vocabulary),
+    shape = _shape(data, config, len(vocabulary))
+    model = Recommender(shape)
+    if previous is not None and _fits(previous, shape):
+        _inherit(model, vocabulary, previous)
+    return Weights(model, vocabulary)
+
+
+def check_shape(shape: ModelShape, data: TrainingData, config: TrainSection) -> None:
+    """Raises ValueError where weights of this shape are none to start from: they would be left aside for new ones."""
+    want = _shape(data, config, shape.vocabulary)
+    name = _misfit(shape, want)
+    if name is not None:
+        value, got = getattr(want, name), getattr(shape, name)
+        raise ValueError(f"the weights to start from must have {name} {value}, got {got}")
+
+
+def _shape(data: TrainingData, config: TrainSection, vocabulary: int) -> ModelShape:
+    return ModelShape(
+        vocabulary=vocabulary,
         content_dim=data.content.shape[1],
         kinds=len(data.kind_weight),
         dim=config.dim,
@@ -98,10 +115,6 @@ def start_weights(data: TrainingData, end: int, config: TrainSection, previous: 
         local_window=config.local_window,
         by_kind=config.by_kind,
     )
-    model = Recommender(shape)
-    if previous is not None and _fits(previous, shape):
-        _inherit(model, vocabulary, previous)
-    return Weights(model, vocabulary)
 
 
 def words(item_ids: Sequence[str], vocabulary: Sequence[str]) -> Tensor:
@@ -123,9 +136,24 @@ def refusal(trained: Trained, max_drop: float) -> str | None:
     return None
 
 
+def summary(metrics: dict[str, float]) -> str:
+    """The figures of a training in one line."""
+    name = f"hit_rate@{K}"
+    return (
+        f"{name} {metrics[name]:.4f}, popularity {metrics[f'popularity_{name}']:.4f}, "
+        f"frequency {metrics[f'frequency_{name}']:.4f}, on {metrics['events']:.0f} events"
+    )
+
+
 def _fits(previous: Weights, shape: ModelShape) -> bool:
     """Whether a model of `shape` can start from `previous`: nothing but the number of ids may differ."""
-    return previous.model.shape.model_copy(update={"vocabulary": shape.vocabulary}) == shape
+    return _misfit(previous.model.shape, shape) is None
+
+
+def _misfit(got: ModelShape, want: ModelShape) -> str | None:
+    """The first field but the number of ids in which two shapes differ, None where there is none."""
+    names = want.model_dump(exclude={"vocabulary"})
+    return next((name for name in names if getattr(got, name) != getattr(want, name)), None)
 
 
 def _continues(weights: Weights, previous: Weights) -> bool:

@@ -52,8 +52,9 @@ class Stage:
         torch.manual_seed(0)
         self._model = Recommender(ModelShape(vocabulary=0, content_dim=8, kinds=8, dim=8, heads=1, blocks=1, window=4))
         config = TrainerConfig.model_validate({"trainer": {"min_events": 10, "check_s": 1e-9} | settings})
+        self.source = MemorySource(batches)
         self.service = TrainerService(
-            config, MemorySource(batches), self.stop, archive=archive,
+            config, self.source, self.stop, archive=archive,
             train=self._train, push_next=self._push, serving_version=self._version,
         )  # fmt: skip
 
@@ -105,8 +106,7 @@ def test_too_short_a_log_is_not_trained_on() -> None:
 
 def test_trains_again_after_enough_new_events_starting_from_the_last_weights() -> None:
     stage = Stage([records(0, 30)], [0.2, 0.3], retrain_events=20)
-    source = stage.service._source
-    assert isinstance(source, MemorySource)
+    source = stage.source
     stage.versions = [1, 1, 2, 2]
     source.append(records(30, 19))
     source.append(records(49, 1))
@@ -132,24 +132,19 @@ def test_a_push_that_failed_is_tried_again() -> None:
     assert (stage.trained_on, stage.pushed) == ([30], [1])
 
 
-def source_of(stage: Stage) -> MemorySource:
-    assert isinstance(stage.service._source, MemorySource)
-    return stage.service._source
-
-
 def test_every_partition_is_read_from_its_beginning() -> None:
     stage = Stage([records(5, 30), records(70, 20, partition=1), records(35, 10)], [0.2])
-    source_of(stage).reassign([(TOPIC, 0), (TOPIC, 1)])
+    stage.source.reassign([(TOPIC, 0), (TOPIC, 1)])
     assert stage.service.run(once=True)
     assert stage.trained_on == [60]
-    replay = stage.service._replay
+    replay = stage.service._follower.replay
     assert replay is not None and replay.state.partitions == 2
     assert replay.state.positions == {(TOPIC, 0): 45, (TOPIC, 1): 90}
 
 
 def test_nothing_is_read_or_trained_before_there_is_an_assignment(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage([records(0, 30)], [0.2])
-    source = source_of(stage)
+    source = stage.source
     source.reassign(None)
     poll, empty = source.poll, []
 
@@ -169,7 +164,7 @@ def test_nothing_is_read_or_trained_before_there_is_an_assignment(monkeypatch: p
 
 def test_a_changed_assignment_is_read_anew_into_an_empty_store(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage([records(0, 30), records(0, 15, partition=1)], [0.2, 0.3], retrain_events=15)
-    source = source_of(stage)
+    source = stage.source
     source.reassign([(TOPIC, 0)])
     stage.versions = [1, 1, 1]
     version = stage.service._serving_version
@@ -222,7 +217,7 @@ def test_what_the_log_has_deleted_since_is_trained_on_from_the_archive(tmp_path:
 def test_a_changed_assignment_is_archived_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with archive_in(tmp_path) as archive:
         stage = Stage([records(0, 30), records(0, 15, partition=1)], [0.2, 0.3], archive, retrain_events=15)
-        source = source_of(stage)
+        source = stage.source
         source.reassign([(TOPIC, 0)])
         stage.versions = [1, 1]
         trained = stage.service._train

@@ -1,0 +1,113 @@
+"""`ousel-trainer train`: one training, from files or from the log, to a weights file with its figures beside it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from kafka.errors import KafkaError
+
+from engine.config import load_settings
+from engine.events.source import SourceError
+from engine.log_output import log_to_stderr
+from engine.model.weights import Weights
+from trainer.config import TrainerConfig
+from trainer.encoder import Stopped
+from trainer.file_log import replay_files
+from trainer.follow import kafka_source, replay_log
+from trainer.model_file import SUFFIX, figures_path, load_model, save_model
+from trainer.progress import Progress
+from trainer.replay import TrainingData
+from trainer.signals import stopping
+from trainer.train import check_shape, refusal, summary
+from trainer.train import train as train_model
+
+_INTERRUPTED = 130  # as shells have it for SIGINT
+_log = logging.getLogger(__name__)
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="weights file to write, NAME.safetensors; NAME.json gets the figures")],
+    events: Annotated[
+        Path | None, typer.Option(help="CSV, gzip'd CSV or Parquet of events, instead of the log in Kafka")
+    ] = None,
+    items: Annotated[Path | None, typer.Option(help="the same of the catalog; needs --events")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file; OUSEL_* variables win over it")] = None,
+    previous: Annotated[Path | None, typer.Option(help="weights file to start from and to compare with")] = None,
+    force: Annotated[bool, typer.Option("--force", help="write over what --out names")] = False,
+) -> None:
+    """Train once on what files or the log hold, and write the model to a file. Nothing is pushed."""
+    try:
+        settings = load_settings(TrainerConfig, config)
+        _check_paths(out, events, items, force)
+    except ValueError as error:
+        raise SystemExit(f"ousel-trainer train: {error}") from None
+    log_to_stderr(settings.log_level)
+    torch.set_num_threads(settings.trainer.threads)
+    os.nice(settings.trainer.nice)
+    with stopping() as stop:
+        try:
+            data, start = _inputs(settings, events, items, previous, stop)
+            with Progress() as progress:
+                trained = train_model(data, settings.trainer, start, stop, progress)
+        except Stopped:
+            _log.warning("interrupted, nothing was written to %s", out)
+            raise SystemExit(_INTERRUPTED) from None
+    why = refusal(trained, settings.trainer.max_drop)
+    figures = {
+        "metrics": trained.metrics,
+        "before": trained.before,
+        "refused": why,
+        "events": len(data.log),
+        "items": data.items,
+        "steps": trained.steps,
+        "seconds": round(trained.seconds, 1),
+        "settings": settings.trainer.model_dump(mode="json"),
+    }
+    save_model(out, trained.weights, figures)
+    _log.info("trained in %.0f s, %d steps: %s", trained.seconds, trained.steps, summary(trained.metrics))
+    if why:
+        _log.warning("`run` would not push this model: %s", why)
+    print(f"written to {out} and {figures_path(out)}")
+
+
+def _check_paths(out: Path, events: Path | None, items: Path | None, force: bool) -> None:
+    """Says before the training what would fail after it."""
+    if out.suffix != SUFFIX:
+        raise ValueError(f"--out must end in {SUFFIX}, got {str(out)!r}")
+    if items is not None and events is None:
+        raise ValueError("--items needs --events: the log has a catalog of its own")
+    for path in (out, figures_path(out)):
+        if path.exists() and not force:
+            raise ValueError(f"--out must name a new file, or give --force, got {str(path)!r}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(out.parent, os.W_OK):
+        raise ValueError(f"--out must lie in a folder that can be written to, got {str(out)!r}")
+
+
+def _inputs(
+    settings: TrainerConfig, events: Path | None, items: Path | None, previous: Path | None, stop: threading.Event
+) -> tuple[TrainingData, Weights | None]:
+    """What to train on, and what to start from."""
+    try:
+        start = None if previous is None else load_model(previous).weights
+        if events is not None:
+            replay = replay_files(events, items, settings, stop)
+        else:
+            with kafka_source(settings, stop) as source:
+                replay = replay_log(settings, source, stop)
+        need = settings.trainer.min_events
+        if len(replay) < need:
+            raise ValueError(f"trainer.min_events must be at most the events at hand, got {need} and {len(replay)}")
+        data = replay.data()
+        if start is not None:
+            check_shape(start.model.shape, data, settings.trainer)
+    except (ValueError, SourceError, KafkaError) as error:
+        raise SystemExit(f"ousel-trainer train: {error}") from None
+    _log.info("%d events and %d items to train from", len(data.log), data.items)
+    return data, start
