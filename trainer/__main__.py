@@ -1,9 +1,10 @@
-"""`ousel-trainer`: `run` follows the log, trains and pushes; `train` trains once; `evaluate` judges on a file."""
+"""`ousel-trainer`: `run` follows the log, trains and pushes; `train` and `push` do one each; `evaluate` judges."""
 
 from __future__ import annotations
 
 import typer
 
+from trainer.commands.push import push
 from trainer.commands.run import run
 from trainer.commands.train import train
 from trainer.evaluation.command import evaluate
@@ -16,7 +17,7 @@ def trainer() -> None:
     """The Ousel trainer."""
 
 
-for command in (run, train, evaluate):
+for command in (run, train, push, evaluate):
     app.command()(command)
 
 
