@@ -56,6 +56,7 @@ class TrainSection(Section):
     ranker_epochs: int = Field(6, ge=1, le=1000)
     ranker_candidates: int = Field(128, ge=2, description="candidates drawn from each list in a step, target included")
     ranker_learning_rate: float = Field(5e-3, gt=0)
+    checkpoint_s: float = Field(60.0, gt=0, description="from one save of the checkpoint of `train` to the next")
     seed: int = 1
     threads: int = Field(1, ge=1, le=256, description="intra-op threads; leave cores to the engine beside it")
 

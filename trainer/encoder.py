@@ -8,10 +8,10 @@ Shapes: B windows, L events in each, A distinct items of a step, M negatives, d 
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 
 import torch
@@ -20,14 +20,17 @@ from torch import Tensor
 from engine.model.recommender import Recommender
 from engine.state.graph import LiveGraph
 from trainer.augment import crop, mask, reorder
+from trainer.checkpoint import Checkpoint
 from trainer.config import TrainSection
-from trainer.dataset import Histories, SessionBatch, Windows, cuts
+from trainer.dataset import Histories, SessionBatch
 from trainer.forward import Dropped, ItemForward, queries
 from trainer.losses import sampled_softmax, session_mask
 from trainer.negatives import NegativeSampler
+from trainer.order import linked_order, plain_order
 from trainer.progress import Progress
 from trainer.replay import TrainingData
-from trainer.walk import empty_graph, insert
+
+_log = logging.getLogger(__name__)
 
 _WARMUP = 0.05
 _LAST_RATE = 0.01
@@ -49,10 +52,7 @@ class Schedule:
 
     def progress(self) -> float:
         """From `begin` to 1."""
-        if self._max_steps is not None:
-            done = self.step / self._max_steps
-        else:
-            done = (time.monotonic() - self._start_s) / self._budget_s
+        done = self.step / self._max_steps if self._max_steps is not None else self.elapsed_s() / self._budget_s
         return self._begin + (1 - self._begin) * min(1.0, done)
 
     def rate(self) -> float:
@@ -61,49 +61,118 @@ class Schedule:
         rise = min(1.0, (at - self._begin + 1e-3) / _WARMUP)
         return rise * (_LAST_RATE + (1 - _LAST_RATE) * 0.5 * (1 + math.cos(math.pi * at)))
 
+    def elapsed_s(self) -> float:
+        """Time trained, that before a resumption included."""
+        return time.monotonic() - self._start_s
 
-def train_encoder(
-    forward: ItemForward,
-    data: TrainingData,
-    histories: Histories,
-    end: int,
-    config: TrainSection,
-    schedule: Schedule,
-    stop: threading.Event,
-    progress: Progress,
-) -> None:
+    def resume(self, step: int, elapsed_s: float) -> None:
+        """Goes on from where a training was."""
+        self.step = step
+        self._start_s = time.monotonic() - elapsed_s
+
+
+class EncoderTrainer:
     """Trains `forward.model` in place on events 0..end-1.
 
-    Raises:
-        Stopped: `stop` was set.
+    Args:
+        checkpoint: written when it is due and at the end, and gone on from, bit for bit, where it exists. A schedule by
+            the clock goes on with the time that was left.
     """
-    model = forward.model
-    generator = torch.Generator().manual_seed(config.seed)
-    count = torch.bincount(data.log.item[:end], minlength=data.items)
-    sampler = NegativeSampler(
-        count.masked_fill(torch.from_numpy(data.deleted), -1), config.uniform_share, config.negatives
-    )
-    optimizer = torch.optim.AdamW(parameter_groups(model, config.weight_decay), lr=config.learning_rate)
-    dropped = Dropped(config.id_dropout, config.edge_dropout, generator)
-    plain = _plain(histories, end, config, generator)
-    linked = _linked(data, histories, end, config, generator)
-    model.train()
-    while (at := schedule.progress()) < 1.0:
-        if stop.is_set():
-            raise Stopped
-        graph, windows = next(linked if at >= 1 - config.graph_share else plain)
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * schedule.rate()
-        batch = crop(histories.batch(windows, config.window), config.augment_crop, generator)
-        batch = reorder(batch, config.augment_reorder, generator)
-        loss = _loss(forward, batch, graph, sampler, dropped, config)
-        optimizer.zero_grad(set_to_none=True)
+
+    def __init__(
+        self,
+        forward: ItemForward,
+        data: TrainingData,
+        histories: Histories,
+        end: int,
+        config: TrainSection,
+        schedule: Schedule,
+        checkpoint: Checkpoint | None = None,
+    ) -> None:
+        self._forward = forward
+        self._histories = histories
+        self._config = config
+        self._schedule = schedule
+        self._checkpoint = checkpoint
+        self._generator = torch.Generator().manual_seed(config.seed)
+        count = torch.bincount(data.log.item[:end], minlength=data.items)
+        self._sampler = NegativeSampler(
+            count.masked_fill(torch.from_numpy(data.deleted), -1), config.uniform_share, config.negatives
+        )
+        self._optimizer = torch.optim.AdamW(parameter_groups(self._model, config.weight_decay), lr=config.learning_rate)
+        self._dropped = Dropped(config.id_dropout, config.edge_dropout, self._generator)
+        self._plain = plain_order(data, histories, end, config, self._generator)
+        self._linked = linked_order(data, histories, end, config, self._generator)
+
+    @property
+    def _model(self) -> Recommender:
+        return self._forward.model
+
+    def run(self, stop: threading.Event, progress: Progress) -> None:
+        """Trains to the end of the schedule.
+
+        Raises:
+            Stopped: `stop` was set; where there is a checkpoint, it is of this very step.
+            CheckpointError: the checkpoint there is of another run.
+        """
+        self._restore()
+        self._model.train()
+        while (at := self._schedule.progress()) < 1.0:
+            if stop.is_set():
+                self._save()
+                raise Stopped
+            loss = self._step(at)
+            if self._checkpoint is not None and self._checkpoint.due():
+                self._save()
+            progress.update("encoder", at, f"loss {loss:.3f}, step {self._schedule.step}")
+        self._save()
+        self._model.eval()
+
+    def _step(self, at: float) -> float:
+        """One step of the optimizer; returns the loss before it."""
+        config = self._config
+        graph, windows = next(self._linked if at >= 1 - config.graph_share else self._plain)
+        for group in self._optimizer.param_groups:
+            group["lr"] = config.learning_rate * self._schedule.rate()
+        batch = self._histories.batch(windows, config.window)
+        batch = crop(batch, config.augment_crop, self._dropped.generator)
+        batch = reorder(batch, config.augment_reorder, self._dropped.generator)
+        loss = _loss(self._forward, batch, graph, self._sampler, self._dropped, config)
+        self._optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
-        schedule.step += 1
-        progress.update("encoder", at, f"loss {loss.item():.3f}, step {schedule.step}")
-    model.eval()
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        self._optimizer.step()
+        self._schedule.step += 1
+        return loss.item()
+
+    def _save(self) -> None:
+        if self._checkpoint is None:
+            return
+        self._checkpoint.save(
+            {
+                "step": self._schedule.step,
+                "elapsed_s": self._schedule.elapsed_s(),
+                "model": self._model.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+                "generator": self._generator.get_state(),
+                "dropout": torch.get_rng_state(),
+                "plain": self._plain.state(),
+                "linked": self._linked.state(),
+            }
+        )
+
+    def _restore(self) -> None:
+        state = None if self._checkpoint is None else self._checkpoint.load()
+        if state is None:
+            return
+        self._model.load_state_dict(state["model"])
+        self._optimizer.load_state_dict(state["optimizer"])
+        self._plain.restore(state["plain"])
+        self._linked.restore(state["linked"])
+        self._generator.set_state(state["generator"])
+        torch.set_rng_state(state["dropout"])
+        self._schedule.resume(state["step"], state["elapsed_s"])
+        _log.info("going on from %s after step %d", self._checkpoint, self._schedule.step)
 
 
 def _loss(
@@ -137,34 +206,6 @@ def _loss(
         negative = query @ table[at[inputs + targets :]].T  # [P, M]
         losses.append(sampled_softmax(model.logits(positive), model.logits(negative), correction, masked))
     return torch.stack(losses).mean()
-
-
-def _plain(
-    histories: Histories, end: int, config: TrainSection, generator: torch.Generator
-) -> Iterator[tuple[LiveGraph | None, Windows]]:
-    """Windows of the whole log in random order, again and again, without the graph."""
-    windows = histories.windows(0, end, _stride(config))
-    while True:
-        for part in torch.randperm(len(windows), generator=generator).split(config.batch):
-            yield None, windows.select(part)
-
-
-def _linked(
-    data: TrainingData, histories: Histories, end: int, config: TrainSection, generator: torch.Generator
-) -> Iterator[tuple[LiveGraph | None, Windows]]:
-    """Windows piece by piece in log order; the graph holds exactly the events before the piece."""
-    while True:
-        graph = empty_graph(data)
-        for first, last in cuts(end, config.chunks):
-            windows = histories.windows(first, last, _stride(config))
-            for part in torch.randperm(len(windows), generator=generator).split(config.batch):
-                yield graph, windows.select(part)
-            insert(graph, data.log.slice(first, last))
-
-
-def _stride(config: TrainSection) -> int:
-    # The first targets of a window see fewer events than at serving; a quarter of overlap bounds that.
-    return max(1, config.window * 3 // 4)
 
 
 def parameter_groups(model: Recommender, weight_decay: float) -> list[dict[str, object]]:

@@ -5,6 +5,7 @@ Shapes: N items, d width.
 
 from __future__ import annotations
 
+import hashlib
 import threading
 import time
 from collections.abc import Sequence
@@ -15,9 +16,10 @@ from torch import Tensor
 
 from engine.model.recommender import ModelShape, Recommender
 from engine.model.weights import Weights
+from trainer.checkpoint import Checkpoint
 from trainer.config import TrainSection
 from trainer.dataset import Histories
-from trainer.encoder import Schedule, train_encoder
+from trainer.encoder import EncoderTrainer, Schedule
 from trainer.evaluate import K, evaluate
 from trainer.forward import ItemForward
 from trainer.progress import Progress
@@ -29,6 +31,11 @@ _ENCODER_SHARE = 0.7
 # A warm start skips the part of the schedule in which the encoders learn without the graph at a high rate.
 _WARM_BEGIN = 0.6
 _MOSTLY_KNOWN = 0.5  # share of the learned ids that must have been learned before for that
+# Settings that say when to train, what to keep and where to push, not what is learned.
+_AROUND = {
+    "nice", "min_events", "max_log_events", "archive_dir", "archive_days", "retrain_events", "retrain_minutes",
+    "engine", "push_timeout_s", "check_s", "checkpoint_s",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -43,16 +50,23 @@ class Trained:
 
 
 def train(
-    data: TrainingData, config: TrainSection, previous: Weights | None, stop: threading.Event, progress: Progress
+    data: TrainingData,
+    config: TrainSection,
+    previous: Weights | None,
+    stop: threading.Event,
+    progress: Progress,
+    checkpoint: Checkpoint | None = None,
 ) -> Trained:
     """Trains within the time budget.
 
     Args:
         previous: weights to start from and to compare with, or None for a first training. They may be another
             catalog's: what they know of content holds for items that they have never seen.
+        checkpoint: of the encoders' training, see `EncoderTrainer`.
 
     Raises:
         Stopped: `stop` was set.
+        CheckpointError: the checkpoint there is of another run.
     """
     started = time.monotonic()
     torch.set_num_threads(config.threads)
@@ -67,7 +81,7 @@ def train(
     forward = ItemForward(weights.model, words(data.item_ids, weights.vocabulary), data.content)
     begin = _WARM_BEGIN if again else 0.0
     schedule = Schedule(budget_s * _ENCODER_SHARE - (time.monotonic() - started), config.max_steps, begin)
-    train_encoder(forward, data, histories, ranked, config, schedule, stop, progress)
+    EncoderTrainer(forward, data, histories, ranked, config, schedule, checkpoint).run(stop, progress)
     train_ranker(forward, data, histories, ranked, judged, config, stop, progress)
     metrics = evaluate(forward, data, histories, judged, events, config, stop, progress)
     before = None
@@ -89,6 +103,22 @@ def start_weights(data: TrainingData, end: int, config: TrainSection, previous: 
     if previous is not None and _fits(previous, shape):
         _inherit(model, vocabulary, previous)
     return Weights(model, vocabulary)
+
+
+def run_of(data: TrainingData, config: TrainSection, previous: bytes | None) -> str:
+    """All that a training depends on, by name: equal where it would end with the same weights.
+
+    Args:
+        previous: the file of the weights to start from.
+    """
+    digest = hashlib.sha256(f"{data.state!r} {data.kind_weight.tolist()}".encode())
+    for column in (*vars(data.log).values(), data.content):
+        digest.update(column.contiguous().numpy())
+    digest.update(data.deleted.tobytes())
+    digest.update("\n".join(data.item_ids).encode())
+    start = "none" if previous is None else hashlib.sha256(previous).hexdigest()[:16]
+    settings = [f"{name}={value}" for name, value in config.model_dump(exclude=_AROUND).items()]
+    return ", ".join([f"data={digest.hexdigest()[:16]}", f"previous={start}", *settings])
 
 
 def check_shape(shape: ModelShape, data: TrainingData, config: TrainSection) -> None:

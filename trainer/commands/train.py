@@ -15,16 +15,16 @@ from kafka.errors import KafkaError
 from engine.config import load_settings
 from engine.events.source import SourceError
 from engine.log_output import log_to_stderr
-from engine.model.weights import Weights
-from trainer.config import TrainerConfig
+from trainer.checkpoint import Checkpoint, CheckpointError
+from trainer.config import TrainerConfig, TrainSection
 from trainer.encoder import Stopped
 from trainer.file_log import replay_files
 from trainer.follow import kafka_source, replay_log
-from trainer.model_file import SUFFIX, figures_path, load_model, save_model
+from trainer.model_file import SUFFIX, ModelFile, figures_path, load_model, save_model
 from trainer.progress import Progress
 from trainer.replay import TrainingData
 from trainer.signals import stopping
-from trainer.train import check_shape, refusal, summary
+from trainer.train import check_shape, refusal, run_of, summary
 from trainer.train import train as train_model
 
 _INTERRUPTED = 130  # as shells have it for SIGINT
@@ -39,12 +39,16 @@ def train(
     items: Annotated[Path | None, typer.Option(help="the same of the catalog; needs --events")] = None,
     config: Annotated[Path | None, typer.Option(help="TOML file; OUSEL_* variables win over it")] = None,
     previous: Annotated[Path | None, typer.Option(help="weights file to start from and to compare with")] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="file to save the training to, and to go on from where it exists; needs --events"),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="write over what --out names")] = False,
 ) -> None:
     """Train once on what files or the log hold, and write the model to a file. Nothing is pushed."""
     try:
         settings = load_settings(TrainerConfig, config)
-        _check_paths(out, events, items, force)
+        _check_paths(out, events, items, checkpoint, force)
     except ValueError as error:
         raise SystemExit(f"ousel-trainer train: {error}") from None
     log_to_stderr(settings.log_level)
@@ -53,11 +57,16 @@ def train(
     with stopping() as stop:
         try:
             data, start = _inputs(settings, events, items, previous, stop)
+            saved = _checkpoint(checkpoint, data, settings.trainer, start)
             with Progress() as progress:
-                trained = train_model(data, settings.trainer, start, stop, progress)
+                weights = start.weights if start else None
+                trained = train_model(data, settings.trainer, weights, stop, progress, saved)
         except Stopped:
-            _log.warning("interrupted, nothing was written to %s", out)
+            on = f"; the same command goes on from {checkpoint}" if checkpoint and checkpoint.exists() else ""
+            _log.warning("interrupted, nothing was written to %s%s", out, on)
             raise SystemExit(_INTERRUPTED) from None
+        except CheckpointError as error:
+            raise SystemExit(f"ousel-trainer train: {error}") from None
     why = refusal(trained, settings.trainer.max_drop)
     figures = {
         "metrics": trained.metrics,
@@ -70,18 +79,22 @@ def train(
         "settings": settings.trainer.model_dump(mode="json"),
     }
     save_model(out, trained.weights, figures)
+    if saved:
+        saved.remove()
     _log.info("trained in %.0f s, %d steps: %s", trained.seconds, trained.steps, summary(trained.metrics))
     if why:
         _log.warning("`run` would not push this model: %s", why)
     print(f"written to {out} and {figures_path(out)}")
 
 
-def _check_paths(out: Path, events: Path | None, items: Path | None, force: bool) -> None:
+def _check_paths(out: Path, events: Path | None, items: Path | None, checkpoint: Path | None, force: bool) -> None:
     """Says before the training what would fail after it."""
     if out.suffix != SUFFIX:
         raise ValueError(f"--out must end in {SUFFIX}, got {str(out)!r}")
     if items is not None and events is None:
         raise ValueError("--items needs --events: the log has a catalog of its own")
+    if checkpoint is not None and events is None:
+        raise ValueError("--checkpoint needs --events: the log will have grown when the training goes on")
     for path in (out, figures_path(out)):
         if path.exists() and not force:
             raise ValueError(f"--out must name a new file, or give --force, got {str(path)!r}")
@@ -92,10 +105,10 @@ def _check_paths(out: Path, events: Path | None, items: Path | None, force: bool
 
 def _inputs(
     settings: TrainerConfig, events: Path | None, items: Path | None, previous: Path | None, stop: threading.Event
-) -> tuple[TrainingData, Weights | None]:
+) -> tuple[TrainingData, ModelFile | None]:
     """What to train on, and what to start from."""
     try:
-        start = None if previous is None else load_model(previous).weights
+        start = None if previous is None else load_model(previous)
         if events is not None:
             replay = replay_files(events, items, settings, stop)
         else:
@@ -106,8 +119,16 @@ def _inputs(
             raise ValueError(f"trainer.min_events must be at most the events at hand, got {need} and {len(replay)}")
         data = replay.data()
         if start is not None:
-            check_shape(start.model.shape, data, settings.trainer)
+            check_shape(start.weights.model.shape, data, settings.trainer)
     except (ValueError, SourceError, KafkaError) as error:
         raise SystemExit(f"ousel-trainer train: {error}") from None
     _log.info("%d events and %d items to train from", len(data.log), data.items)
     return data, start
+
+
+def _checkpoint(
+    path: Path | None, data: TrainingData, config: TrainSection, start: ModelFile | None
+) -> Checkpoint | None:
+    if path is None:
+        return None
+    return Checkpoint(path, run_of(data, config, start.data if start else None), config.checkpoint_s)

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.log_output import log_to_stderr
+from trainer.checkpoint import Checkpoint, CheckpointError
 from trainer.evaluation import splits
 from trainer.evaluation.files import read_events, read_items
 from trainer.evaluation.log import Events, Scorer, Split
@@ -87,12 +88,14 @@ def evaluate(
     ousel = OuselScorer(
         settings,
         validation=split if validation and settings.patience else watched,
-        checkpoint=checkpoint,
-        run=f"{split.digest[:16]} {settings}",
+        checkpoint=None if checkpoint is None else Checkpoint(checkpoint, f"{split.digest[:16]} {settings}"),
     )
     scorers: list[Scorer] = [ousel, *(peers() if compare else [])]
     begun = time.monotonic()
-    judged = {scorer.name: judge(scorer, log, split, ks, categories) for scorer in scorers}
+    try:
+        judged = {scorer.name: judge(scorer, log, split, ks, categories) for scorer in scorers}
+    except CheckpointError as error:
+        raise SystemExit(f"ousel-trainer evaluate: {error}") from None
     ours = judged["ousel"]
     others = {name: one for name, one in judged.items() if one is not ours}
     over_best = ratios(ours, others, ks)

@@ -8,8 +8,6 @@ Shapes: E events, N items, B questions or windows, L events of each, P positions
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from engine.model.recommender import ModelShape, Recommender
 from engine.state.ring import Neighbors
+from trainer.checkpoint import Checkpoint
 from trainer.evaluation.log import Events, Ints, Questions, Split
 from trainer.evaluation.metrics import Judge
 from trainer.evaluation.ranked import rank
@@ -34,7 +33,7 @@ class OuselScorer:
 
     Args:
         validation: questions about what lies behind the training events, to tell when to stop; needed for patience.
-        checkpoint, run: see `EpochTrainer`.
+        checkpoint: see `EpochTrainer`.
     """
 
     name = "ousel"
@@ -44,14 +43,12 @@ class OuselScorer:
         settings: OuselSettings,
         *,
         validation: Split | None = None,
-        checkpoint: Path | None = None,
-        run: str = "",
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.settings = settings
         self.course = Course()
         self._validation = validation
         self._checkpoint = checkpoint
-        self._run = run
         self._columns: EventLog | None = None
         self._forward: ItemForward | None = None
         self._table = torch.zeros(0)
@@ -88,7 +85,7 @@ class OuselScorer:
         self._seen = seen
         rows = seen.nonzero().squeeze(1)
         validate = None if self._validation is None else lambda: self._validated(events)
-        trainer = EpochTrainer(self._forward, log, rows, settings, validate, self._checkpoint, self._run)
+        trainer = EpochTrainer(self._forward, log, rows, settings, validate, self._checkpoint)
         self.course = trainer.run()
         self._embed()
 

@@ -10,14 +10,13 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from engine.model.recommender import Recommender
 from trainer.augment import crop, mask, reorder
+from trainer.checkpoint import Checkpoint
 from trainer.dataset import Histories, SessionBatch, Windows
 from trainer.encoder import Schedule, parameter_groups
 from trainer.evaluation.settings import OuselSettings
@@ -29,10 +28,6 @@ _log = logging.getLogger(__name__)
 
 _REPORT_S = 15.0
 _BUCKET = 16  # batches whose windows are sorted by length, so that those of one batch need little padding
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is not of this run; the message says what differs."""
 
 
 @dataclass
@@ -64,8 +59,7 @@ class EpochTrainer:
         log: what may be learned from.
         rows: [N] the items in it.
         validate: the model's score on questions kept for that, the higher the better; asked where there is patience.
-        checkpoint: file that is written after each epoch, and gone on from where it exists.
-        run: names the data and the settings; a checkpoint of another run is refused.
+        checkpoint: written after each epoch, and gone on from where it exists.
     """
 
     def __init__(
@@ -75,14 +69,12 @@ class EpochTrainer:
         rows: Tensor,
         settings: OuselSettings,
         validate: Callable[[], float] | None = None,
-        checkpoint: Path | None = None,
-        run: str = "",
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self._forward = forward
         self._settings = settings
         self._validate = validate if settings.patience else None
         self._checkpoint = checkpoint
-        self._run = run
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._dropped = Dropped(settings.id_dropout, 0.0, self._generator)
         self._histories = Histories(log)
@@ -187,25 +179,20 @@ class EpochTrainer:
     def _save(self, course: Course) -> None:
         if self._checkpoint is None:
             return
-        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        written = self._checkpoint.with_suffix(".part")
-        state: dict[str, Any] = {
-            "run": self._run,
-            "course": vars(course),
-            "model": self._model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "generator": self._generator.get_state(),
-            "dropout": torch.get_rng_state(),
-        }
-        torch.save(state, written)
-        written.replace(self._checkpoint)
+        self._checkpoint.save(
+            {
+                "course": vars(course),
+                "model": self._model.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+                "generator": self._generator.get_state(),
+                "dropout": torch.get_rng_state(),
+            }
+        )
 
     def _resumed(self) -> Course:
-        if self._checkpoint is None or not self._checkpoint.exists():
+        state = None if self._checkpoint is None else self._checkpoint.load()
+        if state is None:
             return Course()
-        state = torch.load(self._checkpoint, weights_only=True)
-        if state["run"] != self._run:
-            raise CheckpointError(f"{self._checkpoint} must be of the run {self._run}, got {state['run']}")
         course = Course(**state["course"])
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])

@@ -124,3 +124,33 @@ def test_too_few_events_are_said(files: list[str], tmp_path: Path, monkeypatch: 
 def test_the_name_must_be_one_of_weights(tmp_path: Path) -> None:
     done = train(tmp_path / "model.json")
     assert "--out must end in .safetensors, got" in str(done.exception)
+
+
+def test_interrupted_it_goes_on_from_its_checkpoint_and_takes_that_away_at_the_end(
+    files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, out, checkpoint = (tmp_path / name for name in ("whole.safetensors", "model.safetensors", "run.pt"))
+    assert train(whole, *files).exit_code == 0
+    update = Progress.update
+
+    def interrupted(self: Progress, stage: str, done: float, note: str = "") -> None:
+        update(self, stage, done, note)
+        if note.endswith("step 12"):
+            signal.raise_signal(signal.SIGINT)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Progress, "update", interrupted)
+        assert train(out, *files, "--checkpoint", checkpoint).exit_code == 130
+    assert checkpoint.exists() and not out.exists()
+    with monkeypatch.context() as patched:
+        patched.setenv("OUSEL_TRAINER__SEED", "7")
+        refused = train(out, *files, "--checkpoint", checkpoint)
+        assert "run.pt: must be of this run with seed=7, got one with seed=1" in str(refused.exception)
+    assert train(out, *files, "--checkpoint", checkpoint).exit_code == 0
+    assert out.read_bytes() == whole.read_bytes()
+    assert not checkpoint.exists()
+
+
+def test_a_log_that_grows_has_no_checkpoint(tmp_path: Path) -> None:
+    done = train(tmp_path / "model.safetensors", "--checkpoint", tmp_path / "run.pt")
+    assert "--checkpoint needs --events" in str(done.exception)
