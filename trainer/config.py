@@ -56,6 +56,13 @@ class TrainSection(Section):
     ranker_epochs: int = Field(6, ge=1, le=1000)
     ranker_candidates: int = Field(128, ge=2, description="candidates drawn from each list in a step, target included")
     ranker_learning_rate: float = Field(5e-3, gt=0)
+    patience: int = Field(
+        0,
+        ge=0,
+        description="validations without a gain after which the encoders stop, their best weights kept; 0: never",
+    )
+    validate_steps: int = Field(500, ge=1, description="steps from one validation to the next, where there is patience")
+    validation_samples: int = Field(1000, ge=1, description="events of the ranker's slice that a validation predicts")
     checkpoint_s: float = Field(60.0, gt=0, description="from one save of the checkpoint of `train` to the next")
     seed: int = 1
     threads: int = Field(1, ge=1, le=256, description="intra-op threads; leave cores to the engine beside it")

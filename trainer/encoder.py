@@ -12,6 +12,7 @@ import logging
 import math
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
@@ -23,6 +24,7 @@ from trainer.augment import crop, mask, reorder
 from trainer.checkpoint import Checkpoint
 from trainer.config import TrainSection
 from trainer.dataset import Histories, SessionBatch
+from trainer.early_stopping import EarlyStopping
 from trainer.forward import Dropped, ItemForward, queries
 from trainer.losses import sampled_softmax, session_mask
 from trainer.negatives import NegativeSampler
@@ -34,6 +36,7 @@ _log = logging.getLogger(__name__)
 
 _WARMUP = 0.05
 _LAST_RATE = 0.01
+_ROUNDING = 1e-9  # of a share
 
 
 class Stopped(Exception):
@@ -49,11 +52,16 @@ class Schedule:
         self._max_steps = max_steps
         self._begin = begin
         self.step = 0
+        self.skipped = 0.0  # share of the whole that was left out
 
     def progress(self) -> float:
         """From `begin` to 1."""
         done = self.step / self._max_steps if self._max_steps is not None else self.elapsed_s() / self._budget_s
-        return self._begin + (1 - self._begin) * min(1.0, done)
+        return self._begin + (1 - self._begin) * min(1.0, done + self.skipped)
+
+    def skip_to(self, at: float) -> None:
+        """Leaves out what lies before `at`; what comes after it stays as long as it is."""
+        self.skipped += max(0.0, at - self.progress()) / (1 - self._begin) + _ROUNDING
 
     def rate(self) -> float:
         """Share of the peak learning rate: a short rise, then a cosine down to a hundredth."""
@@ -65,9 +73,9 @@ class Schedule:
         """Time trained, that before a resumption included."""
         return time.monotonic() - self._start_s
 
-    def resume(self, step: int, elapsed_s: float) -> None:
+    def resume(self, step: int, elapsed_s: float, skipped: float) -> None:
         """Goes on from where a training was."""
-        self.step = step
+        self.step, self.skipped = step, skipped
         self._start_s = time.monotonic() - elapsed_s
 
 
@@ -77,6 +85,9 @@ class EncoderTrainer:
     Args:
         checkpoint: written when it is due and at the end, and gone on from, bit for bit, where it exists. A schedule by
             the clock goes on with the time that was left.
+        validate: scores the model on events that it doesn't learn from, the higher the better, with the graph or
+            without it. Where there is patience, each of the two parts of the training, without the graph and with it,
+            ends early where it gains no more, and with the weights that scored best in it.
     """
 
     def __init__(
@@ -88,12 +99,16 @@ class EncoderTrainer:
         config: TrainSection,
         schedule: Schedule,
         checkpoint: Checkpoint | None = None,
+        validate: Callable[[ItemForward, bool], float] | None = None,
     ) -> None:
         self._forward = forward
         self._histories = histories
         self._config = config
         self._schedule = schedule
         self._checkpoint = checkpoint
+        self._validate = validate if config.patience else None
+        self._stopping = EarlyStopping(config.patience)
+        self._is_linked = False  # whether the steps now have the graph
         self._generator = torch.Generator().manual_seed(config.seed)
         count = torch.bincount(data.log.item[:end], minlength=data.items)
         self._sampler = NegativeSampler(
@@ -121,17 +136,27 @@ class EncoderTrainer:
             if stop.is_set():
                 self._save()
                 raise Stopped
-            loss = self._step(at)
+            if not self._is_linked and at >= self._links_at():
+                self._end_part()
+                self._is_linked = True
+            loss = self._step()
+            if self._validate is not None and self._schedule.step % self._config.validate_steps == 0:
+                self._judge()
             if self._checkpoint is not None and self._checkpoint.due():
                 self._save()
             progress.update("encoder", at, f"loss {loss:.3f}, step {self._schedule.step}")
+        self._end_part()
         self._save()
         self._model.eval()
 
-    def _step(self, at: float) -> float:
+    def _links_at(self) -> float:
+        """Where the part with the graph begins."""
+        return 1 - self._config.graph_share
+
+    def _step(self) -> float:
         """One step of the optimizer; returns the loss before it."""
         config = self._config
-        graph, windows = next(self._linked if at >= 1 - config.graph_share else self._plain)
+        graph, windows = next(self._linked if self._is_linked else self._plain)
         for group in self._optimizer.param_groups:
             group["lr"] = config.learning_rate * self._schedule.rate()
         batch = self._histories.batch(windows, config.window)
@@ -145,6 +170,24 @@ class EncoderTrainer:
         self._schedule.step += 1
         return loss.item()
 
+    def _judge(self) -> None:
+        """Validates, and leaves out the rest of a part that gains no more."""
+        assert self._validate is not None
+        score = self._validate(self._forward, self._is_linked)
+        _log.info("validation after step %d: %.4f", self._schedule.step, score)
+        self._stopping.saw(score, self._model)
+        if self._stopping.exhausted():
+            _log.info("no gain any more %s the graph", "with" if self._is_linked else "without")
+            self._schedule.skip_to(1.0 if self._is_linked else self._links_at())
+
+    def _end_part(self) -> None:
+        """Goes on with the best weights, those of now included."""
+        if self._validate is None:
+            return
+        if not self._stopping.exhausted():
+            self._stopping.saw(self._validate(self._forward, self._is_linked), self._model)
+        self._stopping.give_best(self._model)
+
     def _save(self) -> None:
         if self._checkpoint is None:
             return
@@ -152,6 +195,9 @@ class EncoderTrainer:
             {
                 "step": self._schedule.step,
                 "elapsed_s": self._schedule.elapsed_s(),
+                "skipped": self._schedule.skipped,
+                "is_linked": self._is_linked,
+                "stopping": self._stopping.state(),
                 "model": self._model.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "generator": self._generator.get_state(),
@@ -171,7 +217,9 @@ class EncoderTrainer:
         self._linked.restore(state["linked"])
         self._generator.set_state(state["generator"])
         torch.set_rng_state(state["dropout"])
-        self._schedule.resume(state["step"], state["elapsed_s"])
+        self._is_linked = state["is_linked"]
+        self._stopping.restore(state["stopping"])
+        self._schedule.resume(state["step"], state["elapsed_s"], state["skipped"])
         _log.info("going on from %s after step %d", self._checkpoint, self._schedule.step)
 
 

@@ -70,7 +70,7 @@ class ItemForward:
         user_edges = replace(user_edges, row=torch.where(user_edges.mask, at_user, -1))
         return encoder.items(base[place[rows]], user_vectors, user_edges, base, remapped(next_edges))
 
-    def table(self, graph: LiveGraph, rows_at_once: int = 4096) -> Tensor:
+    def table(self, graph: LiveGraph | None, rows_at_once: int = 4096) -> Tensor:
         """[N, d] embeddings of every item."""
         rows = torch.arange(len(self._word))
         return torch.cat([self(part, graph) for part in rows.split(rows_at_once)])

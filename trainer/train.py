@@ -25,6 +25,7 @@ from trainer.forward import ItemForward
 from trainer.progress import Progress
 from trainer.ranking import train_ranker
 from trainer.replay import TrainingData
+from trainer.validation import Validation
 
 # Of the time budget; the ranker and the evaluation take the rest.
 _ENCODER_SHARE = 0.7
@@ -81,7 +82,8 @@ def train(
     forward = ItemForward(weights.model, words(data.item_ids, weights.vocabulary), data.content)
     begin = _WARM_BEGIN if again else 0.0
     schedule = Schedule(budget_s * _ENCODER_SHARE - (time.monotonic() - started), config.max_steps, begin)
-    EncoderTrainer(forward, data, histories, ranked, config, schedule, checkpoint).run(stop, progress)
+    validate = Validation(data, histories, ranked, judged, config).score if config.patience else None
+    EncoderTrainer(forward, data, histories, ranked, config, schedule, checkpoint, validate).run(stop, progress)
     train_ranker(forward, data, histories, ranked, judged, config, stop, progress)
     metrics = evaluate(forward, data, histories, judged, events, config, stop, progress)
     before = None

@@ -10,6 +10,7 @@ import torch
 
 from tests.trainer.planted import planted_log, replayed, small_config
 from trainer.checkpoint import Checkpoint, CheckpointError
+from trainer.config import TrainSection
 from trainer.encoder import Stopped
 from trainer.progress import Progress
 from trainer.train import Trained, run_of, train
@@ -42,8 +43,13 @@ class Ends(Progress):
             self._stop.set()
 
 
-def trained(progress: Progress, checkpoint: Checkpoint | None, stop: threading.Event | None = None) -> Trained:
-    return train(DATA, CONFIG, None, stop or threading.Event(), progress, checkpoint)
+def trained(
+    progress: Progress,
+    checkpoint: Checkpoint | None,
+    stop: threading.Event | None = None,
+    config: TrainSection = CONFIG,
+) -> Trained:
+    return train(DATA, config, None, stop or threading.Event(), progress, checkpoint)
 
 
 @pytest.fixture(scope="module")
@@ -83,6 +89,20 @@ def test_stopped_it_goes_on_from_that_very_step(whole: Trained, tmp_path: Path, 
     state = checkpoint.load()
     assert state is not None and state["step"] == step
     assert is_same(trained(Progress(), checkpoint), whole)
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+def test_one_that_ends_early_ends_as_early(tmp_path: Path, share: float) -> None:
+    # So high a rate that a part soon gains no more: its rest is left out before or after the kill.
+    config = CONFIG.model_copy(update={"patience": 2, "validate_steps": 2, "learning_rate": 0.3})
+    whole = trained(Progress(), None, config=config)
+    assert 8 < whole.steps < 40
+    path = tmp_path / "run.pt"
+    with pytest.raises(Killed):
+        trained(Ends("encoder", round(share * whole.steps)), Checkpoint(path, "run"), config=config)
+    again = trained(Progress(), Checkpoint(path, "run"), config=config)
+    assert again.steps == whole.steps
+    assert is_same(again, whole)
 
 
 def test_a_schedule_by_the_clock_goes_on_with_the_time_that_was_left(tmp_path: Path) -> None:
