@@ -23,6 +23,7 @@ from engine.state.graph import LiveGraph
 from trainer.augment import crop, mask, reorder
 from trainer.checkpoint import Checkpoint
 from trainer.config import TrainSection
+from trainer.curves import Curves
 from trainer.dataset import Histories, SessionBatch
 from trainer.early_stopping import EarlyStopping
 from trainer.forward import Dropped, ItemForward, queries
@@ -88,6 +89,7 @@ class EncoderTrainer:
         validate: scores the model on events that it doesn't learn from, the higher the better, with the graph or
             without it. Where there is patience, each of the two parts of the training, without the graph and with it,
             ends early where it gains no more, and with the weights that scored best in it.
+        curves: get the loss and the learning rate of each step, and what validations score.
     """
 
     def __init__(
@@ -100,12 +102,14 @@ class EncoderTrainer:
         schedule: Schedule,
         checkpoint: Checkpoint | None = None,
         validate: Callable[[ItemForward, bool], float] | None = None,
+        curves: Curves | None = None,
     ) -> None:
         self._forward = forward
         self._histories = histories
         self._config = config
         self._schedule = schedule
         self._checkpoint = checkpoint
+        self._curves = curves
         self._validate = validate if config.patience else None
         self._stopping = EarlyStopping(config.patience)
         self._is_linked = False  # whether the steps now have the graph
@@ -155,10 +159,10 @@ class EncoderTrainer:
 
     def _step(self) -> float:
         """One step of the optimizer; returns the loss before it."""
-        config = self._config
+        config, rate = self._config, self._config.learning_rate * self._schedule.rate()
         graph, windows = next(self._linked if self._is_linked else self._plain)
         for group in self._optimizer.param_groups:
-            group["lr"] = config.learning_rate * self._schedule.rate()
+            group["lr"] = rate
         batch = self._histories.batch(windows, config.window)
         batch = crop(batch, config.augment_crop, self._dropped.generator)
         batch = reorder(batch, config.augment_reorder, self._dropped.generator)
@@ -168,12 +172,14 @@ class EncoderTrainer:
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._optimizer.step()
         self._schedule.step += 1
+        self._draw(loss=loss.item(), learning_rate=rate)
         return loss.item()
 
     def _judge(self) -> None:
         """Validates, and leaves out the rest of a part that gains no more."""
         assert self._validate is not None
         score = self._validate(self._forward, self._is_linked)
+        self._draw(validation=score)
         _log.info("validation after step %d: %.4f", self._schedule.step, score)
         self._stopping.saw(score, self._model)
         if self._stopping.exhausted():
@@ -188,6 +194,11 @@ class EncoderTrainer:
             self._stopping.saw(self._validate(self._forward, self._is_linked), self._model)
         self._stopping.give_best(self._model)
 
+    def _draw(self, **figures: float) -> None:
+        if self._curves is not None:
+            for name, value in figures.items():
+                self._curves.add(name, self._schedule.step, value)
+
     def _save(self) -> None:
         if self._checkpoint is None:
             return
@@ -198,6 +209,7 @@ class EncoderTrainer:
                 "skipped": self._schedule.skipped,
                 "is_linked": self._is_linked,
                 "stopping": self._stopping.state(),
+                "curves": self._curves.state() if self._curves is not None else {},
                 "model": self._model.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "generator": self._generator.get_state(),
@@ -219,6 +231,8 @@ class EncoderTrainer:
         torch.set_rng_state(state["dropout"])
         self._is_linked = state["is_linked"]
         self._stopping.restore(state["stopping"])
+        if self._curves is not None:
+            self._curves.restore(state["curves"])
         self._schedule.resume(state["step"], state["elapsed_s"], state["skipped"])
         _log.info("going on from %s after step %d", self._checkpoint, self._schedule.step)
 

@@ -18,6 +18,7 @@ from engine.model.recommender import ModelShape, Recommender
 from engine.model.weights import Weights
 from trainer.checkpoint import Checkpoint
 from trainer.config import TrainSection
+from trainer.curves import Curves
 from trainer.dataset import Histories
 from trainer.encoder import EncoderTrainer, Schedule
 from trainer.evaluate import K, evaluate
@@ -57,13 +58,14 @@ def train(
     stop: threading.Event,
     progress: Progress,
     checkpoint: Checkpoint | None = None,
+    curves: Curves | None = None,
 ) -> Trained:
     """Trains within the time budget.
 
     Args:
         previous: weights to start from and to compare with, or None for a first training. They may be another
             catalog's: what they know of content holds for items that they have never seen.
-        checkpoint: of the encoders' training, see `EncoderTrainer`.
+        checkpoint, curves: of the encoders' training, see `EncoderTrainer`.
 
     Raises:
         Stopped: `stop` was set.
@@ -83,7 +85,8 @@ def train(
     begin = _WARM_BEGIN if again else 0.0
     schedule = Schedule(budget_s * _ENCODER_SHARE - (time.monotonic() - started), config.max_steps, begin)
     validate = Validation(data, histories, ranked, judged, config).score if config.patience else None
-    EncoderTrainer(forward, data, histories, ranked, config, schedule, checkpoint, validate).run(stop, progress)
+    encoder = EncoderTrainer(forward, data, histories, ranked, config, schedule, checkpoint, validate, curves)
+    encoder.run(stop, progress)
     train_ranker(forward, data, histories, ranked, judged, config, stop, progress)
     metrics = evaluate(forward, data, histories, judged, events, config, stop, progress)
     before = None

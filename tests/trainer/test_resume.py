@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ import torch
 from tests.trainer.planted import planted_log, replayed, small_config
 from trainer.checkpoint import Checkpoint, CheckpointError
 from trainer.config import TrainSection
+from trainer.curves import Curves
 from trainer.encoder import Stopped
 from trainer.progress import Progress
 from trainer.train import Trained, run_of, train
@@ -89,6 +91,15 @@ def test_stopped_it_goes_on_from_that_very_step(whole: Trained, tmp_path: Path, 
     state = checkpoint.load()
     assert state is not None and state["step"] == step
     assert is_same(trained(Progress(), checkpoint), whole)
+
+
+def test_its_curves_begin_where_the_training_did(tmp_path: Path) -> None:
+    path = tmp_path / "run.pt"
+    for progress in (Ends("encoder", 17), Progress()):
+        curves = Curves(tmp_path / "curves")
+        with nullcontext() if type(progress) is Progress else pytest.raises(Killed), curves:
+            train(DATA, CONFIG, None, threading.Event(), progress, Checkpoint(path, "run"), curves)
+    assert curves.state()["loss"]["steps"] == list(range(1, 41))
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])

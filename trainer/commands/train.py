@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -17,6 +18,7 @@ from engine.events.source import SourceError
 from engine.log_output import log_to_stderr
 from trainer.checkpoint import Checkpoint, CheckpointError
 from trainer.config import TrainerConfig, TrainSection
+from trainer.curves import Curves, CurvesError
 from trainer.encoder import Stopped
 from trainer.file_log import replay_files
 from trainer.follow import kafka_source, replay_log
@@ -43,13 +45,17 @@ def train(
         Path | None,
         typer.Option(help="file to save the training to, and to go on from where it exists; needs --events"),
     ] = None,
+    curves: Annotated[
+        Path | None, typer.Option(help="folder for the curves of the training: event files for TensorBoard, and a PNG")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="write over what --out names")] = False,
 ) -> None:
     """Train once on what files or the log hold, and write the model to a file. Nothing is pushed."""
     try:
         settings = load_settings(TrainerConfig, config)
         _check_paths(out, events, items, checkpoint, force)
-    except ValueError as error:
+        drawing = Curves(curves) if curves else None
+    except (ValueError, CurvesError) as error:
         raise SystemExit(f"ousel-trainer train: {error}") from None
     log_to_stderr(settings.log_level)
     torch.set_num_threads(settings.trainer.threads)
@@ -58,9 +64,9 @@ def train(
         try:
             data, start = _inputs(settings, events, items, previous, stop)
             saved = _checkpoint(checkpoint, data, settings.trainer, start)
-            with Progress() as progress:
-                weights = start.weights if start else None
-                trained = train_model(data, settings.trainer, weights, stop, progress, saved)
+            weights = start.weights if start else None
+            with Progress() as progress, drawing or nullcontext():
+                trained = train_model(data, settings.trainer, weights, stop, progress, saved, drawing)
         except Stopped:
             on = f"; the same command goes on from {checkpoint}" if checkpoint and checkpoint.exists() else ""
             _log.warning("interrupted, nothing was written to %s%s", out, on)

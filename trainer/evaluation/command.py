@@ -18,6 +18,7 @@ from rich.table import Table
 
 from engine.log_output import log_to_stderr
 from trainer.checkpoint import Checkpoint, CheckpointError
+from trainer.curves import Curves, CurvesError
 from trainer.evaluation import splits
 from trainer.evaluation.files import read_events, read_items
 from trainer.evaluation.log import Events, Scorer, Split
@@ -62,6 +63,9 @@ def evaluate(
     checkpoint: Annotated[
         Path | None, typer.Option(help="file to write after each epoch, and to go on from where it exists")
     ] = None,
+    curves: Annotated[
+        Path | None, typer.Option(help="folder for the curves of the training: event files for TensorBoard, and a PNG")
+    ] = None,
     threads: Annotated[int, typer.Option(help="intra-op threads of the training")] = 1,
     out: Annotated[Path | None, typer.Option(help="write all figures here, as JSON")] = None,
 ) -> None:
@@ -76,7 +80,8 @@ def evaluate(
         split = _split(log, protocol, validation, most)
         splits.check_no_leak(log, split)
         categories = read_items(items).categories if items else None
-    except (FileError, ValueError) as error:
+        drawing = Curves(curves, "epoch") if curves else None
+    except (FileError, ValueError, CurvesError) as error:
         raise SystemExit(f"ousel-trainer evaluate: {error}") from None
     torch.set_num_threads(threads)
     _log.info(
@@ -96,6 +101,8 @@ def evaluate(
         judged = {scorer.name: judge(scorer, log, split, ks, categories) for scorer in scorers}
     except CheckpointError as error:
         raise SystemExit(f"ousel-trainer evaluate: {error}") from None
+    if drawing:
+        _draw(drawing, ousel.course.curve)
     ours = judged["ousel"]
     others = {name: one for name, one in judged.items() if one is not ours}
     over_best = ratios(ours, others, ks)
@@ -117,6 +124,13 @@ def evaluate(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(found, indent=2) + "\n")
         print(f"written to {out}")
+
+
+def _draw(curves: Curves, entries: list[dict[str, float]]) -> None:
+    with curves:
+        for entry in entries:
+            for name in [name for name in ("loss", "score") if name in entry]:
+                curves.add(name, int(entry["epoch"]), entry[name])
 
 
 _READ: dict[Any, Callable[[str], Any]] = {

@@ -13,7 +13,9 @@ from typer.testing import CliRunner, Result
 
 from tests.trainer.files import written
 from tests.trainer.planted import planted_log, replayed, small_config
+from tests.trainer.test_curves import scalars
 from trainer.__main__ import app
+from trainer.curves import PICTURE
 from trainer.model_file import load_model
 from trainer.progress import Progress
 from trainer.train import train as train_model
@@ -155,3 +157,17 @@ def test_interrupted_it_goes_on_from_its_checkpoint_and_takes_that_away_at_the_e
 def test_a_log_that_grows_has_no_checkpoint(tmp_path: Path) -> None:
     done = train(tmp_path / "model.safetensors", "--checkpoint", tmp_path / "run.pt")
     assert "--checkpoint needs --events" in str(done.exception)
+
+
+def test_its_curves_have_every_step_and_every_validation(
+    files: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OUSEL_TRAINER__PATIENCE", "9")
+    monkeypatch.setenv("OUSEL_TRAINER__VALIDATE_STEPS", "5")
+    done = train(tmp_path / "model.safetensors", *files, "--curves", tmp_path / "curves")
+    assert done.exit_code == 0, done.output
+    found = scalars(tmp_path / "curves")
+    assert [step for step, _ in found["loss"]] == [step for step, _ in found["learning_rate"]] == list(range(1, 21))
+    assert [step for step, _ in found["validation"]] == [5, 10, 15, 20]
+    assert max(rate for _, rate in found["learning_rate"]) <= 0.02 + 1e-6
+    assert (tmp_path / "curves" / PICTURE).exists()

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.trainer.test_curves import scalars
 from trainer.__main__ import app
+from trainer.curves import PICTURE
 
 SMALL = [f"--set={one}" for one in ("dim=16", "heads=2", "blocks=1", "window=8", "epochs=2", "batch=16")]
 
@@ -57,6 +59,15 @@ def test_the_same_seed_gives_the_same_figures(events: Path, tmp_path: Path) -> N
         (figures,) = json.loads(out.read_text())["models"].values()
         found.append({name: value for name, value in figures.items() if not name.endswith("_s")})
     assert found[0] == found[1]
+
+
+def test_the_curves_have_an_entry_per_epoch(events: Path, tmp_path: Path) -> None:
+    out, folder = tmp_path / "1.json", tmp_path / "curves"
+    done = evaluate("--events", events, "--protocol", "sessions", "--out", out, "--curves", folder, *SMALL)
+    assert done.exit_code == 0, done.output
+    epochs = json.loads(out.read_text())["epochs"]
+    assert scalars(folder) == {"loss": [(at + 1, pytest.approx(epochs[at]["loss"])) for at in range(2)]}
+    assert (folder / PICTURE).exists()
 
 
 @pytest.mark.parametrize(
