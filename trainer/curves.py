@@ -19,6 +19,15 @@ class CurvesError(RuntimeError):
     """The packages that draw are not installed."""
 
 
+def check_installed() -> None:
+    """Raises CurvesError where a package is missing, so that this is said before a training."""
+    try:
+        import matplotlib.figure  # noqa: F401
+        import tensorboardX  # noqa: F401
+    except ImportError as error:
+        raise CurvesError(f"--curves needs the package {error.name}: pip install 'ousel-engine[curves]'") from None
+
+
 class Curve:
     """The points of one line, evenly thinned out where there are more than a picture shows."""
 
@@ -50,11 +59,9 @@ class Curves:
     """
 
     def __init__(self, folder: Path, unit: str = "step") -> None:
-        try:
-            import matplotlib.figure  # noqa: F401
-            from tensorboardX import SummaryWriter
-        except ImportError as error:
-            raise CurvesError(f"--curves needs the package {error.name}: pip install 'ousel-engine[curves]'") from None
+        check_installed()
+        from tensorboardX import SummaryWriter
+
         self._folder = folder
         self._unit = unit
         self._curves: dict[str, Curve] = {}

@@ -21,7 +21,7 @@ from torch import Tensor
 from engine.model.recommender import Recommender
 from engine.state.graph import LiveGraph
 from trainer.augment import crop, mask, reorder
-from trainer.checkpoint import Checkpoint
+from trainer.checkpoint import Checkpoint, CheckpointError
 from trainer.config import TrainSection
 from trainer.curves import Curves
 from trainer.dataset import Histories, SessionBatch
@@ -30,6 +30,7 @@ from trainer.forward import Dropped, ItemForward, queries
 from trainer.losses import sampled_softmax, session_mask
 from trainer.negatives import NegativeSampler
 from trainer.order import linked_order, plain_order
+from trainer.parallel import Ranks
 from trainer.progress import Progress
 from trainer.replay import TrainingData
 
@@ -38,6 +39,11 @@ _log = logging.getLogger(__name__)
 _WARMUP = 0.05
 _LAST_RATE = 0.01
 _ROUNDING = 1e-9  # of a share
+_APART = 1_000_003  # between the seeds of ranks
+_ALONE = Ranks()
+
+# Scores the encoders with the graph or without it, the higher the better.
+Validate = Callable[[ItemForward, bool], float]
 
 
 class Stopped(Exception):
@@ -64,9 +70,9 @@ class Schedule:
         """Leaves out what lies before `at`; what comes after it stays as long as it is."""
         self.skipped += max(0.0, at - self.progress()) / (1 - self._begin) + _ROUNDING
 
-    def rate(self) -> float:
-        """Share of the peak learning rate: a short rise, then a cosine down to a hundredth."""
-        at = self.progress()
+    def rate(self, at: float | None = None) -> float:
+        """Share of the peak learning rate at `at`, or now: a short rise, then a cosine down to a hundredth."""
+        at = self.progress() if at is None else at
         rise = min(1.0, (at - self._begin + 1e-3) / _WARMUP)
         return rise * (_LAST_RATE + (1 - _LAST_RATE) * 0.5 * (1 + math.cos(math.pi * at)))
 
@@ -86,10 +92,11 @@ class EncoderTrainer:
     Args:
         checkpoint: written when it is due and at the end, and gone on from, bit for bit, where it exists. A schedule by
             the clock goes on with the time that was left.
-        validate: scores the model on events that it doesn't learn from, the higher the better, with the graph or
-            without it. Where there is patience, each of the two parts of the training, without the graph and with it,
-            ends early where it gains no more, and with the weights that scored best in it.
+        validate: asked about events that the model doesn't learn from. Where there is patience, each of the two parts
+            of the training, without the graph and with it, ends early where it gains no more, and with the weights
+            that scored best in it.
         curves: get the loss and the learning rate of each step, and what validations score.
+        ranks: that train it together; only the first validates, and only it needs curves.
     """
 
     def __init__(
@@ -101,8 +108,9 @@ class EncoderTrainer:
         config: TrainSection,
         schedule: Schedule,
         checkpoint: Checkpoint | None = None,
-        validate: Callable[[ItemForward, bool], float] | None = None,
+        validate: Validate | None = None,
         curves: Curves | None = None,
+        ranks: Ranks = _ALONE,
     ) -> None:
         self._forward = forward
         self._histories = histories
@@ -113,13 +121,19 @@ class EncoderTrainer:
         self._validate = validate if config.patience else None
         self._stopping = EarlyStopping(config.patience)
         self._is_linked = False  # whether the steps now have the graph
+        self._ranks = ranks
+        # Windows and negatives are the same on every rank; what hides or augments its share of them is drawn apart.
         self._generator = torch.Generator().manual_seed(config.seed)
+        own = torch.Generator().manual_seed(config.seed + (ranks.rank + 1) * _APART)
+        if not ranks.is_first:
+            torch.manual_seed(config.seed + (ranks.rank + 1) * _APART)
         count = torch.bincount(data.log.item[:end], minlength=data.items)
         self._sampler = NegativeSampler(
             count.masked_fill(torch.from_numpy(data.deleted), -1), config.uniform_share, config.negatives
         )
+        self._learned = [p for p in self._model.parameters() if p.requires_grad]
         self._optimizer = torch.optim.AdamW(parameter_groups(self._model, config.weight_decay), lr=config.learning_rate)
-        self._dropped = Dropped(config.id_dropout, config.edge_dropout, self._generator)
+        self._dropped = Dropped(config.id_dropout, config.edge_dropout, own)
         self._plain = plain_order(data, histories, end, config, self._generator)
         self._linked = linked_order(data, histories, end, config, self._generator)
 
@@ -132,22 +146,25 @@ class EncoderTrainer:
 
         Raises:
             Stopped: `stop` was set; where there is a checkpoint, it is of this very step.
-            CheckpointError: the checkpoint there is of another run.
+            CheckpointError: the checkpoint there is of another run, or not there for every rank.
         """
         self._restore()
         self._model.train()
-        while (at := self._schedule.progress()) < 1.0:
-            if stop.is_set():
+        while True:
+            due = self._checkpoint is not None and self._checkpoint.due()
+            stopped, due, at = self._ranks.agree(stop.is_set(), due, self._schedule.progress())
+            if at >= 1.0:
+                break
+            if stopped or due:
                 self._save()
+            if stopped:
                 raise Stopped
             if not self._is_linked and at >= self._links_at():
                 self._end_part()
                 self._is_linked = True
-            loss = self._step()
+            loss = self._step(at)
             if self._validate is not None and self._schedule.step % self._config.validate_steps == 0:
                 self._judge()
-            if self._checkpoint is not None and self._checkpoint.due():
-                self._save()
             progress.update("encoder", at, f"loss {loss:.3f}, step {self._schedule.step}")
         self._end_part()
         self._save()
@@ -157,28 +174,34 @@ class EncoderTrainer:
         """Where the part with the graph begins."""
         return 1 - self._config.graph_share
 
-    def _step(self) -> float:
+    def _step(self, at: float) -> float:
         """One step of the optimizer; returns the loss before it."""
-        config, rate = self._config, self._config.learning_rate * self._schedule.rate()
+        config, rate = self._config, self._config.learning_rate * self._schedule.rate(at)
         graph, windows = next(self._linked if self._is_linked else self._plain)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        batch = self._histories.batch(windows, config.window)
+        negatives = self._sampler.draw(self._generator)  # [M]
+        batch = self._histories.batch(self._ranks.share(windows), config.window)
         batch = crop(batch, config.augment_crop, self._dropped.generator)
         batch = reorder(batch, config.augment_reorder, self._dropped.generator)
-        loss = _loss(self._forward, batch, graph, self._sampler, self._dropped, config)
+        targets = int((batch.target >= 0).sum())
+        mean = 0.0
         self._optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        if targets:
+            loss = _loss(self._forward, batch, graph, negatives, self._sampler, self._dropped, config)
+            loss.backward()
+            mean = loss.item()
+        mean = self._ranks.combine(self._learned, mean, targets)
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._optimizer.step()
         self._schedule.step += 1
-        self._draw(loss=loss.item(), learning_rate=rate)
-        return loss.item()
+        self._draw(loss=mean, learning_rate=rate)
+        return mean
 
     def _judge(self) -> None:
         """Validates, and leaves out the rest of a part that gains no more."""
         assert self._validate is not None
-        score = self._validate(self._forward, self._is_linked)
+        score = self._score(self._validate)
         self._draw(validation=score)
         _log.info("validation after step %d: %.4f", self._schedule.step, score)
         self._stopping.saw(score, self._model)
@@ -191,8 +214,11 @@ class EncoderTrainer:
         if self._validate is None:
             return
         if not self._stopping.exhausted():
-            self._stopping.saw(self._validate(self._forward, self._is_linked), self._model)
+            self._stopping.saw(self._score(self._validate), self._model)
         self._stopping.give_best(self._model)
+
+    def _score(self, validate: Validate) -> float:
+        return self._ranks.of_first(lambda: validate(self._forward, self._is_linked))
 
     def _draw(self, **figures: float) -> None:
         if self._curves is not None:
@@ -201,6 +227,9 @@ class EncoderTrainer:
 
     def _save(self) -> None:
         if self._checkpoint is None:
+            return
+        chance = [self._ranks.gather(state) for state in (self._dropped.generator.get_state(), torch.get_rng_state())]
+        if not self._ranks.is_first:
             return
         self._checkpoint.save(
             {
@@ -213,7 +242,7 @@ class EncoderTrainer:
                 "model": self._model.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "generator": self._generator.get_state(),
-                "dropout": torch.get_rng_state(),
+                "dropout": chance,  # of each rank
                 "plain": self._plain.state(),
                 "linked": self._linked.state(),
             }
@@ -221,6 +250,9 @@ class EncoderTrainer:
 
     def _restore(self) -> None:
         state = None if self._checkpoint is None else self._checkpoint.load()
+        steps = self._ranks.gather(torch.tensor(state["step"] if state else 0))
+        if any(step != steps[0] for step in steps):
+            raise CheckpointError(f"{self._checkpoint}: must be the same file for every process")
         if state is None:
             return
         self._model.load_state_dict(state["model"])
@@ -228,7 +260,9 @@ class EncoderTrainer:
         self._plain.restore(state["plain"])
         self._linked.restore(state["linked"])
         self._generator.set_state(state["generator"])
-        torch.set_rng_state(state["dropout"])
+        hidden, dropout = (of_ranks[self._ranks.rank] for of_ranks in state["dropout"])
+        self._dropped.generator.set_state(hidden)
+        torch.set_rng_state(dropout)
         self._is_linked = state["is_linked"]
         self._stopping.restore(state["stopping"])
         if self._curves is not None:
@@ -241,29 +275,30 @@ def _loss(
     forward: ItemForward,
     batch: SessionBatch,
     graph: LiveGraph | None,
+    negatives: Tensor,
     sampler: NegativeSampler,
     dropped: Dropped,
     config: TrainSection,
 ) -> Tensor:
     model = forward.model
-    negatives = sampler.draw(dropped.generator)  # [M]
     learns = batch.target >= 0  # [B, L]
     rows, at = torch.cat([batch.events.row[batch.events.mask], batch.target[learns], negatives]).unique(
         return_inverse=True
     )
-    table = forward(rows, graph, dropped)  # [A, d]
     inputs, targets = int(batch.events.mask.sum()), int(learns.sum())
     row = torch.full_like(batch.events.row, -1)
     row[batch.events.mask] = at[:inputs]
     events = replace(batch.events, row=row)
-    if config.augment_mask:
-        events = mask(events, config.augment_mask, len(table), dropped.generator)
-        table = torch.cat([table, forward.unknown()])
+    with torch.autocast(rows.device.type, dtype=torch.bfloat16, enabled=config.half):
+        table = forward(rows, graph, dropped).float()  # [A, d]
+        if config.augment_mask:
+            events = mask(events, config.augment_mask, len(table), dropped.generator)
+            table = torch.cat([table, forward.unknown().float()])
+        asked = [query[learns].float() for query in queries(model, table, events, batch.target_kind)]  # [P, d] each
     masked = session_mask(batch.target, batch.target_session, negatives, len(sampler.log_inclusion))[learns]
     correction = config.popularity_share * sampler.log_inclusion[negatives]
     losses = []
-    for asked in queries(model, table, events, batch.target_kind):
-        query = asked[learns]  # [P, d]
+    for query in asked:
         positive = (query * table[at[inputs : inputs + targets]]).sum(-1)
         negative = query @ table[at[inputs + targets :]].T  # [P, M]
         losses.append(sampled_softmax(model.logits(positive), model.logits(negative), correction, masked))

@@ -23,6 +23,7 @@ from trainer.dataset import Histories
 from trainer.encoder import EncoderTrainer, Schedule
 from trainer.evaluate import K, evaluate
 from trainer.forward import ItemForward
+from trainer.parallel import Ranks
 from trainer.progress import Progress
 from trainer.ranking import train_ranker
 from trainer.replay import TrainingData
@@ -38,6 +39,10 @@ _AROUND = {
     "nice", "min_events", "max_log_events", "archive_dir", "archive_days", "retrain_events", "retrain_minutes",
     "engine", "push_timeout_s", "check_s", "checkpoint_s",
 }  # fmt: skip
+
+
+class Helped(Exception):
+    """This process was one of several that trained the encoders, and not the first; that one has the model."""
 
 
 @dataclass(frozen=True)
@@ -59,16 +64,18 @@ def train(
     progress: Progress,
     checkpoint: Checkpoint | None = None,
     curves: Curves | None = None,
+    ranks: Ranks | None = None,
 ) -> Trained:
     """Trains within the time budget.
 
     Args:
         previous: weights to start from and to compare with, or None for a first training. They may be another
             catalog's: what they know of content holds for items that they have never seen.
-        checkpoint, curves: of the encoders' training, see `EncoderTrainer`.
+        checkpoint, curves, ranks: of the encoders' training, see `EncoderTrainer`.
 
     Raises:
         Stopped: `stop` was set.
+        Helped: the encoders are trained, and the first rank does the rest.
         CheckpointError: the checkpoint there is of another run.
     """
     started = time.monotonic()
@@ -85,8 +92,11 @@ def train(
     begin = _WARM_BEGIN if again else 0.0
     schedule = Schedule(budget_s * _ENCODER_SHARE - (time.monotonic() - started), config.max_steps, begin)
     validate = Validation(data, histories, ranked, judged, config).score if config.patience else None
-    encoder = EncoderTrainer(forward, data, histories, ranked, config, schedule, checkpoint, validate, curves)
+    ranks = ranks or Ranks()
+    encoder = EncoderTrainer(forward, data, histories, ranked, config, schedule, checkpoint, validate, curves, ranks)
     encoder.run(stop, progress)
+    if not ranks.is_first:
+        raise Helped
     train_ranker(forward, data, histories, ranked, judged, config, stop, progress)
     metrics = evaluate(forward, data, histories, judged, events, config, stop, progress)
     before = None
@@ -110,11 +120,12 @@ def start_weights(data: TrainingData, end: int, config: TrainSection, previous: 
     return Weights(model, vocabulary)
 
 
-def run_of(data: TrainingData, config: TrainSection, previous: bytes | None) -> str:
+def run_of(data: TrainingData, config: TrainSection, previous: bytes | None, ranks: int = 1) -> str:
     """All that a training depends on, by name: equal where it would end with the same weights.
 
     Args:
         previous: the file of the weights to start from.
+        ranks: how many processes train it.
     """
     digest = hashlib.sha256(f"{data.state!r} {data.kind_weight.tolist()}".encode())
     for column in (*vars(data.log).values(), data.content):
@@ -123,7 +134,7 @@ def run_of(data: TrainingData, config: TrainSection, previous: bytes | None) -> 
     digest.update("\n".join(data.item_ids).encode())
     start = "none" if previous is None else hashlib.sha256(previous).hexdigest()[:16]
     settings = [f"{name}={value}" for name, value in config.model_dump(exclude=_AROUND).items()]
-    return ", ".join([f"data={digest.hexdigest()[:16]}", f"previous={start}", *settings])
+    return ", ".join([f"data={digest.hexdigest()[:16]}", f"previous={start}", f"ranks={ranks}", *settings])
 
 
 def check_shape(shape: ModelShape, data: TrainingData, config: TrainSection) -> None:

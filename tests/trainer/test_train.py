@@ -168,3 +168,11 @@ def figures(hit_rate: float, popularity: float, before: float | None) -> Trained
 def test_gate(hit_rate: float, popularity: float, before: float | None, why: str | None) -> None:
     reason = refusal(figures(hit_rate, popularity, before), max_drop=0.05)
     assert reason is None if why is None else reason is not None and why in reason
+
+
+def test_in_half_precision_it_learns_the_same_and_keeps_whole_weights(once: Trained) -> None:
+    half = trained(half=True)
+    assert half.metrics["hit_rate@20"] > 0.55
+    tensors = half.weights.model.state_dict()
+    assert all(tensor.dtype == torch.float32 for tensor in tensors.values())
+    assert not torch.equal(tensors["sequence.out.weight"], once.weights.model.state_dict()["sequence.out.weight"])

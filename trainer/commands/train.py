@@ -12,21 +12,24 @@ from typing import Annotated
 import torch
 import typer
 from kafka.errors import KafkaError
+from rich.console import Console
 
 from engine.config import load_settings
 from engine.events.source import SourceError
 from engine.log_output import log_to_stderr
+from engine.model.weights import Weights
 from trainer.checkpoint import Checkpoint, CheckpointError
-from trainer.config import TrainerConfig, TrainSection
-from trainer.curves import Curves, CurvesError
+from trainer.config import TrainerConfig
+from trainer.curves import Curves, CurvesError, check_installed
 from trainer.encoder import Stopped
 from trainer.file_log import replay_files
 from trainer.follow import kafka_source, replay_log
-from trainer.model_file import SUFFIX, ModelFile, figures_path, load_model, save_model
+from trainer.model_file import SUFFIX, figures_path, load_model, save_model
+from trainer.parallel import Ranks, joined
 from trainer.progress import Progress
 from trainer.replay import TrainingData
 from trainer.signals import stopping
-from trainer.train import check_shape, refusal, run_of, summary
+from trainer.train import Helped, check_shape, refusal, run_of, summary
 from trainer.train import train as train_model
 
 _INTERRUPTED = 130  # as shells have it for SIGINT
@@ -54,19 +57,22 @@ def train(
     try:
         settings = load_settings(TrainerConfig, config)
         _check_paths(out, events, items, checkpoint, force)
-        drawing = Curves(curves) if curves else None
+        if curves:
+            check_installed()
     except (ValueError, CurvesError) as error:
         raise SystemExit(f"ousel-trainer train: {error}") from None
-    log_to_stderr(settings.log_level)
     torch.set_num_threads(settings.trainer.threads)
     os.nice(settings.trainer.nice)
-    with stopping() as stop:
+    with stopping() as stop, joined() as ranks:
+        log_to_stderr(settings.log_level if ranks.is_first else "warning")
         try:
-            data, start = _inputs(settings, events, items, previous, stop)
-            saved = _checkpoint(checkpoint, data, settings.trainer, start)
-            weights = start.weights if start else None
-            with Progress() as progress, drawing or nullcontext():
-                trained = train_model(data, settings.trainer, weights, stop, progress, saved, drawing)
+            data, start, run = _inputs(settings, events, items, previous, ranks, stop)
+            saved = Checkpoint(checkpoint, run, settings.trainer.checkpoint_s) if checkpoint else None
+            drawing = Curves(curves) if curves and ranks.is_first else None
+            with Progress(None if ranks.is_first else Console(quiet=True)) as progress, drawing or nullcontext():
+                trained = train_model(data, settings.trainer, start, stop, progress, saved, drawing, ranks)
+        except Helped:
+            return
         except Stopped:
             on = f"; the same command goes on from {checkpoint}" if checkpoint and checkpoint.exists() else ""
             _log.warning("interrupted, nothing was written to %s%s", out, on)
@@ -86,7 +92,7 @@ def train(
     }
     save_model(out, trained.weights, figures)
     if saved:
-        saved.remove()
+        saved.remove()  # nothing is left to go on with
     _log.info("trained in %.0f s, %d steps: %s", trained.seconds, trained.steps, summary(trained.metrics))
     if why:
         _log.warning("`run` would not push this model: %s", why)
@@ -110,13 +116,20 @@ def _check_paths(out: Path, events: Path | None, items: Path | None, checkpoint:
 
 
 def _inputs(
-    settings: TrainerConfig, events: Path | None, items: Path | None, previous: Path | None, stop: threading.Event
-) -> tuple[TrainingData, ModelFile | None]:
-    """What to train on, and what to start from."""
+    settings: TrainerConfig,
+    events: Path | None,
+    items: Path | None,
+    previous: Path | None,
+    ranks: Ranks,
+    stop: threading.Event,
+) -> tuple[TrainingData, Weights | None, str]:
+    """What to train on, what to start from, and the name of the run."""
     try:
         start = None if previous is None else load_model(previous)
         if events is not None:
             replay = replay_files(events, items, settings, stop)
+        elif ranks.size > 1:
+            raise ValueError("several processes need --events: the log would end elsewhere for each")
         else:
             with kafka_source(settings, stop) as source:
                 replay = replay_log(settings, source, stop)
@@ -126,15 +139,10 @@ def _inputs(
         data = replay.data()
         if start is not None:
             check_shape(start.weights.model.shape, data, settings.trainer)
+        run = run_of(data, settings.trainer, start.data if start else None, ranks.size)
+        if not ranks.is_same(run):
+            raise ValueError("every process must have the same files and settings, got others on some")
     except (ValueError, SourceError, KafkaError) as error:
         raise SystemExit(f"ousel-trainer train: {error}") from None
     _log.info("%d events and %d items to train from", len(data.log), data.items)
-    return data, start
-
-
-def _checkpoint(
-    path: Path | None, data: TrainingData, config: TrainSection, start: ModelFile | None
-) -> Checkpoint | None:
-    if path is None:
-        return None
-    return Checkpoint(path, run_of(data, config, start.data if start else None), config.checkpoint_s)
+    return data, start.weights if start else None, run
