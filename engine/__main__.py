@@ -69,7 +69,7 @@ def serve(
     try:
         snapshots = _snapshots(settings)
         uvloop.run(_serve(settings, snapshots))
-    except (PortTaken, SnapshotError, SourceError) as error:
+    except (ConfigError, PortTaken, SnapshotError, SourceError) as error:
         raise SystemExit(f"ousel-engine: {error}") from None
 
 

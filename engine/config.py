@@ -174,7 +174,24 @@ class StateConfig(Section):
         description="event ids remembered per partition, to fold a producer's repeat once; 0: none",
     )  # fmt: skip
     features_dim: int = Field(0, ge=0, le=4096, description="length of Item.features; 0: the field must be empty")
-    content_dim: int = Field(128, ge=8, le=4096, description="hashed categories and title words, per item")
+    content_dim: int = Field(
+        128, ge=8, le=4096, description="width of what is made of an item's categories and title; a model gives its own"
+    )
+    content_encoder: Literal["hashed", "sentence-transformer"] = Field(
+        "hashed", description="hashed words cost nothing; a model (extra `text`) knows what they mean, item by item"
+    )
+    content_model: str | None = Field(
+        None, description="name or folder of the sentence-transformer, where content_encoder is that"
+    )
+
+    @model_validator(mode="after")
+    def _model_where_one_is_needed(self) -> StateConfig:
+        if (self.content_encoder == "sentence-transformer") != (self.content_model is not None):
+            raise ValueError(
+                "content_model must be set where content_encoder is sentence-transformer, and only there,"
+                f" got {self.content_model!r} and {self.content_encoder!r}"
+            )
+        return self
 
 
 class SnapshotConfig(Section):
@@ -237,6 +254,9 @@ class RankingConfig(Section):
     entity_candidates: int = Field(
         50, ge=0, le=1000, description="items that share an entity with the last items; 0: none"
     )
+    goal: str | None = Field(
+        None, description="kind of event whose items lists are for; none: any. The model must be trained by_kind"
+    )
     max_k: int = Field(1000, ge=1, le=1000)
 
 
@@ -284,6 +304,15 @@ class Config(Settings):
     index: IndexConfig = IndexConfig()
     ranking: RankingConfig = RankingConfig()
     serving: ServingConfig = ServingConfig()
+
+    # Of the one section, so that a message shows no other's values.
+    @field_validator("ranking")
+    @classmethod
+    def _goal_is_a_kind(cls, ranking: RankingConfig, info: ValidationInfo) -> RankingConfig:
+        events = info.data.get("events")  # none where it is wrong itself
+        if ranking.goal is not None and events is not None and ranking.goal not in events.kinds:
+            raise ValueError(f"goal must be one of {sorted(events.kinds)} (events.kinds), got {ranking.goal!r}")
+        return ranking
 
 
 def load_config(path: Path | None = None) -> Config:

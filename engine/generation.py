@@ -28,13 +28,18 @@ from engine.state.state import Folded, State
 
 @dataclass(frozen=True)
 class Generation:
-    """A served model. Only the engine's thread touches `embedder` and `index` once it is live."""
+    """A served model. Only the engine's thread touches `embedder` and `index` once it is live.
+
+    Attributes:
+        goal: kind of event that queries are for; None: any.
+    """
 
     version: int
     metrics: Mapping[str, float]
     model: Recommender
     embedder: Embedder
     index: LiveIndex
+    goal: int | None = None
 
     def follow(self, state: State, folded: Folded) -> int:
         """Brings embeddings and index up to date with one folded batch; returns how many rows were recomputed."""
@@ -120,6 +125,13 @@ def check_fits(weights: Weights, config: Config) -> None:
         raise WeightsError(f"window must be <= {config.state.history} (state.history), got {shape.window}")
 
 
+def goal_of(weights: Weights, config: Config) -> int | None:
+    """Number of the kind that is asked for (`ranking.goal`); None where it is none, or the model has no goals."""
+    if config.ranking.goal is None or not weights.model.shape.by_kind:
+        return None
+    return list(config.events.kinds).index(config.ranking.goal)
+
+
 def build_generation(
     weights: Weights,
     version: int,
@@ -142,4 +154,4 @@ def build_generation(
     if not np.isfinite(vectors).all():
         raise WeightsError("the model gives embeddings that are not finite on the live graph")
     index = LiveIndex.build(frozen.live, vectors, config.index, stopped)
-    return Generation(version, metrics, weights.model, embedder, index)
+    return Generation(version, metrics, weights.model, embedder, index, goal_of(weights, config))

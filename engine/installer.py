@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import TypeVar
 
 from engine.config import Config
-from engine.generation import Frozen, FrozenCopy, Generation, build_generation, check_fits
+from engine.generation import Frozen, FrozenCopy, Generation, build_generation, check_fits, goal_of
 from engine.model.weights import decode_weights
 from engine.state.state import Folded
+
+_log = logging.getLogger(__name__)
 
 R = TypeVar("R")
 _PARTS = 256  # batches remembered one by one before they are joined
@@ -108,6 +111,12 @@ class Installer:
             raise StaleVersion(f"version must be > {serving}, the one that serves, got {version}")
         weights = decode_weights(data)
         check_fits(weights, self._config)
+        goal = self._config.ranking.goal
+        if goal is not None and goal_of(weights, self._config) is None:
+            _log.warning(
+                "model version %d has no goals: its lists are for events of any kind, not for ranking.goal %s."
+                " Train with trainer.by_kind", version, goal,
+            )  # fmt: skip
         try:
             frozen: Frozen = self._freeze().result().frozen()
             stopped = self.closing.is_set

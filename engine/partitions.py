@@ -74,5 +74,6 @@ def _open(number: int, held: LogRange, state: State, snapshots: Snapshots | None
 def _restore_catalog(state: State, snapshots: Snapshots, log: Mapping[Partition, LogRange]) -> None:
     saved = snapshots.newest_catalog(log)
     if saved is not None:
-        state.restore_catalog(saved.items, saved.positions, saved.items_folded)
+        content = None if saved.content is None else saved.content[saved.rows]
+        state.restore_catalog(saved.items, saved.positions, saved.items_folded, content)
         _log.info("catalog: %d records restored", len(saved.items))

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from pydantic import Field, model_validator
 
 from engine.config import EventsConfig, KafkaConfig, Section, Settings, StateConfig
+from engine.model.layers import Aggregation
+from engine.model.recommender import check_heads
 
 
 class TrainSection(Section):
@@ -13,8 +17,16 @@ class TrainSection(Section):
     # The shape of the model.
     dim: int = Field(64, ge=8, le=1024, description="width of every embedding; the index and each request pay for it")
     heads: int = Field(2, ge=1, le=64, description="attention heads; must divide dim")
+    local_heads: int = Field(0, ge=0, le=64, description="of the session's heads, those that see only what is near")
+    local_window: int = Field(8, ge=1, le=4096, description="latest events that a local head sees")
     blocks: int = Field(1, ge=1, le=64, description="attention blocks over the session; few minutes feed one, not two")
     window: int = Field(32, ge=2, le=4096, description="latest events that the session encoder sees")
+    aggregation: Aggregation = Field(
+        "attention", description="of neighbors in the graph; mean and sum cost less, and weigh all of them alike"
+    )
+    by_kind: bool = Field(
+        False, description="also learn what the next event of each kind names, for ranking.goal; steps cost more"
+    )
     min_count: int = Field(3, ge=1, description="events an item needs for a learned id; fewer teach it nothing")
     max_vocabulary: int = Field(500_000, ge=1, description="learned ids at most, the most frequent items first")
 
@@ -35,12 +47,24 @@ class TrainSection(Section):
     dropout: float = Field(0.0, ge=0, lt=1, description="a first training ends long before it could overfit")
     id_dropout: float = Field(0.2, ge=0, lt=1, description="learned ids hidden in training, so that new items work")
     edge_dropout: float = Field(0.1, ge=0, lt=1, description="items trained without neighbors, for the same reason")
+    augment_crop: float = Field(0.0, ge=0, le=1, description="windows shown from a random event on; for sparse data")
+    augment_mask: float = Field(0.0, ge=0, lt=1, description="events shown without their item; for sparse data")
+    augment_reorder: float = Field(0.0, ge=0, le=1, description="windows with four events shuffled; for sparse data")
     learning_rate: float = Field(3e-3, gt=0, description="at its peak")
     weight_decay: float = Field(0.01, ge=0)
     ranker_samples: int = Field(5000, ge=1, description="events of the held-out slice that the ranker learns from")
     ranker_epochs: int = Field(6, ge=1, le=1000)
     ranker_candidates: int = Field(128, ge=2, description="candidates drawn from each list in a step, target included")
     ranker_learning_rate: float = Field(5e-3, gt=0)
+    patience: int = Field(
+        0,
+        ge=0,
+        description="validations without a gain after which the encoders stop, their best weights kept; 0: never",
+    )
+    validate_steps: int = Field(500, ge=1, description="steps from one validation to the next, where there is patience")
+    validation_samples: int = Field(1000, ge=1, description="events of the ranker's slice that a validation predicts")
+    checkpoint_s: float = Field(60.0, gt=0, description="from one save of the checkpoint of `train` to the next")
+    half: bool = Field(False, description="encoders in bfloat16 while they train; their weights stay whole")
     seed: int = 1
     threads: int = Field(1, ge=1, le=256, description="intra-op threads; leave cores to the engine beside it")
 
@@ -59,9 +83,13 @@ class TrainSection(Section):
     evaluation_samples: int = Field(3000, ge=1, description="events of the newest slice that are predicted")
     max_drop: float = Field(0.05, ge=0, le=1, description="share of hit rate that may be lost to the model before")
 
-    # When it trains.
+    # What it trains from, and when.
     min_events: int = Field(1000, ge=10, description="no training before the log holds this many")
     max_log_events: int = Field(5_000_000, ge=100, description="newest events kept to train from, up to 66 bytes each")
+    archive_dir: Path | None = Field(
+        None, description="folder that keeps what was read beyond the log's retention; none: nothing is kept"
+    )
+    archive_days: int = Field(90, ge=1, le=36_500, description="days (UTC, event time) before today that it keeps")
     retrain_events: int = Field(10_000, ge=1, description="new events after which to train again")
     retrain_minutes: float = Field(60.0, gt=0, description="or this time, where at least one event came")
 
@@ -72,8 +100,7 @@ class TrainSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> TrainSection:
-        if self.dim % self.heads:
-            raise ValueError(f"dim must be a multiple of heads, got {self.dim} and {self.heads}")
+        check_heads(self.dim, self.heads, self.local_heads)
         return self
 
 

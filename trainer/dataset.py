@@ -42,11 +42,13 @@ class SessionBatch:
         events: [B, L] inputs, oldest first, padded on the left.
         target: [B, L] int64 item after each input, -1 where it is none to learn from.
         target_session: [B, L] int64 session ordinal of the target.
+        target_kind: [B, L] int64 kind of the target's event.
     """
 
     events: Neighbors
     target: Tensor
     target_session: Tensor
+    target_kind: Tensor
 
 
 class Histories:
@@ -98,7 +100,10 @@ class Histories:
         after = self._order[(rank - back + 1).clamp_min(0)]  # [B, L]
         is_target = events.mask & (back <= windows.targets[:, None])
         return SessionBatch(
-            events, torch.where(is_target, self._log.item[after], -1), self._log.session[after].to(torch.int64)
+            events,
+            torch.where(is_target, self._log.item[after], -1),
+            self._log.session[after].to(torch.int64),
+            self._log.kind[after].to(torch.int64),
         )
 
     def _gather(self, rank: Tensor, user: Tensor) -> Neighbors:

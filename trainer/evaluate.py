@@ -65,8 +65,7 @@ def evaluate(
     for name, parts in ranks.items():
         rank = torch.cat(parts) if parts else torch.full((1,), -1)
         metrics[f"{name}hit_rate@{K}"] = (rank >= 0).float().mean().item()
-        gain = torch.where(rank >= 0, math.log(2) / torch.log(rank.float() + 2), 0.0)
-        metrics[f"{name}ndcg@{K}"] = gain.mean().item()
+        metrics[f"{name}ndcg@{K}"] = ndcg(rank).mean().item()
     return metrics
 
 
@@ -74,6 +73,11 @@ def rank_of(shown: Tensor, target: Tensor) -> Tensor:
     """[B] place of `target` [B] in `shown` [B, k] from 0, -1 where it is not among the first 20."""
     hit = shown[:, :K] == target[:, None]
     return torch.where(hit.any(1), hit.to(torch.int8).argmax(1), -1)
+
+
+def ndcg(rank: Tensor) -> Tensor:
+    """[B] what a target at place `rank` [B] gains, 0 where it is not shown (-1)."""
+    return torch.where(rank >= 0, math.log(2) / torch.log(rank.float() + 2), 0.0)
 
 
 def without_session(items: Tensor, history: Neighbors) -> Tensor:

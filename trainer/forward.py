@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from engine.model.gnn import USER_NEIGHBORS
+from engine.model.gnn import USER_NEIGHBORS, GraphEncoder
 from engine.model.recommender import Recommender
 from engine.state.graph import LiveGraph
 from engine.state.ring import Neighbors
@@ -50,8 +50,7 @@ class ItemForward:
         """[B, d] normalised embeddings of distinct `rows` [B]; without a graph, as if no item had neighbors."""
         encoder = self.model.graph
         if graph is None:
-            target, nothing = self._base(rows, dropped), _no_edges(len(rows))
-            return encoder.items(target, target[:1], nothing, target[:1], nothing)
+            return _alone(encoder, self._base(rows, dropped))
         user_edges, next_edges = graph.item_users.latest(rows), graph.item_next.latest(rows)
         if dropped is not None:
             user_edges, next_edges = dropped.hide_edges(user_edges), dropped.hide_edges(next_edges)
@@ -71,14 +70,37 @@ class ItemForward:
         user_edges = replace(user_edges, row=torch.where(user_edges.mask, at_user, -1))
         return encoder.items(base[place[rows]], user_vectors, user_edges, base, remapped(next_edges))
 
-    def table(self, graph: LiveGraph, rows_at_once: int = 4096) -> Tensor:
+    def table(self, graph: LiveGraph | None, rows_at_once: int = 4096) -> Tensor:
         """[N, d] embeddings of every item."""
         rows = torch.arange(len(self._word))
         return torch.cat([self(part, graph) for part in rows.split(rows_at_once)])
 
+    def unknown(self) -> Tensor:
+        """[1, d] embedding of an item of which nothing is known: no learned id, no content, no neighbors."""
+        encoder = self.model.graph
+        return _alone(encoder, encoder.base(torch.zeros(1, dtype=torch.int64), torch.zeros(1, self._content.shape[1])))
+
     def _base(self, rows: Tensor, dropped: Dropped | None) -> Tensor:
         word = self._word[rows]
         return self.model.graph.base(word if dropped is None else dropped.hide_ids(word), self._content[rows])
+
+
+def queries(model: Recommender, table: Tensor, events: Neighbors, kind: Tensor) -> list[Tensor]:
+    """What the loss is the mean over: queries [B, L, d] without a goal and, where there are goals, with the one met.
+
+    Args:
+        table: [M, d]; `events.row` [B, L] points into it.
+        kind: [B, L] int64 of the target's event.
+    """
+    states = model.sequence.states(table, events)
+    goals: list[Tensor | None] = [None, kind] if model.shape.by_kind else [None]
+    return [model.sequence.query(states, goal) for goal in goals]
+
+
+def _alone(encoder: GraphEncoder, target: Tensor) -> Tensor:
+    """[B, d] embeddings of items without neighbors, from their layer 0."""
+    nothing = _no_edges(len(target))
+    return encoder.items(target, target[:1], nothing, target[:1], nothing)
 
 
 def _no_edges(rows: int) -> Neighbors:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from engine.config import EventsConfig, KafkaConfig, StateConfig
 from engine.events.batch import Decoded, EventBatch
+from engine.state.folded import Folded
 from engine.state.sessions import Sessioned, Sessions
 from engine.state.state import State, subject_key
 from engine.state.table import Table
@@ -102,8 +103,8 @@ class Replay:
         self._kind_weight = np.array(list(events.kinds.values()), dtype=np.float64)
         self._store = EventStore(max_log_events)
 
-    def fold(self, batch: Decoded) -> int:
-        """Folds one decoded batch and returns how many events it brought."""
+    def fold(self, batch: Decoded) -> Folded:
+        """Folds one decoded batch; `event` of what it returns are the events that it brought."""
         folded = self.state.fold(batch)
         events = batch.events
         kept = folded.event.numpy()
@@ -115,7 +116,7 @@ class Replay:
             kept = kept[np.array(later, dtype=np.bool_)]
         if len(kept):
             self._store.append(_selected(events, kept))
-        return len(folded.event)
+        return folded
 
     def __len__(self) -> int:
         """Events at hand to train from."""

@@ -8,17 +8,17 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from engine.events.codec import Decoder
-from engine.events.source import Assignment, EventSource, start_at_beginning
+from engine.events.source import EventSource
 from engine.model.weights import Weights, encode_weights
+from trainer.archive.archive import Archive
+from trainer.archive.folder import ArchiveError
 from trainer.config import TrainerConfig, TrainSection
-from trainer.evaluate import K
+from trainer.follow import Follower
 from trainer.progress import Progress
 from trainer.push import Pushed, PushError, push_next, serving_version
 from trainer.replay import Replay
-from trainer.train import Trained, refusal, train
+from trainer.train import Trained, refusal, summary, train
 
-_POLL_S = 0.2
 _log = logging.getLogger(__name__)
 
 
@@ -35,6 +35,7 @@ class TrainerService:
     """The trainer's one thread: it folds between trainings, and each step asks `stop` first.
 
     Args:
+        archive: of the events that it reads; closed by its owner.
         train, push_next, serving_version: replaced by tests.
     """
 
@@ -44,18 +45,16 @@ class TrainerService:
         source: EventSource,
         stop: threading.Event,
         *,
+        archive: Archive | None = None,
         train: Callable[..., Trained] = train,
         push_next: Callable[..., Pushed] = push_next,
         serving_version: Callable[[str], int | None] = serving_version,
     ) -> None:
         self._config = config
-        self._source = source
         self._stop = stop
+        self._archive = archive
         self._train, self._push_next, self._serving_version = train, push_next, serving_version
-        self._decoder = Decoder(config.kafka, config.events, config.state.features_dim)
-        self._assignment: Assignment | None = None  # what is read now
-        self._replay: Replay | None = None
-        self._new_events = 0
+        self._follower = Follower(config, source, stop, archive)
         self._trained_s: float | None = None
         self._checked_s = time.monotonic()
         self._model: Model | None = None  # the last that passed the gate
@@ -69,24 +68,31 @@ class TrainerService:
 
         Raises:
             SourceError: the log can't be read any more.
+            ArchiveError: the archive can't be used any more.
             Stopped: `stop` was set during a training.
         """
+        try:
+            return self._run(once)
+        except ArchiveError:
+            self._archive = None  # what waits is not to be written any more
+            raise
+        finally:
+            if self._archive is not None:
+                self._archive.flush()
+
+    def _run(self, once: bool) -> bool:
         while not self._stop.is_set():
-            # Step 1. Fold what came; of a log that is assigned anew, everything.
-            replay = self._follow()
-            records = self._source.poll(_POLL_S)
-            if replay is None:
-                continue
-            if records:
-                self._new_events += replay.fold(self._decoder.decode(records))
-            if not self._source.caught_up():
+            # Step 1. Fold and archive what came; of a log that is assigned anew, everything.
+            came = self._follower.fold_next()
+            replay = self._follower.replay
+            if replay is None or not self._follower.caught_up():
                 continue
             # Step 2. Train, judge, push.
             if self._is_due(replay):
                 self._train_and_push(replay)
                 if once:
                     return self._pushed is not None
-            elif once and not records:
+            elif once and not came:
                 need = self._config.trainer.min_events
                 _log.error("trainer.min_events must be at most what the log holds, got %d and %d", need, len(replay))
                 return False
@@ -94,42 +100,23 @@ class TrainerService:
             self._check_engine()
         return True
 
-    def _follow(self) -> Replay | None:
-        """Where to fold into: an empty store for a new assignment, which is read from its beginning; None without one.
-
-        A store whose partitions change could neither drop what it no longer reads nor learn what others read before.
-        """
-        if self._replay is not None and self._source.assignment() is self._assignment:
-            return self._replay
-        self._assignment, self._replay, self._new_events = start_at_beginning(self._source), None, 0
-        if self._assignment is not None:
-            config, topic = self._config, self._config.kafka.events_topic
-            self._replay = Replay(
-                config.state,
-                config.events,
-                config.trainer.max_log_events,
-                events_topic=topic,
-                partitions=max(1, self._assignment.totals.get(topic, 0)),
-            )
-        return self._replay
-
     def _is_due(self, replay: Replay) -> bool:
         section = self._config.trainer
         if len(replay) < section.min_events:
             return False
         if self._trained_s is None:
             return True
-        late = self._new_events > 0 and time.monotonic() - self._trained_s >= 60 * section.retrain_minutes
-        return self._new_events >= section.retrain_events or late
+        late = self._follower.new_events > 0 and time.monotonic() - self._trained_s >= 60 * section.retrain_minutes
+        return self._follower.new_events >= section.retrain_events or late
 
     def _train_and_push(self, replay: Replay) -> None:
         section = self._config.trainer
-        self._new_events = 0
+        self._follower.new_events = 0
         with Progress() as progress:
             previous = self._model.weights if self._model else None
             trained = self._train(replay.data(), section, previous, self._stop, progress)
         self._trained_s = time.monotonic()
-        _log.info("trained in %.0f s, %d steps: %s", trained.seconds, trained.steps, _summary(trained.metrics))
+        _log.info("trained in %.0f s, %d steps: %s", trained.seconds, trained.steps, summary(trained.metrics))
         why = refusal(trained, section.max_drop)
         if why:
             _log.warning("not pushed: %s", why)
@@ -160,12 +147,3 @@ class TrainerService:
         if self._pushed is None or serving < self._pushed.version:
             _log.info("the engine serves version %d, pushing again", serving)
             self._push(section, self._model)
-
-
-def _summary(metrics: dict[str, float]) -> str:
-    """The figures of a training in one line."""
-    name = f"hit_rate@{K}"
-    return (
-        f"{name} {metrics[name]:.4f}, popularity {metrics[f'popularity_{name}']:.4f}, "
-        f"frequency {metrics[f'frequency_{name}']:.4f}, on {metrics['events']:.0f} events"
-    )

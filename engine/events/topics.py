@@ -1,4 +1,4 @@
-"""The topics that Ousel needs, created where they are missing."""
+"""The topics that Ousel needs: created where they are missing, and told from others of the same name."""
 
 from __future__ import annotations
 
@@ -36,6 +36,24 @@ def ensure_topics(config: KafkaConfig) -> None:
         admin.wait_for_topics(list(missing), timeout_ms=config.request_timeout_ms)
     finally:
         admin.close()
+
+
+def topic_id(config: KafkaConfig, topic: str) -> str | None:
+    """The broker's own id of a topic: another one once it is deleted and made anew. None where it gives none.
+
+    Raises:
+        kafka.errors.KafkaError: the broker is away, or has no such topic.
+    """
+    admin = KafkaAdminClient(**connection_settings(config))
+    try:
+        (described,) = admin.describe_topics([topic])
+    finally:
+        admin.close()
+    error = for_code(described["error_code"])
+    if error is not NoError:
+        raise error(f"topic {topic!r} can't be described")
+    found: str | None = described["topic_id"]
+    return found
 
 
 def _topic(config: KafkaConfig, partitions: int, configs: dict[str, str] | None = None) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""Two layers of temporal graph attention: items -> users, then users and next items -> items.
+"""Two layers over the temporal graph: items -> users, then users and next items -> items.
 
 The layers run over dense gathers of the rings. A ring has a fixed number of slots, so the neighbors of B rows are a
 [B, n] block without an edge list, and a handful of rows costs a handful of rows.
@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.model.layers import EdgeFeatures, RingAttention
+from engine.model.layers import Aggregation, EdgeFeatures, RingAggregation, RingAttention, RingPooling
 from engine.state.ring import Neighbors
 
 _EDGE_DIM = 16
@@ -22,7 +22,17 @@ USER_NEIGHBORS = 32  # newest items that a user's vector is made of
 class GraphEncoder(nn.Module):
     """Item embeddings from content, learned ids and the live graph."""
 
-    def __init__(self, vocabulary: int, content_dim: int, kinds: int, dim: int, heads: int, dropout: float) -> None:
+    def __init__(
+        self,
+        vocabulary: int,
+        content_dim: int,
+        kinds: int,
+        dim: int,
+        heads: int,
+        dropout: float,
+        *,
+        aggregation: Aggregation = "attention",
+    ) -> None:
         super().__init__()
         self.content = nn.Linear(content_dim, dim)
         # Row 0 stands for every item that training has not seen.
@@ -34,9 +44,9 @@ class GraphEncoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.edge = EdgeFeatures(kinds, _EDGE_DIM)
         self.user_root = nn.Parameter(torch.zeros(dim))
-        self.user_from_items = RingAttention(dim, heads, _EDGE_DIM)
-        self.item_from_users = RingAttention(dim, heads, _EDGE_DIM)
-        self.item_from_next = RingAttention(dim, heads, _EDGE_DIM)
+        self.user_from_items = _aggregation(aggregation, dim, heads)
+        self.item_from_users = _aggregation(aggregation, dim, heads)
+        self.item_from_next = _aggregation(aggregation, dim, heads)
         self.drop = nn.Dropout(dropout)
         self.norm_item = nn.LayerNorm(dim)
         self.mix = nn.Linear(dim, dim)
@@ -64,3 +74,9 @@ class GraphEncoder(nn.Module):
         from_next = self.item_from_next.gather(target, items, next_edges.row, self.edge(next_edges))
         x = target + self.drop(F.gelu(from_users + from_next))
         return F.normalize(target + self.mix(self.norm_item(x)), dim=-1)
+
+
+def _aggregation(how: Aggregation, dim: int, heads: int) -> RingAggregation:
+    if how == "attention":
+        return RingAttention(dim, heads, _EDGE_DIM)
+    return RingPooling(dim, _EDGE_DIM, mean=how == "mean")

@@ -1,4 +1,4 @@
-"""Attention over ring neighbors, and causal attention over a session.
+"""Aggregation of ring neighbors, and causal attention over a session.
 
 Shapes: B rows, n neighbors of each, M rows in a table, L events in a session, d width, H heads, e edge features.
 """
@@ -6,6 +6,7 @@ Shapes: B rows, n neighbors of each, M rows in a table, L events in a session, d
 from __future__ import annotations
 
 import math
+from typing import Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,15 @@ from engine.state.ring import Neighbors
 
 _HOUR_MS = 3_600_000.0
 NO_ATTENTION = -1e9  # finite, so that a row without any neighbor gets zeros rather than NaN
+
+Aggregation = Literal["attention", "mean", "sum"]
+
+
+class RingAggregation(Protocol):
+    """What the graph encoder asks of a layer: a vector per target from its neighbors and the edges to them."""
+
+    def gather(self, target: Tensor, table: Tensor, index: Tensor, edge: Tensor) -> Tensor:
+        """[B, d] from `target` [B, d], `table[index]` ([M, d], [B, n], -1 where none) and `edge` [B, n, e]."""
 
 
 class EdgeFeatures(nn.Module):
@@ -69,6 +79,32 @@ class RingAttention(TransformerConv):
         score = (query * key).sum(-1) / math.sqrt(width)  # [B, n, H]
         attention = score.masked_fill(~mask[..., None], NO_ATTENTION).softmax(dim=1) * mask[..., None]
         return (attention[..., None] * value).sum(1).reshape(rows, heads * width) + self.lin_skip(target)
+
+
+class RingPooling(nn.Module):
+    """Mean or sum of the same messages: what is left of `RingAttention` where every neighbor counts alike.
+
+    Args:
+        mean: divides by the number of edges; a sum also tells how many there are.
+    """
+
+    def __init__(self, dim: int, edge_dim: int, mean: bool) -> None:
+        super().__init__()
+        self.mean = mean
+        self.lin_value = nn.Linear(dim, dim)
+        self.lin_edge = nn.Linear(edge_dim, dim, bias=False)
+        self.lin_skip = nn.Linear(dim, dim)
+
+    def gather(self, target: Tensor, table: Tensor, index: Tensor, edge: Tensor) -> Tensor:
+        """As `RingAttention.gather`."""
+        present = (index >= 0)[..., None]  # [B, n, 1]
+        at = index.clamp_min(0)
+        # Project each table row once where there are fewer of them than edges.
+        value = self.lin_value(table)[at] if len(table) < index.numel() else self.lin_value(table[at])
+        total = ((value + self.lin_edge(edge)) * present).sum(1)  # [B, d]
+        if self.mean:
+            total = total / present.sum(1).clamp_min(1)
+        return total + self.lin_skip(target)
 
 
 class SessionAttention(nn.Module):

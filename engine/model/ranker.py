@@ -13,7 +13,8 @@ from engine.model.votes import VOTES
 from engine.state.ring import Neighbors
 
 TRENDS = 2  # half-lives of popularity beside the first
-_OWN = 16  # features from the user's history and from popularity
+_OWN = 18  # features from the user's history and from popularity
+_CROWD = 100.0  # events of one's own that all of popularity weighs as much as, where habits are mixed with it
 _LATEST = 3  # last events that are told apart
 FEATURES = _OWN + TRENDS + _LATEST + VOTES
 _DAY_MS = 86_400_000.0
@@ -89,6 +90,8 @@ def candidate_features(
             (torch.log1p(length) / 4.0).expand_as(count),
             (torch.log1p(sessions) / 4.0).expand_as(count),
             repeats.expand_as(count),
+            torch.log(reduced(torch.exp2(-idle / 60.0), "sum") + _CROWD * share.float() + 1e-4) / 4.0,
+            torch.log(count + _CROWD * share.float() + 1e-4) / 4.0,
         ],
         dim=-1,
     )

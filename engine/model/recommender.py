@@ -6,12 +6,21 @@ Shapes: N items, B rows, d width.
 from __future__ import annotations
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from engine.model.gnn import GraphEncoder
+from engine.model.layers import Aggregation
 from engine.model.ranker import Ranker
 from engine.model.sequence import SequenceEncoder
+
+
+def check_heads(dim: int, heads: int, local_heads: int) -> None:
+    """Raises ValueError where a width can't be shared by so many heads, or so many of them can't be local."""
+    if heads < 1 or dim % heads:
+        raise ValueError(f"dim must be a multiple of heads, got {dim} and {heads}")
+    if not 0 <= local_heads <= heads:
+        raise ValueError(f"local_heads must be in 0..{heads} (heads), got {local_heads}")
 
 
 class ModelShape(BaseModel):
@@ -30,6 +39,15 @@ class ModelShape(BaseModel):
     expansion: int = Field(2, ge=1, le=16, description="width of the feed-forward's hidden layer, in dim")
     gated: bool = Field(False, description="residual branches scaled by a gate")
     relative_time: bool = Field(True, description="attention knows the time between events, and their sessions")
+    aggregation: Aggregation = Field("attention", description="of an item's and a user's neighbors in the graph")
+    local_heads: int = Field(0, ge=0, le=64, description="of the session's heads, those that see local_window events")
+    local_window: int = Field(8, ge=1, le=4096, description="latest events that a local head sees, its own included")
+    by_kind: bool = Field(False, description="queries for the next item by an event of one kind, beside that of any")
+
+    @model_validator(mode="after")
+    def _fits(self) -> ModelShape:
+        check_heads(self.dim, self.heads, self.local_heads)
+        return self
 
 
 class Recommender(nn.Module):
@@ -37,11 +55,15 @@ class Recommender(nn.Module):
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
-        if shape.dim % shape.heads:
-            raise ValueError(f"dim must be a multiple of heads, got {shape.dim} and {shape.heads}")
         self.shape = shape
         self.graph = GraphEncoder(
-            shape.vocabulary, shape.content_dim, shape.kinds, shape.dim, shape.heads, shape.dropout
+            shape.vocabulary,
+            shape.content_dim,
+            shape.kinds,
+            shape.dim,
+            shape.heads,
+            shape.dropout,
+            aggregation=shape.aggregation,
         )
         self.sequence = SequenceEncoder(
             shape.dim,
@@ -53,6 +75,9 @@ class Recommender(nn.Module):
             expansion=shape.expansion,
             gated=shape.gated,
             relative_time=shape.relative_time,
+            local_heads=shape.local_heads,
+            local_window=shape.local_window,
+            by_kind=shape.by_kind,
         )
         self.ranker = Ranker()
         self.log_temperature = nn.Parameter(torch.tensor(16.0).log())

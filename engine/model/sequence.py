@@ -23,6 +23,11 @@ class SequenceEncoder(nn.Module):
 
     Order enters as a bias on the attention: distance in events, gap in time, and whether two events share a session.
     Without absolute positions an event's keys don't change as the window slides.
+
+    Args:
+        local_heads: the first heads, which see only the latest `local_window` events up to their own position, for what
+            is near; the others see the whole window, for what is far.
+        by_kind: whether a query can be asked for with a goal: the next item by an event of one kind.
     """
 
     def __init__(
@@ -37,9 +42,14 @@ class SequenceEncoder(nn.Module):
         expansion: int = 2,
         gated: bool = False,
         relative_time: bool = True,
+        local_heads: int = 0,
+        local_window: int = 8,
+        by_kind: bool = False,
     ) -> None:
         super().__init__()
         self.window = window
+        self.local_heads = local_heads
+        self.local_window = local_window
         self.relative_time = relative_time
         self.kind = nn.Embedding(kinds, dim)
         self.start = nn.Embedding(2, dim)  # 1 at the first event of a session
@@ -56,17 +66,38 @@ class SequenceEncoder(nn.Module):
         self.norm = nn.LayerNorm(dim)
         self.out = nn.Linear(dim, dim)
         nn.init.eye_(self.out.weight)  # a query starts out in the space of the items
+        self.goal = nn.Embedding(kinds, dim) if by_kind else None
+        if self.goal is not None:
+            nn.init.zeros_(self.goal.weight)  # every goal starts out as any kind
 
-    def forward(self, table: Tensor, events: Neighbors) -> Tensor:
+    def forward(self, table: Tensor, events: Neighbors, goal: Tensor | int | None = None) -> Tensor:
         """Encodes sessions.
 
         Args:
             table: [M, d] item embeddings, normalised; `events.row` [B, L] points into it.
             events: L <= window.
+            goal: as in `query`.
 
         Returns:
             [B, L, d] normalised; what stands at padded positions has no meaning.
         """
+        return self.query(self.states(table, events), goal)
+
+    def query(self, states: Tensor, goal: Tensor | int | None = None) -> Tensor:
+        """[..., d] normalised, from `states` [..., d].
+
+        Args:
+            goal: kind of the event whose item is looked for, one for all or [...] int64; None: any. A model without
+                goals (`by_kind`) has only that.
+        """
+        x = self.norm(states)
+        if goal is not None:
+            assert self.goal is not None, "the model has no goals"
+            x = x + self.goal(torch.as_tensor(goal, device=x.device))
+        return F.normalize(self.out(x), dim=-1)
+
+    def states(self, table: Tensor, events: Neighbors) -> Tensor:
+        """[B, L, d] what every goal's query is made from; arguments as in `forward`."""
         item = table[events.row.clamp_min(0)] * math.sqrt(table.shape[-1])
         kind = events.kind.clamp(0, self.kind.num_embeddings - 1)
         starts = torch.ones_like(events.row)
@@ -75,7 +106,7 @@ class SequenceEncoder(nn.Module):
         bias = self._bias(events)
         for block in self.blocks:
             x = block(x, bias)
-        return F.normalize(self.out(self.norm(x)), dim=-1)
+        return x
 
     def _bias(self, events: Neighbors) -> Tensor:
         """[B, H, L, L], NO_ATTENTION where i may not see j."""
@@ -88,7 +119,11 @@ class SequenceEncoder(nn.Module):
         seen = (distance >= 0) & events.mask[:, None, :]  # [B, L, L]
         # A padded position sees itself, so that no row of the softmax is empty.
         seen = seen | torch.eye(length, dtype=torch.bool, device=seen.device)
-        return bias.permute(0, 3, 1, 2).masked_fill(~seen[:, None], NO_ATTENTION)
+        bias = bias.permute(0, 3, 1, 2).masked_fill(~seen[:, None], NO_ATTENTION)
+        if self.local_heads:
+            local = torch.arange(bias.shape[1], device=bias.device) < self.local_heads  # [H]
+            bias = bias.masked_fill(local[:, None, None] & (distance >= self.local_window), NO_ATTENTION)
+        return bias
 
     def _time_bias(self, events: Neighbors) -> Tensor:
         """[B, L, L, H] from the gap in time, and from whether both are of one session."""

@@ -5,6 +5,7 @@
     slice-P.tables        tables of partition P, back to back: numbers, in the order and of the types in the manifest
     slice-P.columns       ids and lists of partition P: lines of JSON, each ["column", [some of its values]]
     catalog.items         the catalog, longest not updated first: lines of JSON, each a list of some records' fields
+    catalog.content       only where `state.content_encoder` is not hashed: a vector of float32 per record of it
 
 What a slice holds is data here. A version of the engine that gives it other tables, or another meaning, must raise
 `FORMAT`: older snapshots are skipped then.
@@ -73,7 +74,7 @@ def write_snapshot(folder: Path, saved: SavedState, engine: str, settings: Mappi
     # Tuples: to tell an object by its fields makes a dict of each, and those call for a full garbage collection.
     lines = (_line([*map(attrgetter(*_FIELDS), part)]) for part in _parts(catalog.items, _ITEMS))
     entry = write_file(folder / "catalog.items", lines)
-    manifest = {
+    manifest: dict[str, Any] = {
         "format": FORMAT,
         "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "engine": engine,
@@ -87,6 +88,10 @@ def write_snapshot(folder: Path, saved: SavedState, engine: str, settings: Mappi
         },
         "slices": slices,
     }
+    if catalog.content is not None and catalog.rows is not None:
+        rows = (catalog.content[part].numpy() for part in catalog.rows.split(_VALUES))
+        written = write_file(folder / "catalog.content", buffer_pieces(rows))
+        manifest["catalog"] |= {"content_dim": catalog.content.shape[1], "content_file": asdict(written)}
     written = write_file(folder / _MANIFEST, [orjson.dumps(manifest, option=orjson.OPT_INDENT_2)])
     write_file(folder / _DIGEST, [_digest_line(written.sha256)])
     sync_folder(folder)
@@ -149,7 +154,12 @@ def read_catalog(folder: Path, manifest: Manifest) -> SavedCatalog:
             record = dict(zip(part["fields"], values, strict=True))
             record |= {name: tuple(record[name]) for name in ("categories", "features")}
             items.append(CatalogItem(**record))
-    return SavedCatalog(items, manifest.catalog_positions, part["items_folded"])
+    content = rows = None
+    if "content_file" in part:
+        kept = np.empty((len(items), part["content_dim"]), np.float32)
+        read_buffers(folder, FileEntry(**part["content_file"]), [kept])
+        content, rows = torch.from_numpy(kept), torch.arange(len(items))
+    return SavedCatalog(items, manifest.catalog_positions, part["items_folded"], content, rows)
 
 
 _LIST = "lists."  # a column's name may come from the slice: this keeps it from being taken for ids

@@ -22,6 +22,7 @@ _STATE = (
     "features_dim",
     "content_dim",
 )
+_ENCODED = ("content_encoder", "content_model")
 _ABSENT = object()
 
 Fingerprint = dict[str, Any]
@@ -34,6 +35,8 @@ def fingerprint(state: StateConfig, events: EventsConfig, kafka: KafkaConfig, pa
         partitions: how many the events topic has.
     """
     found = {f"state.{name}": getattr(state, name) for name in _STATE}
+    if state.content_encoder != "hashed":  # else not named, as in snapshots from before there was a choice
+        found |= {f"state.{name}": getattr(state, name) for name in _ENCODED}
     found |= {
         "events.kinds": list(events.kinds.items()),  # pairs: their order counts, that of a JSON object doesn't
         "events.default_kind": events.default_kind,

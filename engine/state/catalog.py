@@ -5,8 +5,6 @@ Shapes: N items, F content features.
 
 from __future__ import annotations
 
-import re
-import zlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -15,9 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.events.batch import CatalogItem
-from engine.state.table import reserve
+from engine.state.content import ContentEncoder
+from engine.state.table import Table, TableCopy
 
-_WORD = re.compile(r"[^\W_]+")
 _ALWAYS = np.iinfo(np.int64)
 
 
@@ -29,15 +27,15 @@ class Catalog:
         limit: records it holds, those that delete an item included; the longest not updated make room.
     """
 
-    def __init__(self, content_dim: int, features_dim: int, rows: int, limit: int) -> None:
-        self._hashed_dim = content_dim
+    def __init__(self, encoder: ContentEncoder, features_dim: int, rows: int, limit: int) -> None:
+        self._encoder = encoder
         self._features_dim = features_dim
         self._limit = limit
         self.title: list[str] = []
         self.categories: list[tuple[str, ...]] = []
         self._members: dict[str, set[int]] = {}  # category -> rows
         self._records: dict[int, CatalogItem] = {}  # by row, the longest not updated first
-        self.content = reserve(rows, (content_dim + features_dim,), torch.float32)  # [N, F], hashed part of norm 1 or 0
+        self._content = Table(rows, (encoder.dim + features_dim,), dtype=torch.float32)  # [N, F]
         self._from_ms = np.zeros(0, dtype=np.int64)
         self._until_ms = np.zeros(0, dtype=np.int64)
         self._deleted = np.zeros(0, dtype=bool)
@@ -53,8 +51,8 @@ class Catalog:
 
     @property
     def content_dim(self) -> int:
-        """F: hashed content and the given features."""
-        return self._hashed_dim + self._features_dim
+        """F: encoded content and the given features."""
+        return self._encoder.dim + self._features_dim
 
     def grow(self, items: int) -> None:
         """Makes room for rows 0..items-1, available always."""
@@ -70,19 +68,22 @@ class Catalog:
             self._deleted = np.concatenate([self._deleted, np.zeros(more, dtype=bool)])
             self._described = np.concatenate([self._described, np.zeros(more, dtype=bool)])
 
-    def fold(self, rows: Sequence[int], items: Sequence[CatalogItem]) -> list[int]:
+    def fold(self, rows: Sequence[int], items: Sequence[CatalogItem], content: Tensor | None = None) -> list[int]:
         """Replaces what is known of `rows` by `items`, in log order: the newest record wins whole.
+
+        Args:
+            content: [len(rows), F] that a snapshot has kept of the items, so that they need not be encoded again.
 
         Returns:
             Rows whose record had to make room; they count as deleted.
         """
         dropped = []
-        for row, item in zip(rows, items, strict=True):
+        for at, (row, item) in enumerate(zip(rows, items, strict=True)):
             self._records.pop(row, None)
             self._records[row] = CatalogItem(item.item_id, deleted=True) if item.deleted else item
             self._deleted[row] = item.deleted
             if not item.deleted:
-                self._describe(row, item)
+                self._describe(row, item, None if content is None else content[at])
                 self._described[row] = True
             if len(self._records) > self._limit:
                 oldest = next(iter(self._records))
@@ -127,9 +128,14 @@ class Catalog:
 
     def contents(self) -> Tensor:
         """[N, F] content of every item."""
-        return self.content[: len(self.title)]
+        return self._content.data[: len(self.title)]
 
-    def _describe(self, row: int, item: CatalogItem) -> None:
+    def copy_contents(self) -> TableCopy | None:
+        """Begins a copy of `contents`; None where they are as soon made anew."""
+        return self._content.copy(len(self.title)) if self._encoder.saved else None
+
+    def _describe(self, row: int, item: CatalogItem, content: Tensor | None = None) -> None:
+        self._put_content(row, item, content)
         self.title[row] = item.title
         for category in set(self.categories[row]):  # a record may name one twice
             members = self._members[category]
@@ -139,26 +145,17 @@ class Catalog:
         for category in item.categories:
             self._members.setdefault(category, set()).add(row)
         self.categories[row] = item.categories
-        self.content[row] = torch.from_numpy(self._encode(item))
         self._from_ms[row] = _ALWAYS.min if item.available_from_ms is None else item.available_from_ms
         self._until_ms[row] = _ALWAYS.max if item.available_until_ms is None else item.available_until_ms
 
-    def _encode(self, item: CatalogItem) -> NDArray[np.float32]:
-        """[F] signed hashing of categories and title words (Weinberger et al., ICML 2009), then the given features."""
-        vector = np.zeros(self.content_dim, dtype=np.float32)
-        for token in _tokens(item):
-            code = zlib.crc32(token.encode())
-            vector[code % self._hashed_dim] += 1.0 if code & 0x8000_0000 else -1.0
-        norm = np.linalg.norm(vector)
-        if norm > 0:
-            vector /= norm
-        if item.features:
-            vector[self._hashed_dim :] = item.features
-        return vector
-
-
-def _tokens(item: CatalogItem) -> Iterable[str]:
-    for category in item.categories:
-        yield f"category:{category}"
-    for word in _WORD.findall(item.title.casefold()):
-        yield f"word:{word}"
+    def _put_content(self, row: int, item: CatalogItem, content: Tensor | None) -> None:
+        """Encoded text, then the given features; or all of it as it was kept."""
+        if not self._content.loose:
+            self._content.note(torch.tensor([row]))
+        vector, width = self._content.array[row], self._encoder.dim
+        if content is not None:
+            vector[:] = content.numpy()
+            return
+        if (item.title, item.categories) != (self.title[row], self.categories[row]):  # else a new price, say
+            vector[:width] = self._encoder.encode(item)
+        vector[width:] = item.features or 0.0

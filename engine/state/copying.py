@@ -9,11 +9,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from engine.events.batch import CatalogItem
 from engine.state.merged import MergedGraph
 from engine.state.nodes import NodesCopy
 from engine.state.slice import SavedSlice, Slice
 from engine.state.state import State
+from engine.state.table import TableCopy
 
 _BYTES_PER_ID = 256  # as long as it takes to copy so many bytes
 
@@ -26,11 +30,15 @@ class SavedCatalog:
         items: records that can be folded again, the longest not updated first.
         positions: next offset to fold by (topic, partition).
         items_folded: records folded so far.
+        content: [N, F] float32 by item row; None where it is made anew from the records.
+        rows: [len(items)] int64 row of each record in `content`.
     """
 
     items: Sequence[CatalogItem]
     positions: Mapping[tuple[str, int], int]
     items_folded: int
+    content: Tensor | None = None
+    rows: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -76,7 +84,7 @@ class SliceCopy:
 class _Pieces:
     """Makes pieces until they come to `piece_bytes`: of many small tables, several in one step."""
 
-    def __init__(self, copies: Iterable[SliceCopy], piece_bytes: int) -> None:
+    def __init__(self, copies: Iterable[SliceCopy | TableCopy], piece_bytes: int) -> None:
         self._pieces = (size for copy in copies for size in copy.pieces(piece_bytes))
         self._piece_bytes = piece_bytes
 
@@ -96,10 +104,18 @@ class StateCopy:
 
     def __init__(self, state: State, piece_bytes: int) -> None:
         self._slices = {partition: SliceCopy(placed.slice) for partition, placed in state.slices.items()}
-        self._pieces = _Pieces(self._slices.values(), piece_bytes)
+        self._content = state.catalog.copy_contents()
+        tables = [self._content] if self._content else []
+        self._pieces = _Pieces([*self._slices.values(), *tables], piece_bytes)
         self._events_topic = state.events_topic
         # A record is never changed, so that a list of them is a copy.
-        self._catalog = SavedCatalog(state.catalog.records(), state.catalog_positions, state.items_folded)
+        self._catalog = SavedCatalog(
+            state.catalog.records(),
+            state.catalog_positions,
+            state.items_folded,
+            self._content.data if self._content else None,  # filled as the pieces are made
+            torch.tensor(state.catalog.rows(), dtype=torch.int64) if self._content else None,
+        )
 
     def step(self) -> bool:
         """Copies one piece; True once the copy is whole."""

@@ -17,6 +17,7 @@ from torch import Tensor
 from engine.config import EventsConfig, KafkaConfig, StateConfig
 from engine.events.batch import CatalogItem, Decoded, EventBatch
 from engine.state.catalog import Catalog
+from engine.state.content import content_encoder
 from engine.state.folded import Folded
 from engine.state.id_map import IdMap
 from engine.state.merged import MergedGraph, Placed, newest
@@ -61,7 +62,7 @@ class State:
         self.partitions = partitions
         self.half_lives_s = config.half_lives_s
         self.items = IdMap()
-        self.catalog = Catalog(config.content_dim, config.features_dim, self.item_rows, config.max_items)
+        self.catalog = Catalog(content_encoder(config), config.features_dim, self.item_rows, config.max_items)
         self.popularity = TopItems(config.popular)
         self._scale = 0  # landmark of the merged scores
         self.slices: dict[int, Placed] = {}
@@ -158,10 +159,14 @@ class State:
         return dict(self._catalog_positions)
 
     def restore_catalog(
-        self, records: Sequence[CatalogItem], positions: Mapping[tuple[str, int], int], items_folded: int
+        self,
+        records: Sequence[CatalogItem],
+        positions: Mapping[tuple[str, int], int],
+        items_folded: int,
+        content: Tensor | None = None,
     ) -> None:
-        """Takes in what a snapshot says of the catalog."""
-        self._fold_items(records)
+        """Takes in what a snapshot says of the catalog, with the content [len(records), F] that it may have kept."""
+        self._fold_items(records, content)
         self._catalog_positions.update(positions)
         self.items_folded = items_folded
 
@@ -273,7 +278,7 @@ class State:
             self.slices[at] = self.slices.pop(at)
         return placed
 
-    def _fold_items(self, items: Sequence[CatalogItem]) -> Tensor:
+    def _fold_items(self, items: Sequence[CatalogItem], content: Tensor | None = None) -> Tensor:
         """Returns the rows that changed, each once."""
         if not items:
             return torch.zeros(0, dtype=torch.int64)
@@ -283,7 +288,8 @@ class State:
             room = self.item_rows - self.items.count
             part, items = items[:room], items[room:]
             rows = self._give(item.item_id for item in part)
-            dropped = self.catalog.fold(rows.tolist(), part)
+            dropped = self.catalog.fold(rows.tolist(), part, content)
+            content = None if content is None else content[len(part) :]
             self.items_folded += len(part)
             self._hide(rows.unique())
             changed += [rows, self._release(torch.tensor(dropped, dtype=torch.int64))]

@@ -42,6 +42,21 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(monkeypatch
     assert "serving.prot: Extra inputs are not permitted" in str(error.value)
 
 
+def test_a_goal_must_be_a_kind_and_the_message_shows_no_other_section(monkeypatch):
+    monkeypatch.setenv("OUSEL_KAFKA__SASL_PASSWORD", "hush")
+    monkeypatch.setenv("OUSEL_KAFKA__SASL_USERNAME", "me")
+    monkeypatch.setenv("OUSEL_KAFKA__SASL_MECHANISM", "PLAIN")
+    monkeypatch.setenv("OUSEL_KAFKA__SECURITY_PROTOCOL", "SASL_SSL")
+    monkeypatch.setenv("OUSEL_RANKING__GOAL", "buy")
+    with pytest.raises(
+        ConfigError, match=r"ranking: .*goal must be one of \['cart', .*\(events.kinds\), got 'buy'"
+    ) as error:
+        load_config()
+    assert "hush" not in str(error.value)
+    monkeypatch.setenv("OUSEL_EVENTS__KINDS", '{"view": 1, "buy": 3}')
+    assert load_config().ranking.goal == "buy"
+
+
 def test_variables_win_over_the_file_and_the_file_over_defaults(tmp_path, monkeypatch):
     path = tmp_path / "ousel.toml"
     path.write_text("[serving]\nport = 1234\nmax_batch = 7\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 
@@ -12,7 +13,7 @@ from engine.model.weights import Weights
 CONTENT_DIM, KINDS = 16, 8
 
 
-def small_weights(vocabulary: Sequence[str] = (), seed: int = 0, **shape: int) -> Weights:
+def small_weights(vocabulary: Sequence[str] = (), seed: int = 0, **shape: Any) -> Weights:
     """Weights of width 8 over `vocabulary`, the same for the same seed."""
     with torch.random.fork_rng():
         torch.manual_seed(seed)

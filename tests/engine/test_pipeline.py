@@ -9,6 +9,7 @@ import pytest
 import torch
 from ousel.v1 import event_pb2
 
+from engine.config import RankingConfig
 from engine.events.batch import Record
 from engine.events.dead_letter import MemoryDeadLetters
 from engine.events.source import MemorySource, SourceError
@@ -195,6 +196,18 @@ def test_a_pushed_model_serves_and_every_stream_hears_of_it():
     assert (status.model_version, status.model_versions, status.model_metrics) == (4, (4,), {"hit_rate@20": 0.25})
     models = [(user, ranking.model_version) for user, cause, ranking in engine.streams.lists if cause == Cause.MODEL]
     assert models == [("u1", 4), ("u2", 4)]
+
+
+def test_a_model_without_the_goal_that_is_asked_for_serves_and_says_so(caplog):
+    config = CONFIG.model_copy(update={"ranking": RankingConfig(goal="cart")})
+    with Engine(config=config) as engine:
+        engine.source.append(events(20))
+        engine.pipeline.install(encode_weights(small_weights(ITEMS, by_kind=True)), 1, {}).result(DEADLINE_S)
+        assert not caplog.records and engine.pipeline.generation.goal == list(config.events.kinds).index("cart")
+        engine.pipeline.install(encode_weights(small_weights(ITEMS)), 2, {}).result(DEADLINE_S)
+        ranking = engine.pipeline.ask(Query("u1", "", 3)).result(DEADLINE_S)
+    assert (ranking.origin, ranking.model_version) == (Origin.MODEL, 2)
+    assert "model version 2 has no goals" in caplog.text and "ranking.goal cart" in caplog.text
 
 
 def test_a_bad_push_is_refused_with_the_reason_and_the_old_model_goes_on():

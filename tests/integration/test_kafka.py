@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
+from kafka.errors import UnknownTopicOrPartitionError
 from ousel.v1 import catalog_pb2, event_pb2
 
 from deploy.local.brokers import Broker
@@ -19,7 +20,7 @@ from engine.events.dead_letter import MAX_VALUE_BYTES, KafkaDeadLetters
 from engine.events.kafka import KafkaSource
 from engine.events.producer import EventProducer
 from engine.events.source import SourceError, start_at_beginning
-from engine.events.topics import ensure_topics
+from engine.events.topics import ensure_topics, topic_id
 
 pytestmark = pytest.mark.integration
 
@@ -265,3 +266,23 @@ def test_a_restarted_broker_is_read_on_from_where_it_stood(
     assert {event_pb2.Event.FromString(r.value or b"").event_id for r in records} == {str(i) for i in range(10)}
     ours = [r.getMessage() for r in caplog.records if r.name == "engine.events.kafka"]
     assert len(ours) == 2
+
+
+def test_a_topic_made_anew_has_another_id_where_the_broker_gives_any(kafka_config: KafkaConfig) -> None:
+    topic = kafka_config.events_topic
+    first = topic_id(kafka_config, topic)
+    assert topic_id(kafka_config, topic) == first
+    with closing(KafkaAdminClient(**connection_settings(kafka_config))) as admin:
+        admin.delete_topics([topic])
+        deadline = time.monotonic() + DEADLINE_S
+        while topic in admin.list_topics() and time.monotonic() < deadline:
+            time.sleep(0.05)
+    ensure_topics(kafka_config)
+    second = topic_id(kafka_config, topic)
+    assert (first is None) == (second is None)
+    assert first is None or first != second
+
+
+def test_a_topic_that_does_not_exist_has_no_id(kafka_config: KafkaConfig) -> None:
+    with pytest.raises(UnknownTopicOrPartitionError):
+        topic_id(kafka_config, f"{kafka_config.events_topic}.no")

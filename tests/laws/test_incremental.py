@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -32,10 +33,11 @@ catalog = st.lists(
 )
 
 
+@pytest.mark.parametrize("aggregation", ["attention", "mean", "sum"])
 @given(log=rows, lengths=st.lists(st.integers(0, 6), max_size=6), late=catalog, spread_rows=st.integers(1, 5))
-def test_refreshed_rows_equal_a_full_recompute(log, lengths, late, spread_rows):
+def test_refreshed_rows_equal_a_full_recompute(aggregation, log, lengths, late, spread_rows):
     state = State(CONFIG, EventsConfig())
-    weights = small_weights(ITEMS[:3])
+    weights = small_weights(ITEMS[:3], aggregation=aggregation)
     config = InferenceConfig(epsilon=0.0, spread_rows=spread_rows)
     live = Embedder(weights.model, weights.vocabulary, config, state.user_rows, state.item_rows)
     for batch in [*cut(log, lengths), decoded([], items=late)]:

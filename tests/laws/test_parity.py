@@ -5,7 +5,10 @@ The two number users and items differently, so embeddings are compared by item i
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,10 +46,10 @@ def folded(events: int, seed: int, partitions: int) -> Replay:
     return replay
 
 
-def model_of(seed: int) -> Recommender:
+def model_of(seed: int, **switches: Any) -> Recommender:
     torch.manual_seed(seed)
     shape = ModelShape(
-        vocabulary=len(VOCABULARY), content_dim=16, kinds=8, dim=16, heads=2, blocks=1, window=WINDOW
+        vocabulary=len(VOCABULARY), content_dim=16, kinds=8, dim=16, heads=2, blocks=1, window=WINDOW, **switches
     )  # fmt: skip
     model = Recommender(shape).eval().requires_grad_(False)
     for bias in (model.graph.user_root, model.graph.edge.scale.weight):
@@ -64,6 +67,9 @@ def engine_table(model: Recommender, state: State) -> Tensor:
     return model.graph.items(base, users, graph.item_users.latest(everything), base, graph.item_next.latest(everything))
 
 
+@pytest.mark.parametrize(
+    "switches", [{}, {"aggregation": "mean"}, {"aggregation": "sum"}, {"local_heads": 1}, {"by_kind": True}]
+)
 @settings(max_examples=20, deadline=None)
 @given(
     events=st.integers(0, 60).map(lambda n: 2 * n),
@@ -72,10 +78,10 @@ def engine_table(model: Recommender, state: State) -> Tensor:
     partitions=st.integers(1, 3),
 )
 def test_trainer_equals_the_plain_forward_over_the_engines_state(
-    events: int, seed: int, some: list[int], partitions: int
+    switches: dict[str, Any], events: int, seed: int, some: list[int], partitions: int
 ) -> None:
     replay = folded(events, seed, partitions)
-    state, data, model = replay.state, replay.data(), model_of(seed)
+    state, data, model = replay.state, replay.data(), model_of(seed, **switches)
     table = engine_table(model, state)
     expected = table[state.items.find(data.item_ids)]  # by the trainer's numbers
     forward = ItemForward(model, words(data.item_ids, VOCABULARY), data.content)
@@ -95,8 +101,9 @@ def test_trainer_equals_the_plain_forward_over_the_engines_state(
         ring = state.graph.user_items.latest(torch.tensor([row]), WINDOW)
         assert [column.tolist() for column in history.columns()[1:]] == [c.tolist() for c in ring.columns()[1:]]
         numbered = forward.table(graph)
+        goal = 3 if model.shape.by_kind else None
         torch.testing.assert_close(
-            model.sequence(numbered, history)[:, -1], model.sequence(table, ring)[:, -1], atol=1e-5, rtol=0
+            model.sequence(numbered, history, goal)[:, -1], model.sequence(table, ring, goal)[:, -1], atol=1e-5, rtol=0
         )  # fmt: skip
     else:
         assert not history.mask.any()

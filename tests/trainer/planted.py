@@ -56,20 +56,29 @@ def decoded(
     return Decoded(batch, items, [], positions)
 
 
-def planted_log(events: int, seed: int = 0, users: int = 30) -> Decoded:
-    """Sessions of two events by random users: a random A_i, then its B_i. Every item is as popular as any other."""
+def planted_log(events: int, seed: int = 0, users: int = 30, *, catalog: str = "", shift: int = 0) -> Decoded:
+    """Sessions of two events by random users: a random A_i, then its B_i. Every item is as popular as any other.
+
+    Args:
+        catalog: what all item ids begin with; titles are those of any other catalog.
+        shift: B_i has the title of B_(i+shift).
+    """
     random = np.random.default_rng(seed)
     # Drawn session by session, so that a shorter log is a prefix of a longer one.
     pairs, who = random.integers((PAIRS, users), size=(events // 2, 2)).T
     user = [f"u{u}" for u in who for _ in range(2)]
-    item = [f"{side}{pair}" for pair in pairs for side in "AB"]
+    item = [f"{catalog}{side}{pair}" for pair in pairs for side in "AB"]
     session = [f"s{at // 2}" for at in range(len(user))]
-    catalog = [CatalogItem(f"{side}{pair}", title=f"{side} {pair}") for pair in range(PAIRS) for side in "AB"]
-    return decoded(user, item, [60_000 * at for at in range(len(user))], session, catalog)
+    items = [
+        CatalogItem(f"{catalog}{side}{pair}", title=f"{side} {(pair + by) % PAIRS}")
+        for pair in range(PAIRS)
+        for side, by in (("A", 0), ("B", shift))
+    ]
+    return decoded(user, item, [60_000 * at for at in range(len(user))], session, items)
 
 
-def replayed(batch: Decoded, history: int = 16, neighbors: int = 4) -> Replay:
-    replay = Replay(StateConfig(history=history, neighbors=neighbors, content_dim=16), KINDS, 100_000)
+def replayed(batch: Decoded, history: int = 16, neighbors: int = 4, content_dim: int = 16) -> Replay:
+    replay = Replay(StateConfig(history=history, neighbors=neighbors, content_dim=content_dim), KINDS, 100_000)
     replay.fold(batch)
     return replay
 

@@ -37,6 +37,7 @@ def test_windows_target_each_event_of_the_slice_once_and_see_only_what_came_befo
     user: list[int], stride: int, extra: int, data: st.DataObject
 ) -> None:
     log = log_of(user)
+    log.kind[:] = torch.arange(len(log)) % 5
     first = data.draw(st.integers(0, len(log)))
     last = data.draw(st.integers(first, len(log)))
     histories, length = Histories(log), stride + extra
@@ -50,6 +51,7 @@ def test_windows_target_each_event_of_the_slice_once_and_see_only_what_came_befo
             target = event_of[batch.target[b, i].item()]
             targets.append(target)
             assert batch.target_session[b, i] == log.session[target]
+            assert batch.target_kind[b, i] == log.kind[target]
             # The input at i is the event just before the target, and all inputs up to it are older.
             inputs = [event_of[row] for row in batch.events.row[b, : i + 1].tolist() if row >= 0]
             assert inputs == before(log, target)[-len(inputs) :]

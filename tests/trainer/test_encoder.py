@@ -4,14 +4,15 @@ import torch
 
 from tests.trainer.planted import edges_of, planted_log, replayed, small_config
 from trainer.dataset import Histories
-from trainer.encoder import Schedule, _linked
+from trainer.encoder import Schedule
+from trainer.order import linked_order
 from trainer.walk import empty_graph, insert
 
 
 def test_the_graph_of_a_piece_holds_exactly_the_events_before_it() -> None:
     data = replayed(planted_log(300)).data()
     histories, config = Histories(data.log), small_config(chunks=4, batch=8)
-    batches = _linked(data, histories, 200, config, torch.Generator().manual_seed(0))
+    batches = linked_order(data, histories, 200, config, torch.Generator().manual_seed(0))
     seen: list[int] = []
     while len(seen) < 200 - len(data.log.user[:200].unique()):  # a user's first event is no target
         graph, windows = next(batches)
@@ -34,7 +35,7 @@ def test_a_planted_later_event_is_not_in_the_graph() -> None:
     data.log.item[data.log.item == planted] = (planted + 1) % data.items
     data.log.item[250] = planted  # its only event, in the last of three pieces
     config = small_config(chunks=3, batch=1000)
-    batches = _linked(data, Histories(data.log), 300, config, torch.Generator())
+    batches = linked_order(data, Histories(data.log), 300, config, torch.Generator())
     for _ in range(3):
         graph, _windows = next(batches)
         assert graph is not None and not graph.item_users.latest(torch.tensor([planted])).mask.any()

@@ -6,9 +6,11 @@ import time
 import pytest
 import torch
 
-from engine.model.weights import decode_weights, encode_weights
-from tests.trainer.planted import planted_log, replayed, small_config
-from trainer.encoder import Stopped
+from engine.events.batch import Decoded
+from engine.model.votes import VOTES
+from engine.model.weights import Weights, decode_weights, encode_weights
+from tests.trainer.planted import KINDS, planted_log, replayed, small_config
+from trainer.encoder import Schedule, Stopped
 from trainer.progress import Progress
 from trainer.train import Trained, refusal, start_weights, train
 
@@ -71,6 +73,19 @@ def test_a_second_training_starts_from_the_first_and_is_compared_with_it(once: T
     assert fresh.before is None
 
 
+def test_a_model_with_goals_learns_those_that_came_up() -> None:
+    goal = trained(by_kind=True, max_steps=20).weights.model.sequence.goal
+    assert goal is not None
+    purchase = list(KINDS.kinds).index("purchase")  # all that the log has
+    assert [kind for kind, vector in enumerate(goal.weight) if vector.any()] == [purchase]
+
+
+@pytest.mark.parametrize("name", ["augment_crop", "augment_mask", "augment_reorder"])
+def test_each_augmentation_is_trained_with(name: str) -> None:
+    plain, changed = (trained(max_steps=3, **{name: p}).weights.model.state_dict() for p in (0.0, 0.5))
+    assert not torch.equal(plain["sequence.out.weight"], changed["sequence.out.weight"])
+
+
 def test_a_warm_start_keeps_each_id_with_its_item(once: Trained) -> None:
     data = replayed(planted_log(4400)).data()
     weights = start_weights(data, len(data.log), small_config(), once.weights)
@@ -78,6 +93,58 @@ def test_a_warm_start_keeps_each_id_with_its_item(once: Trained) -> None:
     old = dict(zip(once.weights.vocabulary, once.weights.model.graph.identity.weight[1:], strict=True))
     for item_id, vector in zip(weights.vocabulary, weights.model.graph.identity.weight[1:], strict=True):
         assert torch.equal(vector, old[item_id])
+
+
+@pytest.fixture(scope="module")
+def elsewhere() -> Trained:
+    """Trained on a catalog of other ids."""
+    return by_content(planted_log(4000), None, 100)
+
+
+def by_content(log: Decoded, previous: Weights | None, steps: int) -> Trained:
+    """Trained where only the session's query, and no neighbor in the graph, can tell what comes next."""
+    config = small_config(max_steps=steps, neighbor_sources=0, index_candidates=20, popular_candidates=1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("trainer.walk.count_votes", lambda _, items: torch.zeros(*items.shape, VOTES))
+        return train(replayed(log, content_dim=64).data(), config, previous, threading.Event(), Progress())
+
+
+def test_another_catalogs_weights_are_worth_more_than_none_because_content_means_the_same(elsewhere: Trained) -> None:
+    log = planted_log(2000, seed=5, catalog="other-")
+    warm, fresh = (by_content(log, previous, 12).metrics["ndcg@20"] for previous in (elsewhere.weights, None))
+    assert warm > 0.45 > 0.3 > fresh
+    # Where the same titles follow upon others, what was learned of them is worth little.
+    misleading = planted_log(2000, seed=5, catalog="other-", shift=7)
+    assert by_content(misleading, elsewhere.weights, 12).metrics["ndcg@20"] < 0.3
+
+
+def test_another_catalogs_weights_give_all_but_their_ids(elsewhere: Trained) -> None:
+    data = replayed(planted_log(2000, catalog="other-"), content_dim=64).data()
+    weights = start_weights(data, len(data.log), small_config(), elsewhere.weights)
+    assert not set(weights.vocabulary) & set(elsewhere.weights.vocabulary)
+    old, new = (one.model.state_dict() for one in (elsewhere.weights, weights))
+    learned, begun = (tensors.pop("graph.identity.weight") for tensors in (old, new))
+    assert all(torch.equal(tensor, old[name]) for name, tensor in new.items())
+    assert begun[1:].abs().max() < 0.05 < learned[1:].abs().max()  # as small as ids begin
+
+
+@pytest.mark.parametrize(
+    ("catalog", "changes", "skipped"), [("", {}, True), ("x", {}, False), ("", {"dim": 32}, False)]
+)
+def test_only_a_model_that_knows_most_ids_skips_the_first_part_of_the_schedule(
+    once: Trained, monkeypatch: pytest.MonkeyPatch, catalog: str, changes: dict[str, object], skipped: bool
+) -> None:
+    begins: list[float] = []
+
+    class Seen(Schedule):
+        def __init__(self, budget_s: float, max_steps: int | None, begin: float = 0.0) -> None:
+            begins.append(begin)
+            super().__init__(budget_s, max_steps, begin)
+
+    monkeypatch.setattr("trainer.train.Schedule", Seen)
+    data = replayed(planted_log(400, catalog=catalog)).data()
+    train(data, small_config(max_steps=1, **changes), once.weights, threading.Event(), Progress())
+    assert [begin > 0 for begin in begins] == [skipped]
 
 
 def test_another_shape_starts_anew(once: Trained) -> None:
@@ -104,3 +171,11 @@ def figures(hit_rate: float, popularity: float, before: float | None) -> Trained
 def test_gate(hit_rate: float, popularity: float, before: float | None, why: str | None) -> None:
     reason = refusal(figures(hit_rate, popularity, before), max_drop=0.05)
     assert reason is None if why is None else reason is not None and why in reason
+
+
+def test_in_half_precision_it_learns_the_same_and_keeps_whole_weights(once: Trained) -> None:
+    half = trained(half=True)
+    assert half.metrics["hit_rate@20"] > 0.55
+    tensors = half.weights.model.state_dict()
+    assert all(tensor.dtype == torch.float32 for tensor in tensors.values() if tensor.is_floating_point())
+    assert not torch.equal(tensors["sequence.out.weight"], once.weights.model.state_dict()["sequence.out.weight"])

@@ -17,6 +17,8 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.log_output import log_to_stderr
+from trainer.checkpoint import Checkpoint, CheckpointError
+from trainer.curves import Curves, CurvesError
 from trainer.evaluation import splits
 from trainer.evaluation.arms import FrozenOusel, RetrainedOusel
 from trainer.evaluation.cold import Frozen, numbered_by_hash
@@ -71,6 +73,9 @@ def evaluate(
         Path | None, typer.Option(help="file to write after each epoch, and to go on from where it exists")
     ] = None,
     index: Annotated[bool, typer.Option(help="measure what HNSW costs against an exact search")] = True,
+    curves: Annotated[
+        Path | None, typer.Option(help="folder for the curves of the training: event files for TensorBoard, and a PNG")
+    ] = None,
     threads: Annotated[int, typer.Option(help="intra-op threads of the training")] = 1,
     out: Annotated[Path | None, typer.Option(help="write all figures here, as JSON")] = None,
 ) -> None:
@@ -91,7 +96,8 @@ def evaluate(
         split = _split(log, protocol, validation, most, cold_share)
         splits.check_no_leak(log, split)
         catalog = read_items(items) if items else None
-    except (FileError, ValueError) as error:
+        drawing = Curves(curves, "epoch") if curves else None
+    except (FileError, ValueError, CurvesError) as error:
         raise SystemExit(f"ousel-trainer evaluate: {error}") from None
     torch.set_num_threads(threads)
     _log.info(
@@ -104,8 +110,7 @@ def evaluate(
         settings,
         content=content_features(log, catalog) if catalog and settings.content else None,
         validation=split if validation and settings.patience else watched,
-        checkpoint=checkpoint,
-        run=f"{split.digest[:16]} {settings}",
+        checkpoint=None if checkpoint is None else Checkpoint(checkpoint, f"{split.digest[:16]} {settings}"),
     )
     categories = catalog.categories if catalog else None
     arms: list[Scorer] = [ousel]
@@ -114,9 +119,15 @@ def evaluate(
     scorers: list[Scorer] = [*arms, *_others(split, compare, cold_share is not None)]
     parts = ("", "new", *(() if split.filter_seen else (AMONG_NEW,))) if cold_share is None else ("cold", AMONG_COLD)
     begun = time.monotonic()
-    judged = {
-        scorer.name: judge(scorer, log, split, ks, categories, among_cold=cold_share is not None) for scorer in scorers
-    }
+    try:
+        judged = {
+            scorer.name: judge(scorer, log, split, ks, categories, among_cold=cold_share is not None)
+            for scorer in scorers
+        }
+    except CheckpointError as error:
+        raise SystemExit(f"ousel-trainer evaluate: {error}") from None
+    if drawing:
+        _draw(drawing, ousel.course.curve)
     ours = judged["ousel"]
     others = {name: one for name, one in judged.items() if not name.startswith(OuselScorer.name)}
     over_best = ratios(ours, others, ks, parts)
@@ -142,6 +153,13 @@ def evaluate(
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(found, indent=2) + "\n")
         print(f"written to {out}")
+
+
+def _draw(curves: Curves, entries: list[dict[str, float]]) -> None:
+    with curves:
+        for entry in entries:
+            for name in [name for name in ("loss", "score") if name in entry]:
+                curves.add(name, int(entry["epoch"]), entry[name])
 
 
 _READ: dict[Any, Callable[[str], Any]] = {

@@ -10,6 +10,7 @@ from torch import Tensor
 from engine.config import StateConfig
 from engine.events.batch import CatalogItem
 from engine.state.catalog import Catalog
+from engine.state.content import content_encoder
 from trainer.evaluation.files import Items
 from trainer.evaluation.log import Events
 
@@ -19,7 +20,7 @@ def content_features(events: Events, items: Items) -> Tensor:
 
     F is the default of `state.content_dim`.
     """
-    catalog = Catalog(StateConfig().content_dim, 0, rows=len(events.items), limit=len(events.items))
+    catalog = Catalog(content_encoder(StateConfig()), 0, rows=len(events.items), limit=len(events.items))
     catalog.grow(len(events.items))
     rows = [row for row, item_id in enumerate(events.items) if item_id in items.title]
     named = [events.items[row] for row in rows]

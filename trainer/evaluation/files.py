@@ -37,10 +37,39 @@ class Items:
     categories: dict[str, tuple[str, ...]]
 
 
-def read_events(path: Path, items: Path | None = None) -> Events:
-    """The events of a file in log order, and with `items` the catalog items that no event names as well.
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a file of events in log order: by time, and where that is equal in the order of the file.
 
-    A session id means one session wherever it stands. Kinds are "view" where the file names none.
+    Attributes:
+        user, session, kind: [E] strings, "" where the file names none.
+        item: [E] strings.
+        time: [E] float64, see `Events`.
+        value: [E] float32.
+        test: [E] bool, None where the file has no split.
+        place: [E] where each row stands in the file, from 0.
+        timed: see `Events`.
+    """
+
+    user: pa.Array
+    session: pa.Array
+    item: pa.Array
+    kind: pa.Array
+    time: NDArray[np.float64]
+    value: NDArray[np.float32]
+    test: NDArray[np.bool_] | None
+    place: Ints
+    timed: bool
+
+    def __len__(self) -> int:
+        return len(self.item)
+
+
+def read_rows(path: Path) -> Rows:
+    """Reads and checks a file of events.
+
+    Raises:
+        FileError: names the line, the column, the cell and what it must be.
     """
     table = read_table(path, _EVENT_COLUMNS)
     table.require("item_id", "timestamp")
@@ -59,30 +88,45 @@ def read_events(path: Path, items: Path | None = None) -> Events:
         split = table.text("split")
         table.check(pc.invert(pc.is_in(split, pa.array(["train", "test"]))), "split", "'train' or 'test'")
         test = as_numpy(pc.equal(split, "test"))
-    kind = table.text("kind")
-    kind = pc.if_else(pc.equal(kind, ""), _DEFAULT_KIND, kind)
-
     order = np.argsort(time, kind="stable")
-    item_of, item_ids = _numbers(item.take(order))
-    users, sessions = user.take(order), session.take(order)
-    user_of, user_ids = _numbers_of_either(users, sessions)
-    session_of, session_ids = _numbers_of_either(sessions, users)
-    kind_of, kind_ids = _numbers(kind.take(order))
+    return Rows(
+        user=user.take(order),
+        session=session.take(order),
+        item=item.take(order),
+        kind=table.text("kind").take(order),
+        time=time[order],
+        value=value[order],
+        test=None if test is None else test[order],
+        place=order,
+        timed=not ordinal,
+    )
+
+
+def read_events(path: Path, items: Path | None = None) -> Events:
+    """The events of a file in log order, and with `items` the catalog items that no event names as well.
+
+    A session id means one session wherever it stands. Kinds are "view" where the file names none.
+    """
+    rows = read_rows(path)
+    item_of, item_ids = _numbers(rows.item)
+    user_of, user_ids = _numbers_of_either(rows.user, rows.session)
+    session_of, session_ids = _numbers_of_either(rows.session, rows.user)
+    kind_of, kind_ids = _numbers(pc.if_else(pc.equal(rows.kind, ""), _DEFAULT_KIND, rows.kind))
     if items is not None:
         item_ids = list(dict.fromkeys((*item_ids, *read_items(items).title)))
     return Events(
         user=user_of,
         session=session_of,
         item=item_of,
-        time=time[order],
+        time=rows.time,
         kind=kind_of,
-        value=value[order],
-        test=None if test is None else test[order],
+        value=rows.value,
+        test=rows.test,
         items=item_ids,
         users=user_ids,
         sessions=session_ids,
         kinds=kind_ids,
-        timed=not ordinal,
+        timed=rows.timed,
     )
 
 

@@ -8,8 +8,6 @@ Shapes: E events, N items, B questions or windows, L events of each, P positions
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from engine.model.ranker import Ranker
 from engine.model.recommender import ModelShape, Recommender
+from trainer.checkpoint import Checkpoint
 from trainer.config import TrainSection
 from trainer.evaluation.live import LiveState
 from trainer.evaluation.log import Events, Ints, Questions, Split
@@ -40,7 +39,7 @@ class OuselScorer:
     Args:
         content: [N, F] features of the items; none: learned ids are all that is known of them.
         validation: questions about what lies behind the training events, to tell when to stop; needed for patience.
-        checkpoint, run: see `EpochTrainer`.
+        checkpoint: see `EpochTrainer`.
     """
 
     name = "ousel"
@@ -51,15 +50,13 @@ class OuselScorer:
         *,
         content: Tensor | None = None,
         validation: Split | None = None,
-        checkpoint: Path | None = None,
-        run: str = "",
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self.settings = settings
         self.course = Course()
         self._content = content
         self._validation = validation
         self._checkpoint = checkpoint
-        self._run = run
         self._live: LiveState | None = None
         self._validating = False
         self._limits = TrainSection(
@@ -96,14 +93,14 @@ class OuselScorer:
         torch.manual_seed(settings.seed)
         fit_ranker(ranker, examples, settings.ranker_epochs, settings.ranker_learning_rate, settings.seed)
         if settings.refit:
-            again = None if self._checkpoint is None else self._checkpoint.with_suffix(".again.pt")
+            again = None if self._checkpoint is None else self._checkpoint.beside("again")
             self._fit_encoders(events, train, again)
             self._forward.model.ranker.load_state_dict(ranker.state_dict())
         last = int(early[-1]) if known is None or not len(questions) else int(questions.order[questions.cut[-1]]) - 1
         seen = train <= last if known is not None else np.isin(train, early)
         self._live.fold(train[~seen])
 
-    def _fit_encoders(self, events: Events, train: Ints, checkpoint: Path | None) -> None:
+    def _fit_encoders(self, events: Events, train: Ints, checkpoint: Checkpoint | None) -> None:
         assert self._live is not None
         settings = self.settings
         torch.manual_seed(settings.seed)
@@ -126,6 +123,9 @@ class OuselScorer:
             expansion=settings.expansion,
             gated=settings.gated,
             relative_time=settings.relative_time,
+            local_heads=settings.local_heads,
+            local_window=settings.local_window,
+            by_kind=settings.by_kind,
         )
         model = Recommender(shape)
         if self._content is None:
@@ -136,7 +136,7 @@ class OuselScorer:
         self._known = seen | content.any(1)
         rows = (count > 0).nonzero().squeeze(1)
         validate = None if self._validation is None else lambda: self._validated(events)
-        trainer = EpochTrainer(self._forward, log, rows, settings, validate, checkpoint, self._run)
+        trainer = EpochTrainer(self._forward, log, rows, settings, validate, checkpoint)
         self.course = trainer.run()
         self._embed()
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.model.recommender import check_heads
+
 
 @dataclass(frozen=True)
 class OuselSettings:
@@ -11,10 +13,11 @@ class OuselSettings:
 
     Attributes:
         by_session: whether histories are those of sessions, as `sessions` asks, or of users.
-        expansion, gated, relative_time: see `ModelShape`.
+        expansion, gated, relative_time, local_heads, local_window, by_kind: see `ModelShape`.
         epochs: passes over all targets, on one cycle of the learning rate.
         patience: epochs without a gain on the validation questions after which training ends; 0: all epochs are run,
             and nothing is validated.
+        augment_crop, augment_mask, augment_reorder: see `TrainSection`.
         stride: share of the window after which the next one of a long history begins.
         half: products in bfloat16.
         content: whether items have features of the catalog besides their learned ids. With `id_dropout` the ids are
@@ -29,6 +32,9 @@ class OuselSettings:
     expansion: int = 2
     gated: bool = False
     relative_time: bool = True
+    local_heads: int = 0
+    local_window: int = 8
+    by_kind: bool = False
     dropout: float = 0.2
     batch: int = 128
     epochs: int = 10
@@ -36,6 +42,9 @@ class OuselSettings:
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     id_dropout: float = 0.0
+    augment_crop: float = 0.0
+    augment_mask: float = 0.0
+    augment_reorder: float = 0.0
     stride: float = 0.5
     half: bool = False
     min_count: int = 1
@@ -52,3 +61,6 @@ class OuselSettings:
     neighbor_sources: int = 5
     content: bool = False
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        check_heads(self.dim, self.heads, self.local_heads)

@@ -10,17 +10,17 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from engine.model.recommender import Recommender
+from trainer.augment import crop, mask, reorder
+from trainer.checkpoint import Checkpoint
 from trainer.dataset import Histories, SessionBatch, Windows
 from trainer.encoder import Schedule, parameter_groups
 from trainer.evaluation.settings import OuselSettings
-from trainer.forward import Dropped, ItemForward
+from trainer.forward import Dropped, ItemForward, queries
 from trainer.losses import full_softmax, sampled_softmax, session_mask
 from trainer.negatives import NegativeSampler
 from trainer.replay import EventLog
@@ -30,10 +30,6 @@ _log = logging.getLogger(__name__)
 _REPORT_S = 15.0
 _UNIFORM_SHARE = 0.3  # of the negatives drawn evenly, so that rare items learn
 _BUCKET = 16  # batches whose windows are sorted by length, so that those of one batch need little padding
-
-
-class CheckpointError(ValueError):
-    """A checkpoint that is not of this run; the message says what differs."""
 
 
 @dataclass
@@ -65,8 +61,7 @@ class EpochTrainer:
         log: what may be learned from.
         rows: [N] the items in it.
         validate: the model's score on questions kept for that, the higher the better; asked where there is patience.
-        checkpoint: file that is written after each epoch, and gone on from where it exists.
-        run: names the data and the settings; a checkpoint of another run is refused.
+        checkpoint: written after each epoch, and gone on from where it exists.
     """
 
     def __init__(
@@ -76,14 +71,12 @@ class EpochTrainer:
         rows: Tensor,
         settings: OuselSettings,
         validate: Callable[[], float] | None = None,
-        checkpoint: Path | None = None,
-        run: str = "",
+        checkpoint: Checkpoint | None = None,
     ) -> None:
         self._forward = forward
         self._settings = settings
         self._validate = validate if settings.patience else None
         self._checkpoint = checkpoint
-        self._run = run
         self._generator = torch.Generator().manual_seed(settings.seed)
         self._dropped = Dropped(settings.id_dropout, 0.0, self._generator)
         self._histories = Histories(log)
@@ -139,8 +132,10 @@ class EpochTrainer:
         self._model.train()
         losses, reported = [], time.monotonic()
         for windows in self._batches():
-            batch = _trimmed(self._histories.batch(windows, self._settings.window))
-            loss = self._loss(batch)
+            batch = self._histories.batch(windows, self._settings.window)
+            batch = crop(batch, self._settings.augment_crop, self._generator)
+            batch = reorder(batch, self._settings.augment_reorder, self._generator)
+            loss = self._loss(_trimmed(batch))
             for group in self._optimizer.param_groups:
                 group["lr"] = self._settings.learning_rate * self._schedule.rate()
             self._optimizer.zero_grad(set_to_none=True)
@@ -178,8 +173,9 @@ class EpochTrainer:
     def _loss(self, batch: SessionBatch) -> Tensor:
         if self._sampler is not None:
             return self._sampled(batch, self._sampler)
-        query, table = self._encoded(batch, self._rows, self._number)
-        return full_softmax(query, table, self._number[batch.target[batch.target >= 0]])
+        asked, table = self._encoded(batch, self._rows, self._number)
+        target = self._number[batch.target[batch.target >= 0]]
+        return torch.stack([full_softmax(query, table, target) for query in asked]).mean()
 
     def _sampled(self, batch: SessionBatch, sampler: NegativeSampler) -> Tensor:
         """The loss among drawn items, where all of them would cost too much; only rows that take part are embedded."""
@@ -189,44 +185,49 @@ class EpochTrainer:
         rows = torch.cat([batch.events.row[batch.events.mask], target, negatives]).unique()
         place = torch.full_like(self._number, -1)
         place[rows] = torch.arange(len(rows))
-        query, table = self._encoded(batch, rows, place)
-        table = table.to(query.dtype)
-        positive = (query * table[place[target]]).sum(-1).float()
-        negative = (query @ table[place[negatives]].T).float()  # [P, M]
+        asked, table = self._encoded(batch, rows, place)
         masked = session_mask(batch.target, batch.target_session, negatives, len(place))[learns]
-        return sampled_softmax(positive, negative, sampler.log_inclusion[self._number[negatives]], masked)
+        log_inclusion = sampler.log_inclusion[self._number[negatives]]
+        losses = []
+        for query in asked:
+            items = table.to(query.dtype)
+            positive = (query * items[place[target]]).sum(-1).float()
+            negative = (query @ items[place[negatives]].T).float()  # [P, M]
+            losses.append(sampled_softmax(positive, negative, log_inclusion, masked))
+        return torch.stack(losses).mean()
 
-    def _encoded(self, batch: SessionBatch, rows: Tensor, place: Tensor) -> tuple[Tensor, Tensor]:
+    def _encoded(self, batch: SessionBatch, rows: Tensor, place: Tensor) -> tuple[list[Tensor], Tensor]:
         """Scaled queries [P, d] at the positions that have a target, and the table of `rows` at their `place`."""
-        model, half, events = self._model, self._settings.half, batch.events
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=half):
+        model, settings, events = self._model, self._settings, batch.events
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.half):
             table = self._forward(rows, None, self._dropped).float()
             events = replace(events, row=torch.where(events.mask, place[events.row.clamp_min(0)], -1))
-            query = model.logits(model.sequence(table, events)[batch.target >= 0].float())
-        return query.bfloat16() if half else query, table
+            items = table
+            if settings.augment_mask:
+                events = mask(events, settings.augment_mask, len(table), self._generator)
+                items = torch.cat([table, self._forward.unknown().float()])
+            learns = batch.target >= 0
+            asked = queries(model, items, events, batch.target_kind)
+            scaled = [model.logits(query[learns].float()) for query in asked]
+        return [query.bfloat16() if settings.half else query for query in scaled], table
 
     def _save(self, course: Course) -> None:
         if self._checkpoint is None:
             return
-        self._checkpoint.parent.mkdir(parents=True, exist_ok=True)
-        written = self._checkpoint.with_suffix(".part")
-        state: dict[str, Any] = {
-            "run": self._run,
-            "course": vars(course),
-            "model": self._model.state_dict(),
-            "optimizer": self._optimizer.state_dict(),
-            "generator": self._generator.get_state(),
-            "dropout": torch.get_rng_state(),
-        }
-        torch.save(state, written)
-        written.replace(self._checkpoint)
+        self._checkpoint.save(
+            {
+                "course": vars(course),
+                "model": self._model.state_dict(),
+                "optimizer": self._optimizer.state_dict(),
+                "generator": self._generator.get_state(),
+                "dropout": torch.get_rng_state(),
+            }
+        )
 
     def _resumed(self) -> Course:
-        if self._checkpoint is None or not self._checkpoint.exists():
+        state = None if self._checkpoint is None else self._checkpoint.load()
+        if state is None:
             return Course()
-        state = torch.load(self._checkpoint, weights_only=True)
-        if state["run"] != self._run:
-            raise CheckpointError(f"{self._checkpoint} must be of the run {self._run}, got {state['run']}")
         course = Course(**state["course"])
         self._model.load_state_dict(state["model"])
         self._optimizer.load_state_dict(state["optimizer"])
@@ -242,4 +243,5 @@ def _trimmed(batch: SessionBatch) -> SessionBatch:
     used = batch.events.mask.any(0)
     first = int(used.to(torch.int8).argmax())
     events = batch.events.last(len(used) - first)
-    return SessionBatch(events, batch.target[:, first:], batch.target_session[:, first:])
+    columns = (batch.target, batch.target_session, batch.target_kind)
+    return SessionBatch(events, *(column[:, first:] for column in columns))

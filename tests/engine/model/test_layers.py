@@ -1,12 +1,13 @@
-"""The dense forward of the graph attention against PyG's own over an edge list."""
+"""The dense forward of the graph attention against PyG's own over an edge list, and of the others against a loop."""
 
 from __future__ import annotations
 
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.model.layers import EdgeFeatures, RingAttention, SessionBlock
+from engine.model.layers import EdgeFeatures, RingAttention, RingPooling, SessionBlock
 from engine.model.sequence import SequenceEncoder
 from engine.state.ring import Neighbors
 
@@ -33,6 +34,28 @@ def test_gathering_from_rings_equals_message_passing(seed, targets, slots, sourc
         got = layer.gather(target, table, index, edge)
         want = layer((table, target), edge_index, edge[dst, slot])
     assert torch.allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("mean", [True, False])
+@given(seed=st.integers(0, 10_000), targets=st.integers(1, 4), slots=st.integers(1, 5), sources=st.integers(1, 30))
+def test_pooling_adds_or_averages_a_message_per_edge_and_nothing_where_there_is_none(
+    mean, seed, targets, slots, sources
+):
+    torch.manual_seed(seed)
+    layer = RingPooling(DIM, EDGE_DIM, mean=mean)
+    table, target = torch.randn(sources, DIM), torch.randn(targets, DIM)
+    index = torch.randint(-1, sources, (targets, slots))
+    edge = torch.randn(targets, slots, EDGE_DIM)
+    with torch.no_grad():
+        got = layer.gather(target, table, index, edge)
+        for row in range(targets):
+            messages = [
+                layer.lin_value(table[index[row, slot]]) + layer.lin_edge(edge[row, slot])
+                for slot in range(slots)
+                if index[row, slot] >= 0
+            ]
+            total = sum(messages, torch.zeros(DIM)) / (max(1, len(messages)) if mean else 1)
+            torch.testing.assert_close(got[row], total + layer.lin_skip(target[row]), atol=1e-5, rtol=0)
 
 
 def test_age_counts_from_the_rows_own_newest_edge():

@@ -67,6 +67,8 @@ def plain_features(
         math.log1p(sum(session == current for _, session, _ in told)) / 4,
         math.log1p(sessions) / 4,
         1 - len({row for row, _, _ in told}) / max(1, len(told)),
+        math.log(sum(2 ** (-days / 60) for _, days in mine) + 100 * share + 1e-4) / 4,
+        math.log(count + 100 * share + 1e-4) / 4,
         *(math.log(value + 1e-5) / 6 + 1 for value in trend),
         *(float(len(told) > back and told[-1 - back][0] == item) for back in range(3)),
         *(math.log(value + 1e-4) / 4 + 1 for value in votes),

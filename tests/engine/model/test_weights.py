@@ -12,6 +12,15 @@ from engine.model.weights import WeightsError, decode_weights, encode_weights
 from tests.engine.models import small_weights
 
 IDS = ["milk", "ä", "line\nbreak"]
+SWITCHES = [
+    "expansion",
+    "gated",
+    "relative_time",
+    "aggregation",
+    "local_heads",
+    "local_window",
+    "by_kind",
+]  # what a file may not name
 
 
 def rewritten(data: bytes, change) -> bytes:
@@ -29,6 +38,27 @@ def test_comes_back_as_it_was():
     for name, tensor in weights.model.state_dict().items():
         assert torch.equal(again.model.state_dict()[name], tensor)
     assert not again.model.training
+
+
+def test_a_file_from_before_a_switch_existed_is_the_model_that_it_was():
+    def forget_switches(_, metadata):
+        shape = json.loads(metadata["shape"])
+        for name in SWITCHES:
+            del shape[name]
+        metadata["shape"] = json.dumps(shape)
+
+    weights = small_weights(IDS)
+    assert decode_weights(rewritten(encode_weights(weights), forget_switches)).model.shape == weights.model.shape
+
+
+@pytest.mark.parametrize(
+    "switch", [{"aggregation": "mean"}, {"aggregation": "sum"}, {"local_heads": 1}, {"by_kind": True}]
+)
+def test_a_switched_model_comes_back_as_it_was(switch):
+    weights = small_weights(IDS, **switch)
+    again = decode_weights(encode_weights(weights))
+    assert again.model.shape == weights.model.shape
+    assert again.model.state_dict().keys() == weights.model.state_dict().keys()
 
 
 def test_a_model_without_a_vocabulary_is_fine():

@@ -6,12 +6,15 @@ import numpy as np
 import pytest
 import torch
 
+from engine.config import RankingConfig
 from engine.events.batch import CatalogItem
+from engine.generation import Frozen, build_generation
 from engine.model.ranker import candidate_features
 from engine.model.votes import count_votes, gather_voters
 from engine.ranking.query import Origin, Query, Source
 from engine.ranking.recommender import recommend
 from tests.engine.logs import Line, batch, decoded
+from tests.engine.models import small_weights
 from tests.engine.worlds import ITEMS, NOW_MS, small_config, small_generation, small_state
 
 CONFIG = small_config()
@@ -26,14 +29,14 @@ def ask(state, generation, *queries):
     return recommend(queries, state, generation, CONFIG.ranking)
 
 
-def by_hand(state, generation, user_id):
+def by_hand(state, generation, user_id, goal=None):
     """Every item's id by score: all of them are candidates of so small a catalog."""
     rows = torch.arange(len(state.items))[None]
     user = torch.tensor(state.find_users([user_id]))
     history = state.graph.user_items.latest(user)
     model, table = generation.model, generation.embedder.items[: len(state.items)]
     with torch.no_grad():
-        query = model.sequence(table, history.last(model.shape.window))[0, -1]
+        query = model.sequence(table, history.last(model.shape.window), goal)[0, -1]
         last = [row for row in history.row[0, -CONFIG.ranking.neighbor_sources :].tolist() if row >= 0]
         following = torch.cat([state.graph.item_next.latest(torch.tensor([row])).row for row in last], dim=1)
         share = torch.from_numpy(state.popularity.share())[None]
@@ -54,6 +57,17 @@ def test_a_known_user_gets_the_models_order(state):
     assert (ranking.origin, ranking.known, ranking.model_version) == (Origin.MODEL, True, 3)
     assert ranking.items[0].title == f"Title of {ranking.items[0].item_id}"
     assert [(at.topic, at.partition, at.offset) for at in ranking.reflects] == [("ousel.events", 0, 79)]
+
+
+def test_a_configured_goal_is_what_the_model_is_asked_for(state):
+    config = CONFIG.model_copy(update={"ranking": RankingConfig(goal="cart")})
+    kind = list(config.events.kinds).index("cart")
+    weights = small_weights(ITEMS, by_kind=True)
+    weights.model.sequence.goal.weight[kind] *= 10  # so that it matters
+    generation = build_generation(weights, 1, {}, Frozen.of(state), config)
+    (ranking,) = ask(state, generation, Query("u1", "", k=30))
+    want, _ = by_hand(state, generation, "u1", kind)
+    assert [item.item_id for item in ranking.items] == want != by_hand(state, generation, "u1")[0]
 
 
 def test_a_batch_answers_each_query_as_if_it_were_alone(state):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,20 @@ def test_columns_longer_than_a_line_and_tables_longer_than_a_piece_come_back(tmp
     folder = written(tmp_path, SavedState("ousel.events", {5: want}, SavedCatalog(items, {}, 1000)))
     assert_same(slice_of(folder, 5), want)
     assert read_catalog(folder, read_manifest(folder)).items == items
+
+
+def test_kept_content_comes_back_by_record_and_no_bit_of_it_can_flip_unnoticed(tmp_path):
+    content, rows = torch.randn(9, 5), torch.tensor([7, 0, 3])
+    saved = replace(catalog(), content=content, rows=rows)
+    assert len(saved.items) == 3
+    folder = written(tmp_path, SavedState("ousel.events", {}, saved))
+    got = read_catalog(folder, read_manifest(folder))
+    assert got.items == list(saved.items)
+    assert torch.equal(got.content[got.rows], content[rows])
+    path = folder / "catalog.content"
+    path.write_bytes(path.read_bytes()[:-1] + b"!")
+    with pytest.raises(DamagedError, match=r"catalog\.content"):
+        read_catalog(folder, read_manifest(folder))
 
 
 def test_no_bit_of_any_file_can_flip_unnoticed(tmp_path):

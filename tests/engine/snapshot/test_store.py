@@ -181,6 +181,10 @@ SWAPPED = EventsConfig(kinds={"view": 1.0, "click": 1.0}, default_kind="view")
     ("now", "said"),
     [
         (fingerprint(CONFIG.model_copy(update={"history": 64}), EVENTS, KAFKA, 1), "state.history was 128 and is 64"),
+        (
+            fingerprint(CONFIG.model_copy(update={"content_encoder": "other"}), EVENTS, KAFKA, 1),
+            'state.content_encoder was not set and is "other"',
+        ),
         (fingerprint(CONFIG, EVENTS, KAFKA, 8), "partitions of the events topic was 1 and is 8"),
         (fingerprint(CONFIG, EVENTS, KAFKA.model_copy(update={"events_topic": "e"}), 1), 'ousel.events" and is "e"'),
         (SETTINGS | {"state.new": 1}, "state.new was not set and is 1"),

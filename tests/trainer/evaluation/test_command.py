@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
+from tests.trainer.test_curves import scalars
 from trainer.__main__ import app
+from trainer.curves import PICTURE
 
 SMALL = [f"--set={one}" for one in ("dim=16", "heads=2", "blocks=1", "window=8", "epochs=2", "batch=16")]
 MEASURED = ("fit_s", "score_s", "peak_gb")
@@ -88,12 +90,22 @@ def test_cold_items_are_put_beside_popularity_as_it_was_and_as_it_is(tmp_path: P
     assert found["models"]["ousel"]["recall@5_among_cold"] > found["models"]["popularity_frozen"]["recall@5_among_cold"]
 
 
+def test_the_curves_have_an_entry_per_epoch(events: Path, tmp_path: Path) -> None:
+    out, folder = tmp_path / "1.json", tmp_path / "curves"
+    done = evaluate("--events", events, "--protocol", "sessions", "--out", out, "--curves", folder, *SMALL)
+    assert done.exit_code == 0, done.output
+    epochs = json.loads(out.read_text())["epochs"]
+    assert scalars(folder) == {"loss": [(at + 1, pytest.approx(epochs[at]["loss"])) for at in range(2)]}
+    assert (folder / PICTURE).exists()
+
+
 @pytest.mark.parametrize(
     ("args", "line"),
     [
         (["--k", "0,5"], "--k must be numbers in 1..1000 with commas between, got '0,5'"),
         (["--set", "width=3"], "--set must name one of dim, heads"),
         (["--set", "content=true"], "--set content=true needs --items, got none"),
+        (["--set", "local_heads=3"], "local_heads must be in 0..2 (heads), got 3"),
         (["--set", "dim=wide"], "--set dim must be a number, got 'wide'"),
         (["--protocol", "successive", "--validation"], "--validation needs the protocol leave-one-out or sessions"),
         (["--cold-share", "1"], "cold share must be above 0 and below 1, got 1.0"),

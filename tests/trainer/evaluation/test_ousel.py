@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -92,6 +93,37 @@ def test_nothing_but_training_events_and_histories_counts_and_a_seed_repeats() -
         scorer.fit(one, train)
         scores.append(scorer.score(questions))
     np.testing.assert_array_equal(*scores)
+
+
+@pytest.mark.parametrize("name", ["augment_crop", "augment_mask", "augment_reorder"])
+def test_a_planted_sequence_is_learned_from_augmented_windows_too(name: str) -> None:
+    events = planted()
+    train, questions = next_of_last_sessions(events, 10)
+    scorer = OuselScorer(replace(SMALL, **{name: 0.2}, dropout=0.0, epochs=8))
+    scorer.fit(events, train)
+    assert scorer.score(questions).argmax(1).tolist() == events.item[questions.order[questions.cut]].tolist()
+    plain = OuselScorer(replace(SMALL, dropout=0.0, epochs=8))
+    plain.fit(events, train)
+    assert scorer.course.curve[0]["loss"] != plain.course.curve[0]["loss"]
+
+
+def test_goals_part_what_one_kind_names_from_what_another_does() -> None:
+    # Sessions step on through five places, each an item that is viewed and one that is clicked; a coin decides which.
+    coin = np.random.default_rng(0).integers(0, 2, SESSIONS * LENGTH)
+    place = (np.arange(SESSIONS)[:, None] * 3 + np.arange(LENGTH)).ravel() % 5
+    events = replace(planted(), item=place + 5 * coin, kind=coin, kinds=["view", "click"])
+    train, questions = next_of_last_sessions(events, 10)
+    scorer = OuselScorer(replace(SMALL, by_kind=True, dropout=0.0))
+    scorer.fit(events, train)
+    assert scorer._forward is not None and scorer._live is not None
+    history = scorer._live.history(questions, 3)
+    expected = (history.row[:, -1] + 1) % 5
+    with torch.no_grad():
+        for goal in (0, 1):
+            best = (scorer._forward.model.sequence(scorer._table, history, goal)[:, -1] @ scorer._table.T).argmax(1)
+            assert best.tolist() == (expected + 5 * goal).tolist()
+    both = np.sort(scorer.score(questions).argsort(1)[:, -2:])  # without a goal, either
+    assert both.tolist() == np.stack([expected, expected + 5], 1).tolist()
 
 
 @given(visits=st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=12))

@@ -64,6 +64,7 @@ class SessionIndex:
         start: [S + 1] where the events of a row begin in `item`.
         latest: [E] whether the session has the item no more after this event.
         time: [S] of the last event.
+        timed: whether `time` is in seconds, not a mere order.
         frequency: [N] in how many sessions the item is.
     """
 
@@ -71,6 +72,7 @@ class SessionIndex:
         if window < 1:
             raise ValueError(f"window must be >= 1, got {window}")
         self.window = window
+        self.timed = events.timed
         self._events = events
         self._known: list[Ints] = []
         self._indexed = True

@@ -13,25 +13,19 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.evaluation.log import Events, Ints, Questions
-from trainer.evaluation.peers.popularity import rank_rest
+from trainer.evaluation.log import Ints
 from trainer.evaluation.peers.session_index import Query, SessionIndex, nearest
+from trainer.evaluation.peers.session_neighbors import SessionNeighbors
 
 Fading = Literal["same", "linear", "share", "quadratic", "log", "div", "div_square"]
 
 
-class SessionKNN:
+class SessionKNN(SessionNeighbors):
     """Items of the k sessions most like the running one.
 
     The similarity of a past session is the sum of the weights, by `weighting`, of the items that it shares with the
     running session. Each of its items earns that similarity, times the weight, by `decay`, of the newest shared item,
     times 1 + idf * ln(sessions / sessions with the item).
-
-    Attributes:
-        k: how many neighbors vote.
-        sample: how many of the most recent sessions with a shared item are compared.
-        repeats: whether an item that a neighbor has several times earns as often.
-        window: events read of each session and history.
     """
 
     name = "session_knn"
@@ -46,45 +40,19 @@ class SessionKNN:
         repeats: bool = False,
         window: int = 50,
     ) -> None:
-        if k < 1:
-            raise ValueError(f"k must be >= 1, got {k}")
-        if sample < k:
-            raise ValueError(f"sample must be >= k, got {sample} for k {k}")
+        super().__init__(k, sample, repeats, window)
         for name, fading in (("weighting", weighting), ("decay", decay)):
             if fading not in get_args(Fading):
                 raise ValueError(f"{name} must be one of {', '.join(get_args(Fading))}, got {fading!r}")
         if idf < 0:
             raise ValueError(f"idf must be >= 0, got {idf}")
-        self.k, self.sample, self.weighting, self.decay = k, sample, weighting, decay
-        self.idf, self.repeats, self.window = idf, repeats, window
-        self._index: SessionIndex | None = None
+        self.weighting, self.decay, self.idf = weighting, decay, idf
 
-    def fit(self, events: Events, train: Ints) -> None:
-        self._index = SessionIndex(events, self.window)
-        self._index.add(train)
+    def _item_weight(self, index: SessionIndex) -> NDArray[np.float64]:
+        """[N] the rarer, the more."""
+        return np.asarray(1 + self.idf * np.log(max(1, len(index)) / np.maximum(index.frequency, 1)), np.float64)
 
-    def observe(self, positions: Ints) -> None:
-        """Later events make sessions grow and become recent."""
-        assert self._index is not None, "fit comes first"
-        self._index.add(positions)
-
-    def score(self, questions: Questions) -> NDArray[np.float32]:
-        assert self._index is not None, "fit comes first"
-        index = self._index
-        index.refresh()
-        rarity = 1 + self.idf * np.log(max(1, len(index)) / np.maximum(index.frequency, 1))  # [N]
-        scores = np.zeros((len(questions), len(rarity)), np.float32)
-        for at in range(len(questions)):
-            history = questions.history(at)
-            if len(history) and len(index):
-                scores[at] = self._votes(index.query(history)) * rarity
-        rank_rest(scores, index.count)
-        return scores
-
-    def _votes(self, query: Query) -> NDArray[np.float64]:
-        """[N] what the neighbors of one running session say."""
-        index = self._index
-        assert index is not None
+    def _votes(self, index: SessionIndex, query: Query) -> NDArray[np.float64]:
         found = index.candidates(query, fade(self.weighting, query.age, query.length), self.sample)
         found = found.select(nearest(found.overlap, self.k))
         vote = found.overlap * fade(self.decay, found.age, query.length)  # [K]

@@ -11,14 +11,13 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.evaluation.log import Events, Ints, Questions
-from trainer.evaluation.peers.popularity import rank_rest
 from trainer.evaluation.peers.session_index import Query, SessionIndex, nearest
+from trainer.evaluation.peers.session_neighbors import SessionNeighbors
 
 _DAY_S = 86_400.0
 
 
-class STAN:
+class STAN(SessionNeighbors):
     """Items of the k sessions most like the running one, with three factors that fade exponentially.
 
     1. The similarity of a past session is the sum, over the shared items, of exp(-age / lambda_spw), where the newest
@@ -29,12 +28,9 @@ class STAN:
        event with the newest shared item.
 
     Attributes:
-        k: how many neighbors vote.
-        sample: how many of the most recent sessions with a shared item are compared.
         lambda_spw, lambda_inh: in events.
         lambda_snh: in seconds.
         repeats: whether an item that a neighbor has several times earns as often, or only by the last.
-        window: events read of each session and history.
     """
 
     name = "stan"
@@ -49,45 +45,13 @@ class STAN:
         repeats: bool = True,
         window: int = 50,
     ) -> None:
-        if k < 1:
-            raise ValueError(f"k must be >= 1, got {k}")
-        if sample < k:
-            raise ValueError(f"sample must be >= k, got {sample} for k {k}")
+        super().__init__(k, sample, repeats, window)
         for name, value in (("lambda_spw", lambda_spw), ("lambda_snh", lambda_snh), ("lambda_inh", lambda_inh)):
             if not value > 0:
                 raise ValueError(f"{name} must be > 0, got {value}")
-        self.k, self.sample = k, sample
         self.lambda_spw, self.lambda_snh, self.lambda_inh = lambda_spw, lambda_snh, lambda_inh
-        self.repeats, self.window = repeats, window
-        self._events: Events | None = None
-        self._index: SessionIndex | None = None
 
-    def fit(self, events: Events, train: Ints) -> None:
-        self._events = events
-        self._index = SessionIndex(events, self.window)
-        self._index.add(train)
-
-    def observe(self, positions: Ints) -> None:
-        """Later events make sessions grow and become recent."""
-        assert self._index is not None, "fit comes first"
-        self._index.add(positions)
-
-    def score(self, questions: Questions) -> NDArray[np.float32]:
-        assert self._index is not None, "fit comes first"
-        index = self._index
-        index.refresh()
-        scores = np.zeros((len(questions), len(index.count)), np.float32)
-        for at in range(len(questions)):
-            history = questions.history(at)
-            if len(history) and len(index):
-                scores[at] = self._votes(index.query(history))
-        rank_rest(scores, index.count)
-        return scores
-
-    def _votes(self, query: Query) -> NDArray[np.float64]:
-        """[N] what the neighbors of one running session say."""
-        index = self._index
-        assert index is not None and self._events is not None
+    def _votes(self, index: SessionIndex, query: Query) -> NDArray[np.float64]:
         # Step 1. The neighbors.
         found = index.candidates(query, np.exp(-query.age / self.lambda_spw), self.sample)
         length = index.start[found.row + 1] - index.start[found.row]
@@ -95,7 +59,7 @@ class STAN:
         kept = nearest(similarity, self.k)
         found, vote = found.select(kept), similarity[kept]
         # Step 2. What each of them weighs.
-        if self._events.timed:
+        if index.timed:
             # A session that goes on after the question's moment has no age yet.
             vote = vote * np.exp(-np.maximum(0.0, query.time - index.time[found.row]) / self.lambda_snh)  # [K]
         # Step 3. Their items, by distance from the newest shared one.

@@ -1,0 +1,1 @@
+"""The commands of `ousel-trainer`, a module each; `evaluate` lies with what it runs."""

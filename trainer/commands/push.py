@@ -1,0 +1,45 @@
+"""`ousel-trainer push`: a weights file, and what it scored, into a running engine."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from engine.config import load_settings
+from engine.log_output import log_to_stderr
+from trainer.config import TrainerConfig
+from trainer.model_file import load_model
+from trainer.push import PushError, push_next
+from trainer.signals import stopping
+
+_log = logging.getLogger(__name__)
+
+
+def push(
+    weights: Annotated[Path, typer.Argument(help="weights file; its figures are sent along where NAME.json is there")],
+    engine: Annotated[
+        str | None, typer.Option(help="host:port of the engine's gRPC server, else trainer.engine")
+    ] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file; OUSEL_* variables win over it")] = None,
+) -> None:
+    """Push a weights file to an engine, as its next version; exit code 1 where it does not take it."""
+    try:
+        settings = load_settings(TrainerConfig, config)
+        model = load_model(weights)
+    except ValueError as error:
+        raise SystemExit(f"ousel-trainer push: {error}") from None
+    log_to_stderr(settings.log_level)
+    if model.figures is None:
+        _log.info("%s has no figures beside it, the engine gets none", weights)
+    elif model.figures.get("refused"):
+        _log.warning("`run` would not push this model: %s", model.figures["refused"])
+    address = engine or settings.trainer.engine
+    with stopping() as stop:
+        try:
+            pushed = push_next(address, model.data, model.metrics, settings.trainer.push_timeout_s, stop)
+        except PushError as error:
+            raise SystemExit(f"ousel-trainer push: {error}") from None
+    print(f"pushed to {address} as version {pushed.version}, {pushed.swap_ms:.0f} ms to swap")

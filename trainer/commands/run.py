@@ -1,0 +1,63 @@
+"""`ousel-trainer run`: follows the log, trains and pushes until told to stop."""
+
+from __future__ import annotations
+
+import logging
+import os
+from contextlib import closing, nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from kafka.errors import KafkaError
+
+from engine.config import ConfigError, load_settings
+from engine.events.source import SourceError
+from engine.events.topics import topic_id
+from engine.log_output import log_to_stderr
+from trainer.archive.archive import Archive
+from trainer.archive.folder import ArchiveError
+from trainer.config import TrainerConfig
+from trainer.encoder import Stopped
+from trainer.follow import kafka_source
+from trainer.service import TrainerService
+from trainer.signals import stopping
+
+_log = logging.getLogger(__name__)
+
+
+def run(
+    config: Annotated[Path | None, typer.Option(help="TOML file; OUSEL_* variables win over it")] = None,
+    once: Annotated[
+        bool, typer.Option("--once", help="end after one training; exit code 1 if nothing was pushed")
+    ] = False,
+) -> None:
+    """Follow the log, train, and push to the engine what is better than popularity, until interrupted."""
+    try:
+        settings = load_settings(TrainerConfig, config)
+    except ConfigError as error:
+        raise SystemExit(f"ousel-trainer: {error}") from None
+    log_to_stderr(settings.log_level)
+    torch.set_num_threads(settings.trainer.threads)
+    os.nice(settings.trainer.nice)
+    with stopping() as stop:
+        try:
+            with kafka_source(settings, stop) as source:
+                archive = _archive(settings)
+                with nullcontext() if archive is None else closing(archive):
+                    pushed = TrainerService(settings, source, stop, archive=archive).run(once)
+        except Stopped:
+            return
+        except (ConfigError, SourceError, KafkaError, ArchiveError) as error:
+            raise SystemExit(f"ousel-trainer: {error}") from None
+    if not pushed:
+        raise SystemExit(1)
+
+
+def _archive(settings: TrainerConfig) -> Archive | None:
+    section, topic = settings.trainer, settings.kafka.events_topic
+    if section.archive_dir is None:
+        _log.info("trainer.archive_dir is not set: what the log deletes can't be trained on")
+        return None
+    return Archive(section.archive_dir, section.archive_days, settings.events, topic, topic_id(settings.kafka, topic))

@@ -1,0 +1,148 @@
+"""`ousel-trainer train`: one training, from files or from the log, to a weights file with its figures beside it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from kafka.errors import KafkaError
+from rich.console import Console
+
+from engine.config import load_settings
+from engine.events.source import SourceError
+from engine.log_output import log_to_stderr
+from engine.model.weights import Weights
+from trainer.checkpoint import Checkpoint, CheckpointError
+from trainer.config import TrainerConfig
+from trainer.curves import Curves, CurvesError, check_installed
+from trainer.encoder import Stopped
+from trainer.file_log import replay_files
+from trainer.follow import kafka_source, replay_log
+from trainer.model_file import SUFFIX, figures_path, load_model, save_model
+from trainer.parallel import Ranks, joined
+from trainer.progress import Progress
+from trainer.replay import TrainingData
+from trainer.signals import stopping
+from trainer.train import Helped, check_shape, refusal, run_of, summary
+from trainer.train import train as train_model
+
+_INTERRUPTED = 130  # as shells have it for SIGINT
+_log = logging.getLogger(__name__)
+
+
+def train(
+    out: Annotated[Path, typer.Option(help="weights file to write, NAME.safetensors; NAME.json gets the figures")],
+    events: Annotated[
+        Path | None, typer.Option(help="CSV, gzip'd CSV or Parquet of events, instead of the log in Kafka")
+    ] = None,
+    items: Annotated[Path | None, typer.Option(help="the same of the catalog; needs --events")] = None,
+    config: Annotated[Path | None, typer.Option(help="TOML file; OUSEL_* variables win over it")] = None,
+    previous: Annotated[Path | None, typer.Option(help="weights file to start from and to compare with")] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(help="file to save the training to, and to go on from where it exists; needs --events"),
+    ] = None,
+    curves: Annotated[
+        Path | None, typer.Option(help="folder for the curves of the training: event files for TensorBoard, and a PNG")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="write over what --out names")] = False,
+) -> None:
+    """Train once on what files or the log hold, and write the model to a file. Nothing is pushed."""
+    try:
+        settings = load_settings(TrainerConfig, config)
+        _check_paths(out, events, items, checkpoint, force)
+        if curves:
+            check_installed()
+    except (ValueError, CurvesError) as error:
+        raise SystemExit(f"ousel-trainer train: {error}") from None
+    torch.set_num_threads(settings.trainer.threads)
+    os.nice(settings.trainer.nice)
+    with stopping() as stop, joined() as ranks:
+        log_to_stderr(settings.log_level if ranks.is_first else "warning")
+        try:
+            data, start, run = _inputs(settings, events, items, previous, ranks, stop)
+            saved = Checkpoint(checkpoint, run, settings.trainer.checkpoint_s) if checkpoint else None
+            drawing = Curves(curves) if curves and ranks.is_first else None
+            with Progress(None if ranks.is_first else Console(quiet=True)) as progress, drawing or nullcontext():
+                trained = train_model(data, settings.trainer, start, stop, progress, saved, drawing, ranks)
+        except Helped:
+            return
+        except Stopped:
+            on = f"; the same command goes on from {checkpoint}" if checkpoint and checkpoint.exists() else ""
+            _log.warning("interrupted, nothing was written to %s%s", out, on)
+            raise SystemExit(_INTERRUPTED) from None
+        except CheckpointError as error:
+            raise SystemExit(f"ousel-trainer train: {error}") from None
+    why = refusal(trained, settings.trainer.max_drop)
+    figures = {
+        "metrics": trained.metrics,
+        "before": trained.before,
+        "refused": why,
+        "events": len(data.log),
+        "items": data.items,
+        "steps": trained.steps,
+        "seconds": round(trained.seconds, 1),
+        "settings": settings.trainer.model_dump(mode="json"),
+    }
+    save_model(out, trained.weights, figures)
+    if saved:
+        saved.remove()  # nothing is left to go on with
+    _log.info("trained in %.0f s, %d steps: %s", trained.seconds, trained.steps, summary(trained.metrics))
+    if why:
+        _log.warning("`run` would not push this model: %s", why)
+    print(f"written to {out} and {figures_path(out)}")
+
+
+def _check_paths(out: Path, events: Path | None, items: Path | None, checkpoint: Path | None, force: bool) -> None:
+    """Says before the training what would fail after it."""
+    if out.suffix != SUFFIX:
+        raise ValueError(f"--out must end in {SUFFIX}, got {str(out)!r}")
+    if items is not None and events is None:
+        raise ValueError("--items needs --events: the log has a catalog of its own")
+    if checkpoint is not None and events is None:
+        raise ValueError("--checkpoint needs --events: the log will have grown when the training goes on")
+    for path in (out, figures_path(out)):
+        if path.exists() and not force:
+            raise ValueError(f"--out must name a new file, or give --force, got {str(path)!r}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not os.access(out.parent, os.W_OK):
+        raise ValueError(f"--out must lie in a folder that can be written to, got {str(out)!r}")
+
+
+def _inputs(
+    settings: TrainerConfig,
+    events: Path | None,
+    items: Path | None,
+    previous: Path | None,
+    ranks: Ranks,
+    stop: threading.Event,
+) -> tuple[TrainingData, Weights | None, str]:
+    """What to train on, what to start from, and the name of the run."""
+    try:
+        start = None if previous is None else load_model(previous)
+        if events is not None:
+            replay = replay_files(events, items, settings, stop)
+        elif ranks.size > 1:
+            raise ValueError("several processes need --events: the log would end elsewhere for each")
+        else:
+            with kafka_source(settings, stop) as source:
+                replay = replay_log(settings, source, stop)
+        need = settings.trainer.min_events
+        if len(replay) < need:
+            raise ValueError(f"trainer.min_events must be at most the events at hand, got {need} and {len(replay)}")
+        data = replay.data()
+        if start is not None:
+            check_shape(start.weights.model.shape, data, settings.trainer)
+        run = run_of(data, settings.trainer, start.data if start else None, ranks.size)
+        if not ranks.is_same(run):
+            raise ValueError("every process must have the same files and settings, got others on some")
+    except (ValueError, SourceError, KafkaError) as error:
+        raise SystemExit(f"ousel-trainer train: {error}") from None
+    _log.info("%d events and %d items to train from", len(data.log), data.items)
+    return data, start.weights if start else None, run
