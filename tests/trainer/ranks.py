@@ -25,7 +25,9 @@ DATA = replayed(planted_log(300)).data()
 # 61 windows without the graph: each sixth batch holds one window, and the second process has none of it.
 SHAPE = {"batch": 12, "max_steps": 24, "graph_share": 0.5, "chunks": 2}
 EXACT = small_config(**SHAPE, id_dropout=0, edge_dropout=0, patience=2, validate_steps=2)
-CHANCE = small_config(**SHAPE, dropout=0.2, edge_dropout=0.2)
+CHANCE = small_config(
+    **SHAPE, dropout=0.2, edge_dropout=0.2, augment_crop=0.3, augment_mask=0.2, augment_reorder=0.3, by_kind=True
+)
 SCORES = (0.1, 0.4, 0.3, 0.3, 0.2, 0.5, 0.4, 0.4)
 
 

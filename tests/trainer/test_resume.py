@@ -22,6 +22,7 @@ DATA = replayed(planted_log(1000)).data()
 # within later passes are among those that are gone on from.
 CONFIG = small_config(
     dropout=0.2, id_dropout=0.2, edge_dropout=0.2, max_steps=40, graph_share=0.5, batch=8,
+    augment_crop=0.3, augment_mask=0.2, augment_reorder=0.3,
     ranker_epochs=1, ranker_samples=100, evaluation_samples=50,
 )  # fmt: skip
 
@@ -128,7 +129,7 @@ def test_a_schedule_by_the_clock_goes_on_with_the_time_that_was_left(tmp_path: P
 
 
 def test_the_run_tells_data_settings_and_start_apart_and_nothing_else() -> None:
-    same = run_of(replayed(planted_log(1000)).data(), small_config(nice=3, checkpoint_s=5), None)
+    same = run_of(replayed(planted_log(1000)).data(), small_config(nice=3, checkpoint_s=5, archive_dir="archive"), None)
     assert same == run_of(DATA, small_config(), None)
     shorter = replayed(planted_log(998)).data()
     others = [

@@ -111,11 +111,12 @@ def by_content(log: Decoded, previous: Weights | None, steps: int) -> Trained:
 
 def test_another_catalogs_weights_are_worth_more_than_none_because_content_means_the_same(elsewhere: Trained) -> None:
     log = planted_log(2000, seed=5, catalog="other-")
-    warm, fresh = (by_content(log, previous, 12).metrics["ndcg@20"] for previous in (elsewhere.weights, None))
-    assert warm > 0.45 > 0.3 > fresh
     # Where the same titles follow upon others, what was learned of them is worth little.
     misleading = planted_log(2000, seed=5, catalog="other-", shift=7)
-    assert by_content(misleading, elsewhere.weights, 12).metrics["ndcg@20"] < 0.3
+    starts = ((log, elsewhere.weights), (log, None), (misleading, elsewhere.weights))
+    warm, fresh, misled = (by_content(*start, 12).metrics["ndcg@20"] for start in starts)
+    assert warm > 0.45
+    assert warm > max(fresh, misled) + 0.1  # 0.15 to 0.35 with other seeds
 
 
 def test_another_catalogs_weights_give_all_but_their_ids(elsewhere: Trained) -> None:

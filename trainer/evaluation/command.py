@@ -83,7 +83,7 @@ def evaluate(
     log_to_stderr("info")
     try:
         ks = _lengths(k)
-        settings = _settings(model or [], by_session=protocol is Protocol.SESSIONS, content=items is not None)
+        settings = _settings(model or [], protocol, content=items is not None)
         log = read_events(events, items)
         if settings.content and items is None:
             raise ValueError("--set content=true needs --items, got none")
@@ -179,9 +179,15 @@ def _lengths(text: str) -> list[int]:
     return sorted(set(ks))
 
 
-def _settings(given: list[str], *, by_session: bool, content: bool) -> OuselSettings:
+def _settings(given: list[str], protocol: Protocol, *, content: bool) -> OuselSettings:
+    by_session = protocol is Protocol.SESSIONS
     fields = {field.name: field.type for field in dataclasses.fields(OuselSettings) if field.name != "by_session"}
-    values: dict[str, Any] = {"content": content}
+    # A last event that may be no repeat is the encoders' own task; elsewhere live features are what the ranker is for.
+    values: dict[str, Any] = {
+        "content": content,
+        "ranker": protocol is not Protocol.LEAVE_ONE_OUT,
+        "refit": by_session,
+    }
     for one in given:
         name, _, text = one.partition("=")
         if name not in fields:

@@ -22,6 +22,13 @@ class OuselSettings:
         half: products in bfloat16.
         content: whether items have features of the catalog besides their learned ids. With `id_dropout` the ids are
             hidden at times, so that an item without one can be found by its features.
+        min_count: events that an item needs for a learned id.
+        full_softmax: most items up to which the loss is among all of them; beyond, among `negatives` drawn ones.
+        history, neighbors: events kept per user, users and next items per item, as `state` in the engine.
+        ranker: whether candidates are ordered by the ranker, which learns from the newest `ranker_share` of what may be
+            trained on, with encoders that have not seen it.
+        refit: whether the encoders learn anew from everything once the ranker is trained.
+        index_candidates, neighbor_sources: as `ranking` in the engine.
     """
 
     by_session: bool

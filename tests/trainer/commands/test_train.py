@@ -27,6 +27,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = small_config(nice=0, max_steps=20, ranker_epochs=1).model_dump(exclude_unset=True)
     for name, value in settings.items():
         monkeypatch.setenv(f"OUSEL_TRAINER__{name.upper()}", str(value))
+    monkeypatch.setenv("OUSEL_TRAINER__ARCHIVE_DIR", "unread")
     for name, value in {"history": 16, "neighbors": 4, "content_dim": 16}.items():
         monkeypatch.setenv(f"OUSEL_STATE__{name.upper()}", str(value))
 
