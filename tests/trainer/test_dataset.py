@@ -32,16 +32,17 @@ def test_history_is_what_the_user_did_just_before(user: list[int], n: int) -> No
         assert history.session[event].tolist() == [0] * (n - len(past)) + log.session[past].tolist()
 
 
-@given(user=users, stride=st.integers(1, 6), extra=st.integers(0, 4), data=st.data())
+@given(user=users, stride=st.integers(1, 6), extra=st.integers(0, 4), shifted=st.booleans(), data=st.data())
 def test_windows_target_each_event_of_the_slice_once_and_see_only_what_came_before(
-    user: list[int], stride: int, extra: int, data: st.DataObject
+    user: list[int], stride: int, extra: int, shifted: bool, data: st.DataObject
 ) -> None:
     log = log_of(user)
     log.kind[:] = torch.arange(len(log)) % 5
     first = data.draw(st.integers(0, len(log)))
     last = data.draw(st.integers(first, len(log)))
     histories, length = Histories(log), stride + extra
-    batch = histories.batch(histories.windows(first, last, stride), length)
+    generator = torch.Generator().manual_seed(0) if shifted else None
+    batch = histories.batch(histories.windows(first, last, stride, generator), length)
     event_of = {item: at for at, item in enumerate(log.item.tolist())}
     targets = []
     for b in range(len(batch.target)):
@@ -62,3 +63,18 @@ def test_windows_target_each_event_of_the_slice_once_and_see_only_what_came_befo
 def test_cuts_cover_the_log_once_in_order(events: int, pieces: int) -> None:
     covered = [at for first, last in cuts(events, pieces) for at in range(first, last)]
     assert covered == list(range(events))
+
+
+def test_windows_of_a_long_history_are_cut_at_other_places_each_time() -> None:
+    histories, generator = Histories(log_of([0] * 50)), torch.Generator().manual_seed(0)
+    cut = {tuple(histories.windows(0, 50, 20, generator).last.tolist()) for _ in range(10)}
+    assert len(cut) > 3
+
+
+def test_a_windows_length_is_what_its_user_did_before_the_last_target() -> None:
+    log = log_of([0, 1, 0, 0, 1, 0])
+    histories = Histories(log)
+    windows = histories.windows(0, 6, 10)
+    for most in (2, 9):
+        inputs = histories.batch(windows, 9).events.mask.sum(1).clamp_max(most)
+        assert histories.length(windows, most).tolist() == inputs.tolist()

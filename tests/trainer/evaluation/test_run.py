@@ -121,3 +121,22 @@ def test_memory_is_what_the_process_had_held_when_the_fit_ended(monkeypatch: pyt
     monkeypatch.setattr(run.sys, "platform", "linux")
     figures = run.judge(Hungry("w", 0), LOG, splits.leave_one_out(LOG), [1]).figures()
     assert figures["peak_gb"] == pytest.approx(2.05, abs=0.005)
+
+
+def test_among_new_items_nobody_wins_by_never_repeating() -> None:
+    """Both know the answer; one of them puts the history before it."""
+    log = log_of([(0, 0, 1, 0.0), (0, 0, 2, 1.0), (1, 1, 1, 2.0), (1, 1, 2, 3.0)], test=[False, False, True, True])
+    split = splits.sessions(log)
+
+    class Repeats(Watched):
+        def score(self, questions: Questions) -> np.ndarray:
+            scores = super().score(questions)
+            for at in range(len(questions)):
+                scores[at, log.item[questions.history(at)]] = 2
+            return scores
+
+    values = [run.judge(scorer, log, split, [2]) for scorer in (Repeats("repeats", 2), Watched("plain", 2))]
+    assert [one.values("new")["mrr@2"].tolist() for one in values] == [[0.5], [1.0]]
+    assert [one.values(run.AMONG_NEW)["mrr@2"].tolist() for one in values] == [[1.0], [1.0]]
+    assert values[0].figures()["mrr@2_among_new"] == 1.0
+    assert run.AMONG_NEW not in run.judge(Watched("w", 0), LOG, splits.leave_one_out(LOG), [2]).among

@@ -11,6 +11,7 @@ import pytest
 from tests.trainer.evaluation.test_ousel import SMALL, next_of_last_sessions, planted
 from trainer.checkpoint import Checkpoint
 from trainer.evaluation.ousel import OuselScorer
+from trainer.evaluation.training import Course, EpochTrainer
 
 SETTINGS = replace(SMALL, epochs=4, id_dropout=0.2, stride=1.0)
 
@@ -41,3 +42,21 @@ def test_killed_after_an_epoch_it_goes_on_bit_for_bit(tmp_path: Path) -> None:
     np.testing.assert_array_equal(rest.score(questions), whole.score(questions))
     losses = [[entry["loss"] for entry in scorer.course.curve] for scorer in (whole, rest)]
     assert losses[0] == losses[1] and len(losses[0]) == 4
+
+
+def test_batches_hold_every_window_once_and_about_as_many_inputs_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainers: list[EpochTrainer] = []
+    monkeypatch.setattr(EpochTrainer, "run", lambda self: trainers.append(self) or Course())
+    events = planted()
+    lengths = np.random.default_rng(0).integers(2, 9, 54)  # owners of very unlike histories
+    owner = np.repeat(np.arange(len(lengths)), lengths)[: len(events)]
+    events = replace(events, session=np.r_[owner, np.full(len(events) - len(owner), 60)])
+    OuselScorer(SETTINGS).fit(events, np.arange(len(owner)))
+    (trainer,) = trainers
+    batches = list(trainer._batches())
+    last = sorted(at for windows in batches for at in windows.last.tolist())
+    assert last == sorted(set(last)) == sorted(trainer._windows(None).last.tolist())
+    inputs = [int(trainer._histories.length(windows, SETTINGS.window).sum()) for windows in batches]
+    budget = SETTINGS.batch * sum(inputs) / len(last)
+    assert max(inputs) <= budget + SETTINGS.window
+    assert sum(size > budget / 2 for size in inputs) >= len(inputs) - 1
