@@ -85,9 +85,9 @@ class OuselScorer:
         self._live.fold(early)
         assert self._forward is not None
         # Where nothing is observed between the questions, nothing is between the examples.
-        known = None if settings.by_session else int(early[-1]) + 1
-        examples = make_examples(
-            self._forward, self._table, self._live, events, questions, ~self._known, self._limits, known
+        rest, follows = train[~np.isin(train, early)], not settings.by_session
+        examples, rest = make_examples(
+            self._forward, self._table, self._live, events, questions, ~self._known, self._limits, rest, follows=follows
         )
         ranker = self._forward.model.ranker
         torch.manual_seed(settings.seed)
@@ -96,9 +96,7 @@ class OuselScorer:
             again = None if self._checkpoint is None else self._checkpoint.beside("again")
             self._fit_encoders(events, train, again)
             self._forward.model.ranker.load_state_dict(ranker.state_dict())
-        last = int(early[-1]) if known is None or not len(questions) else int(questions.order[questions.cut[-1]]) - 1
-        seen = train <= last if known is not None else np.isin(train, early)
-        self._live.fold(train[~seen])
+        self._live.fold(rest)
 
     def _fit_encoders(self, events: Events, train: Ints, checkpoint: Checkpoint | None) -> None:
         assert self._live is not None

@@ -61,19 +61,26 @@ def make_examples(
     questions: Questions,
     hidden: Tensor,
     limits: TrainSection,
-    known: int | None,
-) -> list[Example]:
-    """Lists of the questions, in log order; where `known` is a position, the state follows the log from there."""
+    rest: Ints,
+    *,
+    follows: bool,
+) -> tuple[list[Example], Ints]:
+    """Lists of the questions, in log order, and what of `rest` the state has not taken in.
+
+    Args:
+        rest: training events that the state lacks, rising: nothing else may reach it.
+        follows: whether it takes them in as the questions come, or only afterwards.
+    """
     kept: list[Example] = []
     for first in range(0, len(questions), _AT_ONCE):
         some = questions.select(slice(first, first + _AT_ONCE))
-        if known is not None:
-            until = int(some.order[some.cut[0]])
-            live.fold(np.arange(known, until))
-            known = max(known, until)
+        if follows:
+            until = int(np.searchsorted(rest, some.order[some.cut[0]]))
+            live.fold(rest[:until])
+            rest = rest[until:]
         lists = make_lists(forward, live.moment(some, table), hidden, limits)
         kept += as_examples(events, some, lists, np.ones(len(some), np.bool_))
-    return kept
+    return kept, rest
 
 
 def as_examples(events: Events, questions: Questions, lists: Lists, known: NDArray[np.bool_]) -> list[Example]:

@@ -54,6 +54,17 @@ def test_habits_are_learned_by_the_ranker(fitted: tuple[Events, Split, OuselScor
     assert judge(plain, events, split, [2]).figures()["recall@2"] < 0.5
 
 
+def test_after_training_the_state_holds_all_training_events_and_no_other() -> None:
+    events = habits()
+    train = prequential(events).train
+    train = train[events.item[train] != 5]  # an item held out
+    scorer = OuselScorer(replace(SMALL, epochs=1, ranker_epochs=1))
+    scorer.fit(events, train)
+    assert scorer._live is not None
+    degree = scorer._live._graph.item_users.degree.data[:ITEMS]
+    assert degree.tolist() == np.bincount(events.item[train], minlength=ITEMS).tolist()
+
+
 def test_arms_that_share_a_scorer_begin_with_the_state_after_training(
     fitted: tuple[Events, Split, OuselScorer],
 ) -> None:
