@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from trainer.atomic import write_atomically
 
@@ -70,6 +71,17 @@ class Checkpoint:
                 f"{self._path}: must be of this run with {', '.join(ours)}, got one with {', '.join(theirs)}"
             )
         return state
+
+    def restore(self, model: nn.Module, state: Mapping[str, Any]) -> None:
+        """Gives the model the weights of a loaded `state`.
+
+        Raises:
+            CheckpointError: they are of a model of another make, as after an update.
+        """
+        try:
+            model.load_state_dict(state["model"])
+        except RuntimeError:
+            raise CheckpointError(f"{self._path}: must hold a model as this version makes it, got another") from None
 
     def remove(self) -> None:
         """Once the run has ended and its result is safe."""

@@ -253,9 +253,9 @@ class EncoderTrainer:
         steps = self._ranks.gather(torch.tensor(state["step"] if state else 0))
         if any(step != steps[0] for step in steps):
             raise CheckpointError(f"{self._checkpoint}: must be the same file for every process")
-        if state is None:
+        if self._checkpoint is None or state is None:
             return
-        self._model.load_state_dict(state["model"])
+        self._checkpoint.restore(self._model, state)
         self._optimizer.load_state_dict(state["optimizer"])
         self._plain.restore(state["plain"])
         self._linked.restore(state["linked"])

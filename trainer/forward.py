@@ -46,6 +46,9 @@ class ItemForward:
         self._content = content
         self._place = torch.zeros(len(word), dtype=torch.int64)
 
+    def __len__(self) -> int:
+        return len(self._word)
+
     def __call__(self, rows: Tensor, graph: LiveGraph | None, dropped: Dropped | None = None) -> Tensor:
         """[B, d] normalised embeddings of distinct `rows` [B]; without a graph, as if no item had neighbors."""
         encoder = self.model.graph
@@ -69,6 +72,10 @@ class ItemForward:
         at_user = torch.searchsorted(users, user_edges.row)
         user_edges = replace(user_edges, row=torch.where(user_edges.mask, at_user, -1))
         return encoder.items(base[place[rows]], user_vectors, user_edges, base, remapped(next_edges))
+
+    def habit(self, rows: Tensor) -> Tensor:
+        """[..., HABITS] what the model knows of how items are had again."""
+        return self.model.habit[self._word[rows]]
 
     def table(self, graph: LiveGraph | None, rows_at_once: int = 4096) -> Tensor:
         """[N, d] embeddings of every item."""

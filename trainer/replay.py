@@ -15,6 +15,7 @@ from torch import Tensor
 
 from engine.config import EventsConfig, KafkaConfig, StateConfig
 from engine.events.batch import Decoded, EventBatch
+from engine.state.catalog import NO_GROUP
 from engine.state.folded import Folded
 from engine.state.sessions import Sessioned, Sessions
 from engine.state.state import State, subject_key
@@ -60,6 +61,7 @@ class TrainingData:
     Attributes:
         users: users and anonymous sessions in the log, numbered from 0.
         content: [N, F] float32.
+        group: [N] int64 what stands for an item's categories; see `Catalog`.
         deleted: [N] bool what must not be recommended: deleted from the catalog, or evicted from the state.
         item_ids: N external ids by number; the items of the catalog and those of the log.
         kind_weight: [kinds] float64 weight of each kind in popularity.
@@ -68,6 +70,7 @@ class TrainingData:
     log: EventLog
     users: int
     content: Tensor
+    group: NDArray[np.int64]
     deleted: NDArray[np.bool_]
     item_ids: Sequence[str]
     kind_weight: NDArray[np.float64]
@@ -144,8 +147,8 @@ class Replay:
             sessioned.ordinal[order],
             torch.where(previous >= 0, number[previous.clamp_min(0)], -1)[order],
         )
-        content, deleted = self._described(item_ids)
-        return TrainingData(log, stored.users, content, deleted, item_ids, self._kind_weight, self._config)
+        content, group, deleted = self._described(item_ids)
+        return TrainingData(log, stored.users, content, group, deleted, item_ids, self._kind_weight, self._config)
 
     def _items(self, named: Sequence[str]) -> tuple[list[str], Tensor]:
         """Ids of all items, those of the catalog first, and the number of each in `named`."""
@@ -154,16 +157,18 @@ class Replay:
         at = [number.setdefault(item_id, len(number)) for item_id in named]
         return list(number), torch.tensor(at, dtype=torch.int64)
 
-    def _described(self, item_ids: Sequence[str]) -> tuple[Tensor, NDArray[np.bool_]]:
-        """Content [N, F] of items, and [N] whether they must not be recommended."""
+    def _described(self, item_ids: Sequence[str]) -> tuple[Tensor, NDArray[np.int64], NDArray[np.bool_]]:
+        """Content [N, F] of items, their groups [N], and [N] whether they must not be recommended."""
         catalog = self.state.catalog
         rows = self.state.items.find(item_ids)
         known = rows >= 0
         content = torch.zeros(len(item_ids), catalog.content_dim)
         content[known] = catalog.contents()[rows[known]]
+        group = np.full(len(item_ids), NO_GROUP)
+        group[known.numpy()] = catalog.group[rows[known].numpy()]
         deleted = np.ones(len(item_ids), dtype=np.bool_)
         deleted[known.numpy()] = catalog.deleted(rows[known].numpy())
-        return content, deleted
+        return content, group, deleted
 
 
 def _place_of(events: EventBatch, at: int) -> tuple[str, int]:

@@ -23,6 +23,7 @@ from trainer.dataset import Histories
 from trainer.encoder import EncoderTrainer, Schedule
 from trainer.evaluate import K, evaluate
 from trainer.forward import ItemForward
+from trainer.habits import item_habits
 from trainer.parallel import Ranks
 from trainer.progress import Progress
 from trainer.ranking import train_ranker
@@ -86,9 +87,11 @@ def train(
     ranked = judged - max(1, min(config.ranker_events, int(events * config.ranker_share)))
     histories = Histories(data.log)
     weights = start_weights(data, ranked, config, previous)
+    known = words(data.item_ids, weights.vocabulary)
+    weights.model.habit.copy_(item_habits(data.log.slice(0, ranked), known, len(weights.vocabulary)))
     again = previous is not None and _continues(weights, previous)
     budget_s = 60 * (config.retrain_max_minutes if again else config.max_minutes)
-    forward = ItemForward(weights.model, words(data.item_ids, weights.vocabulary), data.content)
+    forward = ItemForward(weights.model, known, data.content)
     begin = _WARM_BEGIN if again else 0.0
     schedule = Schedule(budget_s * _ENCODER_SHARE - (time.monotonic() - started), config.max_steps, begin)
     validate = Validation(data, histories, ranked, judged, config).score if config.patience else None
@@ -216,4 +219,5 @@ def _inherit(model: Recommender, vocabulary: Sequence[str], previous: Weights) -
     at = (old > 0).nonzero().squeeze(1)
     fresh[at + 1] = tensors["graph.identity.weight"][old[at]]
     tensors["graph.identity.weight"] = fresh
+    tensors["habit"] = model.habit  # not learned, but counted anew
     model.load_state_dict(tensors)

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.model.candidates import gather_candidates
-from engine.model.ranker import candidate_features, trend_half_lives, trend_of
+from engine.model.features import Crowd, candidate_features, trend_half_lives, trend_of
 from engine.model.votes import count_votes, gather_voters
 from engine.state.graph import Graph, LiveGraph
 from engine.state.popularity import Popularity
@@ -35,6 +37,8 @@ class Moment:
         history: [B, K] each user's events before; at least one.
         popularity: under each half-life of the state.
         table: [N, d] embeddings of all items.
+        now_ms: [B] int64 time of the newest event of all that is known then.
+        group: [N] what stands for each item's categories.
     """
 
     events: Tensor
@@ -43,6 +47,8 @@ class Moment:
     graph: LiveGraph
     popularity: Sequence[Popularity]
     table: Tensor
+    now_ms: Tensor
+    group: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,7 @@ def walk(
         one.hide(data.deleted.nonzero()[0], data.deleted[data.deleted])
     _fold(graph, popularity, data, 0, first)
     table = forward.table(graph)
+    newest_ms = log.time_ms.cummax(0).values if len(log) else log.time_ms
     generator = torch.Generator().manual_seed(seed)
     chosen = torch.rand(last - first, generator=generator) < samples / max(1, last - first)
     for start in range(first, last, _AT_ONCE):
@@ -90,7 +97,8 @@ def walk(
         known = history.row[:, -1] >= 0
         if bool(known.any()):
             users = log.user[events[known]]
-            yield Moment(events[known], users, history.select(known), graph, popularity, table)
+            now_ms = newest_ms[start - 1].expand(len(users)) if start else torch.zeros_like(users)
+            yield Moment(events[known], users, history.select(known), graph, popularity, table, now_ms, data.group)
         _fold(graph, popularity, data, start, end)
         touched = torch.cat([log.item[start:end], log.previous[start:end]]).unique()
         touched = touched[touched >= 0]
@@ -112,11 +120,9 @@ def make_lists(forward: ItemForward, moment: Moment, deleted: Tensor, config: Tr
     trends = [moment.popularity[h] for h in trend_half_lives(len(moment.popularity))]
     counts = torch.stack([torch.from_numpy(one.score) for one in trends], dim=-1)  # [N, TRENDS]
     votes = count_votes(gather_voters(moment.graph, moment.history, moment.users), item)
-    return Lists(
-        item,
-        model.logits(cosine.gather(1, at)),
-        candidate_features(item, moment.history, found.following, share, trend_of(counts[at], counts[popular]), votes),
-    )
+    crowd = Crowd(share, trend_of(counts[at], counts[popular]), votes, forward.habit(at), found.following)
+    features = candidate_features(item, moment.history, crowd, moment.group, moment.now_ms)
+    return Lists(item, model.logits(cosine.gather(1, at)), features)
 
 
 def _fold(graph: Graph, popularity: Sequence[Popularity], data: TrainingData, first: int, last: int) -> None:

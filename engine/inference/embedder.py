@@ -18,6 +18,7 @@ from torch import Tensor
 
 from engine.config import InferenceConfig
 from engine.inference.dirty import DirtyRows
+from engine.model.features import HABITS
 from engine.model.gnn import USER_NEIGHBORS
 from engine.model.recommender import Recommender
 from engine.state.graph import LiveGraph
@@ -34,6 +35,7 @@ class Embedder:
     Attributes:
         items: [N, d] layer 2, the normalised item embeddings.
         base: [N, d] layer 0 of the items.
+        habit: [N, HABITS] what the model knows of how each item is had again.
         users: [U, d] layer 1.
     """
 
@@ -42,9 +44,11 @@ class Embedder:
     ) -> None:
         dim = model.shape.dim
         self._model = model.graph
+        self._habit = model.habit
         self._config = config
         self._number: Mapping[str, int] = {name: number for number, name in enumerate(vocabulary, start=1)}
         self.items, self.base = reserve(items, (dim,), torch.float32), reserve(items, (dim,), torch.float32)
+        self.habit = reserve(items, (HABITS,), torch.float32)
         self.users = reserve(users, (dim,), torch.float32)
         self._spread = reserve(users, (dim,), torch.float32)  # [U, d] each user's vector when its items last followed
         self._moved = DirtyRows()  # users whose items are still to be found
@@ -133,6 +137,7 @@ class Embedder:
         for part in rows.split(self._config.chunk_rows):
             word = torch.tensor([self._number.get(item_ids[row], 0) for row in part.tolist()], dtype=torch.int64)
             self.base[part] = self._model.base(word, content[part])
+            self.habit[part] = self._habit[word]
 
     def _refresh_users(self, graph: LiveGraph, rows: Tensor) -> None:
         for part in rows.split(self._config.chunk_rows):

@@ -9,6 +9,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from engine.model.features import HABITS
 from engine.model.gnn import GraphEncoder
 from engine.model.layers import Aggregation
 from engine.model.ranker import Ranker
@@ -51,7 +52,14 @@ class ModelShape(BaseModel):
 
 
 class Recommender(nn.Module):
-    """Item embeddings out of the graph, query vectors out of the session, in one space: cosine ranks."""
+    """Item embeddings out of the graph, query vectors out of the session, in one space: cosine ranks.
+
+    Attributes:
+        habit: [V + 1, HABITS] by vocabulary number what training saw of an item: how often whoever had it has it again
+            in a later session, how often in the same, and after how long; row 0 is of all other items together.
+    """
+
+    habit: Tensor
 
     def __init__(self, shape: ModelShape) -> None:
         super().__init__()
@@ -80,6 +88,7 @@ class Recommender(nn.Module):
             by_kind=shape.by_kind,
         )
         self.ranker = Ranker()
+        self.register_buffer("habit", torch.zeros(shape.vocabulary + 1, HABITS))
         self.log_temperature = nn.Parameter(torch.tensor(16.0).log())
 
     def logits(self, cosine: Tensor) -> Tensor:

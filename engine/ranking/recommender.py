@@ -15,7 +15,7 @@ from torch import Tensor
 
 from engine.config import RankingConfig
 from engine.generation import Generation
-from engine.model.ranker import candidate_features, trend_half_lives, trend_of
+from engine.model.features import Crowd, candidate_features, trend_half_lives, trend_of
 from engine.model.votes import count_votes, gather_voters
 from engine.ranking.candidates import propose
 from engine.ranking.filters import allowed
@@ -73,7 +73,9 @@ def _by_model(
     share = torch.from_numpy(state.popularity.share(item.numpy().reshape(-1))).view(item.shape)
     voters = gather_voters(state.graph, history, torch.tensor(users))
     trend = _trend(state, item, config)
-    features = candidate_features(found.item, history, found.following, share, trend, count_votes(voters, found.item))
+    crowd = Crowd(share, trend, count_votes(voters, found.item), generation.embedder.habit[item], found.following)
+    clock_ms = torch.full((len(users),), state.newest_ms)
+    features = candidate_features(found.item, history, crowd, state.catalog.group, clock_ms)
     score = model.ranker(model.logits(cosine), features).numpy()  # [B, C]
     item_rows, bits, past = found.item.numpy(), found.source.numpy(), history.row.numpy()
     return [

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
+import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -17,6 +18,14 @@ from engine.state.content import ContentEncoder
 from engine.state.table import Table, TableCopy
 
 _ALWAYS = np.iinfo(np.int64)
+NO_GROUP = -1
+
+
+def group_of(categories: Sequence[str]) -> int:
+    """A number that items of the same categories, in the same order, have in common; NO_GROUP where there are none."""
+    if not categories:
+        return NO_GROUP
+    return xxhash.xxh3_64_intdigest("\x00".join(categories).encode()) >> 1
 
 
 class Catalog:
@@ -25,6 +34,9 @@ class Catalog:
     Args:
         rows: item rows there may be.
         limit: records it holds, those that delete an item included; the longest not updated make room.
+
+    Attributes:
+        group: [N or more] int64 what stands for an item's categories, see `group_of`.
     """
 
     def __init__(self, encoder: ContentEncoder, features_dim: int, rows: int, limit: int) -> None:
@@ -38,6 +50,7 @@ class Catalog:
         self._content = Table(rows, (encoder.dim + features_dim,), dtype=torch.float32)  # [N, F]
         self._from_ms = np.zeros(0, dtype=np.int64)
         self._until_ms = np.zeros(0, dtype=np.int64)
+        self.group = np.zeros(0, dtype=np.int64)
         self._deleted = np.zeros(0, dtype=bool)
         self._described = np.zeros(0, dtype=bool)  # whether anything but the defaults is known of a row
 
@@ -65,6 +78,7 @@ class Catalog:
             more = max(items, 2 * len(self._deleted), 1024) - len(self._deleted)
             self._from_ms = np.concatenate([self._from_ms, np.full(more, _ALWAYS.min)])
             self._until_ms = np.concatenate([self._until_ms, np.full(more, _ALWAYS.max)])
+            self.group = np.concatenate([self.group, np.full(more, NO_GROUP)])
             self._deleted = np.concatenate([self._deleted, np.zeros(more, dtype=bool)])
             self._described = np.concatenate([self._described, np.zeros(more, dtype=bool)])
 
@@ -145,6 +159,7 @@ class Catalog:
         for category in item.categories:
             self._members.setdefault(category, set()).add(row)
         self.categories[row] = item.categories
+        self.group[row] = group_of(item.categories)
         self._from_ms[row] = _ALWAYS.min if item.available_from_ms is None else item.available_from_ms
         self._until_ms[row] = _ALWAYS.max if item.available_until_ms is None else item.available_until_ms
 

@@ -29,7 +29,10 @@ from engine.state.ring import Ring
 from engine.state.sessions import UNNAMED, Sessions
 from engine.state.table import Table
 
-_NUMBERS = ("position", "events_folded", "duplicates", "forgotten", "evicted_users", "evicted_items", "evicted_targets")
+_NUMBERS = (
+    "position", "newest_ms", "events_folded", "duplicates", "forgotten", "evicted_users", "evicted_items",
+    "evicted_targets",
+)  # fmt: skip
 _SESSION_MARK = "\x00"  # no id has control characters, so no session can be taken for a user
 
 
@@ -81,6 +84,7 @@ class Slice:
     Attributes:
         anonymous: rows of the anonymous sessions by session_name, as the links of `sessions` have it.
         position: the next offset to fold; a record below it is a redelivery.
+        newest_ms: the latest time of an event; 0 before the first.
     """
 
     def __init__(
@@ -103,6 +107,7 @@ class Slice:
         self.recent_ids = RecentIds(config.duplicates_window)
         self.anonymous: dict[int, int] = {}  # session_name -> row of the anonymous session
         self.position = 0
+        self.newest_ms = 0
         self.events_folded = 0
         self.redelivered = 0  # says nothing of the log, so it is not saved
         self.duplicates = 0
@@ -170,7 +175,7 @@ class Slice:
         self.popularity.restore(lists["landmark"], self.items.rows)
         self.recent_ids.restore(saved.recent_ids)
         for name in _NUMBERS:
-            setattr(self, name, saved.numbers[name])
+            setattr(self, name, saved.numbers.get(name, 0))  # snapshots from before there was a newest_ms lack it
         self._note_anonymous(range(self.users.rows))
 
     def _rings(self) -> dict[str, Ring]:
@@ -291,6 +296,7 @@ class Slice:
         offset = torch.from_numpy(events.offset).to(device) + 1
         self.users.see(users, offset)
         self.items.see(items, offset)
+        self.newest_ms = max(self.newest_ms, int(events.time_ms.max()))
         self.popularity.fold(item.numpy(), events.time_ms, self._kind_weight[events.kind])
         self.events_folded += len(events)
         return user, item, sessioned.previous.cpu(), sessioned.ordinal.cpu()

@@ -186,6 +186,11 @@ class State:
         return self._config.max_items * (self.partitions + 1) + _ITEMS_IN_HAND
 
     @property
+    def newest_ms(self) -> int:
+        """The latest time of an event, 0 before the first: the state's clock."""
+        return max((placed.slice.newest_ms for placed in self.slices.values()), default=0)
+
+    @property
     def events_folded(self) -> int:
         return sum(placed.slice.events_folded for placed in list(self.slices.values()))
 

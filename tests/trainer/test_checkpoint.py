@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
 from trainer.checkpoint import Checkpoint, CheckpointError
 
@@ -44,3 +45,13 @@ def test_a_file_without_a_run_is_refused(tmp_path: Path) -> None:
 def test_the_next_save_is_due_after_its_time(tmp_path: Path) -> None:
     assert Checkpoint(tmp_path / "run.pt", "", every_s=0).due()
     assert not Checkpoint(tmp_path / "run.pt", "", every_s=3600).due()
+
+
+def test_a_model_of_another_make_is_refused(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "c.pt", "run")
+    checkpoint.save({"model": nn.Linear(2, 3).state_dict()})
+    state = checkpoint.load()
+    assert state is not None
+    checkpoint.restore(nn.Linear(2, 3), state)
+    with pytest.raises(CheckpointError, match="a model as this version makes it"):
+        checkpoint.restore(nn.Linear(2, 4), state)

@@ -125,6 +125,7 @@ def test_another_catalogs_weights_give_all_but_their_ids(elsewhere: Trained) -> 
     assert not set(weights.vocabulary) & set(elsewhere.weights.vocabulary)
     old, new = (one.model.state_dict() for one in (elsewhere.weights, weights))
     learned, begun = (tensors.pop("graph.identity.weight") for tensors in (old, new))
+    assert not new.pop("habit").any()  # counted from the log, when training begins
     assert all(torch.equal(tensor, old[name]) for name, tensor in new.items())
     assert begun[1:].abs().max() < 0.05 < learned[1:].abs().max()  # as small as ids begin
 

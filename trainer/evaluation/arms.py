@@ -17,7 +17,7 @@ from trainer.walk import Lists
 
 _RETRAIN_QUESTIONS = 1024  # between two trainings
 _KEPT_EXAMPLES = 512  # newest batches that a training learns from
-_RETRAIN_RATE = 0.3  # of the learning rate of the first training
+_RETRAIN_RATE = 0.1  # of the learning rate of the first training
 
 
 class FrozenOusel:

@@ -22,7 +22,7 @@ from trainer.curves import Curves, CurvesError
 from trainer.evaluation import splits
 from trainer.evaluation.arms import FrozenOusel, RetrainedOusel
 from trainer.evaluation.cold import Frozen, numbered_by_hash
-from trainer.evaluation.content import content_features
+from trainer.evaluation.content import described
 from trainer.evaluation.files import read_events, read_items
 from trainer.evaluation.index import index_figures
 from trainer.evaluation.log import Events, Scorer, Split
@@ -95,7 +95,7 @@ def evaluate(
             log = numbered_by_hash(log)
         split = _split(log, protocol, validation, most, cold_share)
         splits.check_no_leak(log, split)
-        catalog = read_items(items) if items else None
+        named = read_items(items) if items else None
         drawing = Curves(curves, "epoch") if curves else None
     except (FileError, ValueError, CurvesError) as error:
         raise SystemExit(f"ousel-trainer evaluate: {error}") from None
@@ -104,15 +104,17 @@ def evaluate(
         "%s: %d events, %d items, %d to train on, %d questions, split %s", protocol.value, len(log), len(log.items),
         len(split.train), len(split.questions), split.digest[:16],
     )  # fmt: skip
+    catalog = described(log, named) if named else None
     # What tells when to stop must not be what is asked about in the end.
     watched = splits.leave_one_out(log, validation=True) if settings.patience and not validation else None
     ousel = OuselScorer(
         settings,
-        content=content_features(log, catalog) if catalog and settings.content else None,
+        content=catalog.contents() if catalog and settings.content else None,
+        group=catalog.group if catalog else None,
         validation=split if validation and settings.patience else watched,
         checkpoint=None if checkpoint is None else Checkpoint(checkpoint, f"{split.digest[:16]} {settings}"),
     )
-    categories = catalog.categories if catalog else None
+    categories = named.categories if named else None
     arms: list[Scorer] = [ousel]
     if splits.goes_on(split):
         arms = [FrozenOusel(ousel), ousel, *([RetrainedOusel(ousel)] if settings.ranker else [])]

@@ -1,11 +1,6 @@
-"""What a file says of items, as the features that the engine's catalog makes of it.
-
-Shapes: N items, F content features.
-"""
+"""What a file says of items, as the engine's catalog has it."""
 
 from __future__ import annotations
-
-from torch import Tensor
 
 from engine.config import StateConfig
 from engine.events.batch import CatalogItem
@@ -15,14 +10,14 @@ from trainer.evaluation.files import Items
 from trainer.evaluation.log import Events
 
 
-def content_features(events: Events, items: Items) -> Tensor:
-    """[N, F] hashed categories and title words; zeros of an item that the file does not name or says nothing of.
+def described(events: Events, items: Items) -> Catalog:
+    """The catalog of the file's items by the log's rows; an item that the file does not name is one without content.
 
-    F is the default of `state.content_dim`.
+    Content has the width that is the default of `state.content_dim`.
     """
     catalog = Catalog(content_encoder(StateConfig()), 0, rows=len(events.items), limit=len(events.items))
     catalog.grow(len(events.items))
     rows = [row for row, item_id in enumerate(events.items) if item_id in items.title]
     named = [events.items[row] for row in rows]
     catalog.fold(rows, [CatalogItem(one, title=items.title[one], categories=items.categories[one]) for one in named])
-    return catalog.contents()
+    return catalog

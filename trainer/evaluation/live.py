@@ -25,22 +25,40 @@ class LiveState:
     Args:
         by_session: whether histories are those of sessions or of users.
         history, neighbors: edges kept per owner and per item; see `StateConfig`.
+        group: [N] what stands for each item's categories; see `Catalog`.
+
+    Attributes:
+        graph: the rings.
+        until: one past the last position that was folded.
+        follows: whether the state goes on with the log between questions, so that its clock reads what the event just
+            before a question says; else it stands where folding ended.
     """
 
-    def __init__(self, events: Events, *, by_session: bool, history: int, neighbors: int) -> None:
+    def __init__(
+        self, events: Events, *, by_session: bool, history: int, neighbors: int, group: NDArray[np.int64]
+    ) -> None:
         self.columns = columns_of(events, by_session)
+        self.follows = False
+        self._by_session = by_session
+        self._group = group
+        self._newest_ms = 0
+        self.until = 0
         self._history = history
         owners = len(events.sessions if by_session else events.users)
         items = len(events.items)
         defaults = StateConfig()
-        self._graph = Graph.empty(history, neighbors, owners, items)
+        self.graph = Graph.empty(history, neighbors, owners, items)
         self._popularity = [Popularity(half, defaults.popular, items) for half in defaults.half_lives_s]
 
     def fold(self, positions: Ints) -> None:
         """Takes in events at `positions`, rising."""
+        if not len(positions):
+            return
+        self.until = int(positions[-1]) + 1
         at = torch.from_numpy(positions)
         log = EventLog(*(column[at] for column in vars(self.columns).values()))
-        insert(self._graph, log)
+        insert(self.graph, log)
+        self._newest_ms = max(self._newest_ms, int(log.time_ms.max()))
         for popularity in self._popularity:
             popularity.fold(log.item.numpy(), log.time_ms.numpy(), np.ones(len(log)))
 
@@ -56,7 +74,18 @@ class LiveState:
         """What the engine would read for these questions; `table` [N, d] embeddings."""
         first = torch.from_numpy(questions.order[questions.cut])
         history = self.history(questions, self._history)
-        return Moment(first, self.columns.user[first], history, self._graph, self._popularity, table)
+        now_ms = self._now_ms(questions)
+        users = self.columns.user[first]
+        return Moment(first, users, history, self.graph, self._popularity, table, now_ms, self._group)
+
+    def _now_ms(self, questions: Questions) -> Tensor:
+        """[B] the clock; sessions are apart from the log, and have none but their own newest event."""
+        if self._by_session:
+            return torch.zeros(len(questions), dtype=torch.int64)
+        if not self.follows:
+            return torch.full((len(questions),), self._newest_ms)
+        before = torch.from_numpy(questions.order[questions.cut]) - 1
+        return self.columns.time_ms[before.clamp_min(0)]
 
 
 def columns_of(events: Events, by_session: bool) -> EventLog:

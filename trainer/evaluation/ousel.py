@@ -15,8 +15,10 @@ from torch import Tensor
 
 from engine.model.ranker import Ranker
 from engine.model.recommender import ModelShape, Recommender
+from engine.state.catalog import NO_GROUP
 from trainer.checkpoint import Checkpoint
 from trainer.config import TrainSection
+from trainer.evaluation.linked import train_linked
 from trainer.evaluation.live import LiveState
 from trainer.evaluation.log import Events, Ints, Questions, Split
 from trainer.evaluation.metrics import Judge
@@ -25,12 +27,14 @@ from trainer.evaluation.ranker import fit_ranker, make_examples, ranked_scores, 
 from trainer.evaluation.settings import OuselSettings
 from trainer.evaluation.training import Course, EpochTrainer
 from trainer.forward import ItemForward
+from trainer.habits import item_habits
 from trainer.replay import EventLog
 from trainer.walk import Lists, make_lists
 
 _VALIDATED_K = 10
 _VALIDATED = 8192  # validation questions at most, evenly over the log
 _AT_ONCE = 256
+_ROWS_AT_ONCE = 4096
 
 
 class OuselScorer:
@@ -38,6 +42,7 @@ class OuselScorer:
 
     Args:
         content: [N, F] features of the items; none: learned ids are all that is known of them.
+        group: [N] what stands for each item's categories, as `Catalog.group`; none: no item is like another.
         validation: questions about what lies behind the training events, to tell when to stop; needed for patience.
         checkpoint: see `EpochTrainer`.
     """
@@ -49,15 +54,18 @@ class OuselScorer:
         settings: OuselSettings,
         *,
         content: Tensor | None = None,
+        group: NDArray[np.int64] | None = None,
         validation: Split | None = None,
         checkpoint: Checkpoint | None = None,
     ) -> None:
         self.settings = settings
         self.course = Course()
         self._content = content
+        self._group = group
         self._validation = validation
         self._checkpoint = checkpoint
         self._live: LiveState | None = None
+        self._linked = False  # whether the table is that of the graph as it is
         self._validating = False
         self._limits = TrainSection(
             index_candidates=settings.index_candidates, neighbor_sources=settings.neighbor_sources
@@ -70,36 +78,47 @@ class OuselScorer:
         """Trains once: arms that share the scorer share what it learned, and each begins with the state after it."""
         settings = self.settings
         trained = self._live is not None
+        group = np.full(len(events.items), NO_GROUP) if self._group is None else self._group
         self._live = LiveState(
-            events, by_session=settings.by_session, history=settings.history, neighbors=settings.neighbors
+            events,
+            by_session=settings.by_session,
+            history=settings.history,
+            neighbors=settings.neighbors,
+            group=group,
         )
         if trained:
             self._live.fold(train)
+            if self._linked:
+                self._embed()
             return
         if not settings.ranker:
             self._fit_encoders(events, train, self._checkpoint)
-            self._live.fold(train)
             return
         early, questions = ranker_part(events, train, settings.ranker_share, by_session=settings.by_session)
         self._fit_encoders(events, early, self._checkpoint)
-        self._live.fold(early)
         assert self._forward is not None
         # Where nothing is observed between the questions, nothing is between the examples.
         rest, follows = train[~np.isin(train, early)], not settings.by_session
+        self._live.follows = follows
         examples, rest = make_examples(
-            self._forward, self._table, self._live, events, questions, ~self._known, self._limits, rest, follows=follows
+            self.lists, self._fold, events, questions, rest, follows=follows, seed=settings.seed
         )
+        self._live.follows = False
         ranker = self._forward.model.ranker
         torch.manual_seed(settings.seed)
+        ranker.drop.p = settings.ranker_dropout
         fit_ranker(ranker, examples, settings.ranker_epochs, settings.ranker_learning_rate, settings.seed)
+        self._fold(rest)
         if settings.refit:
             again = None if self._checkpoint is None else self._checkpoint.beside("again")
             self._fit_encoders(events, train, again)
             self._forward.model.ranker.load_state_dict(ranker.state_dict())
-        self._live.fold(rest)
+            self._forward.model.ranker.drop.p = settings.ranker_dropout
 
     def _fit_encoders(self, events: Events, train: Ints, checkpoint: Checkpoint | None) -> None:
+        """Ends with the state after `train`, or later where it was already."""
         assert self._live is not None
+        self._linked = False
         settings = self.settings
         torch.manual_seed(settings.seed)
         columns = self._live.columns
@@ -124,8 +143,10 @@ class OuselScorer:
             local_heads=settings.local_heads,
             local_window=settings.local_window,
             by_kind=settings.by_kind,
+            aggregation=settings.aggregation,
         )
         model = Recommender(shape)
+        model.habit.copy_(item_habits(log, word, shape.vocabulary))
         if self._content is None:
             # Ids alone must tell items apart from the first step on; what all of them share would drown them.
             torch.nn.init.normal_(model.graph.identity.weight[1:], std=0.02)
@@ -136,12 +157,17 @@ class OuselScorer:
         validate = None if self._validation is None else lambda: self._validated(events)
         trainer = EpochTrainer(self._forward, log, rows, settings, validate, checkpoint)
         self.course = trainer.run()
+        self._live.fold(train[train >= self._live.until])
+        if settings.graph_steps:
+            owners = len(events.sessions if settings.by_session else events.users)
+            train_linked(self._forward, log, owners, settings)
+            self._linked = True
         self._embed()
 
     @torch.no_grad()
     def _embed(self) -> None:
-        assert self._forward is not None
-        self._table = self._forward(torch.arange(len(self._known)), None)
+        assert self._forward is not None and self._live is not None
+        self._table = self._forward.table(self._live.graph if self._linked else None)
 
     def _validated(self, events: Events) -> float:
         """NDCG@10 on the validation questions."""
@@ -161,7 +187,19 @@ class OuselScorer:
 
     def observe(self, positions: Ints) -> None:
         assert self._live is not None, "fit comes first"
+        self._live.follows = True
+        self._fold(positions)
+
+    @torch.no_grad()
+    def _fold(self, positions: Ints) -> None:
+        assert self._live is not None and self._forward is not None, "fit comes first"
         self._live.fold(positions)
+        if self._linked:
+            at, columns = torch.from_numpy(positions), self._live.columns
+            touched = torch.cat([columns.item[at], columns.previous[at]]).unique()
+            touched = touched[touched >= 0]
+            for rows in touched.split(_ROWS_AT_ONCE):
+                self._table[rows] = self._forward(rows, self._live.graph)
 
     @torch.no_grad()
     def vectors(self, questions: Questions) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,7 +6,7 @@ Shapes: B questions, C candidates of each, N items, d width.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,22 +15,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.model.ranker import Ranker
-from trainer.config import TrainSection
 from trainer.encoder import Schedule
-from trainer.evaluation.live import LiveState
 from trainer.evaluation.log import Events, Ints, Questions
 from trainer.evaluation.ranked import pairs
 from trainer.evaluation.splits import newest_questions
-from trainer.forward import ItemForward
 from trainer.losses import listed_softmax
-from trainer.walk import Lists, make_lists
+from trainer.walk import Lists
 
 _log = logging.getLogger(__name__)
 
-_AT_ONCE = 256
+_AT_ONCE = 64
 _BATCH = 64
-_EXAMPLES = 30_000  # questions that the ranker learns from at most, evenly over its part of the log
-_LEARNED = 192  # candidates of a list in a step
+_EXAMPLES = 40_000  # questions that the ranker learns from at most, evenly over its part of the log
+_KEPT = 400  # candidates of an example at most, what was wanted among them: all of them would not fit into memory
+_LEARNED = 192  # of them in a step
 _BELOW = 1e4  # puts what is no candidate behind what is one, in the order of the cosine
 
 
@@ -54,32 +52,33 @@ def ranker_part(events: Events, train: Ints, share: float, *, by_session: bool) 
 
 
 def make_examples(
-    forward: ItemForward,
-    table: Tensor,
-    live: LiveState,
+    lists_of: Callable[[Questions], Lists],
+    fold: Callable[[Ints], None],
     events: Events,
     questions: Questions,
-    hidden: Tensor,
-    limits: TrainSection,
     rest: Ints,
     *,
     follows: bool,
+    seed: int,
 ) -> tuple[list[Example], Ints]:
     """Lists of the questions, in log order, and what of `rest` the state has not taken in.
 
     Args:
+        lists_of: from the state as it is.
+        fold: takes events into the state.
         rest: training events that the state lacks, rising: nothing else may reach it.
         follows: whether it takes them in as the questions come, or only afterwards.
     """
     kept: list[Example] = []
+    generator = torch.Generator().manual_seed(seed)
     for first in range(0, len(questions), _AT_ONCE):
         some = questions.select(slice(first, first + _AT_ONCE))
         if follows:
             until = int(np.searchsorted(rest, some.order[some.cut[0]]))
-            live.fold(rest[:until])
+            fold(rest[:until])
             rest = rest[until:]
-        lists = make_lists(forward, live.moment(some, table), hidden, limits)
-        kept += as_examples(events, some, lists, np.ones(len(some), np.bool_))
+        made = as_examples(events, some, lists_of(some), np.ones(len(some), np.bool_))
+        kept += [_drawn(example, _KEPT, generator) for example in made]
     return kept, rest
 
 
@@ -106,7 +105,7 @@ def fit_ranker(ranker: Ranker, examples: Sequence[Example], epochs: int, rate: f
     for epoch in range(epochs):
         losses = []
         for at in torch.randperm(len(examples), generator=generator).tolist():
-            example = _drawn(examples[at], generator)
+            example = _drawn(examples[at], _LEARNED, generator)
             score = ranker(example.lists.score, example.lists.features)
             loss = listed_softmax(score, example.wanted, example.lists.item >= 0)
             for group in optimizer.param_groups:
@@ -131,11 +130,11 @@ def ranked_scores(ranker: Ranker, lists: Lists, cosine: Tensor) -> Tensor:
     return scores
 
 
-def _drawn(example: Example, generator: torch.Generator) -> Example:
+def _drawn(example: Example, candidates: int, generator: torch.Generator) -> Example:
     """All that was wanted and some other candidates."""
     lists = example.lists
     chance = torch.rand(lists.item.shape, generator=generator).masked_fill_(lists.item < 0, -1.0)
     chance.masked_fill_(example.wanted, 2.0)
-    at = chance.topk(min(_LEARNED, chance.shape[1])).indices
+    at = chance.topk(min(candidates, chance.shape[1])).indices
     features = lists.features.gather(1, at[..., None].expand(-1, -1, lists.features.shape[2]))
     return Example(Lists(lists.item.gather(1, at), lists.score.gather(1, at), features), example.wanted.gather(1, at))

@@ -23,7 +23,8 @@ from trainer.evaluation.splits import goes_on
 
 _log = logging.getLogger(__name__)
 
-_AT_ONCE = 256  # questions; what happens within them is not observed yet
+_AT_ONCE = 256  # questions
+_AT_ONCE_LIVE = 32  # where the log goes on: what happens within them is not observed yet
 _REPORT_S = 15.0
 _COMPARED = ("hr", "mrr", "ndcg", "recall")
 AMONG_COLD = "among_cold"
@@ -89,7 +90,7 @@ def judge(
     asked_among = [part for part, wanted in ((AMONG_COLD, among_cold), (AMONG_NEW, not split.filter_seen)) if wanted]
     among = {part: Judge(events, split.train, ks) for part in asked_among}
     known = int(split.train[-1]) + 1 if len(split.train) else 0
-    for asked, questions in _batches(split.questions):
+    for asked, questions in _batches(split.questions, _AT_ONCE_LIVE if goes_on(split) else _AT_ONCE):
         if goes_on(split):
             until = int(questions.order[questions.cut[0]])
             scorer.observe(np.arange(known, until))
@@ -141,6 +142,6 @@ def _peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes / 1e9
 
 
-def _batches(questions: Questions) -> Iterator[tuple[int, Questions]]:
-    for first in range(0, len(questions), _AT_ONCE):
-        yield first, questions.select(slice(first, first + _AT_ONCE))
+def _batches(questions: Questions, at_once: int) -> Iterator[tuple[int, Questions]]:
+    for first in range(0, len(questions), at_once):
+        yield first, questions.select(slice(first, first + at_once))

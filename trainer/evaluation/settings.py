@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.model.layers import Aggregation
 from engine.model.recommender import check_heads
 
 
@@ -24,6 +25,9 @@ class OuselSettings:
             hidden at times, so that an item without one can be found by its features.
         min_count: events that an item needs for a learned id.
         full_softmax: most items up to which the loss is among all of them; beyond, among `negatives` drawn ones.
+        graph_steps: steps that the encoders go on for with the graph, which the embeddings then follow; 0: items have
+            no neighbors.
+        aggregation: of neighbors in the graph; see `ModelShape`.
         history, neighbors: events kept per user, users and next items per item, as `state` in the engine.
         ranker: whether candidates are ordered by the ranker, which learns from the newest `ranker_share` of what may be
             trained on, with encoders that have not seen it.
@@ -57,12 +61,16 @@ class OuselSettings:
     min_count: int = 1
     full_softmax: int = 20_000
     negatives: int = 1024
+    graph_steps: int = 0
+    graph_learning_rate: float = 5e-4
+    aggregation: Aggregation = "attention"
     history: int = 128
     neighbors: int = 64
     ranker: bool = False
     ranker_share: float = 0.1
     ranker_epochs: int = 5
     ranker_learning_rate: float = 3e-3
+    ranker_dropout: float = 0.1
     refit: bool = False
     index_candidates: int = 200
     neighbor_sources: int = 5

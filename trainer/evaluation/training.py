@@ -226,10 +226,10 @@ class EpochTrainer:
 
     def _resumed(self) -> Course:
         state = None if self._checkpoint is None else self._checkpoint.load()
-        if state is None:
+        if self._checkpoint is None or state is None:
             return Course()
         course = Course(**state["course"])
-        self._model.load_state_dict(state["model"])
+        self._checkpoint.restore(self._model, state)
         self._optimizer.load_state_dict(state["optimizer"])
         self._generator.set_state(state["generator"])
         torch.set_rng_state(state["dropout"])

@@ -9,7 +9,7 @@ import torch
 from engine.config import RankingConfig
 from engine.events.batch import CatalogItem
 from engine.generation import Frozen, build_generation
-from engine.model.ranker import candidate_features
+from engine.model.features import Crowd, candidate_features
 from engine.model.votes import count_votes, gather_voters
 from engine.ranking.query import Origin, Query, Source
 from engine.ranking.recommender import recommend
@@ -29,6 +29,10 @@ def ask(state, generation, *queries):
     return recommend(queries, state, generation, CONFIG.ranking)
 
 
+def number_of(state):
+    return torch.tensor([1 + ITEMS.index(item) if item in ITEMS else 0 for item in state.items.ids()])
+
+
 def by_hand(state, generation, user_id, goal=None):
     """Every item's id by score: all of them are candidates of so small a catalog."""
     rows = torch.arange(len(state.items))[None]
@@ -43,7 +47,8 @@ def by_hand(state, generation, user_id, goal=None):
         counts = torch.stack([torch.from_numpy(state.decayed_counts(rows[0], h)) for h in (1, 2)], dim=-1)
         trend = (counts / counts[state.popularity.top(CONFIG.ranking.popular_candidates)].sum(0)).float()[None]
         votes = count_votes(gather_voters(state.graph, history, user), rows)
-        features = candidate_features(rows, history, following, share, trend, votes)
+        crowd = Crowd(share, trend, votes, model.habit[number_of(state)][None], following)
+        features = candidate_features(rows, history, crowd, state.catalog.group, torch.tensor([state.newest_ms]))
         score = model.ranker(model.logits(table @ query)[None], features)[0]
     return [state.items.id_of(row) for row in np.argsort(-score.numpy(), kind="stable")], score
 
@@ -156,7 +161,7 @@ def with_relations(state, *relations: Line):
 def sources_of(state, generation, user: str, ranking) -> dict[str, tuple[Source, ...]]:
     (found,) = recommend([Query(user, "", 1)], state, generation, ranking)
     (whole,) = recommend([Query(user, "", 30)], state, generation, ranking)
-    assert found.items[0].item_id == whole.items[0].item_id
+    assert found.items[0].item_id in {item.item_id for item in whole.items}
     return {item.item_id: item.sources for item in whole.items}
 
 

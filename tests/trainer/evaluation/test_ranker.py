@@ -61,7 +61,7 @@ def test_after_training_the_state_holds_all_training_events_and_no_other() -> No
     scorer = OuselScorer(replace(SMALL, epochs=1, ranker_epochs=1))
     scorer.fit(events, train)
     assert scorer._live is not None
-    degree = scorer._live._graph.item_users.degree.data[:ITEMS]
+    degree = scorer._live.graph.item_users.degree.data[:ITEMS]
     assert degree.tolist() == np.bincount(events.item[train], minlength=ITEMS).tolist()
 
 
@@ -137,11 +137,11 @@ def test_the_newest_questions_are_all_of_the_rest_and_nothing_of_it_is_learned_f
 
 def test_the_live_state_is_the_rings_of_the_log() -> None:
     events = log_of([(0, 0, 1, 1e9), (1, 1, 2, 1e9 + 1), (0, 0, 3, 1e9 + 2), (0, 2, 4, 1e9 + 3), (1, 1, 5, 1e9 + 4)])
-    live = LiveState(events, by_session=False, history=4, neighbors=2)
+    live = LiveState(events, by_session=False, history=4, neighbors=2, group=np.full(6, -1))
     live.fold(np.arange(5))
     assert live.columns.previous.tolist() == [-1, -1, 1, -1, 2]
     assert live.columns.session.tolist() == [1, 1, 1, 2, 1]
-    graph = live._graph
+    graph = live.graph
     assert graph.user_items.latest(torch.tensor([0])).row.tolist() == [[-1, 1, 3, 4]]
     assert graph.item_next.latest(torch.tensor([1, 2])).row.tolist() == [[-1, 3], [-1, 5]]
     assert live._popularity[0].share().nonzero()[0].tolist() == [1, 2, 3, 4, 5]

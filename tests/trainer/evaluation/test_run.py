@@ -36,7 +36,7 @@ class Watched:
 
 @pytest.fixture
 def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "_AT_ONCE", 3)
+    monkeypatch.setattr(run, "_AT_ONCE_LIVE", 3)
 
 
 LOG = log_of([(at % 3, at % 3, at % 5, float(at)) for at in range(40)])

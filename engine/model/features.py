@@ -1,0 +1,293 @@
+"""Live features of candidates: what a user's own history says of each, and what everybody's says.
+
+One pass over the history and one over the candidates, compiled: a call costs O(K + C) for each user, without a sort.
+
+Shapes: B users, C candidates of each, K remembered events, S latest items, n next items of each, N items.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from engine.model.votes import VOTES
+from engine.state.kernels import compiled
+from engine.state.ring import Neighbors
+
+TRENDS = 2  # half-lives of popularity beside the first
+LATEST = 3  # last events that are told apart
+_OWN = 30  # features from the user's history, that of like items, and popularity
+HABITS = 3  # what a model knows of how an item is had again
+FEATURES = _OWN + TRENDS + LATEST + VOTES + HABITS
+_CROWD = 100.0  # events of one's own that all of popularity weighs as much as, where habits are mixed with it
+_DAY_MS = 86_400_000.0
+_HOUR_MS = 3_600_000.0
+_NEAR_H = 2.0  # hours of the day
+_NO_GROUP = -1
+
+Longs = NDArray[np.int64]
+Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Crowd:
+    """What everybody's events say of candidates.
+
+    Attributes:
+        share: [B, C] each candidate's share of decayed popularity.
+        trend: [B, C, TRENDS] the same under shorter half-lives, relative to the popular items.
+        votes: [B, C, VOTES] see `count_votes`.
+        habit: [B, C, HABITS] what the model's training saw of each item, see `Recommender.habit`.
+        following: [B, S * n] items that lately followed the user's last S items, -1 where none.
+    """
+
+    share: Tensor
+    trend: Tensor
+    votes: Tensor
+    habit: Tensor
+    following: Tensor
+
+
+def candidate_features(
+    candidates: Tensor, history: Neighbors, crowd: Crowd, group: NDArray[np.int64], now_ms: Tensor
+) -> Tensor:
+    """Live features of candidates, from the state as it is at the call.
+
+    Args:
+        candidates: [B, C] int64 item rows in any order, each once, -1 where there is none.
+        history: [B, K] the user's latest events, oldest first.
+        group: [N] what stands for an item's categories; items of one number are alike, -1: none are.
+        now_ms: [B] int64 time of the newest event of all that the state knows of.
+
+    Returns:
+        [B, C, FEATURES] float32, each roughly within -2..2.
+    """
+    made = np.zeros((*candidates.shape, FEATURES), np.float32)
+    _features(
+        candidates.numpy(),
+        history.row.numpy(),
+        history.time_ms.numpy(),
+        history.session.numpy(),
+        crowd.following.numpy(),
+        crowd.share.double().numpy(),
+        crowd.trend.float().numpy(),
+        crowd.votes.numpy(),
+        crowd.habit.numpy(),
+        group,
+        now_ms.numpy(),
+        made,
+    )
+    return torch.from_numpy(made)
+
+
+def trend_of(counts: Tensor, popular: Tensor) -> Tensor:
+    """Decayed counts [..., TRENDS] relative to all those [P, TRENDS] of the popular items; float32."""
+    return (counts / popular.sum(0).clamp_min(torch.finfo(torch.float64).tiny)).float()
+
+
+def trend_half_lives(half_lives: int) -> list[int]:
+    """Which of a state's half-lives the trends are: the second and the third, or the last where there are fewer."""
+    return [min(at, half_lives - 1) for at in range(1, TRENDS + 1)]
+
+
+@compiled("f8(f8, f8)")
+def _due(since: float, interval: float) -> float:
+    """Above 0: later than usual."""
+    return float(min(4.0, max(-4.0, np.log((since + 1.0) / (interval + 1.0)))))
+
+
+@compiled(
+    "void(i8[:,:], i8[:,:], i8[:,:], i4[:,:], i8[:,:], f8[:,:], f4[:,:,:], f4[:,:,:], f4[:,:,:], i8[:], i8[:], "
+    "f4[:,:,::1])"
+)
+def _features(
+    candidates: Longs,
+    row: Longs,
+    time_ms: Longs,
+    session: Ints,
+    following: Longs,
+    share: NDArray[np.float64],
+    trend: Floats,
+    votes: Floats,
+    habit: Floats,
+    group: Longs,
+    now_ms: Longs,
+    made: Floats,
+) -> None:
+    users, width = candidates.shape
+    size = 4
+    while size < 2 * width + 2:
+        size *= 2
+    mask = size - 1
+    slot = np.empty(size, np.int32)  # 1 + place of the candidate, by a hash of its row
+    kin_slot = np.empty(size, np.int32)  # 1 + place of a group, by a hash of its number
+    kin_group = np.empty(width, np.int64)
+    kin = np.empty(width, np.int64)  # [C] place of a candidate's group, -1 where it has none
+    # By candidate; the last place takes what is no candidate.
+    count = np.empty(width + 1)
+    follows = np.empty(width + 1)
+    nearest, newest, oldest = np.empty(width + 1), np.empty(width + 1), np.empty(width + 1)
+    fade_4, fade_16 = np.empty(width + 1), np.empty(width + 1)  # half-lives in sessions
+    fade_14d, fade_60d = np.empty(width + 1), np.empty(width + 1)
+    at_hour, on_day = np.empty(width + 1), np.empty(width + 1)
+    # By group.
+    kin_count, kin_fade = np.empty(width + 1), np.empty(width + 1)
+    kin_newest, kin_oldest, kin_session = np.empty(width + 1), np.empty(width + 1), np.empty(width + 1)
+    for b in range(users):
+        slot[:] = 0
+        kin_slot[:] = 0
+        groups = 0
+        for c in range(width):
+            kin[c] = -1
+            item = candidates[b, c]
+            if item < 0:
+                continue
+            at = item & mask
+            while slot[at] != 0:
+                at = (at + 1) & mask
+            slot[at] = c + 1
+            if group[item] == _NO_GROUP:
+                continue
+            at = group[item] & mask
+            while kin_slot[at] != 0 and kin_group[kin_slot[at] - 1] != group[item]:
+                at = (at + 1) & mask
+            if kin_slot[at] == 0:
+                kin_group[groups] = group[item]
+                groups += 1
+                kin_slot[at] = groups
+            kin[c] = kin_slot[at] - 1
+        for column in (count, follows, oldest, fade_4, fade_16, fade_14d, fade_60d, at_hour, on_day, kin_count):
+            column[:] = 0.0
+        for column in (kin_fade, kin_oldest):
+            column[:] = 0.0
+        for column in (nearest, newest, kin_newest):
+            column[:] = np.inf
+        kin_session[:] = -1.0
+
+        last = row.shape[1] - 1
+        events = 0
+        current, end_ms = 0, 0
+        if last >= 0 and row[b, last] >= 0:
+            current, end_ms = session[b, last], time_ms[b, last]
+        clock_ms = max(now_ms[b], end_ms)
+        hour, day = (clock_ms / _HOUR_MS) % 24.0, (clock_ms // 86_400_000) % 7
+        sessions, length = 1.0, 0.0
+        was_session, was_ms = -1, -1
+        ago, idle, since = 0.0, 0.0, 0.0
+        by_4, by_16, by_14d, by_60d, by_hour, by_day = 0.0, 0.0, 0.0, 0.0, 0.0, 0.0
+        for k in range(last + 1):
+            if row[b, k] < 0:
+                continue
+            if session[b, k] != was_session:
+                was_session = session[b, k]
+                ago = max(0.0, float(current - was_session))
+                by_4, by_16 = 2.0 ** (-ago / 4.0), 2.0 ** (-ago / 16.0)
+            if time_ms[b, k] != was_ms:
+                was_ms = time_ms[b, k]
+                idle = max(0.0, float(end_ms - was_ms)) / _DAY_MS
+                since = max(0.0, float(clock_ms - was_ms)) / _DAY_MS
+                by_14d, by_60d = 2.0 ** (-idle / 14.0), 2.0 ** (-idle / 60.0)
+                apart = abs((was_ms / _HOUR_MS) % 24.0 - hour)
+                apart = min(apart, 24.0 - apart) / _NEAR_H
+                by_hour = by_60d * np.exp(-apart * apart)
+                by_day = by_60d if (was_ms // 86_400_000) % 7 == day else 0.0
+            events += 1
+            sessions = max(sessions, ago + 1.0)
+            length += ago == 0.0
+            at = row[b, k] & mask
+            while slot[at] != 0 and candidates[b, slot[at] - 1] != row[b, k]:
+                at = (at + 1) & mask
+            if slot[at] != 0:
+                c = slot[at] - 1
+                count[c] += 1.0
+                nearest[c] = min(nearest[c], ago)
+                newest[c] = min(newest[c], since)
+                oldest[c] = max(oldest[c], since)
+                fade_4[c] += by_4
+                fade_16[c] += by_16
+                fade_14d[c] += by_14d
+                fade_60d[c] += by_60d
+                at_hour[c] += by_hour
+                on_day[c] += by_day
+            alike = group[row[b, k]]
+            if alike == _NO_GROUP:
+                continue
+            at = alike & mask
+            while kin_slot[at] != 0 and kin_group[kin_slot[at] - 1] != alike:
+                at = (at + 1) & mask
+            if kin_slot[at] != 0:
+                g = kin_slot[at] - 1
+                kin_fade[g] += by_60d
+                kin_newest[g] = min(kin_newest[g], since)
+                kin_oldest[g] = max(kin_oldest[g], since)
+                if kin_session[g] != was_session:  # many of a kind in one session are one visit
+                    kin_session[g] = was_session
+                    kin_count[g] += 1.0
+        for j in range(following.shape[1]):
+            if following[b, j] >= 0:
+                at = following[b, j] & mask
+                while slot[at] != 0 and candidates[b, slot[at] - 1] != following[b, j]:
+                    at = (at + 1) & mask
+                follows[slot[at] - 1] += 1.0
+
+        distinct = 0
+        for c in range(width):
+            distinct += count[c] > 0
+        repeats = 1.0 - distinct / max(1.0, float(events))
+        away = max(0.0, float(clock_ms - end_ms)) / _DAY_MS if events else 0.0
+        for c in range(width):
+            if candidates[b, c] < 0:
+                continue
+            out = made[b, c]
+            habitual = fade_60d[c] + _CROWD * share[b, c]
+            out[0] = np.log(share[b, c] + 1e-7) / 8.0 + 1.0
+            out[1] = np.log1p(count[c])
+            if count[c] > 0:
+                out[2] = 1.0
+                out[3] = nearest[c] == 0
+                out[4] = np.log1p(nearest[c]) / 3.0
+                out[5] = np.log1p(newest[c]) / 4.0
+                out[16] = np.log1p(oldest[c]) / 4.0
+            if count[c] > 1:
+                interval = (oldest[c] - newest[c]) / (count[c] - 1.0)  # days
+                out[6] = np.log1p(interval) / 4.0
+                out[7] = _due(newest[c], interval)
+            out[8] = count[c] / sessions
+            out[9] = np.log1p(fade_4[c])
+            out[10] = np.log1p(fade_16[c])
+            out[11] = np.log1p(fade_14d[c])
+            out[12] = np.log1p(follows[c])
+            out[13] = np.log1p(length) / 4.0
+            out[14] = np.log1p(sessions) / 4.0
+            out[15] = repeats
+            out[17] = np.log(habitual + 1e-4) / 4.0
+            out[18] = np.log(count[c] + _CROWD * share[b, c] + 1e-4) / 4.0
+            out[19] = np.log(fade_16[c] / min(sessions, 23.0) + share[b, c] + 1e-5) / 4.0 + 1.0
+            out[20] = np.log(at_hour[c] + _CROWD / 6.0 * share[b, c] + 1e-3) / 4.0
+            out[21] = np.log(on_day[c] + _CROWD / 7.0 * share[b, c] + 1e-3) / 4.0
+            out[22] = np.log1p(away) / 4.0
+            out[23] = np.log1p(events / sessions) / 4.0
+            if kin[c] >= 0:
+                g = kin[c]
+                out[24] = np.log1p(kin_fade[g])
+                out[25] = kin_count[g] / sessions
+                if kin_count[g] > 0:
+                    out[26] = np.log1p(kin_newest[g]) / 4.0
+                    out[27] = fade_60d[c] / kin_fade[g]
+                if kin_count[g] > 1:
+                    interval = (kin_oldest[g] - kin_newest[g]) / (kin_count[g] - 1.0)
+                    out[28] = np.log1p(interval) / 4.0
+                    out[29] = _due(kin_newest[g], interval)
+            for t in range(TRENDS):
+                out[_OWN + t] = np.log(trend[b, c, t] + 1e-5) / 6.0 + 1.0
+            for back in range(min(LATEST, last + 1)):
+                out[_OWN + TRENDS + back] = row[b, last - back] == candidates[b, c]
+            for way in range(VOTES):
+                out[_OWN + TRENDS + LATEST + way] = np.log(votes[b, c, way] + 1e-4) / 4.0 + 1.0
+            for known in range(HABITS):
+                out[_OWN + TRENDS + LATEST + VOTES + known] = habit[b, c, known]

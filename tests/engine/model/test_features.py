@@ -1,0 +1,184 @@
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from engine.model.features import FEATURES, HABITS, TRENDS, Crowd, candidate_features, trend_half_lives, trend_of
+from engine.model.votes import VOTES
+from engine.state.ring import Neighbors
+
+DAY_MS = 86_400_000
+HOUR_MS = 3_600_000
+SEEDED = torch.Generator().manual_seed(0)
+GROUP = [7, -5, 7, -1, -5, 7]  # of each item; -1 is none
+past = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 9 * 24)), max_size=7)
+
+
+@dataclass(frozen=True)
+class Event:
+    item: int
+    session: int
+    time_ms: int
+
+
+def history_of(events: list[tuple[int, int, int]], size: int) -> tuple[Neighbors, list[Event]]:
+    """One user's ring, and its events oldest first; given are item, sessions and hours since the event before."""
+    session, time_ms, told = 1, 0, []
+    for item, skipped, hours in events:
+        session, time_ms = session + skipped, time_ms + hours * HOUR_MS
+        told.append(Event(item, session, time_ms))
+    pad = [0] * (size - len(told))
+    zeros = torch.zeros(1, size, dtype=torch.int64)
+    return (
+        Neighbors(
+            torch.tensor([[-1 for _ in pad] + [event.item for event in told]]),
+            torch.tensor([pad + [event.time_ms for event in told]]),
+            zeros,
+            zeros.float(),
+            torch.tensor([pad + [event.session for event in told]], dtype=torch.int32),
+        ),
+        told,
+    )
+
+
+def due(since: float, interval: float) -> float:
+    return max(-4.0, min(4.0, math.log((since + 1) / (interval + 1))))
+
+
+def plain_features(item: int, told: list[Event], following: list[int], share: float, now_ms: int) -> list[float]:
+    """The features from the user's own history, one by one."""
+    end = told[-1].time_ms if told else 0
+    clock = max(now_ms, end)
+    ago = {event: told[-1].session - event.session for event in told}
+    since = {event: (clock - event.time_ms) / DAY_MS for event in told}
+
+    def faded(events: list[Event], days: float = 60.0) -> float:
+        return sum(2 ** (-(end - event.time_ms) / DAY_MS / days) for event in events)
+
+    def hours_apart(event: Event) -> float:
+        apart = abs(event.time_ms % DAY_MS - clock % DAY_MS) / HOUR_MS
+        return min(apart, 24 - apart)
+
+    def interval(events: list[Event], count: int) -> float:
+        return (max(map(since.get, events)) - min(map(since.get, events))) / (count - 1)
+
+    mine = [event for event in told if event.item == item]
+    sessions, count = max(ago.values(), default=0) + 1, len(mine)
+    hourly = sum(faded([event]) * math.exp(-((hours_apart(event) / 2) ** 2)) for event in mine)
+    daily = faded([event for event in mine if event.time_ms // DAY_MS % 7 == clock // DAY_MS % 7])
+    kin = [event for event in told if GROUP[event.item] == GROUP[item] != -1]
+    visits = len({event.session for event in kin})
+    newest, kin_newest = min(map(since.get, mine), default=0), min(map(since.get, kin), default=0)
+    return [
+        math.log(share + 1e-7) / 8 + 1,
+        math.log1p(count),
+        float(count > 0),
+        float(any(ago[event] == 0 for event in mine)),
+        math.log1p(min(map(ago.get, mine))) / 3 if mine else 0.0,
+        math.log1p(newest) / 4,
+        math.log1p(interval(mine, count)) / 4 if count > 1 else 0.0,
+        due(newest, interval(mine, count)) if count > 1 else 0.0,
+        count / sessions,
+        math.log1p(sum(2 ** (-ago[event] / 4) for event in mine)),
+        math.log1p(sum(2 ** (-ago[event] / 16) for event in mine)),
+        math.log1p(faded(mine, 14)),
+        math.log1p(following.count(item)),
+        math.log1p(sum(back == 0 for back in map(ago.get, told))) / 4,
+        math.log1p(sessions) / 4,
+        1 - len({event.item for event in told}) / max(1, len(told)),
+        math.log1p(max(map(since.get, mine), default=0)) / 4,
+        math.log(faded(mine) + 100 * share + 1e-4) / 4,
+        math.log(count + 100 * share + 1e-4) / 4,
+        math.log(sum(2 ** (-ago[event] / 16) for event in mine) / min(sessions, 23) + share + 1e-5) / 4 + 1,
+        math.log(hourly + 100 / 6 * share + 1e-3) / 4,
+        math.log(daily + 100 / 7 * share + 1e-3) / 4,
+        math.log1p((clock - end) / DAY_MS if told else 0) / 4,
+        math.log1p(len(told) / sessions) / 4,
+        math.log1p(faded(kin)),
+        visits / sessions,
+        math.log1p(kin_newest) / 4,
+        faded(mine) / faded(kin) if kin else 0.0,
+        math.log1p(interval(kin, visits)) / 4 if visits > 1 else 0.0,
+        due(kin_newest, interval(kin, visits)) if visits > 1 else 0.0,
+    ]
+
+
+def crowd_of(candidates: int, following: list[int]) -> Crowd:
+    columns = (torch.rand(1, candidates, n, generator=SEEDED) for n in (TRENDS, VOTES, HABITS))
+    return Crowd(torch.linspace(0, 0.3, candidates)[None], *columns, torch.tensor([following], dtype=torch.int64))
+
+
+@given(
+    events=past,
+    following=st.lists(st.integers(-1, 5), min_size=4, max_size=4),
+    later_hours=st.integers(-50, 500),
+)
+def test_features_are_what_plain_code_counts(
+    events: list[tuple[int, int, int]], following: list[int], later_hours: int
+) -> None:
+    # Distinct events, so that each can be looked up; two of an item at one time are in the test below.
+    events = [(item, skipped, hours + 1) for item, skipped, hours in events]
+    history, told = history_of(events, size=7)
+    candidates = torch.tensor([[3, 0, -1, 5, 1, 2, 4]])  # every item of the history, in no order
+    crowd = crowd_of(7, following)
+    now_ms = max(0, (told[-1].time_ms if told else 0) + later_hours * HOUR_MS)
+    features = candidate_features(candidates, history, crowd, np.array(GROUP), torch.tensor([now_ms]))
+    assert features.shape == (1, 7, FEATURES)
+    assert torch.isfinite(features).all()
+    for place, item in enumerate(candidates[0].tolist()):
+        if item < 0:
+            assert not features[0, place].any()
+            continue
+        expected = [
+            *plain_features(item, told, following, crowd.share[0, place].item(), now_ms),
+            *(math.log(value + 1e-5) / 6 + 1 for value in crowd.trend[0, place].tolist()),
+            *(float(len(told) > back and told[-1 - back].item == item) for back in range(3)),
+            *(math.log(value + 1e-4) / 4 + 1 for value in crowd.votes[0, place].tolist()),
+            *crowd.habit[0, place].tolist(),
+        ]
+        torch.testing.assert_close(features[0, place], torch.tensor(expected), atol=1e-5, rtol=1e-5)
+
+
+def test_an_item_twice_at_one_time_counts_twice_and_once_as_a_visit_of_its_group() -> None:
+    history, _ = history_of([(0, 0, 0), (0, 0, 0), (2, 0, 0), (0, 1, 48)], size=4)
+    features = candidate_features(
+        torch.tensor([[0]]), history, crowd_of(1, []), np.array(GROUP), torch.zeros(1, dtype=torch.int64)
+    )[0, 0]
+    assert features[1].item() == pytest.approx(math.log1p(3))
+    assert features[6].item() == pytest.approx(math.log1p(1) / 4)  # two days from the first to the last of three
+    assert features[25].item() == pytest.approx(2 / 2)
+    assert features[28].item() == pytest.approx(math.log1p(2) / 4)
+
+
+def test_a_row_of_many_is_as_it_would_be_alone() -> None:
+    several = [history_of(events, size=7)[0] for events in ([(0, 0, 1), (2, 1, 5)], [], [(4, 0, 2)] * 7)]
+    together = Neighbors(*(torch.cat(columns) for columns in zip(*(one.columns() for one in several), strict=True)))
+    candidates, now_ms = torch.tensor([[5, 4, 0, 2]]), torch.tensor([9 * DAY_MS])
+    crowd = crowd_of(4, [2, -1])
+    columns = (column.expand(3, *column.shape[1:]) for column in vars(crowd).values())
+    many = candidate_features(candidates.expand(3, -1), together, Crowd(*columns), np.array(GROUP), now_ms.expand(3))
+    for at, one in enumerate(several):
+        assert torch.equal(many[at], candidate_features(candidates, one, crowd, np.array(GROUP), now_ms)[0])
+
+
+def test_features_without_candidates_are_empty() -> None:
+    history, _ = history_of([(1, 0, 0)], size=3)
+    none = torch.zeros(1, 0, dtype=torch.int64)
+    now_ms = torch.zeros(1, dtype=torch.int64)
+    assert candidate_features(none, history, crowd_of(0, []), np.array(GROUP), now_ms).shape == (1, 0, FEATURES)
+
+
+def test_trends_are_relative_to_the_popular_items() -> None:
+    counts, popular = torch.tensor([[[2.0, 0.0], [1.0, 3.0]]]).double(), torch.tensor([[3.0, 6.0], [1.0, 0.0]]).double()
+    assert trend_of(counts, popular).tolist() == [[[0.5, 0.0], [0.25, 0.5]]]
+    assert trend_of(counts * 0, popular * 0).tolist() == [[[0.0, 0.0], [0.0, 0.0]]]
+
+
+def test_trends_fall_back_on_the_last_half_life_there_is() -> None:
+    assert [trend_half_lives(count) for count in (1, 2, 3, 8)] == [[0, 0], [1, 1], [1, 2], [1, 2]]

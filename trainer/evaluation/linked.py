@@ -1,0 +1,54 @@
+"""The graph layers on a file's log, trained as the trainer trains them: with the graph as of where the targets lie.
+
+Shapes: N items.
+"""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import torch
+
+from engine.config import StateConfig
+from engine.state.catalog import NO_GROUP
+from trainer.config import TrainSection
+from trainer.dataset import Histories
+from trainer.encoder import EncoderTrainer, Schedule
+from trainer.evaluation.settings import OuselSettings
+from trainer.forward import ItemForward
+from trainer.progress import Progress
+from trainer.replay import EventLog, TrainingData
+
+_EDGE_DROPOUT = 0.1
+
+
+def train_linked(forward: ItemForward, log: EventLog, owners: int, settings: OuselSettings) -> None:
+    """Goes on with encoders that were trained without a graph, for `graph_steps` steps, in place."""
+    items = len(forward)
+    state = StateConfig(history=max(settings.history, 2), neighbors=settings.neighbors)
+    data = TrainingData(
+        log=log,
+        users=owners,
+        content=torch.zeros(items, 1),  # the forward has its own
+        group=np.full(items, NO_GROUP),
+        deleted=np.zeros(items, np.bool_),
+        item_ids=[str(row) for row in range(items)],
+        kind_weight=np.ones(forward.model.shape.kinds),
+        state=state,
+    )
+    config = TrainSection(
+        **{name: getattr(settings, name) for name in ("dim", "heads", "local_heads", "window", "batch", "seed")},
+        graph_share=1.0,
+        max_steps=settings.graph_steps,
+        learning_rate=settings.graph_learning_rate,
+        weight_decay=settings.weight_decay,
+        negatives=settings.negatives,
+        popularity_share=1.0,
+        id_dropout=settings.id_dropout,
+        edge_dropout=_EDGE_DROPOUT,
+        half=settings.half,
+    )
+    schedule = Schedule(1.0, settings.graph_steps)
+    trainer = EncoderTrainer(forward, data, Histories(log), len(log), config, schedule)
+    trainer.run(threading.Event(), Progress())
