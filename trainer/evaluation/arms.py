@@ -60,6 +60,8 @@ class RetrainedOusel:
     def fit(self, events: Events, train: Ints) -> None:
         self._ousel.fit(events, train)
         self._events = events
+        # Among what is new there is always some of the old: a few new lists alone would teach what is theirs by chance.
+        self._examples.extend(self._ousel.examples)
 
     def observe(self, positions: Ints) -> None:
         assert self._events is not None, "fit comes first"

@@ -23,7 +23,7 @@ from trainer.evaluation.live import LiveState
 from trainer.evaluation.log import Events, Ints, Questions, Split
 from trainer.evaluation.metrics import Judge
 from trainer.evaluation.ranked import rank
-from trainer.evaluation.ranker import fit_ranker, make_examples, ranked_scores, ranker_part
+from trainer.evaluation.ranker import Example, fit_ranker, make_examples, ranked_scores, ranker_part
 from trainer.evaluation.settings import OuselSettings
 from trainer.evaluation.training import Course, EpochTrainer
 from trainer.forward import ItemForward
@@ -35,6 +35,7 @@ _VALIDATED_K = 10
 _VALIDATED = 8192  # validation questions at most, evenly over the log
 _AT_ONCE = 256
 _ROWS_AT_ONCE = 4096
+_KEPT_EXAMPLES = 128  # newest batches that the ranker has learned from
 
 
 class OuselScorer:
@@ -45,6 +46,9 @@ class OuselScorer:
         group: [N] what stands for each item's categories, as `Catalog.group`; none: no item is like another.
         validation: questions about what lies behind the training events, to tell when to stop; needed for patience.
         checkpoint: see `EpochTrainer`.
+
+    Attributes:
+        examples: the newest that the ranker has learned from.
     """
 
     name = "ousel"
@@ -60,6 +64,7 @@ class OuselScorer:
     ) -> None:
         self.settings = settings
         self.course = Course()
+        self.examples: list[Example] = []
         self._content = content
         self._group = group
         self._validation = validation
@@ -104,6 +109,7 @@ class OuselScorer:
             self.lists, self._fold, events, questions, rest, follows=follows, seed=settings.seed
         )
         self._live.follows = False
+        self.examples = examples[-_KEPT_EXAMPLES:]
         ranker = self._forward.model.ranker
         torch.manual_seed(settings.seed)
         ranker.drop.p = settings.ranker_dropout
