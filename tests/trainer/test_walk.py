@@ -31,6 +31,7 @@ def test_every_moment_has_the_state_of_just_before_it() -> None:
         insert(graph, log.slice(0, start))
         assert edges_of(moment.graph, data) == edges_of(graph, data)
         assert torch.equal(moment.users, log.user[moment.events])
+        assert moment.now_ms.tolist() == [int(log.time_ms[:start].max())] * len(moment.users)
         for half_life_s, moments in zip(data.state.half_lives_s, moment.popularity, strict=True):
             popularity = Popularity(half_life_s, data.state.popular, data.items)
             popularity.fold(

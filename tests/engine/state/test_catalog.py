@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.events.batch import CatalogItem
-from engine.state.catalog import Catalog
+from engine.state.catalog import NO_GROUP, Catalog
 from engine.state.content import HashedText
 
 ROWS = 5
@@ -167,3 +167,20 @@ def test_categories_that_no_item_has_any_more_take_no_room():
     for at in range(500):
         catalog.fold([at % ROWS], [CatalogItem("x", categories=(f"c{at}", f"d{at}"))])
     assert len(catalog._members) == 2 * ROWS
+
+
+def test_items_of_the_same_categories_are_of_one_group():
+    catalog = catalog_of(
+        CatalogItem("1", "Whole milk", ("dairy", "milk")),
+        CatalogItem("2", "Skim milk", ("dairy", "milk")),
+        CatalogItem("3", "Nails", ("dairy milk",)),
+        CatalogItem("4", "Butter", ("milk", "dairy")),
+        CatalogItem("5", "Anything"),
+    )
+    group = catalog.group[:5].tolist()
+    assert group[0] == group[1] and len(set(group)) == 4
+    assert group[4] == NO_GROUP and min(group[:4]) >= 0
+    catalog.fold([1], [CatalogItem("2", "Skim milk", ("milk", "dairy"))])
+    assert catalog.group[1] == group[3]
+    catalog.remove(1)
+    assert catalog.group[1] == NO_GROUP

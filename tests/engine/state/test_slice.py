@@ -254,3 +254,13 @@ def test_a_user_of_a_million_events_and_an_item_hot_in_every_batch_keep_the_newe
     assert history(one, "ann") == ["hot"] * 28 + [f"i{at % 10}" for at in range(100)]
     # One user of 16 blocks, eleven items of two: what was overwritten takes no room.
     assert one.graph.user_items.blocks - 1 == 16 and one.graph.item_users.blocks - 1 == 2 + 10 * 2
+
+
+def test_its_clock_is_the_latest_time_of_an_event_whatever_came_last_and_outlives_whoever_had_it():
+    one = new_slice()
+    assert one.newest_ms == 0
+    fold(one, [Line("a", "", "x", time_ms=50, offset=0), Line("b", "", "x", time_ms=90, offset=1)])
+    fold(one, [Line("a", "", "y", time_ms=70, offset=2)])
+    assert one.newest_ms == 90
+    fold(one, [Line("b", forget=True, offset=3)])
+    assert one.newest_ms == 90
