@@ -20,7 +20,7 @@ $(STAMP): pyproject.toml constraints.txt clients/python/pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ousel needs Python 3.11 or newer; run: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e clients/python -e '.[demo,dev]'
-	$(BIN)/python -c 'import engine.model.votes'  # compiles them: a few seconds, once
+	$(BIN)/python -c 'import engine.model.features'  # compiles them: a few seconds, once
 	@touch $(STAMP)
 
 demo: $(STAMP) ## broker, engine and trainer on a year of real purchases; ARGS="--events 20000" ends by itself

@@ -28,7 +28,7 @@ from trainer.evaluation.index import index_figures
 from trainer.evaluation.log import Events, Scorer, Split
 from trainer.evaluation.ousel import OuselScorer
 from trainer.evaluation.peers import DecayedPopularity, peers
-from trainer.evaluation.run import AMONG_COLD, AMONG_NEW, Judged, judge, ratios
+from trainer.evaluation.run import AMONG_COLD, AMONG_COLD_NEW, AMONG_NEW, Judged, judge, ratios
 from trainer.evaluation.settings import OuselSettings
 from trainer.evaluation.table import FileError
 
@@ -119,7 +119,7 @@ def evaluate(
     if splits.goes_on(split):
         arms = [FrozenOusel(ousel), ousel, *([RetrainedOusel(ousel)] if settings.ranker else [])]
     scorers: list[Scorer] = [*arms, *_others(split, compare, cold_share is not None)]
-    parts = ("", "new", *(() if split.filter_seen else (AMONG_NEW,))) if cold_share is None else ("cold", AMONG_COLD)
+    parts = _parts(split, cold=cold_share is not None)
     begun = time.monotonic()
     try:
         judged = {
@@ -179,6 +179,13 @@ def _lengths(text: str) -> list[int]:
     if not ks or not all(1 <= length <= 1000 for length in ks):
         raise ValueError(f"--k must be numbers in 1..1000 with commas between, got {text!r}")
     return sorted(set(ks))
+
+
+def _parts(split: Split, *, cold: bool) -> tuple[str, ...]:
+    """The targets that figures are compared on."""
+    if cold:
+        return ("cold", AMONG_COLD) if split.filter_seen else ("cold", AMONG_COLD, "cold_new", AMONG_COLD_NEW)
+    return ("", "new") if split.filter_seen else ("", "new", AMONG_NEW)
 
 
 def _settings(given: list[str], protocol: Protocol, *, content: bool) -> OuselSettings:

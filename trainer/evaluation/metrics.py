@@ -16,7 +16,7 @@ from trainer.evaluation.exposure import Exposure
 from trainer.evaluation.log import Events, Ints, Questions
 from trainer.evaluation.ranked import hits, pairs, quality
 
-PARTS = ("warm", "cold", "repeat", "new")
+PARTS = ("warm", "cold", "repeat", "new", "cold_new")
 _WITH_INTERVAL = ("hr", "ndcg", "recall", "mrr")
 _RESAMPLES = 200
 _LEVEL = (2.5, 97.5)  # percentiles: 95 of 100 lie between
@@ -27,7 +27,7 @@ class Judge:
 
     Targets are sets: an item twice in a basket counts once. A part of the questions wants only a part of the targets:
     warm those with an event to train on and cold those without, repeat those of the question's own history and new
-    the others. A question counts in every part of which it has a target.
+    the others, cold_new those that are both. A question counts in every part of which it has a target.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class Judge:
         repeat = np.isin(wanted, before_row * items + before_item)
         warm = self._warm[item]
         chosen = {"": np.ones_like(warm), "warm": warm, "cold": ~warm, "repeat": repeat, "new": ~repeat}
+        chosen["cold_new"] = ~warm & ~repeat
         for part, of in chosen.items():
             count = np.bincount(row[of], minlength=len(questions))
             some = count > 0

@@ -29,7 +29,9 @@ _REPORT_S = 15.0
 _COMPARED = ("hr", "mrr", "ndcg", "recall")
 AMONG_COLD = "among_cold"
 AMONG_NEW = "among_new"
-_WANTED = {AMONG_COLD: "cold", AMONG_NEW: "new"}  # the targets that are asked about among their like
+AMONG_COLD_NEW = "among_cold_new"
+# The targets that are asked about among their like.
+_WANTED = {AMONG_COLD: "cold", AMONG_NEW: "new", AMONG_COLD_NEW: "cold_new"}
 
 
 @dataclass(frozen=True)
@@ -87,8 +89,9 @@ def judge(
     fitted, peak_gb = time.monotonic(), _peak_gb()
     judged = Judge(events, split.train, ks, categories)
     warm = np.bincount(events.item[split.train], minlength=len(events.items)) > 0  # [N]
-    asked_among = [part for part, wanted in ((AMONG_COLD, among_cold), (AMONG_NEW, not split.filter_seen)) if wanted]
-    among = {part: Judge(events, split.train, ks) for part in asked_among}
+    repeats = not split.filter_seen  # lists may hold what the history holds
+    wanted = {AMONG_COLD: among_cold, AMONG_NEW: repeats, AMONG_COLD_NEW: among_cold and repeats}
+    among = {part: Judge(events, split.train, ks) for part in wanted if wanted[part]}
     known = int(split.train[-1]) + 1 if len(split.train) else 0
     for asked, questions in _batches(split.questions, _AT_ONCE_LIVE if goes_on(split) else _AT_ONCE):
         if goes_on(split):
@@ -102,6 +105,8 @@ def judge(
         if AMONG_COLD in among:
             scores = np.where(warm, -np.inf, scores).astype(np.float32)
             among[AMONG_COLD].add(questions, rank(scores, questions, events, max(ks), split.filter_seen))
+        if AMONG_COLD_NEW in among:
+            among[AMONG_COLD_NEW].add(questions, rank(scores, questions, events, max(ks), filter_seen=True))
         if time.monotonic() - reported > _REPORT_S:
             reported = time.monotonic()
             _log.info("%s: %d of %d questions", scorer.name, asked, len(split.questions))

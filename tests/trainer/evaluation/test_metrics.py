@@ -43,6 +43,7 @@ def test_figures_are_means_over_questions_of_plain_sets(log: list[Row], seed: in
             "cold": targets - trained,
             "repeat": targets & before,
             "new": targets - before,
+            "cold_new": targets - before - trained,
         }
         for part, wanted in parts.items():
             if wanted:
@@ -75,9 +76,9 @@ def test_one_basket_counts_as_repeated_and_as_new_and_as_cold() -> None:
     judge = Judge(events, split.train, (2,))
     judge.add(split.questions, np.array([[2, 0]], np.int32))
     figures = judge.figures()
-    assert [figures[f"questions_{part}"] for part in PARTS] == [1, 1, 1, 1]
-    assert [figures[f"recall@2_{part}"] for part in PARTS] == [0.5, 1.0, 1.0, 0.5]
-    assert [figures[f"mrr@2_{part}"] for part in PARTS] == [0.5, 1.0, 0.5, 1.0]
+    assert [figures[f"questions_{part}"] for part in PARTS] == [1, 1, 1, 1, 1]
+    assert [figures[f"recall@2_{part}"] for part in PARTS] == [0.5, 1.0, 1.0, 0.5, 1.0]
+    assert [figures[f"mrr@2_{part}"] for part in PARTS] == [0.5, 1.0, 0.5, 1.0, 1.0]
 
 
 def test_empty_lists_earn_nothing_and_a_judge_without_questions_has_no_figures() -> None:

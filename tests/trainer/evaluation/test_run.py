@@ -92,6 +92,9 @@ def test_among_cold_items_the_warm_ones_are_no_answers_and_no_targets() -> None:
     # Of all items the lists begin 0, 1, 4; of the cold ones 4, 5.
     assert figures["recall@2_cold"] == 0 and figures["recall@3_cold"] == 0.5
     assert figures["recall@2_among_cold"] == 1 and figures["mrr@2_among_cold"] == 0.75
+    # Without 4, which the history of the second holds, 5 comes first there.
+    assert figures["recall@2_among_cold_new"] == 1 and figures["mrr@2_among_cold_new"] == 1
+    assert figures["recall@2_cold_new"] == 0 and figures["recall@3_cold_new"] == 0.5
     assert "recall@2_among_cold" not in run.judge(Ordered("w", 0), log, split, [2]).figures()
 
 
