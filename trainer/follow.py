@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 
@@ -19,6 +20,7 @@ from trainer.replay import Replay
 
 _PAUSE_S = 0.1  # training is in no hurry for a single record
 _POLL_S = 0.2
+_SAY_S = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -45,6 +47,7 @@ class Follower:
         self._assignment: Assignment | None = None  # what is read now
         self.replay: Replay | None = None
         self.new_events = 0
+        self._said_s = time.monotonic()
 
     def fold_next(self) -> bool:
         """Polls once, folds and archives what came; returns whether anything did.
@@ -60,11 +63,19 @@ class Follower:
         if self.replay is None or not records:
             return False
         self._fold(self.replay, records)
+        self._say(self.replay)
         return True
 
     def caught_up(self) -> bool:
         """Whether all is folded that the log held when it was assigned."""
         return self.replay is not None and self._source.caught_up()
+
+    def _say(self, replay: Replay) -> None:
+        """Now and then, until the log is caught up with."""
+        if time.monotonic() - self._said_s > _SAY_S:
+            self._said_s = time.monotonic()
+            if not self._source.caught_up():
+                _log.info("reading the log: %d events", len(replay))
 
     def _follow(self) -> None:
         """An empty store for a new assignment, which is read from its beginning.

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args
 
 import torch
 import typer
@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 from engine.log_output import log_to_stderr
+from engine.model.layers import Aggregation
 from trainer.checkpoint import Checkpoint, CheckpointError
 from trainer.curves import Curves, CurvesError
 from trainer.evaluation import splits
@@ -168,6 +169,12 @@ _READ: dict[Any, Callable[[str], Any]] = {
     "int": int,
     "float": float,
     "bool": {"true": True, "false": False}.__getitem__,
+    "Aggregation": {name: name for name in get_args(Aggregation)}.__getitem__,
+}
+_ALLOWED = {
+    "int": "a whole number",
+    "bool": "true or false",
+    "Aggregation": f"one of {', '.join(get_args(Aggregation))}",
 }
 
 
@@ -204,7 +211,7 @@ def _settings(given: list[str], protocol: Protocol, *, content: bool) -> OuselSe
         try:
             values[name] = _READ[fields[name]](text)
         except (KeyError, ValueError):
-            allowed = "true or false" if fields[name] == "bool" else "a number"
+            allowed = _ALLOWED.get(fields[name], "a number")
             raise ValueError(f"--set {name} must be {allowed}, got {text!r}") from None
     return OuselSettings(by_session=by_session, **values)
 
