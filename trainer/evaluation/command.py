@@ -171,8 +171,9 @@ _READ: dict[Any, Callable[[str], Any]] = {
     "bool": {"true": True, "false": False}.__getitem__,
     "Aggregation": {name: name for name in get_args(Aggregation)}.__getitem__,
 }
-_ALLOWED = {
+_ALLOWED: dict[Any, str] = {
     "int": "a whole number",
+    "float": "a number",
     "bool": "true or false",
     "Aggregation": f"one of {', '.join(get_args(Aggregation))}",
 }
@@ -211,7 +212,7 @@ def _settings(given: list[str], protocol: Protocol, *, content: bool) -> OuselSe
         try:
             values[name] = _READ[fields[name]](text)
         except (KeyError, ValueError):
-            allowed = _ALLOWED.get(fields[name], "a number")
+            allowed = _ALLOWED[fields[name]]
             raise ValueError(f"--set {name} must be {allowed}, got {text!r}") from None
     return OuselSettings(by_session=by_session, **values)
 
