@@ -36,7 +36,7 @@ class OuselSettings:
     """
 
     by_session: bool
-    dim: int = 128
+    dim: int = 64
     heads: int = 2
     blocks: int = 2
     window: int = 30
