@@ -238,6 +238,15 @@ class IndexConfig(Section):
     )
     max_delta: float = Field(0.15, gt=0, le=1, description="share of items in the exact delta that starts a rebuild")
     rebuild_threads: int = Field(1, ge=1, le=64)
+    scan_below: int = Field(
+        0, ge=0, description="a catalog of fewer items is scanned, which costs less up to about 10,000; 0: HNSW for all"
+    )
+    probe_queries: int = Field(
+        100, ge=0, description="one search in so many is compared with an exact one, as a metric; 0: none"
+    )
+    probe_interval_s: float = Field(
+        1.0, ge=0, description="at least this long between two of them; large catalogs wait longer"
+    )
 
 
 class RankingConfig(Section):

@@ -50,7 +50,15 @@ INDEX_SIZE = Gauge("ousel_index_items", "Items in the index")
 INDEX_DELTA = Gauge("ousel_index_delta_items", "Items that are searched exactly until the next rebuild")
 INDEX_REBUILDS = Counter("ousel_index_rebuilds", "Index graphs built and swapped in")
 INDEX_REBUILD_FAILURES = Gauge("ousel_index_rebuild_failures", "Rebuilds of the serving index that failed")
+INDEX_REBUILD_SECONDS = Histogram(
+    "ousel_index_rebuild_seconds",
+    "Time to build a graph aside",
+    buckets=(0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0),
+)
 INDEX_RECALL = Gauge("ousel_index_recall_ratio", "Recall@100 of the index graph, measured when it was built")
+INDEX_LIVE_RECALL = Gauge("ousel_index_live_recall_ratio", "Recall@100 of the latest sampled searches; NaN before one")
+INDEX_PROBES = Gauge("ousel_index_probes", "Searches of the serving index that were compared with an exact one")
+INDEX_UNREACHABLE = Gauge("ousel_index_unreachable_items", "Items that the graph did not find when it was built")
 STREAMS = Gauge("ousel_streams", "Open recommendation streams")
 LISTS_PUSHED = Counter("ousel_lists_pushed", "Lists pushed on streams", ["cause"])
 LISTS_REPLACED = Counter("ousel_lists_replaced", "Lists that a newer one replaced before a slow reader took them")

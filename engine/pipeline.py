@@ -233,6 +233,7 @@ class Pipeline:
             metrics.EMBEDDED_ROWS.inc(self.generation.spread(self.state))
             if self.generation.index.maintain():
                 metrics.INDEX_REBUILDS.inc()
+                metrics.INDEX_REBUILD_SECONDS.observe(self.generation.index.last_rebuild_s)
 
     def _become_ready(self) -> None:
         self._caught_up = True

@@ -112,4 +112,7 @@ def observe(state: State, config: StateConfig, generation: Generation | None, so
         metrics.INDEX_SIZE.set(generation.index.size)
         metrics.INDEX_DELTA.set(generation.index.delta_size)
         metrics.INDEX_RECALL.set(generation.index.graph_recall)
+        metrics.INDEX_LIVE_RECALL.set(generation.index.live_recall)
+        metrics.INDEX_PROBES.set(generation.index.probes)
+        metrics.INDEX_UNREACHABLE.set(generation.index.unreachable)
         metrics.INDEX_REBUILD_FAILURES.set(generation.index.failures)

@@ -2,7 +2,8 @@
 
 HNSW loses its way among vectors that are equal or nearly so, and items without a history often are. So equal vectors
 share one node, and every graph is measured against an exact search when it is built: it gets the smallest `ef` that
-finds what it should, or, if none does, says that a scan is the better search.
+finds what it should, or, if none does, says that a scan is the better search. Then every node is searched for by its
+own vector: the rows of those that are not found are named, so that they are looked for elsewhere.
 
 Shapes: G rows, U distinct vectors (nodes), B queries, D dimensions, k results.
 """
@@ -27,6 +28,12 @@ RECALL_K = 100
 GOOD_RECALL = 0.995
 MIN_RECALL = 0.99
 _PROBES = 64
+# So many times ef_search is followed in any graph; a wider search only where a scan would cost more.
+_FOLLOWED = 4
+# A query for its own vector this wide finds nearly every node, for little; only the rest is asked for again.
+_SELF_EF = 8
+# With more nodes than this out of reach a graph is not to be trusted with the others.
+_MAX_UNREACHABLE = 0.01
 _CHUNK = 2048  # nodes added between two looks at `stopped`: 0.1 to 0.4 s
 _SEED = 20_240
 
@@ -34,8 +41,8 @@ _log = logging.getLogger(__name__)
 
 
 def worth_a_graph(size: int, config: IndexConfig) -> bool:
-    """False where scanning `size` rows is cheaper than following a graph."""
-    return size >= config.ef_search * SCAN_ROWS_PER_EF
+    """False where the configuration wants a scan, and where a search would keep every row as a candidate anyway."""
+    return size >= config.scan_below and size > config.ef_search
 
 
 class BuildStoppedError(RuntimeError):
@@ -49,12 +56,15 @@ class HnswGraph:
         size: G.
         ef: candidates kept while searching, or None where no affordable ef finds what it should.
         recall: recall@100 as measured at the build with this ef (with the last one tried where ef is None).
+        unreachable: rows that a search for their own vector did not find at the build; none where ef is None.
     """
 
     def __init__(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         self.size = len(rows)
         self.ef: int | None = None
         self.recall = 1.0
+        self.unreachable = np.empty(0, np.int64)
+        self._widest = 0  # that is followed even where a scan would cost less
         self._rows = rows
         self._vectors = vectors
         self._position = np.full(int(rows.max()) + 1 if len(rows) else 0, -1, np.int64)  # row -> 0..G-1
@@ -89,14 +99,19 @@ class HnswGraph:
         if graph.size:
             graph._insert(config, stopped)
             graph._choose_ef(config.ef_search, queries)
+            if graph.ef is not None:
+                graph._find_unreachable(graph.ef, config.rebuild_threads, stopped)
         return graph
 
     def prefers_scan(self, k: int) -> bool:
-        """True where scanning every row is cheaper than, or the only right way of, finding k."""
-        return self.ef is None or max(self.ef, k) * SCAN_ROWS_PER_EF > len(self._first) - 1
+        """True where scanning every row is much cheaper than, or the only right way of, finding k."""
+        if self.ef is None:
+            return True
+        width = max(self.ef, k)
+        return width > self._widest and width * SCAN_ROWS_PER_EF > len(self._first) - 1
 
     def distance(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """[R] L2 distance of vectors [R, D] from what rows [R] were built with; inf for rows that the graph lacks."""
+        """[R] L2 distance of vectors [R, D] from those that rows [R] were built with; inf for rows it can't reach."""
         distance = np.full(len(rows), np.inf, np.float32)
         known = rows < len(self._position)
         known[known] = self._position[rows[known]] >= 0
@@ -140,7 +155,7 @@ class HnswGraph:
         probes = self._vectors[np.linspace(0, self.size - 1, min(_PROBES, self.size)).astype(np.int64)]
         if queries is not None and len(queries):
             probes = np.concatenate([probes, queries])
-        self.ef = ef_search
+        self.ef, self._widest = ef_search, _FOLLOWED * ef_search
         while not self.prefers_scan(RECALL_K):
             self.recall = self._measure(probes)
             if self.recall >= GOOD_RECALL:
@@ -154,6 +169,38 @@ class HnswGraph:
             message = "HNSW recall@%d is %.3f with ef=%d, want %.3f: scanning every item instead"
             _log.warning(message, RECALL_K, self.recall, self.ef // 2, MIN_RECALL)
         self.ef = None
+
+    def _find_unreachable(self, ef: int, threads: int, stopped: Callable[[], bool]) -> None:
+        """Names the rows of nodes that their own vectors don't lead to, and no more says where they are."""
+        count = len(self._first) - 1
+        nodes = np.arange(count)
+        for width, at_once in ((_SELF_EF, _CHUNK), (ef, 1)):
+            parts = [nodes[start : start + at_once] for start in range(0, len(nodes), at_once)]
+            missing = []
+            for part in parts:
+                if stopped():
+                    raise BuildStoppedError(f"stopped while {count} nodes were searched for")
+                missing.append(part[~self._finds(part, min(width, count), threads)])
+            nodes = np.concatenate(missing) if missing else nodes
+        if len(nodes) > _MAX_UNREACHABLE * count:
+            _log.warning("%d of %d nodes of the HNSW graph can't be reached: scanning instead", len(nodes), count)
+            self.ef = None
+        elif len(nodes):
+            spans = [self._members[self._first[node] : self._first[node + 1]] for node in nodes]
+            self.unreachable = np.concatenate(spans)
+            self._position[self.unreachable] = -1
+
+    def _finds(self, nodes: NDArray[np.int64], width: int, threads: int) -> NDArray[np.bool_]:
+        """Whether nodes [n] are among the `width` nearest that the graph finds for their own vectors."""
+        if self._hnsw is None:
+            return np.zeros(len(nodes), np.bool_)
+        self._hnsw.set_ef(width)
+        vectors = self._vectors[self._position[self._members[self._first[nodes]]]]
+        try:
+            found, _ = self._hnsw.knn_query(vectors, k=width, num_threads=threads)
+        except RuntimeError:  # from one of them fewer than `width` are reached
+            return np.zeros(len(nodes), np.bool_)
+        return (found == nodes[:, None]).any(axis=1)
 
     def _measure(self, probes: NDArray[np.float32]) -> float:
         k = min(RECALL_K, self.size)

@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from engine.config import IndexConfig
 from engine.index.base import Hits, latest, top_k
 from engine.index.exact import ExactIndex, grown
-from engine.index.hnsw import RECALL_K, HnswGraph, worth_a_graph
+from engine.index.hnsw import MIN_RECALL, RECALL_K, HnswGraph, worth_a_graph
+from engine.index.probe import RecallProbe
 
 # A smaller delta is searched in less time than a query spends in the graph.
 MIN_DELTA = 1000
@@ -40,14 +41,15 @@ _log = logging.getLogger(__name__)
 class LiveIndex:
     """Approximate search over vectors that keep moving. One thread owns it; only the rebuild runs in another.
 
-    A catalog so small that a scan is cheaper than a graph (`ef_search` * 64 rows) never gets one: it is all delta.
+    A catalog below `scan_below`, or one that a single search would see whole (`ef_search` rows), gets no graph: it is
+    all delta. Rows that the graph holds and can't reach are in the delta too.
 
     Args:
         dim: D.
         config: sizes of the graph and when it is rebuilt.
         build_inline: `maintain` builds in the calling thread, for runs that must be reproducible step by step.
         build: makes the graph, in the rebuild thread.
-        clock: monotonic seconds, for the wait after a failed build.
+        clock: monotonic seconds, for the wait after a failed build and between two probes.
     """
 
     def __init__(
@@ -71,6 +73,7 @@ class LiveIndex:
         self._served_count = 0
         self._touched = np.zeros(0, np.bool_)  # [N] updated since the last copy was taken for a build
         self._recent: deque[NDArray[np.float32]] = deque(maxlen=_RECENT_QUERIES)
+        self._probe = RecallProbe(config.probe_queries, config.probe_interval_s, clock)
         self._rebuild: _Rebuild | None = None
         self._retry_at_s = -np.inf
         self._closed = False
@@ -133,6 +136,21 @@ class LiveIndex:
         """Recall@100 of the graph as measured at its build; 1 without a graph."""
         return self._graph.recall
 
+    @property
+    def live_recall(self) -> float:
+        """Mean recall@100 of the latest sampled searches, each against an exact one; nan before the first."""
+        return self._probe.recall
+
+    @property
+    def probes(self) -> int:
+        """Searches sampled so far."""
+        return self._probe.count
+
+    @property
+    def unreachable(self) -> int:
+        """Rows that the graph did not find by their own vectors when it was built; the delta has them."""
+        return len(self._graph.unreachable)
+
     def update(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Gives rows [R] the vectors [R, D], at once; of a row given twice the last vector counts."""
         if len(rows) == 0:
@@ -160,6 +178,10 @@ class LiveIndex:
         """The k best rows, k >= 1, for each of the queries [B, D] by the current vectors."""
         queries = np.ascontiguousarray(queries, np.float32)
         self._recent.extend(queries[-_RECENT_QUERIES:].copy())
+        self._probe.offer(queries)
+        return self._search(queries, k)
+
+    def _search(self, queries: NDArray[np.float32], k: int) -> Hits:
         # Some graph results are masked and some change places when scored anew: fetch more than k.
         fetch = k + k // 2
         if self._graph.prefers_scan(fetch) or 2 * self._delta.size > self._current.size:
@@ -167,12 +189,17 @@ class LiveIndex:
         return self._search_both(queries, self._delta.search(queries, k), k, fetch)
 
     def maintain(self) -> bool:
-        """Starts a rebuild when one is due and adopts it when it is done: call it once per step.
+        """Starts a rebuild when one is due and adopts it when it is done: call it once per step, when nobody waits.
+
+        A search that was sampled is made again here, and compared with an exact one.
 
         Returns:
             True when a new graph was adopted. A build that raised is logged and tried again later; meanwhile the old
             graph goes on.
         """
+        query = self._probe.due()
+        if query is not None:
+            self._probe.measure(query, self._search, self._current.search)
         if self._rebuild is None and self._due():
             self._touched[:] = False
             recent = np.stack(self._recent) if self._recent else None
@@ -226,12 +253,17 @@ class LiveIndex:
     def _due(self) -> bool:
         if self._closed or not worth_a_graph(self.size, self._config) or self._clock() < self._retry_at_s:
             return False
+        if self._probe.low(MIN_RECALL):
+            return True
         masked = self._graph.size - self._served_count
-        return max(self._delta.size, masked) > max(MIN_DELTA, self._config.max_delta * self._current.size)
+        # From half of the rows on the delta costs as much as a scan of everything.
+        smallest = min(MIN_DELTA, self._current.size // 2)
+        return max(self._delta.size, masked) > max(smallest, self._config.max_delta * self._current.size)
 
     def _adopt(self, graph: HnswGraph) -> None:
         """Takes a graph of every row as it was when `_touched` was cleared."""
         rows = self._current.rows
+        self._touched[graph.unreachable] = True  # so that they go into the delta with what has moved
         touched = rows[self._touched[rows]]
         vectors = self._current.take(touched)
         moved = graph.distance(touched, vectors) > self._config.epsilon
@@ -242,6 +274,7 @@ class LiveIndex:
         self._delta.update(touched[moved], vectors[moved])
         self._served_count = len(rows) - self._delta.size
         self._graph = graph
+        self._probe.begin_anew()
 
 
 class _Rebuild:

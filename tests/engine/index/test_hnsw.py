@@ -124,6 +124,40 @@ def test_an_unreachable_rest_is_scanned():
     assert graph.search(vectors[:9], 1).row[:, 0].tolist() == list(range(9))
 
 
+def test_a_node_that_nothing_leads_to_is_named_with_all_its_rows(monkeypatch):
+    vectors = random_unit(0, 500, 8)
+    vectors[100] = vectors[400]  # one node
+    rows = np.arange(1000, 1500)
+    distinct = np.unique(vectors.view(np.dtype((np.void, 32)))[:, 0])
+    lost = int(np.flatnonzero(distinct == vectors.view(np.dtype((np.void, 32)))[100, 0])[0])
+    query = hnsw.hnswlib.Index.knn_query
+
+    class Stranding(hnsw.hnswlib.Index):
+        """Answers as its base does, but never with one of its nodes."""
+
+        def knn_query(self, queries, k, num_threads):
+            node, distance = query(self, queries, k=k + 1, num_threads=num_threads)
+            order = np.argsort(node == lost, axis=1, kind="stable")[:, :k]
+            return np.take_along_axis(node, order, axis=1), np.take_along_axis(distance, order, axis=1)
+
+    assert HnswGraph.build(rows, vectors, CONFIG).unreachable.tolist() == []
+    monkeypatch.setattr(hnsw.hnswlib, "Index", Stranding)
+    graph = HnswGraph.build(rows, vectors, CONFIG)
+    assert sorted(graph.unreachable) == [1100, 1400]
+    distance = graph.distance(np.array([1100, 1101, 1400]), vectors[[100, 101, 400]])
+    assert distance.tolist() == [np.inf, 0, np.inf]
+
+
+def test_a_graph_that_reaches_too_few_of_its_nodes_asks_for_a_scan(monkeypatch, caplog):
+    vectors = random_unit(0, 500, 8)
+    monkeypatch.setattr(HnswGraph, "_finds", lambda self, nodes, width, threads: nodes >= 6)
+    graph = HnswGraph.build(np.arange(500), vectors, CONFIG)
+    assert graph.prefers_scan(1)
+    assert len(graph.unreachable) == 0
+    assert "6 of 500 nodes" in caplog.text
+    assert graph.distance(np.array([2]), vectors[2:3]).tolist() == [0]
+
+
 def test_distance_is_from_the_vector_of_the_build():
     graph = HnswGraph.build(np.array([4, 2]), np.array([[1, 0], [0, 1]], np.float32), CONFIG)
     vectors = np.array([[1, 0], [0.6, 0.8], [1, 0], [1, 0]], np.float32)

@@ -9,11 +9,12 @@ from hypothesis import strategies as st
 
 from engine.config import IndexConfig
 from engine.index import hnsw, live
+from engine.index.base import Hits
 from engine.index.hnsw import BuildStoppedError, HnswGraph
 from engine.index.live import LiveIndex
 
 DEADLINE_S = 30
-CONFIG = IndexConfig(m=8, ef_construction=40, ef_search=16)  # worth a graph from 1,024 rows
+CONFIG = IndexConfig(m=8, ef_construction=40, ef_search=16)
 THOROUGH = IndexConfig(ef_search=200)
 
 
@@ -65,6 +66,7 @@ def test_any_edits_and_rebuilds_equal_exact_search(graphs, steps, k):
         if graphs:  # even for a handful of rows
             patch.setattr(hnsw, "SCAN_ROWS_PER_EF", 0)
             patch.setattr(live, "MIN_DELTA", 0)
+            patch.setattr(live, "worth_a_graph", lambda size, config: size > 0)
         index = LiveIndex(4, config, build_inline=True)
         for kind, what in steps:
             if kind == "update":
@@ -133,7 +135,7 @@ def test_a_row_that_hardly_moved_is_scored_by_its_current_vector(monkeypatch):
 
 
 def test_more_hits_than_the_graph_holds_are_padded(monkeypatch):
-    monkeypatch.setattr(hnsw, "SCAN_ROWS_PER_EF", 0)
+    monkeypatch.setattr(live, "worth_a_graph", lambda size, config: True)
     vectors = random_unit(0, 64, 8)  # as many as the arrays have room for: a stray -1 would name the last row
     index = LiveIndex.build(np.arange(64), vectors, THOROUGH)
     row = index.search(vectors[:1], 90).row[0]
@@ -235,13 +237,105 @@ def test_a_small_delta_starts_no_rebuild():
     assert index.maintain()
 
 
-def test_a_catalog_cheaper_to_scan_gets_no_graph():
-    index = LiveIndex(8, CONFIG, build_inline=True)
-    index.update(np.arange(1023), random_unit(0, 1023, 8))
+@pytest.mark.parametrize(("scan_below", "first"), [(0, 17), (800, 800)])
+def test_a_catalog_gets_a_graph_from_the_configured_size_and_from_more_rows_than_a_search_sees_anyway(
+    scan_below, first
+):
+    config = CONFIG.model_copy(update={"scan_below": scan_below})
+    index = LiveIndex(8, config, build_inline=True)
+    index.update(np.arange(first - 1), random_unit(0, first - 1, 8))
     assert not index.maintain()
-    index.update(np.arange(1023, 1024), random_unit(1, 1, 8))
+    index.update(np.array([first - 1]), random_unit(1, 1, 8))
     assert index.maintain()
-    assert LiveIndex.build(np.arange(1023), random_unit(0, 1023, 8), CONFIG).delta_size == 1023
+    assert LiveIndex.build(np.arange(first - 1), random_unit(0, first - 1, 8), config).delta_size == first - 1
+    assert LiveIndex.build(np.arange(first), random_unit(0, first, 8), config).delta_size == 0
+
+
+def test_a_small_catalog_is_served_by_its_graph_though_a_scan_costs_less(monkeypatch):
+    vectors = random_unit(0, 1000, 8)
+    index = LiveIndex.build(np.arange(1000), vectors, THOROUGH)
+    asked = []
+    search = index._graph.search
+    index._graph.search = lambda queries, k: asked.append(k) or search(queries, k)
+    assert index.search(vectors[:5], 100).row[:, 0].tolist() == list(range(5))
+    assert asked == [150]
+    # Four times ef_search is as wide as it is followed where a scan costs less.
+    index.search(vectors[:1], 600)
+    assert asked == [150]
+
+
+def test_half_of_a_small_catalog_starts_a_rebuild():
+    index = LiveIndex.build(np.arange(100), random_unit(0, 100, 8), CONFIG)
+    index._build_inline = True
+    index.update(np.arange(50), random_unit(1, 50, 8))
+    assert not index.maintain()
+    index.update(np.array([50]), random_unit(2, 1, 8))
+    assert index.maintain()
+
+
+def strand(monkeypatch, nodes):
+    """Has every graph find none of these nodes for their own vectors."""
+    finds = HnswGraph._finds
+    monkeypatch.setattr(
+        HnswGraph, "_finds", lambda graph, asked, *args: finds(graph, asked, *args) & ~np.isin(asked, nodes)
+    )
+
+
+def test_rows_that_the_graph_cannot_reach_are_searched_exactly(monkeypatch):
+    strand(monkeypatch, [3, 7])
+    vectors = random_unit(0, 2000, 8)
+    index = LiveIndex.build(np.arange(2000), vectors, THOROUGH)
+    assert (index.unreachable, index.delta_size) == (2, 2)
+    index.update(np.array([3]), vectors[3:4])  # where it was: still not to be reached
+    index.delete(np.array([7]))
+    assert index.delta_size == 1
+    hide = index._graph.search
+    index._graph.search = lambda queries, k: Hits(np.where((hit := hide(queries, k)).row == 3, 4, hit.row), hit.score)
+    assert index.search(vectors[3:4], 1).row.tolist() == [[3]]
+
+
+def test_a_row_deleted_while_a_graph_that_cannot_reach_it_is_built_stays_away(monkeypatch):
+    strand(monkeypatch, [3, 7])
+    gate = Gate()
+    index = LiveIndex(8, THOROUGH, build=gate)
+    vectors = random_unit(0, 2000, 8)
+    index.update(np.arange(2000), vectors)
+    index.maintain()
+    index.delete(np.array([7]))
+    gate.open.set()
+    assert finish(index)
+    assert (index.size, index.delta_size) == (1999, 1)
+    assert 7 not in index.search(vectors[7:8], 300).row
+
+
+def test_sampled_searches_tell_the_live_recall():
+    config = THOROUGH.model_copy(update={"probe_queries": 3, "probe_interval_s": 0})
+    index = LiveIndex.build(np.arange(2000), random_unit(0, 2000, 8), config)
+    assert np.isnan(index.live_recall)
+    index.maintain()
+    assert index.probes == 0  # nobody has asked yet
+    index.search(random_unit(1, 3, 8), 10)
+    index.maintain()
+    assert (index.probes, index.live_recall) == (1, 1.0)
+
+
+def test_searches_that_find_too_little_start_a_rebuild():
+    config = THOROUGH.model_copy(update={"probe_queries": 1, "probe_interval_s": 0})
+    vectors = random_unit(0, 2000, 8)
+    index = LiveIndex.build(np.arange(2000), vectors, config)
+    index._build_inline = True
+    index._probe._clock = lambda: 0.0  # a slow search is no reason to wait
+    search = index._graph.search
+    index._graph.search = lambda queries, k: Hits(*(part[:, 30:] for part in vars(search(queries, k + 30)).values()))
+    for _ in range(20):
+        assert index.rebuilds == 0
+        index.search(vectors[:1], 10)
+        index.maintain()
+    assert index.rebuilds == 1
+    assert index.live_recall == pytest.approx(0.7)
+    index.search(vectors[:1], 10)
+    assert not index.maintain()  # what the old graph found does not count against the new one
+    assert index.live_recall > 0.7
 
 
 def test_a_failed_rebuild_is_counted_and_tried_again_later(caplog):
