@@ -81,13 +81,21 @@ class ExactIndex:
         self._slot[self._rows[holes]] = holes
         self._size = end
 
-    def search(self, queries: NDArray[np.float32], k: int) -> Hits:
-        """The k best rows for each of the queries [B, D]; equal scores go to the lower row."""
+    def search(self, queries: NDArray[np.float32], k: int, floor: NDArray[np.float32] | None = None) -> Hits:
+        """The k best rows for each of the queries [B, D]; equal scores go to the lower row.
+
+        Args:
+            floor: [B] scores; rows below may be left out, which saves most of the time that picking the best takes.
+        """
         block = max(1, _MAX_SCORES // max(1, self._size))
-        parts = [
-            top_k(self.rows, queries[start : start + block] @ self.vectors.T, k)
-            for start in range(0, max(1, len(queries)), block)
-        ]
+        parts = []
+        for start in range(0, max(1, len(queries)), block):
+            part = slice(start, start + block)
+            rows, score = self.rows, queries[part] @ self.vectors.T
+            if floor is not None:
+                high = np.flatnonzero((score >= floor[part, None]).any(axis=0))
+                rows, score = rows[high], score[:, high]
+            parts.append(top_k(rows, score, k))
         if len(parts) == 1:
             return parts[0]
         return Hits(np.concatenate([p.row for p in parts]), np.concatenate([p.score for p in parts]))

@@ -186,7 +186,7 @@ class LiveIndex:
         fetch = k + k // 2
         if self._graph.prefers_scan(fetch) or 2 * self._delta.size > self._current.size:
             return self._current.search(queries, k)
-        return self._search_both(queries, self._delta.search(queries, k), k, fetch)
+        return self._search_both(queries, None, k, fetch)
 
     def maintain(self) -> bool:
         """Starts a rebuild when one is due and adopts it when it is done: call it once per step, when nobody waits.
@@ -225,11 +225,16 @@ class LiveIndex:
             self._rebuild.stop()
             self._rebuild = None
 
-    def _search_both(self, queries: NDArray[np.float32], delta: Hits, k: int, fetch: int) -> Hits:
+    def _search_both(self, queries: NDArray[np.float32], delta: Hits | None, k: int, fetch: int) -> Hits:
+        """Graph and delta together; `delta` where a narrower search of the graph has looked there already."""
         found = self._graph.search(queries, fetch)  # [B, fetch], by the vectors of the build
         score = np.matmul(self._current.take(found.row), queries[:, :, None])[:, :, 0]
         masked = ~self._served[found.row] | (found.row < 0)
         score[masked] = -np.inf
+        if delta is None:
+            # Nothing in the delta counts that scores less than the k-th of the graph.
+            kth = np.partition(score, fetch - k, axis=1)[:, fetch - k]
+            delta = self._delta.search(queries, k, kth - np.float32(_ROUNDING))
         hits = top_k(np.hstack([found.row, delta.row]), np.hstack([score, delta.score]), k)
         # By the vectors of the build nothing beyond the fetch scores more than its last. By the current ones it may, by
         # as much as scores have risen since; the largest rise within the fetch stands for that.

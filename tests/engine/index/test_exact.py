@@ -82,3 +82,20 @@ def test_many_queries_are_scored_in_blocks(monkeypatch, count):
     assert whole.row.shape == (count, 5)
     assert blocks.row.tolist() == whole.row.tolist()
     np.testing.assert_allclose(blocks.score, whole.score, rtol=1e-6)
+
+
+@pytest.mark.parametrize("rows", [0, 300])
+def test_rows_below_the_floor_are_left_out_and_no_others(rows):
+    rng = np.random.default_rng(0)
+    index = ExactIndex(DIM)
+    index.update(np.arange(rows), rng.normal(size=(rows, DIM)).astype(np.float32))
+    queries = rng.normal(size=(4, DIM)).astype(np.float32)
+    whole = index.search(queries, 20)
+    floor = whole.score[:, 4]
+    for b in range(len(queries)):
+        alone = index.search(queries[b : b + 1], 20, floor[b : b + 1])
+        assert alone.row[0, :5].tolist() == whole.row[b, :5].tolist()
+        assert (alone.row[0, 5:] == -1).all()
+    together = index.search(queries, 20, floor)
+    assert together.row[:, :5].tolist() == whole.row[:, :5].tolist()
+    assert index.search(queries, 20, np.full(4, -np.inf, np.float32)).row.tolist() == whole.row.tolist()
