@@ -25,8 +25,8 @@ from engine.events.source import Assignment, EventSource, SourceError
 from engine.generation import FrozenCopy, Generation
 from engine.installer import Installer, Missed, StaleVersion
 from engine.partitions import Snapshots, take
-from engine.publisher import Audience, Due, Overloaded, Publisher
-from engine.ranking.query import Query, Ranking
+from engine.publisher import Audience, Due, NotFollowing, Overloaded, Publisher
+from engine.ranking.query import Position, Query, Ranking
 from engine.state.copying import StateCopy
 from engine.state.digest import StateDigest, state_digest
 from engine.state.export import Subject, export_subject
@@ -45,10 +45,6 @@ _REPORT_S = 5.0
 
 class SnapshotsOff(RuntimeError):
     """A snapshot is asked for, and there is no folder for it."""
-
-
-class NotFollowing(RuntimeError):
-    """The engine does not read the log yet, or will not any more."""
 
 
 class Pipeline:
@@ -256,9 +252,9 @@ class Pipeline:
         if self._source is not None:
             self._source.wake()
 
-    def ask(self, query: Query) -> Future[Ranking]:
-        """A list from the state as it will be at the next step; raises Overloaded where too many wait."""
-        answer = self._publisher.ask(query)
+    def ask(self, query: Query, after: Position | None = None) -> Future[Ranking]:
+        """A list from the state as it will be at the next step that has folded `after`; see `Publisher.ask`."""
+        answer = self._publisher.ask(query, after)
         self.wake()
         return answer
 

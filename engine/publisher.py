@@ -6,15 +6,16 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Protocol
 
 from engine import metrics
 from engine.config import Config
 from engine.events.batch import Decoded
 from engine.generation import Generation
-from engine.ranking.query import Cause, Query, Ranking
+from engine.ranking.query import Cause, Position, Query, Ranking
 from engine.ranking.recommender import recommend
 from engine.state.state import Folded, State, subject_key
 
@@ -23,6 +24,10 @@ _log = logging.getLogger(__name__)
 
 class Overloaded(RuntimeError):
     """More calls wait for a list than the configuration allows."""
+
+
+class NotFollowing(RuntimeError):
+    """The engine does not read the log, or not the partition that is asked for: not yet, or not any more."""
 
 
 class Due(Protocol):
@@ -45,6 +50,22 @@ class Audience(Protocol):
         """Hands over the list made for one of them."""
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class _Call:
+    """One that waits for a list, and the record that the list must reflect."""
+
+    query: Query
+    after: Position | None
+    answer: Future[Ranking]
+
+    def waits(self, positions: Mapping[tuple[str, int], int]) -> bool:
+        """Whether the record is still to come, given the next offset to fold of each partition that is read."""
+        if self.after is None or self.answer.cancelled():
+            return False
+        position = positions.get(self.after.partition_key)
+        return position is not None and position <= self.after.offset
+
+
 class Publisher:
     """Calls may come from any thread; all else happens in the engine's."""
 
@@ -52,26 +73,29 @@ class Publisher:
         self._config = config
         self._audience = audience
         self._lock = threading.Lock()  # guards the calls
-        self._calls: deque[tuple[Query, Future[Ranking]]] = deque()
+        self._calls: deque[_Call] = deque()
+        self._held: list[_Call] = []  # until their records are folded
         self._record_ms: dict[str, int] = {}  # newest event of each subject, until its list is out
         self._more_due = False  # streams may still wait after the last batch of lists
 
     @property
     def busy(self) -> bool:
-        """Whether a call or a stream waits."""
+        """Whether a call or a stream waits for a list that can be made now."""
         return bool(self._calls or self._more_due)
 
-    def ask(self, query: Query) -> Future[Ranking]:
-        """A list from the state as it will be at the next step.
+    def ask(self, query: Query, after: Position | None = None) -> Future[Ranking]:
+        """A list from the state as it will be at the next step, or at the first that has folded `after`.
+
+        The future fails with NotFollowing where nothing will fold it: its partition is not read here.
 
         Raises:
             Overloaded: more than serving.max_queries calls wait already.
         """
         answer: Future[Ranking] = Future()
         with self._lock:
-            if len(self._calls) >= self._config.serving.max_queries:
+            if len(self._calls) + len(self._held) >= self._config.serving.max_queries:
                 raise Overloaded(f"at most {self._config.serving.max_queries} calls may wait, try again later")
-            self._calls.append((query, answer))
+            self._calls.append(_Call(query, after, answer))
         return answer
 
     def mark(self, batch: Decoded, folded: Folded, *, live: bool) -> None:
@@ -91,20 +115,18 @@ class Publisher:
     def publish(self, state: State, generation: Generation | None) -> None:
         """Makes one batch of lists; waiting calls first, then streams by urgency."""
         limit = self._config.serving.max_batch
-        with self._lock:
-            calls = [self._calls.popleft() for _ in range(min(limit, len(self._calls)))]
-        calls = [call for call in calls if call[1].set_running_or_notify_cancel()]
+        calls = self._take(limit, state)
         dues = self._audience.due(limit - len(calls))
         self._more_due = len(dues) + len(calls) == limit
         if not dues and not calls:
             self._record_ms.clear()
             return
-        rankings = self._rank([query for query, _ in calls] + [due.query for due in dues], state, generation)
-        for (_, answer), ranking in zip(calls, rankings, strict=False):
+        rankings = self._rank([call.query for call in calls] + [due.query for due in dues], state, generation)
+        for call, ranking in zip(calls, rankings, strict=False):
             if isinstance(ranking, Ranking):
-                answer.set_result(ranking)
+                call.answer.set_result(ranking)
             else:
-                answer.set_exception(ranking)
+                call.answer.set_exception(ranking)
         now_ms = time.time() * 1000
         for due, ranking in zip(dues, rankings[len(calls) :], strict=True):
             if isinstance(ranking, Ranking):
@@ -114,6 +136,24 @@ class Publisher:
                 metrics.FRESHNESS_SECONDS.observe(max(0.0, now_ms - made_ms) / 1000)
         if not self._more_due:
             self._record_ms.clear()
+
+    def _take(self, limit: int, state: State) -> list[_Call]:
+        """Up to `limit` calls to be answered now; those whose record is not folded yet are held back."""
+        taken: list[_Call] = []
+        with self._lock:
+            if not self._calls and not self._held:
+                return taken
+            positions = state.positions
+            self._calls.extendleft(call for call in reversed(self._held) if not call.waits(positions))
+            self._held = [call for call in self._held if call.waits(positions)]
+            for _ in range(min(limit, len(self._calls))):
+                call = self._calls.popleft()
+                (self._held if call.waits(positions) else taken).append(call)
+        taken = [call for call in taken if call.answer.set_running_or_notify_cancel()]
+        for call in taken:
+            if call.after is not None and call.after.partition_key not in positions:
+                call.answer.set_exception(NotFollowing(f"{call.after.topic}[{call.after.partition}] is not read here"))
+        return [call for call in taken if not call.answer.done()]
 
     def _rank(self, queries: Sequence[Query], state: State, generation: Generation | None) -> list[Ranking | Exception]:
         """One list per query. Where they fail together each is tried alone: one bad list must not cost the others."""

@@ -61,16 +61,24 @@ class RankedItem:
 
 @dataclass(frozen=True)
 class Position:
-    """The last record folded of one partition of the events topic."""
+    """A record of one partition of the events topic."""
 
     topic: str
     partition: int
     offset: int
 
+    @property
+    def partition_key(self) -> tuple[str, int]:
+        return self.topic, self.partition
+
 
 @dataclass(frozen=True)
 class Ranking:
-    """A list, best first, all of it from one generation and one moment of the state."""
+    """A list, best first, all of it from one generation and one moment of the state.
+
+    Attributes:
+        reflects: the last record folded of each partition.
+    """
 
     items: tuple[RankedItem, ...]
     origin: Origin

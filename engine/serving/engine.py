@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Protocol
 
-from engine.ranking.query import Query, Ranking
+from engine.ranking.query import Position, Query, Ranking
 from engine.state.digest import StateDigest
 from engine.state.export import Subject
 from engine.status import EngineStatus
@@ -15,8 +15,10 @@ from engine.status import EngineStatus
 class Engine(Protocol):
     """Answers from another thread. Every method returns at once and may be called from any thread."""
 
-    def ask(self, query: Query) -> Future[Ranking]:
-        """One list. Cancelling the future takes the call back.
+    def ask(self, query: Query, after: Position | None = None) -> Future[Ranking]:
+        """One list, that reflects the record `after`. Cancelling the future takes the call back.
+
+        The future fails with NotFollowing where this engine does not read that record's partition.
 
         Raises:
             Overloaded: too many calls wait already.

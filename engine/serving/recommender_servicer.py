@@ -13,7 +13,7 @@ from engine.ranking.query import Ranking
 from engine.serving.engine import Engine
 from engine.serving.errors import InvalidRequest, StreamOver
 from engine.serving.event_writer import EventWriter
-from engine.serving.requests import for_subscriber, parse_query, read_request
+from engine.serving.requests import for_subscriber, parse_after, parse_query, read_request
 from engine.serving.subscriptions import Subscription, Subscriptions
 
 
@@ -29,11 +29,21 @@ class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceService
     async def Recommend(
         self, request: recommender_service_pb2.RecommendRequest, context: Any
     ) -> recommender_service_pb2.RecommendResponse:
-        """One ranked list."""
+        """One ranked list; with `after`, once it reflects that record."""
         query = parse_query(request.query, self._config)
+        after = parse_after(request, self._config)
+        limit_s = context.time_remaining()
+        if after is not None and limit_s is None:  # or a record that never comes would be waited for without end
+            limit_s = self._config.kafka.request_timeout_ms / 1000
         with metrics.QUERIES_WAITING.track_inprogress():
-            async with asyncio.timeout(context.time_remaining()):
-                ranking = await asyncio.wrap_future(self._engine.ask(query))
+            try:
+                async with asyncio.timeout(limit_s):
+                    ranking = await asyncio.wrap_future(self._engine.ask(query, after))
+            except TimeoutError:
+                if after is None:
+                    raise
+                where = f"{after.topic}[{after.partition}] at offset {after.offset}"
+                raise TimeoutError(f"the engine has not folded {where} within {limit_s:g} s") from None
         return recommender_service_pb2.RecommendResponse(list=list_message(ranking))
 
     async def StreamRecommendations(self, _: Any, context: Any) -> None:

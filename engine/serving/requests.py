@@ -12,7 +12,7 @@ from ousel.v1 import event_pb2, model_service_pb2, privacy_service_pb2, recommen
 
 from engine.config import Config
 from engine.events.rules import MAX_CATEGORIES, id_problem, shown
-from engine.ranking.query import Query
+from engine.ranking.query import Position, Query
 from engine.serving.errors import InvalidRequest
 
 MAX_EXCLUDED = 1000
@@ -41,6 +41,24 @@ def parse_query(query: recommender_service_pb2.Query, config: Config) -> Query:
         categories=_ids("categories", options.categories, MAX_CATEGORIES, max_bytes),
         exclude_item_ids=_ids("exclude_item_ids", options.exclude_item_ids, MAX_EXCLUDED, max_bytes),
     )
+
+
+def parse_after(request: recommender_service_pb2.RecommendRequest, config: Config) -> Position | None:
+    """Checks which record a list must reflect; None: it may be made at once.
+
+    Raises:
+        InvalidRequest: names field, value and what is allowed.
+    """
+    if not request.HasField("after"):
+        return None
+    after, topic = request.after, config.kafka.events_topic
+    if after.topic != topic:
+        raise InvalidRequest(f"after.topic must be {topic!r}, got {shown(after.topic)}")
+    if after.partition < 0:
+        raise InvalidRequest(f"after.partition must be >= 0, got {after.partition}")
+    if after.offset < 0:
+        raise InvalidRequest(f"after.offset must be >= 0, got {after.offset}")
+    return Position(topic, after.partition, after.offset)
 
 
 def for_subscriber(event: event_pb2.Event, query: Query) -> event_pb2.Event:

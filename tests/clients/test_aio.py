@@ -25,8 +25,10 @@ async def client(engine):
 
 async def test_recommend_sends_every_option_and_returns_plain_values(engine, client):
     ranked = await client.recommend(
-        "ann", "tab-1", 7, categories=["fruit", "bread"], exclude_item_ids=("kiwi",), exclude_history=True
-    )
+        "ann", "tab-1", 7, categories=["fruit", "bread"], exclude_item_ids=("kiwi",), exclude_history=True,
+        after=Position("ousel.events", 2, 9),
+    )  # fmt: skip
+    assert (engine.requests[0].after.partition, engine.requests[0].after.offset) == (2, 9)
     query = engine.requests[0].query
     assert (query.user_id, query.session_id, query.k, query.options.exclude_history) == ("ann", "tab-1", 7, True)
     assert (list(query.options.categories), list(query.options.exclude_item_ids)) == (["fruit", "bread"], ["kiwi"])

@@ -32,6 +32,16 @@ def test_recommend_sends_every_option(engine, client):
     assert list(request.query.options.categories) == ["fruit", "bread"]
     assert list(request.query.options.exclude_item_ids) == ["kiwi"]
     assert request.query.options.exclude_history is True
+    assert not request.HasField("after")
+
+
+def test_recommend_may_wait_for_what_was_tracked(engine, client):
+    client.recommend("ann", after=client.track("apple", "ann").position)
+    tracked, asked = engine.requests
+    assert tracked.event.item_id == "apple"
+    assert (asked.after.topic, asked.after.partition, asked.after.offset) == ("ousel.events", 2, 7)
+    with pytest.raises(InvalidArgument, match="after can't be sent"):
+        client.recommend("ann", after=Position("ousel.events", 2**40, 0))
 
 
 def test_recommend_returns_plain_values(engine, client):

@@ -16,8 +16,8 @@ from engine.events.source import MemorySource, SourceError
 from engine.generation import Frozen, build_generation
 from engine.index.hnsw import BuildStoppedError
 from engine.model.weights import WeightsError, encode_weights
-from engine.pipeline import Overloaded, Pipeline, StaleVersion
-from engine.ranking.query import Cause, Origin, Query
+from engine.pipeline import NotFollowing, Overloaded, Pipeline, StaleVersion
+from engine.ranking.query import Cause, Origin, Position, Query
 from engine.ranking.recommender import recommend
 from tests.engine.models import small_weights
 from tests.engine.worlds import ITEMS, record, small_config
@@ -161,6 +161,61 @@ def test_more_waiting_calls_than_allowed_are_refused():
         engine.pipeline.ask(Query("u1", "", 3))
     with pytest.raises(Overloaded, match="at most 2 calls"):
         engine.pipeline.ask(Query("u1", "", 3))
+
+
+def at(offset: int, partition: int = 0) -> Position:
+    return Position(CONFIG.kafka.events_topic, partition, offset)
+
+
+def test_a_call_waits_until_its_own_record_is_folded_and_holds_up_no_other():
+    engine = Engine()
+    engine.step(*events(3))
+    own, next_ = (engine.pipeline.ask(Query("u1", "", 3), at(offset)) for offset in (4, 5))
+    before = engine.pipeline.ask(Query("u1", "", 3), at(2))
+    engine.step(*events(1, first=3))
+    assert before.result(0).reflects[0].offset == 3  # folded long ago: answered at once
+    assert not own.done() and not next_.done() and not engine.pipeline._publisher.busy
+    engine.step(*events(1, first=4))
+    assert own.result(0).reflects[0].offset == 4 and not next_.done()
+    assert own.result(0).items[0].item_id == ITEMS[0]
+    engine.step(*events(1, first=5))
+    assert next_.result(0).reflects[0].offset == 5
+
+
+def test_calls_that_wait_for_a_record_count_as_waiting_until_they_are_taken_back():
+    config = CONFIG.model_copy(update={"serving": CONFIG.serving.model_copy(update={"max_queries": 2})})
+    engine = Engine(config=config)
+    engine.step(*events(1))
+    waiting = [engine.pipeline.ask(Query("u1", "", 3), at(9)) for _ in range(2)]
+    engine.step()
+    with pytest.raises(Overloaded):
+        engine.pipeline.ask(Query("u1", "", 3))
+    for call in waiting:
+        call.cancel()
+    engine.step()
+    assert not engine.pipeline.ask(Query("u1", "", 3)).done()
+
+
+def test_more_records_at_once_than_lists_in_a_batch_are_answered_batch_by_batch():
+    config = CONFIG.model_copy(update={"serving": CONFIG.serving.model_copy(update={"max_batch": 2})})
+    engine = Engine(config=config)
+    engine.step(*events(1))
+    waiting = [engine.pipeline.ask(Query("u1", "", 3), at(1)) for _ in range(3)]
+    for _ in range(2):
+        engine.step()
+    engine.step(*events(1, first=1))
+    assert [call.done() for call in waiting] == [True, True, False] and engine.pipeline._publisher.busy
+    engine.step()
+    assert waiting[2].result(0).reflects[0].offset == 1
+
+
+def test_a_call_for_a_record_of_a_partition_that_is_not_read_here_fails_at_once():
+    engine = Engine()
+    engine.step(*events(1))
+    elsewhere = engine.pipeline.ask(Query("u1", "", 3), at(0, partition=3))
+    engine.step()
+    with pytest.raises(NotFollowing, match=r"ousel.events\[3\] is not read here"):
+        elsewhere.result(0)
 
 
 def test_a_cancelled_call_costs_nothing_and_the_next_is_answered():

@@ -53,11 +53,12 @@ class AsyncClient:
         categories: Iterable[str] = (),
         exclude_item_ids: Iterable[str] = (),
         exclude_history: bool = False,
+        after: Position | None = None,
         timeout_s: float | None = None,
     ) -> RecommendationList:
         """One ranked list, now, for a user or an anonymous session. Arguments and errors: see `Client.recommend`."""
         query = convert.query_message(user_id, session_id, k, categories, exclude_item_ids, exclude_history)
-        request = recommender_service_pb2.RecommendRequest(query=query)
+        request = recommender_service_pb2.RecommendRequest(query=query, after=convert.after_message(after))
         stub = recommender_service_pb2_grpc.RecommenderServiceStub(self._channel)
         return convert.recommendation_list((await self._call(stub.Recommend, request, timeout_s)).list)
 

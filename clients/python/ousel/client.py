@@ -55,6 +55,7 @@ class Client:
         categories: Iterable[str] = (),
         exclude_item_ids: Iterable[str] = (),
         exclude_history: bool = False,
+        after: Position | None = None,
         timeout_s: float | None = None,
     ) -> RecommendationList:
         """One ranked list, now, for a user or an anonymous session.
@@ -65,12 +66,13 @@ class Client:
             categories: keep only items of at least one of these; empty keeps all.
             exclude_item_ids: leave these out.
             exclude_history: leave out every item in the user's remembered history.
+            after: wait until the list reflects this record, such as the `position` that `track` returned.
 
         Raises:
             OuselError: by kind, see `ousel.errors`.
         """
         query = convert.query_message(user_id, session_id, k, categories, exclude_item_ids, exclude_history)
-        request = recommender_service_pb2.RecommendRequest(query=query)
+        request = recommender_service_pb2.RecommendRequest(query=query, after=convert.after_message(after))
         return convert.recommendation_list(self._call(self._recommender.Recommend, request, timeout_s).list)
 
     def stream(

@@ -87,6 +87,20 @@ def query_message(
         raise InvalidArgument(f"the query can't be sent: {error}") from None
 
 
+def after_message(position: Position | None) -> event_pb2.LogPosition | None:
+    """The record that a list must reflect.
+
+    Raises:
+        InvalidArgument: a value that the message can't carry; everything else is the engine's to judge.
+    """
+    if position is None:
+        return None
+    try:
+        return event_pb2.LogPosition(topic=position.topic, partition=position.partition, offset=position.offset)
+    except ValueError as error:
+        raise InvalidArgument(f"after can't be sent: {error}") from None
+
+
 def event_message(
     item_id: str,
     user_id: str | None,

@@ -42,6 +42,7 @@ class FakeEngine:
         self.subscriptions = Subscriptions(limit=100, wake=self.publish)
         self.lists: Callable[[Query], Ranking] = lambda query: ranking("a", "b")
         self.asked: list[Query] = []
+        self.asked_after: list[Position | None] = []
         self.asked_futures: list[Future[Ranking]] = []
         self.installed: list[tuple[bytes, int, dict[str, float]]] = []
         self.swaps: list[Future[None]] = []
@@ -59,10 +60,11 @@ class FakeEngine:
         self.refuse_asking: Exception | None = None
         self.refuse_installing: Exception | None = None
 
-    def ask(self, query: Query) -> Future[Ranking]:
+    def ask(self, query: Query, after: Position | None = None) -> Future[Ranking]:
         if self.refuse_asking:
             raise self.refuse_asking
         self.asked.append(query)
+        self.asked_after.append(after)
         answer: Future[Ranking] = Future()
         self.asked_futures.append(answer)
         if not self.hold:

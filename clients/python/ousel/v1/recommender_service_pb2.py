@@ -25,35 +25,35 @@ _sym_db = _symbol_database.Default()
 from ousel.v1 import event_pb2 as ousel_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ousel/v1/recommender_service.proto\x12\x08ousel.v1\x1a\x14ousel/v1/event.proto\"`\n\x05Query\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\t\n\x01k\x18\x03 \x01(\x05\x12\'\n\x07options\x18\x04 \x01(\x0b\x32\x16.ousel.v1.QueryOptions\"U\n\x0cQueryOptions\x12\x17\n\x0f\x65xclude_history\x18\x01 \x01(\x08\x12\x12\n\ncategories\x18\x02 \x03(\t\x12\x18\n\x10\x65xclude_item_ids\x18\x03 \x03(\t\"2\n\x10RecommendRequest\x12\x1e\n\x05query\x18\x01 \x01(\x0b\x32\x0f.ousel.v1.Query\"?\n\x11RecommendResponse\x12*\n\x04list\x18\x01 \x01(\x0b\x32\x1c.ousel.v1.RecommendationList\"q\n\x1cStreamRecommendationsRequest\x12$\n\tsubscribe\x18\x01 \x01(\x0b\x32\x0f.ousel.v1.QueryH\x00\x12 \n\x05\x65vent\x18\x02 \x01(\x0b\x32\x0f.ousel.v1.EventH\x00\x42\t\n\x07message\"k\n\x1dStreamRecommendationsResponse\x12*\n\x04list\x18\x01 \x01(\x0b\x32\x1c.ousel.v1.RecommendationList\x12\x1e\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32\x0f.ousel.v1.Cause\"b\n\x0eRecommendation\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12!\n\x07sources\x18\x04 \x03(\x0e\x32\x10.ousel.v1.Source\"\xae\x01\n\x12RecommendationList\x12\'\n\x05items\x18\x01 \x03(\x0b\x32\x18.ousel.v1.Recommendation\x12 \n\x06origin\x18\x02 \x01(\x0e\x32\x10.ousel.v1.Origin\x12\r\n\x05known\x18\x03 \x01(\x08\x12\x15\n\rmodel_version\x18\x04 \x01(\x04\x12\'\n\x08reflects\x18\x05 \x03(\x0b\x32\x15.ousel.v1.LogPosition*j\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43\x41USE_SUBSCRIBED\x10\x01\x12\x10\n\x0c\x43\x41USE_EVENTS\x10\x02\x12\x0f\n\x0b\x43\x41USE_MODEL\x10\x03\x12\x11\n\rCAUSE_CATALOG\x10\x04*I\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x10\n\x0cORIGIN_MODEL\x10\x01\x12\x15\n\x11ORIGIN_POPULARITY\x10\x02*\x95\x01\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSOURCE_INDEX\x10\x01\x12\x12\n\x0eSOURCE_HISTORY\x10\x02\x12\x13\n\x0fSOURCE_NEIGHBOR\x10\x03\x12\x12\n\x0eSOURCE_POPULAR\x10\x04\x12\x11\n\rSOURCE_FRIEND\x10\x05\x12\x11\n\rSOURCE_ENTITY\x10\x06\x32\xc8\x01\n\x12RecommenderService\x12\x44\n\tRecommend\x12\x1a.ousel.v1.RecommendRequest\x1a\x1b.ousel.v1.RecommendResponse\x12l\n\x15StreamRecommendations\x12&.ousel.v1.StreamRecommendationsRequest\x1a\'.ousel.v1.StreamRecommendationsResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ousel/v1/recommender_service.proto\x12\x08ousel.v1\x1a\x14ousel/v1/event.proto\"`\n\x05Query\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\t\n\x01k\x18\x03 \x01(\x05\x12\'\n\x07options\x18\x04 \x01(\x0b\x32\x16.ousel.v1.QueryOptions\"U\n\x0cQueryOptions\x12\x17\n\x0f\x65xclude_history\x18\x01 \x01(\x08\x12\x12\n\ncategories\x18\x02 \x03(\t\x12\x18\n\x10\x65xclude_item_ids\x18\x03 \x03(\t\"X\n\x10RecommendRequest\x12\x1e\n\x05query\x18\x01 \x01(\x0b\x32\x0f.ousel.v1.Query\x12$\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x15.ousel.v1.LogPosition\"?\n\x11RecommendResponse\x12*\n\x04list\x18\x01 \x01(\x0b\x32\x1c.ousel.v1.RecommendationList\"q\n\x1cStreamRecommendationsRequest\x12$\n\tsubscribe\x18\x01 \x01(\x0b\x32\x0f.ousel.v1.QueryH\x00\x12 \n\x05\x65vent\x18\x02 \x01(\x0b\x32\x0f.ousel.v1.EventH\x00\x42\t\n\x07message\"k\n\x1dStreamRecommendationsResponse\x12*\n\x04list\x18\x01 \x01(\x0b\x32\x1c.ousel.v1.RecommendationList\x12\x1e\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32\x0f.ousel.v1.Cause\"b\n\x0eRecommendation\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12!\n\x07sources\x18\x04 \x03(\x0e\x32\x10.ousel.v1.Source\"\xae\x01\n\x12RecommendationList\x12\'\n\x05items\x18\x01 \x03(\x0b\x32\x18.ousel.v1.Recommendation\x12 \n\x06origin\x18\x02 \x01(\x0e\x32\x10.ousel.v1.Origin\x12\r\n\x05known\x18\x03 \x01(\x08\x12\x15\n\rmodel_version\x18\x04 \x01(\x04\x12\'\n\x08reflects\x18\x05 \x03(\x0b\x32\x15.ousel.v1.LogPosition*j\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43\x41USE_SUBSCRIBED\x10\x01\x12\x10\n\x0c\x43\x41USE_EVENTS\x10\x02\x12\x0f\n\x0b\x43\x41USE_MODEL\x10\x03\x12\x11\n\rCAUSE_CATALOG\x10\x04*I\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x10\n\x0cORIGIN_MODEL\x10\x01\x12\x15\n\x11ORIGIN_POPULARITY\x10\x02*\x95\x01\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSOURCE_INDEX\x10\x01\x12\x12\n\x0eSOURCE_HISTORY\x10\x02\x12\x13\n\x0fSOURCE_NEIGHBOR\x10\x03\x12\x12\n\x0eSOURCE_POPULAR\x10\x04\x12\x11\n\rSOURCE_FRIEND\x10\x05\x12\x11\n\rSOURCE_ENTITY\x10\x06\x32\xc8\x01\n\x12RecommenderService\x12\x44\n\tRecommend\x12\x1a.ousel.v1.RecommendRequest\x1a\x1b.ousel.v1.RecommendResponse\x12l\n\x15StreamRecommendations\x12&.ousel.v1.StreamRecommendationsRequest\x1a\'.ousel.v1.StreamRecommendationsResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ousel.v1.recommender_service_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CAUSE']._serialized_start=873
-  _globals['_CAUSE']._serialized_end=979
-  _globals['_ORIGIN']._serialized_start=981
-  _globals['_ORIGIN']._serialized_end=1054
-  _globals['_SOURCE']._serialized_start=1057
-  _globals['_SOURCE']._serialized_end=1206
+  _globals['_CAUSE']._serialized_start=911
+  _globals['_CAUSE']._serialized_end=1017
+  _globals['_ORIGIN']._serialized_start=1019
+  _globals['_ORIGIN']._serialized_end=1092
+  _globals['_SOURCE']._serialized_start=1095
+  _globals['_SOURCE']._serialized_end=1244
   _globals['_QUERY']._serialized_start=70
   _globals['_QUERY']._serialized_end=166
   _globals['_QUERYOPTIONS']._serialized_start=168
   _globals['_QUERYOPTIONS']._serialized_end=253
   _globals['_RECOMMENDREQUEST']._serialized_start=255
-  _globals['_RECOMMENDREQUEST']._serialized_end=305
-  _globals['_RECOMMENDRESPONSE']._serialized_start=307
-  _globals['_RECOMMENDRESPONSE']._serialized_end=370
-  _globals['_STREAMRECOMMENDATIONSREQUEST']._serialized_start=372
-  _globals['_STREAMRECOMMENDATIONSREQUEST']._serialized_end=485
-  _globals['_STREAMRECOMMENDATIONSRESPONSE']._serialized_start=487
-  _globals['_STREAMRECOMMENDATIONSRESPONSE']._serialized_end=594
-  _globals['_RECOMMENDATION']._serialized_start=596
-  _globals['_RECOMMENDATION']._serialized_end=694
-  _globals['_RECOMMENDATIONLIST']._serialized_start=697
-  _globals['_RECOMMENDATIONLIST']._serialized_end=871
-  _globals['_RECOMMENDERSERVICE']._serialized_start=1209
-  _globals['_RECOMMENDERSERVICE']._serialized_end=1409
+  _globals['_RECOMMENDREQUEST']._serialized_end=343
+  _globals['_RECOMMENDRESPONSE']._serialized_start=345
+  _globals['_RECOMMENDRESPONSE']._serialized_end=408
+  _globals['_STREAMRECOMMENDATIONSREQUEST']._serialized_start=410
+  _globals['_STREAMRECOMMENDATIONSREQUEST']._serialized_end=523
+  _globals['_STREAMRECOMMENDATIONSRESPONSE']._serialized_start=525
+  _globals['_STREAMRECOMMENDATIONSRESPONSE']._serialized_end=632
+  _globals['_RECOMMENDATION']._serialized_start=634
+  _globals['_RECOMMENDATION']._serialized_end=732
+  _globals['_RECOMMENDATIONLIST']._serialized_start=735
+  _globals['_RECOMMENDATIONLIST']._serialized_end=909
+  _globals['_RECOMMENDERSERVICE']._serialized_start=1247
+  _globals['_RECOMMENDERSERVICE']._serialized_end=1447
 # @@protoc_insertion_point(module_scope)

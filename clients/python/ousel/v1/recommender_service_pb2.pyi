@@ -70,10 +70,12 @@ class QueryOptions(_message.Message):
     def __init__(self, exclude_history: _Optional[bool] = ..., categories: _Optional[_Iterable[str]] = ..., exclude_item_ids: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class RecommendRequest(_message.Message):
-    __slots__ = ("query",)
+    __slots__ = ("query", "after")
     QUERY_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
     query: Query
-    def __init__(self, query: _Optional[_Union[Query, _Mapping]] = ...) -> None: ...
+    after: _event_pb2.LogPosition
+    def __init__(self, query: _Optional[_Union[Query, _Mapping]] = ..., after: _Optional[_Union[_event_pb2.LogPosition, _Mapping]] = ...) -> None: ...
 
 class RecommendResponse(_message.Message):
     __slots__ = ("list",)
