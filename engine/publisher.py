@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -22,8 +23,19 @@ from engine.state.state import Folded, State, subject_key
 _log = logging.getLogger(__name__)
 
 
+_FADE = 0.9  # of what is known of the cost of lists, at each batch
+
+
 class Overloaded(RuntimeError):
-    """More calls wait for a list than the configuration allows."""
+    """More is asked for than the configuration allows.
+
+    Attributes:
+        retry_after_ms: when it may be worth another try.
+    """
+
+    def __init__(self, message: str, retry_after_ms: int = 200) -> None:
+        super().__init__(message)
+        self.retry_after_ms = retry_after_ms
 
 
 class NotFollowing(RuntimeError):
@@ -75,8 +87,14 @@ class Publisher:
         self._lock = threading.Lock()  # guards the calls
         self._calls: deque[_Call] = deque()
         self._held: list[_Call] = []  # until their records are folded
+        self._spent_s, self._made = 0.0, 0.0  # lately, on so many lists
         self._record_ms: dict[str, int] = {}  # newest event of each subject, until its list is out
         self._more_due = False  # streams may still wait after the last batch of lists
+
+    @property
+    def _list_s(self) -> float:
+        """What a list costs lately."""
+        return self._spent_s / self._made if self._made else 0.0
 
     @property
     def busy(self) -> bool:
@@ -89,12 +107,21 @@ class Publisher:
         The future fails with NotFollowing where nothing will fold it: its partition is not read here.
 
         Raises:
-            Overloaded: more than serving.max_queries calls wait already.
+            Overloaded: more than serving.max_queries calls wait already, or so many that this one would wait longer
+                than serving.max_wait_ms.
         """
         answer: Future[Ranking] = Future()
+        serving = self._config.serving
         with self._lock:
-            if len(self._calls) + len(self._held) >= self._config.serving.max_queries:
-                raise Overloaded(f"at most {self._config.serving.max_queries} calls may wait, try again later")
+            waiting = len(self._calls)
+            if waiting + len(self._held) >= serving.max_queries:
+                raise Overloaded(f"at most {serving.max_queries} calls may wait, try again later")
+            # One batch may always wait: the first lists of all, or few at a time, cost more each than what follows.
+            if waiting >= serving.max_batch and waiting * self._list_s * 1000 > serving.max_wait_ms:
+                raise Overloaded(
+                    f"{waiting} calls wait, more than get a list in {serving.max_wait_ms:g} ms, try again later",
+                    retry_after_ms=math.ceil(serving.max_wait_ms),
+                )
             self._calls.append(_Call(query, after, answer))
         return answer
 
@@ -121,7 +148,10 @@ class Publisher:
         if not dues and not calls:
             self._record_ms.clear()
             return
+        began_s = time.perf_counter()
         rankings = self._rank([call.query for call in calls] + [due.query for due in dues], state, generation)
+        self._spent_s = _FADE * self._spent_s + time.perf_counter() - began_s
+        self._made = _FADE * self._made + len(rankings)
         for call, ranking in zip(calls, rankings, strict=False):
             if isinstance(ranking, Ranking):
                 call.answer.set_result(ranking)

@@ -9,8 +9,6 @@ import grpc
 from engine.model.weights import WeightsError
 from engine.pipeline import NotFollowing, Overloaded, SnapshotsOff, StaleVersion
 
-_RETRY_AFTER_MS = 200
-
 
 class InvalidRequest(ValueError):
     """The caller broke a rule; the message names the field, what it must be and what it was."""
@@ -76,7 +74,7 @@ FAILURES = frozenset(
 def status_of(error: Exception) -> CallStatus:
     """The status for an error; INTERNAL where it is not one that a call may end with."""
     if isinstance(error, Overloaded):
-        retry = (("retry-after-ms", str(_RETRY_AFTER_MS)),)
+        retry = (("retry-after-ms", str(error.retry_after_ms)),)
         return CallStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), retry)
     if isinstance(error, TimeoutError):
         return CallStatus(grpc.StatusCode.DEADLINE_EXCEEDED, str(error) or "the call's deadline passed")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from engine.config import Config, ServingConfig
-from engine.publisher import Publisher
+from engine.publisher import Overloaded, Publisher
 from engine.ranking.query import Query
+from engine.ranking.recommender import recommend
 from tests.engine.logs import decoded
 from tests.engine.test_pipeline import Streams
 from tests.engine.worlds import ITEMS, NOW_MS, small_config, small_state
@@ -23,3 +26,59 @@ def test_record_times_of_those_without_a_stream_do_not_pile_up_under_steady_call
         publisher.mark(batch, state.fold(batch), live=True)
         publisher.publish(state, None)
         assert len(publisher._record_ms) <= LIMIT
+
+
+def slow_lists(monkeypatch, list_s: float) -> None:
+    """A clock that only the making of lists moves."""
+    clock = [0.0]
+
+    def make(queries, *rest):
+        clock[0] += list_s * len(queries)
+        return recommend(queries, *rest)
+
+    monkeypatch.setattr("engine.publisher.recommend", make)
+    monkeypatch.setattr("engine.publisher.time.perf_counter", lambda: clock[0])
+
+
+def admitted(publisher: Publisher, calls: int) -> int:
+    """How many of so many calls at once may wait."""
+    count = 0
+    try:
+        while count < calls:
+            publisher.ask(Query("u1", "", 3))
+            count += 1
+    except Overloaded as error:
+        assert error.retry_after_ms == 100
+    return count
+
+
+def with_batches_of(max_batch: int) -> Config:
+    return Config(**dict(small_config()) | {"serving": ServingConfig(max_wait_ms=100, max_batch=max_batch)})
+
+
+@pytest.mark.parametrize(("list_s", "expected"), [(0.001, 101), (0.005, 21), (0.03, 4), (10.0, 2)])
+def test_so_many_calls_may_wait_as_are_answered_in_time_and_always_a_batch(monkeypatch, list_s, expected):
+    slow_lists(monkeypatch, list_s)
+    config = with_batches_of(2)
+    state = small_state(config)
+    publisher = Publisher(config, Streams())
+    assert admitted(publisher, 1000) == 1000  # nothing is known yet
+    while publisher.busy:
+        publisher.publish(state, None)
+    assert admitted(publisher, 1000) == expected
+    publisher.publish(state, None)
+    assert admitted(publisher, 1000) == 2  # as many as were answered
+
+
+def test_the_cost_of_lists_is_that_of_late(monkeypatch):
+    config = with_batches_of(2)
+    state = small_state(config)
+    publisher = Publisher(config, Streams())
+    for list_s, expected in ((0.05, 2), (0.0095, 11)):
+        slow_lists(monkeypatch, list_s)
+        for _ in range(200):
+            publisher.ask(Query("u1", "", 3))
+            publisher.publish(state, None)
+        assert admitted(publisher, 1000) == expected
+        while publisher.busy:
+            publisher.publish(state, None)
