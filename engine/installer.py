@@ -1,4 +1,7 @@
-"""Makes a pushed model the serving one: checked, built aside from a copy of the state, then caught up and adopted."""
+"""Makes a pushed model the serving one: checked, built aside from a copy of the state, caught up and adopted.
+
+And takes it back: the generation before is kept, and serves again on request.
+"""
 
 from __future__ import annotations
 
@@ -6,72 +9,58 @@ import logging
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from engine.config import Config
 from engine.generation import Frozen, FrozenCopy, Generation, build_generation, check_fits, goal_of
+from engine.generations import Aside, Generations, Missed, RollBackRefused
 from engine.model.weights import decode_weights
-from engine.state.state import Folded
+from engine.state.state import State
+
+__all__ = ["Installer", "RollBackRefused", "StaleVersion"]
 
 _log = logging.getLogger(__name__)
 
 R = TypeVar("R")
-_PARTS = 256  # batches remembered one by one before they are joined
+_CATCH_UP_ROWS = 128  # followed between two steps: a few ms of the engine's thread
 
 
 class StaleVersion(ValueError):
-    """A pushed version is not greater than the one that serves."""
+    """A pushed version is not greater than all that have served."""
 
 
-class Missed:
-    """What was folded since a copy was begun; None where nothing is being built."""
+class InEngineThread(Protocol):
+    """Runs a call in the engine's thread, between two steps, and waits for it."""
 
-    def __init__(self) -> None:
-        self._parts: list[Folded] | None = None
-
-    def begin(self) -> None:
-        self._parts = []
-
-    def add(self, folded: Folded) -> None:
-        if self._parts is None:
-            return
-        self._parts.append(folded)
-        if len(self._parts) >= _PARTS:
-            self._parts = [Folded.joined(self._parts)]
-
-    def end(self) -> Folded | None:
-        """All of it as one, and no more from now on."""
-        parts, self._parts = self._parts, None
-        return Folded.joined(parts) if parts else None
+    def __call__(self, errand: Callable[[], R], /) -> R: ...
 
 
 class Installer:
-    """Builds generations, one at a time, in threads of their own.
+    """Builds generations and rolls them back, one at a time, in threads of their own.
 
     Args:
-        serving: version that serves, 0 before the first.
-        freeze: begins a copy in the engine's thread and gives it once it is whole.
-        in_engine_thread: runs a call there and waits for it.
-        adopt: makes a generation live; runs in the engine's thread.
-        give_up: forgets what was noted for a build that failed; runs in the engine's thread.
+        generations: touched in the engine's thread only.
+        state: gives the state, in the engine's thread.
+        freeze: begins a copy, and the note of what it misses, in the engine's thread; gives both once it is whole.
+        announce: hears of the generation that has become live, in the engine's thread.
     """
 
     def __init__(
         self,
         config: Config,
+        generations: Generations,
         *,
-        serving: Callable[[], int],
-        freeze: Callable[[], Future[FrozenCopy]],
-        in_engine_thread: Callable[[Callable[[], object]], object],
-        adopt: Callable[[Generation], None],
-        give_up: Callable[[], object],
+        state: Callable[[], State],
+        freeze: Callable[[], Future[tuple[FrozenCopy, Missed]]],
+        in_engine_thread: InEngineThread,
+        announce: Callable[[Generation], object],
     ) -> None:
         self._config = config
-        self._serving = serving
+        self._generations = generations
+        self._state = state
         self._freeze = freeze
         self._in_engine_thread = in_engine_thread
-        self._adopt = adopt
-        self._give_up = give_up
+        self._announce = announce
         self._one = threading.Lock()
         self._newest: threading.Thread | None = None
         self.closing = threading.Event()
@@ -81,20 +70,14 @@ class Installer:
 
         The future fails with WeightsError (the file does not fit) or StaleVersion.
         """
-        done: Future[None] = Future()
-        done.set_running_or_notify_cancel()  # from here on it can't be taken back
+        return self._run("install", lambda: self._install(data, version, model_metrics))
 
-        def work() -> None:
-            try:
-                with self._one:
-                    self._install(data, version, model_metrics)
-                done.set_result(None)
-            except Exception as error:
-                done.set_exception(error)
+    def roll_back(self, expected: int | None = None) -> Future[int]:
+        """Makes the generation before the serving one live again and drops the serving one; gives its version.
 
-        self._newest = threading.Thread(target=work, name="install", daemon=True)
-        self._newest.start()
-        return done
+        The future fails with RollBackRefused where there is none, or another version than `expected` serves.
+        """
+        return self._run("roll-back", lambda: self._roll_back(expected))
 
     @property
     def running(self) -> bool:
@@ -105,10 +88,26 @@ class Installer:
         if self._newest is not None:
             self._newest.join(timeout_s)
 
+    def _run(self, name: str, work: Callable[[], R]) -> Future[R]:
+        done: Future[R] = Future()
+        done.set_running_or_notify_cancel()  # from here on it can't be taken back
+
+        def run() -> None:
+            try:
+                with self._one:
+                    result = work()
+                done.set_result(result)
+            except Exception as error:
+                done.set_exception(error)
+
+        self._newest = threading.Thread(target=run, name=name, daemon=True)
+        self._newest.start()
+        return done
+
     def _install(self, data: bytes, version: int, model_metrics: Mapping[str, float]) -> None:
-        serving = self._serving()
-        if version <= serving:
-            raise StaleVersion(f"version must be > {serving}, the one that serves, got {version}")
+        newest = self._in_engine_thread(lambda: self._generations.newest)
+        if version <= newest:
+            raise StaleVersion(f"version must be > {newest}, the newest that has served, got {version}")
         weights = decode_weights(data)
         check_fits(weights, self._config)
         goal = self._config.ranking.goal
@@ -118,10 +117,40 @@ class Installer:
                 " Train with trainer.by_kind", version, goal,
             )  # fmt: skip
         try:
-            frozen: Frozen = self._freeze().result().frozen()
+            copy, missed = self._freeze().result()
+            frozen: Frozen = copy.frozen()
             stopped = self.closing.is_set
             generation = build_generation(weights, version, dict(model_metrics), frozen, self._config, stopped)
-            self._in_engine_thread(lambda: self._adopt(generation))
+            built = Aside(generation, missed)
+            self._catch_up(built)
+            self._make_live(generation, lambda: self._generations.adopt(self._state(), built))
         except BaseException:
-            self._in_engine_thread(self._give_up)
+            self._in_engine_thread(self._generations.give_up)
             raise
+
+    def _roll_back(self, expected: int | None) -> int:
+        previous = self._in_engine_thread(lambda: self._generations.check_roll_back(expected))
+        self._catch_up(previous)
+        self._make_live(previous.generation, lambda: self._generations.roll_back(self._state()))
+        return previous.generation.version
+
+    def _catch_up(self, aside: Aside) -> None:
+        """Follows what was missed, a little between two steps, so that no list waits long for it."""
+        rows = self._in_engine_thread(lambda: len(aside.missed))
+        while rows > _CATCH_UP_ROWS:
+            left = rows
+            for _ in range(rows // _CATCH_UP_ROWS):
+                left = self._in_engine_thread(lambda: aside.catch_up(self._state(), _CATCH_UP_ROWS))
+            if left > rows // 2:
+                return  # events come faster than they are followed: the swap takes the rest at once
+            rows = left
+
+    def _make_live(self, generation: Generation, swap: Callable[[], Generation | None]) -> None:
+        def live() -> Generation | None:
+            dropped = swap()
+            self._announce(generation)
+            return dropped
+
+        dropped = self._in_engine_thread(live)
+        if dropped is not None:
+            dropped.index.close()  # here, because it may wait for a build

@@ -41,6 +41,7 @@ DIRTY_ROWS = Gauge("ousel_dirty_rows", "Embeddings waiting to be recomputed")
 EMBEDDED_ROWS = Counter("ousel_embedded_rows", "Embeddings recomputed")
 MODEL_VERSION = Gauge("ousel_model_version", "Version of the serving model, 0 before the first")
 MODEL_PUSHES = Counter("ousel_model_pushes", "Pushed models by outcome", ["outcome"])
+MODEL_ROLL_BACKS = Counter("ousel_model_roll_backs", "Times that the generation before was made to serve again")
 SWAP_SECONDS = Histogram(
     "ousel_swap_seconds",
     "From the last chunk of a push to the new model serving",

@@ -23,7 +23,8 @@ from engine.events.codec import Decoder
 from engine.events.dead_letter import DeadLetters
 from engine.events.source import Assignment, EventSource, SourceError
 from engine.generation import FrozenCopy, Generation
-from engine.installer import Installer, Missed, StaleVersion
+from engine.generations import Generations, Missed
+from engine.installer import Installer, RollBackRefused, StaleVersion
 from engine.partitions import Snapshots, take
 from engine.publisher import Audience, Due, NotFollowing, Overloaded, Publisher
 from engine.ranking.query import Position, Query, Ranking
@@ -33,7 +34,9 @@ from engine.state.export import Subject, export_subject
 from engine.state.state import Folded, State
 from engine.status import EngineStatus, look, observe
 
-__all__ = ["Audience", "Due", "NotFollowing", "Overloaded", "Pipeline", "SnapshotsOff", "StaleVersion"]
+__all__ = [
+    "Audience", "Due", "NotFollowing", "Overloaded", "Pipeline", "RollBackRefused", "SnapshotsOff", "StaleVersion",
+]  # fmt: skip
 
 _log = logging.getLogger(__name__)
 
@@ -71,8 +74,7 @@ class Pipeline:
         self._on_ready = on_ready
         self._decoder = Decoder(config.kafka, config.events, config.state.features_dim)
         self.state = State(config.state, config.events, events_topic=config.kafka.events_topic)
-        self.generation: Generation | None = None
-        self._versions: list[int] = []
+        self.generations = Generations()
         self._source: EventSource | None = None
         self._letters: DeadLetters | None = None
         self._ready = False
@@ -84,16 +86,21 @@ class Pipeline:
         self._assignment: Assignment | None = None
         self._copies = Copies()
         self._checkpoints: Checkpoints | None = None
-        self._missed = Missed()  # folded while a generation is being built aside
         self._installer = Installer(
             config,
-            serving=lambda: self.generation.version if self.generation else 0,
+            self.generations,
+            state=lambda: self.state,
             freeze=self._freeze,
             in_engine_thread=self._in_engine_thread,
-            adopt=self._adopt,
-            give_up=self._missed.end,
+            announce=self._announce,
         )
         self.install = self._installer.install
+        self.roll_back = self._installer.roll_back
+
+    @property
+    def generation(self) -> Generation | None:
+        """The one that serves."""
+        return self.generations.serving
 
     # -- the engine's thread ------------------------------------------------------------------------------------------
 
@@ -220,9 +227,7 @@ class Pipeline:
                 metrics.DEAD_LETTERS.labels(rejection.record.topic).inc()
 
     def _embed(self, folded: Folded) -> None:
-        self._missed.add(folded)
-        if self.generation:
-            metrics.EMBEDDED_ROWS.inc(self.generation.follow(self.state, folded))
+        metrics.EMBEDDED_ROWS.inc(self.generations.follow(self.state, folded))
 
     def _spread(self) -> None:
         if self.generation:
@@ -258,25 +263,22 @@ class Pipeline:
         self.wake()
         return answer
 
-    def _freeze(self) -> Future[FrozenCopy]:
-        """A copy of the state as it will be when its turn comes; what is folded from then on is noted."""
-        whole: Future[FrozenCopy] = Future()
+    def _freeze(self) -> Future[tuple[FrozenCopy, Missed]]:
+        """A copy of the state as it will be when its turn comes, and a note of what is folded from then on."""
+        whole: Future[tuple[FrozenCopy, Missed]] = Future()
 
         def begin() -> FrozenCopy:
-            self._missed.begin()
+            self.generations.begin()
             return FrozenCopy(self.state, self._config.snapshot.piece_bytes)
 
-        self._in_engine_thread(lambda: self._copies.want(begin, whole.set_result, whole.set_exception))
+        def done(copy: FrozenCopy) -> None:
+            assert self.generations.building is not None
+            whole.set_result((copy, self.generations.building))
+
+        self._in_engine_thread(lambda: self._copies.want(begin, done, whole.set_exception))
         return whole
 
-    def _adopt(self, generation: Generation) -> None:
-        missed = self._missed.end()
-        if missed is not None:
-            generation.follow(self.state, missed)
-        old, self.generation = self.generation, generation
-        if old:
-            old.index.close()
-        self._versions.append(generation.version)
+    def _announce(self, generation: Generation) -> None:
         metrics.MODEL_VERSION.set(generation.version)
         _log.info("model version %d serves, %d items in its index", generation.version, generation.index.size)
         self._audience.mark((), model=True, catalog=False)
@@ -293,8 +295,7 @@ class Pipeline:
             if not self._installer.running:
                 break
             self._installer.join(0.05)  # it may wait for an errand, or for a copy
-        if self.generation:
-            self.generation.index.close()
+        self.generations.close()
 
     def submit(self, errand: Callable[[], R]) -> Future[R]:
         """Has something done in the engine's thread, between two steps."""
@@ -368,7 +369,7 @@ class Pipeline:
             self._source,
             ready=self._ready,
             caught_up=self._caught_up,
-            model_versions=tuple(self._versions),
+            model_versions=tuple(self.generations.versions),
             dead_lettered=self._dead_lettered,
             started_s=self._started,
             snapshot_time_s=self._checkpoints.taken_s if self._checkpoints else None,

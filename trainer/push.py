@@ -27,6 +27,23 @@ class PushError(RuntimeError):
     """The engine could not be reached in time, or refused the weights; the message says which and why."""
 
 
+class WeightsRefused(PushError):
+    """The engine has looked at the weights and will not take them, however often they are pushed."""
+
+
+@dataclass(frozen=True)
+class Versions:
+    """What the engine says of its models.
+
+    Attributes:
+        serving: 0 before the first.
+        newest: the greatest it has served since it started; above `serving` after a roll back.
+    """
+
+    serving: int
+    newest: int
+
+
 @dataclass(frozen=True)
 class Pushed:
     """What the engine answered."""
@@ -35,8 +52,8 @@ class Pushed:
     swap_ms: float
 
 
-def serving_version(address: str, timeout_s: float = _STATUS_TIMEOUT_S) -> int | None:
-    """The engine's model version (0: none yet), or None where it is unreachable or still catching up."""
+def versions(address: str, timeout_s: float = _STATUS_TIMEOUT_S) -> Versions | None:
+    """The engine's model versions, or None where it is unreachable or still catching up."""
     with grpc.insecure_channel(address) as channel:
         try:
             status = model_service_pb2_grpc.ModelServiceStub(channel).GetStatus(
@@ -44,18 +61,21 @@ def serving_version(address: str, timeout_s: float = _STATUS_TIMEOUT_S) -> int |
             )
         except grpc.RpcError:
             return None
-    return int(status.model_version) if status.serving else None
+    if not status.serving:
+        return None
+    return Versions(int(status.model_version), max((status.model_version, *status.model_versions)))
 
 
 def push(address: str, weights: bytes, version: int, metrics: Mapping[str, float], timeout_s: float) -> Pushed:
     """Pushes once.
 
     Args:
-        version: must be above the serving one.
+        version: must be above all that the engine has served.
         metrics: finite numbers by name.
 
     Raises:
-        PushError: refused, unreachable, or no answer within `timeout_s`.
+        WeightsRefused: the engine will not take these weights.
+        PushError: refused for another reason, unreachable, or no answer within `timeout_s`.
     """
     with grpc.insecure_channel(address) as channel:
         stub = model_service_pb2_grpc.ModelServiceStub(channel)
@@ -72,14 +92,15 @@ def push_next(
     """Waits until the engine serves, pushes as its next version, and tries again where the engine goes away.
 
     Raises:
-        PushError: refused, or not done within `timeout_s`, or `stop` was set.
+        WeightsRefused: the engine will not take these weights.
+        PushError: refused for another reason, or not done within `timeout_s`, or `stop` was set.
     """
     deadline_s, backoff_s, why = time.monotonic() + timeout_s, _FIRST_BACKOFF_S, f"engine at {address} is not serving"
     while not stop.is_set() and (left_s := deadline_s - time.monotonic()) > 0:
-        serving = serving_version(address, min(_STATUS_TIMEOUT_S, left_s))
-        if serving is not None:
+        known = versions(address, min(_STATUS_TIMEOUT_S, left_s))
+        if known is not None:
             try:
-                return push(address, weights, serving + 1, metrics, max(0.1, deadline_s - time.monotonic()))
+                return push(address, weights, known.newest + 1, metrics, max(0.1, deadline_s - time.monotonic()))
             except PushError as error:
                 cause = error.__cause__
                 if not (isinstance(cause, grpc.Call) and cause.code() in _PASSING):
@@ -104,4 +125,5 @@ def _messages(
 
 def _push_error(address: str, version: int, error: grpc.RpcError) -> PushError:
     code, details = (error.code().name, error.details()) if isinstance(error, grpc.Call) else ("UNKNOWN", str(error))
-    return PushError(f"engine at {address} did not take weights version {version}: {code}: {details}")
+    kind = WeightsRefused if code == grpc.StatusCode.INVALID_ARGUMENT.name else PushError
+    return kind(f"engine at {address} did not take weights version {version}: {code}: {details}")

@@ -15,7 +15,7 @@ from trainer.archive.folder import ArchiveError
 from trainer.config import TrainerConfig, TrainSection
 from trainer.follow import Follower
 from trainer.progress import Progress
-from trainer.push import Pushed, PushError, push_next, serving_version
+from trainer.push import Pushed, PushError, Versions, WeightsRefused, push_next, versions
 from trainer.replay import Replay
 from trainer.train import Trained, refusal, summary, train
 
@@ -36,7 +36,7 @@ class TrainerService:
 
     Args:
         archive: of the events that it reads; closed by its owner.
-        train, push_next, serving_version: replaced by tests.
+        train, push_next, versions: replaced by tests.
     """
 
     def __init__(
@@ -48,17 +48,18 @@ class TrainerService:
         archive: Archive | None = None,
         train: Callable[..., Trained] = train,
         push_next: Callable[..., Pushed] = push_next,
-        serving_version: Callable[[str], int | None] = serving_version,
+        versions: Callable[[str], Versions | None] = versions,
     ) -> None:
         self._config = config
         self._stop = stop
         self._archive = archive
-        self._train, self._push_next, self._serving_version = train, push_next, serving_version
+        self._train, self._push_next, self._versions = train, push_next, versions
         self._follower = Follower(config, source, stop, archive)
         self._trained_s: float | None = None
         self._checked_s = time.monotonic()
-        self._model: Model | None = None  # the last that passed the gate
+        self._model: Model | None = None  # the last that passed the gate, and that the engine has not refused
         self._pushed: Pushed | None = None  # None: the engine does not have it yet
+        self._before: tuple[Model, Pushed] | None = None  # what the engine had when that was pushed first
 
     def run(self, once: bool = False) -> bool:
         """Runs until `stop` is set, or with `once` until one training has ended.
@@ -121,6 +122,7 @@ class TrainerService:
         if why:
             _log.warning("not pushed: %s", why)
             return
+        self._before = (self._model, self._pushed) if self._model and self._pushed else self._before
         self._model = Model(trained.weights, encode_weights(trained.weights), trained.metrics)
         self._push(section, self._model)
 
@@ -130,6 +132,9 @@ class TrainerService:
             self._pushed = self._push_next(
                 section.engine, model.data, model.metrics, section.push_timeout_s, self._stop
             )
+        except WeightsRefused as error:
+            _log.warning("%s", error)
+            self._go_back()
         except PushError as error:
             _log.warning("%s", error)
         else:
@@ -141,9 +146,20 @@ class TrainerService:
         if self._model is None or time.monotonic() - self._checked_s < section.check_s:
             return
         self._checked_s = time.monotonic()
-        serving = self._serving_version(section.engine)
-        if serving is None:
+        known = self._versions(section.engine)
+        if known is None:
             return
-        if self._pushed is None or serving < self._pushed.version:
-            _log.info("the engine serves version %d, pushing again", serving)
+        if self._pushed is None or known.newest < self._pushed.version:
+            _log.info("the engine serves version %d, pushing again", known.serving)
             self._push(section, self._model)
+        elif known.serving < self._pushed.version:
+            _log.warning(
+                "version %d was rolled back and is not pushed again; the engine serves version %d",
+                self._pushed.version, known.serving,
+            )  # fmt: skip
+            self._go_back()
+
+    def _go_back(self) -> None:
+        """The last model is nobody's any more: the one before is pushed where the engine loses it, and trained on."""
+        self._model, self._pushed = self._before or (None, None)
+        self._before = None

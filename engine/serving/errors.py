@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import grpc
 
 from engine.model.weights import WeightsError
-from engine.pipeline import NotFollowing, Overloaded, SnapshotsOff, StaleVersion
+from engine.pipeline import NotFollowing, Overloaded, RollBackRefused, SnapshotsOff, StaleVersion
 
 
 class InvalidRequest(ValueError):
@@ -51,6 +51,7 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
     (WeightsError, grpc.StatusCode.INVALID_ARGUMENT),
     (StaleVersion, grpc.StatusCode.FAILED_PRECONDITION),
+    (RollBackRefused, grpc.StatusCode.FAILED_PRECONDITION),
     (SnapshotsOff, grpc.StatusCode.FAILED_PRECONDITION),
     (SnapshotFailed, grpc.StatusCode.INTERNAL),
     (PushInProgress, grpc.StatusCode.ABORTED),

@@ -91,6 +91,25 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             metrics.MODEL_PUSHES.labels(outcome).inc()
             self._pushing.release()
 
+    async def RollBack(
+        self, request: model_service_pb2.RollBackRequest, context: Any
+    ) -> model_service_pb2.RollBackResponse:
+        """Answers once the generation before serves again."""
+        if self._pushing.locked():
+            raise PushInProgress("a push is being received or installed, try again later")
+        await self._pushing.acquire()
+        # As with a push: it goes on, and alone, even if the caller leaves.
+        return await asyncio.shield(asyncio.create_task(self._roll_back(request.expected_version or None)))
+
+    async def _roll_back(self, expected: int | None) -> model_service_pb2.RollBackResponse:
+        started = time.perf_counter()
+        try:
+            version = await asyncio.wrap_future(self._engine.roll_back(expected))
+        finally:
+            self._pushing.release()
+        metrics.MODEL_ROLL_BACKS.inc()
+        return model_service_pb2.RollBackResponse(version=version, swap_ms=1000 * (time.perf_counter() - started))
+
     async def GetStatus(
         self, request: model_service_pb2.GetStatusRequest, context: Any
     ) -> model_service_pb2.GetStatusResponse:

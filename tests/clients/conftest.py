@@ -57,7 +57,8 @@ class FakeEngine(
     Attributes:
         requests: every unary request, in order.
         stream_messages: every message of every stream, in order.
-        list: what Recommend answers; likewise `status`, `export`, `forgotten`, `digest` and `snapshot`.
+        list: what Recommend answers; likewise `status`, `export`, `forgotten`, `digest`, `snapshot` and
+            `rolled_back`.
         on_subscribe: what a stream gets for its subscription, (cause, list) each.
         failures: statuses that the next unary calls fail with, one each.
         stream_failure: what a stream fails with on its next event.
@@ -89,6 +90,7 @@ class FakeEngine(
         self.snapshot = state_service_pb2.TakeSnapshotResponse(
             reflects=[{"topic": "ousel.events", "partition": 2, "offset": 7}]
         )
+        self.rolled_back = model_service_pb2.RollBackResponse(version=2, swap_ms=12.0)
         self.failures: deque = deque()
         self.stream_failure: tuple[grpc.StatusCode, str] | None = None
         self.end_streams = False
@@ -128,6 +130,10 @@ class FakeEngine(
     def GetStatus(self, request, context):
         self._unary(request, context)
         return self.status
+
+    def RollBack(self, request, context):
+        self._unary(request, context)
+        return self.rolled_back
 
     def ExportUser(self, request, context):
         self._unary(request, context)

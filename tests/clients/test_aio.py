@@ -11,6 +11,7 @@ from ousel import (
     InvalidArgument,
     Origin,
     Position,
+    RolledBack,
     StreamEnded,
     Subject,
     Unavailable,
@@ -86,6 +87,11 @@ async def test_digest_and_snapshot_return_plain_values_within_a_time_limit_of_th
     for call in (client.get_digest, client.take_snapshot):
         with pytest.raises(DeadlineExceeded, match=r"within 0\.1 s"):
             await call(timeout_s=0.1)
+
+
+async def test_roll_back_says_from_which_version_and_returns_the_one_that_serves(engine, client):
+    assert await client.roll_back(3) == RolledBack(version=2, swap_ms=12.0)
+    assert [request.expected_version for request in engine.requests] == [3]
 
 
 async def test_errors_are_the_clients_own(engine, client, closed_port):

@@ -300,6 +300,12 @@ def test_snapshot_says_what_is_safe(capsys, engine):
     assert run(capsys, "snapshot") == (1, "", "ousel: snapshot.dir must be set to take snapshots\n")
 
 
+def test_rollback_says_what_serves_again(capsys, engine):
+    assert run(capsys, "rollback") == (0, "model version 2 serves again, 12 ms to swap\n", "")
+    assert json.loads(run(capsys, "rollback", "--expect", "3", "--json")[1]) == {"version": 2, "swap_ms": 12.0}
+    assert [request.expected_version for request in engine.requests] == [0, 3]
+
+
 def test_a_refusal_is_one_clear_line_and_exit_code_1(capsys, engine):
     engine.failures.append((grpc.StatusCode.INVALID_ARGUMENT, "query.k must be 1..1000, got 0"))
     assert run(capsys, "recommend", "ann", "-k", "0") == (1, "", "ousel: query.k must be 1..1000, got 0\n")
@@ -335,6 +341,7 @@ def test_the_address_defaults_to_the_loopback(capsys, monkeypatch):
         ("track", "ann"),
         ("forget",),
         ("export",),
+        ("rollback", "--expect", "0"),
     ],
 )
 def test_wrong_usage_exits_with_2(capsys, engine, arguments):

@@ -12,6 +12,7 @@ from ousel import (
     OuselError,
     Position,
     ResourceExhausted,
+    RolledBack,
     Source,
     StreamEnded,
     Unavailable,
@@ -127,6 +128,30 @@ def test_status_returns_every_figure(engine, client):
         elif field.name == "snapshot_time":
             expected = datetime(2023, 11, 14, 22, 13, 20, 250_000, tzinfo=UTC)
         assert getattr(status, field.name) == expected, field.name
+
+
+@pytest.mark.parametrize(("expected", "sent"), [(None, 0), (3, 3)])
+def test_roll_back_says_from_which_version_and_returns_the_one_that_serves(engine, client, expected, sent):
+    assert client.roll_back(expected) == RolledBack(version=2, swap_ms=12.0)
+    assert [request.expected_version for request in engine.requests] == [sent]
+
+
+def test_a_roll_back_that_is_refused_says_why_and_is_not_tried_again(engine, client):
+    engine.failures.append((grpc.StatusCode.FAILED_PRECONDITION, "there is no generation before version 3"))
+    with pytest.raises(OuselError, match="there is no generation before version 3") as caught:
+        client.roll_back()
+    assert caught.value.code == "FAILED_PRECONDITION"
+    engine.failures.append((grpc.StatusCode.UNAVAILABLE, "stopping"))
+    with pytest.raises(Unavailable):
+        client.roll_back()
+    assert len(engine.requests) == 2
+
+
+@pytest.mark.parametrize("version", [0, -1, 2**64, "3"])
+def test_a_version_that_can_not_be_rolled_back_from_is_refused_here(engine, client, version):
+    with pytest.raises(InvalidArgument):
+        client.roll_back(version)
+    assert engine.requests == []
 
 
 def test_status_before_the_first_snapshot_has_no_time_of_one(client):

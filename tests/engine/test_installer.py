@@ -1,48 +1,86 @@
-"""What is remembered of the log while a generation is being built aside."""
+"""Pushed models and roll backs on a running engine."""
 
 from __future__ import annotations
 
-import torch
+import pytest
 
-from engine.installer import Missed
-from engine.state.state import Folded
+from engine.generation import Frozen, build_generation
+from engine.installer import RollBackRefused, StaleVersion
+from engine.model.weights import encode_weights
+from engine.ranking.query import Cause, Query
+from engine.ranking.recommender import recommend
+from tests.engine.models import small_weights
+from tests.engine.test_pipeline import CONFIG, DEADLINE_S, Engine, events
+from tests.engine.worlds import ITEMS
 
-USERS, ITEMS, EVENTS = 5, 7, 4
-
-
-def a_batch(number: int) -> Folded:
-    """A few events of the same few users and items, and what else a batch may change."""
-    event = torch.arange(EVENTS)
-    user, item = (event + number) % USERS, (event * number) % ITEMS
-    columns = dict.fromkeys(Folded.__dataclass_fields__, event[:0])
-    columns |= {"event": event, "user": user, "item": item, "previous": item.roll(1), "session": event.int()}
-    columns |= {"catalog": item[:1], "stale_users": user[:1], "new_items": item[1:2], "gone_users": user[1:2]}
-    return Folded(**columns)
+QUERY = Query("u1", "", 5)
 
 
-def rows(parts: list[Folded]) -> int:
-    return sum(len(column) for part in parts for column in vars(part).values())
+def install(engine: Engine, version: int) -> None:
+    """A model of its own for each version."""
+    engine.pipeline.install(encode_weights(small_weights(ITEMS, version)), version, {}).result(DEADLINE_S)
 
 
-def test_however_long_a_build_takes_what_it_misses_holds_each_row_once():
-    missed, batches, held = Missed(), [a_batch(number) for number in range(1200)], []
-    missed.begin()
-    for one in batches:
-        missed.add(one)
-        held.append(rows(missed._parts))
-    assert max(held[600:]) <= max(held[:600])
-    got, want = missed.end(), Folded.joined(batches)
-    for name in Folded.__dataclass_fields__:
-        assert getattr(got, name).tolist() == getattr(want, name).tolist(), name
-    assert got.user.tolist() == [*range(USERS)]
-    assert got.item.tolist() == [*range(ITEMS)]
+def ask(engine: Engine):
+    return engine.pipeline.ask(QUERY).result(DEADLINE_S)
 
 
-def test_nothing_is_remembered_where_nothing_is_built():
-    missed = Missed()
-    missed.add(a_batch(0))
-    assert missed.end() is None
-    missed.begin()
-    assert missed.end() is None
-    missed.add(a_batch(1))
-    assert missed.end() is None
+def test_a_roll_back_serves_the_lists_of_the_model_before_from_the_state_of_now():
+    with Engine("u1") as engine:
+        engine.source.append(events(20))
+        install(engine, 1)
+        install(engine, 2)
+        engine.source.append(events(20, "u2", first=20))
+        assert ask(engine).model_version == 2
+        assert engine.pipeline.roll_back().result(DEADLINE_S) == 1
+        got, status = ask(engine), engine.pipeline.status()
+        state = engine.pipeline.state
+    fresh = build_generation(small_weights(ITEMS, 1), 1, {}, Frozen.of(state), CONFIG)
+    (want,) = recommend([QUERY], state, fresh, CONFIG.ranking)
+    assert got.model_version == 1
+    assert [item.item_id for item in got.items] == [item.item_id for item in want.items]
+    assert [item.score for item in got.items] == pytest.approx([item.score for item in want.items], abs=1e-4)
+    assert (status.model_version, status.model_versions) == (1, (1, 2, 1))
+    heard = [ranking.model_version for _, cause, ranking in engine.streams.lists if cause == Cause.MODEL]
+    assert heard == [1, 2, 1]
+
+
+def test_a_version_that_was_rolled_back_is_not_given_again():
+    with Engine() as engine:
+        engine.source.append(events(20))
+        for version in (1, 2):
+            install(engine, version)
+        engine.pipeline.roll_back(2).result(DEADLINE_S)
+        with pytest.raises(StaleVersion, match="must be > 2, the newest that has served, got 2"):
+            install(engine, 2)
+        install(engine, 3)
+        assert ask(engine).model_version == 3
+        assert engine.pipeline.roll_back(3).result(DEADLINE_S) == 1
+        assert ask(engine).model_version == 1
+
+
+def test_a_roll_back_that_is_refused_changes_nothing():
+    with Engine() as engine:
+        engine.source.append(events(20))
+        for version in (1, 2):
+            install(engine, version)
+        with pytest.raises(RollBackRefused, match="expected_version must be 2"):
+            engine.pipeline.roll_back(1).result(DEADLINE_S)
+        assert ask(engine).model_version == 2
+        engine.pipeline.roll_back().result(DEADLINE_S)
+        with pytest.raises(RollBackRefused, match="no generation before version 1"):
+            engine.pipeline.roll_back().result(DEADLINE_S)
+        assert ask(engine).model_version == 1
+
+
+def test_generations_that_are_dropped_have_their_indexes_closed():
+    with Engine() as engine:
+        engine.source.append(events(20))
+        served = []
+        for version in (1, 2, 3):
+            install(engine, version)
+            served.append(engine.pipeline.generation)
+        assert [one.index._closed for one in served] == [True, False, False]
+        engine.pipeline.roll_back().result(DEADLINE_S)
+        assert [one.index._closed for one in served] == [True, False, True]
+    assert served[1].index._closed

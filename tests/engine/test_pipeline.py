@@ -114,7 +114,7 @@ def test_embeddings_after_relations_are_those_of_a_model_built_afterwards():
     engine = Engine("u1")
     engine.step(*events(40, "u2"))
     state = engine.pipeline.state
-    engine.pipeline.generation = build_generation(small_weights(ITEMS), 1, {}, Frozen.of(state), CONFIG)
+    engine.pipeline.generations.serving = build_generation(small_weights(ITEMS), 1, {}, Frozen.of(state), CONFIG)
     engine.step(relation(40, user_id="u9", target_user_id="u2"), relation(41, item_id="only here", entity_id="Ford"))
     (_, _, ranking) = (engine.step(record(CONFIG, 42, "u1", "i01")), engine.streams.lists)[1][-1]
     assert ranking.items
@@ -274,7 +274,7 @@ def test_a_bad_push_is_refused_with_the_reason_and_the_old_model_goes_on():
             engine.pipeline.install(good[:-10], 3, {}).result(DEADLINE_S)
         with pytest.raises(WeightsError, match="content_dim"):
             engine.pipeline.install(encode_weights(small_weights(content_dim=9)), 3, {}).result(DEADLINE_S)
-        with pytest.raises(StaleVersion, match="must be > 2, the one that serves, got 2"):
+        with pytest.raises(StaleVersion, match="must be > 2, the newest that has served, got 2"):
             engine.pipeline.install(good, 2, {}).result(DEADLINE_S)
         ranking = engine.pipeline.ask(Query("u1", "", 3)).result(DEADLINE_S)
     assert (ranking.origin, ranking.model_version, len(ranking.items)) == (Origin.MODEL, 2, 3)

@@ -106,7 +106,7 @@ def test_the_vectors_of_what_comes_with_a_partition_or_leaves_with_it_are_brough
     source.reassign(parts[:2])
     pipeline = Pipeline(CONFIG, Streams(), lambda partitions: Held(copy.saved()))
     stepped_until(pipeline, source, source.caught_up, letters)
-    pipeline.generation = built(pipeline.state)
+    pipeline.generations.serving = built(pipeline.state)
     alone = pipeline.generation.embedder.items.clone()
     folded = pipeline.state.events_folded
     for read in (parts, [parts[0], parts[2]]):

@@ -83,7 +83,7 @@ def test_a_bad_push_is_refused_and_the_old_model_goes_on(kafka_config, tmp_path)
             (good, 4, b"0" * 32, "sha256"),
             (good[:-40], 4, None, "safetensors"),
             (encode_weights(small_weights(ITEMS, content_dim=9)), 4, None, "content_dim must be 128"),
-            (good, 3, None, "version must be > 3"),
+            (good, 3, None, "version must be > 3, the newest"),
         ):
             with pytest.raises(grpc.RpcError) as refused:
                 push(engine.address, data, version, sha256)

@@ -10,7 +10,7 @@ import grpc
 import pytest
 from ousel.v1 import model_service_pb2, model_service_pb2_grpc
 
-from trainer.push import CHUNK_BYTES, PushError, push, push_next, serving_version
+from trainer.push import CHUNK_BYTES, PushError, Versions, WeightsRefused, push, push_next, versions
 
 WEIGHTS = bytes(range(256)) * 4096 * 2 + b"the last chunk is short"
 
@@ -20,6 +20,7 @@ class RecordingServicer(model_service_pb2_grpc.ModelServiceServicer):
 
     def __init__(self) -> None:
         self.version = 7
+        self.served: list[int] = []
         self.serving = True
         self.asked = 0
         self.failures: list[grpc.StatusCode] = []
@@ -44,7 +45,9 @@ class RecordingServicer(model_service_pb2_grpc.ModelServiceServicer):
         self.asked += 1
         if self.asked == 3:
             self.serving = True
-        return model_service_pb2.GetStatusResponse(serving=self.serving, model_version=self.version)
+        return model_service_pb2.GetStatusResponse(
+            serving=self.serving, model_version=self.version, model_versions=self.served
+        )
 
 
 @pytest.fixture
@@ -76,13 +79,22 @@ def test_the_next_version_is_one_above_the_serving_one(engine: tuple[str, Record
     assert servicer.version == 8
 
 
+def test_the_next_version_after_a_roll_back_is_above_the_one_that_was_rolled_back(
+    engine: tuple[str, RecordingServicer],
+) -> None:
+    address, servicer = engine
+    servicer.served = [6, 7, 8, 9, 7]
+    assert versions(address) == Versions(serving=7, newest=9)
+    assert push_next(address, WEIGHTS, {}, 10, threading.Event()).version == 10
+
+
 def test_waits_for_an_engine_that_catches_up_and_tries_again_where_it_goes_away(
     engine: tuple[str, RecordingServicer],
 ) -> None:
     address, servicer = engine
     servicer.serving = False
     servicer.failures = [grpc.StatusCode.UNAVAILABLE]
-    assert serving_version(address) is None
+    assert versions(address) is None
     assert push_next(address, WEIGHTS, {}, 20, threading.Event()).version == 8
     assert servicer.asked >= 3
     assert b"".join(servicer.chunks) == WEIGHTS
@@ -91,15 +103,19 @@ def test_waits_for_an_engine_that_catches_up_and_tries_again_where_it_goes_away(
 def test_a_refusal_is_final_and_says_why(engine: tuple[str, RecordingServicer]) -> None:
     address, servicer = engine
     servicer.failures = [grpc.StatusCode.INVALID_ARGUMENT]
-    with pytest.raises(PushError, match=r"version 8: INVALID_ARGUMENT: told to fail"):
+    with pytest.raises(WeightsRefused, match=r"version 8: INVALID_ARGUMENT: told to fail"):
         push_next(address, WEIGHTS, {}, 10, threading.Event())
+    servicer.failures = [grpc.StatusCode.FAILED_PRECONDITION]
+    with pytest.raises(PushError, match=r"version 8: FAILED_PRECONDITION") as other:
+        push_next(address, WEIGHTS, {}, 10, threading.Event())
+    assert not isinstance(other.value, WeightsRefused)
     assert servicer.chunks == []
 
 
 def test_an_engine_that_never_comes_is_named(free_address: str) -> None:
     with pytest.raises(PushError, match=free_address):
         push_next(free_address, WEIGHTS, {}, 0.3, threading.Event())
-    assert serving_version(free_address) is None
+    assert versions(free_address) is None
 
 
 def test_a_stop_ends_the_wait(free_address: str) -> None:

@@ -20,7 +20,7 @@ from tests.trainer.archive.cases import archived, counted, limits
 from trainer.archive.archive import Archive
 from trainer.archive.folder import ArchiveError
 from trainer.config import TrainerConfig
-from trainer.push import Pushed, PushError
+from trainer.push import Pushed, PushError, Versions, WeightsRefused
 from trainer.service import TrainerService
 from trainer.train import Trained
 
@@ -46,8 +46,10 @@ class Stage:
         self.trained_on: list[int] = []
         self.warm: list[bool] = []
         self.pushed: list[int] = []
-        self.versions: list[int | None] = []  # what the engine says, call by call; then it is over
+        self.versions: list[int | Versions | None] = []  # what the engine says, call by call; then it is over
         self.push_failures = 0
+        self.refuse_pushes: list[int] = []  # by number, from 1
+        self.tried: list[float] = []  # the hit rate of each model that was pushed or refused
         self._hit_rates = list(hit_rates)
         torch.manual_seed(0)
         self._model = Recommender(ModelShape(vocabulary=0, content_dim=8, kinds=8, dim=8, heads=1, blocks=1, window=4))
@@ -55,7 +57,7 @@ class Stage:
         self.source = MemorySource(batches)
         self.service = TrainerService(
             config, self.source, self.stop, archive=archive,
-            train=self._train, push_next=self._push, serving_version=self._version,
+            train=self._train, push_next=self._push, versions=self._version,
         )  # fmt: skip
 
     def _train(self, data, section, previous, stop, progress) -> Trained:  # type: ignore[no-untyped-def]
@@ -69,14 +71,18 @@ class Stage:
         if self.push_failures:
             self.push_failures -= 1
             raise PushError("away")
+        self.tried.append(metrics["hit_rate@20"])
+        if len(self.tried) in self.refuse_pushes:
+            raise WeightsRefused("INVALID_ARGUMENT: the canary")
         self.pushed.append(len(self.pushed) + 1)
         return Pushed(self.pushed[-1], 1.0)
 
-    def _version(self, address: str) -> int | None:
+    def _version(self, address: str) -> Versions | None:
         if not self.versions:
             self.stop.set()
             return None
-        return self.versions.pop(0)
+        known = self.versions.pop(0)
+        return Versions(known, known) if isinstance(known, int) else known
 
 
 def test_trains_once_the_log_is_caught_up_and_pushes() -> None:
@@ -132,6 +138,53 @@ def test_a_push_that_failed_is_tried_again() -> None:
     assert (stage.trained_on, stage.pushed) == ([30], [1])
 
 
+def twice_trained(versions: Sequence[int | Versions | None], **refused: list[int]) -> Stage:
+    """A stage that pushes a model of hit rate 0.2, then one of 0.3, while the engine says these versions."""
+    stage = Stage([records(0, 30)], [0.2, 0.3], retrain_events=20)
+    stage.refuse_pushes = refused.get("refused", [])
+    stage.versions = list(versions)
+    version = stage.service._versions
+
+    def more_events(address: str) -> Versions | None:
+        if len(stage.trained_on) == 1 and len(stage.versions) == len(versions):
+            stage.source.append(records(30, 20))
+        return version(address)
+
+    stage.service._versions = more_events
+    stage.service.run()
+    assert stage.trained_on == [30, 50]
+    return stage
+
+
+def test_a_model_that_was_rolled_back_is_not_pushed_again(caplog: pytest.LogCaptureFixture) -> None:
+    stage = twice_trained([1, 2, Versions(1, 2), Versions(1, 2), Versions(1, 2)])
+    assert stage.tried == [0.2, 0.3]
+    assert caplog.text.count("version 2 was rolled back and is not pushed again; the engine serves version 1") == 1
+
+
+def test_an_engine_that_restarts_after_a_roll_back_gets_the_model_before() -> None:
+    assert twice_trained([1, 2, Versions(1, 2), 0, 3]).tried == [0.2, 0.3, 0.2]
+
+
+def test_after_a_roll_back_of_the_only_model_known_here_nothing_is_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    stage = Stage([records(0, 30)], [0.2])
+    stage.versions = [Versions(0, 1), 0, 0]
+    poll, polls = stage.source.poll, itertools.count()
+
+    def limited(timeout_s: float) -> Sequence[Record]:
+        if next(polls) > 20:
+            stage.stop.set()
+        return poll(0)
+
+    monkeypatch.setattr(stage.source, "poll", limited)
+    stage.service.run()
+    assert stage.tried == [0.2]
+
+
+def test_weights_that_the_engine_refuses_are_not_pushed_again_and_the_model_before_stays() -> None:
+    assert twice_trained([1, 1, 1, 0, 2], refused=[2]).tried == [0.2, 0.3, 0.2]
+
+
 def test_every_partition_is_read_from_its_beginning() -> None:
     stage = Stage([records(5, 30), records(70, 20, partition=1), records(35, 10)], [0.2])
     stage.source.reassign([(TOPIC, 0), (TOPIC, 1)])
@@ -167,14 +220,14 @@ def test_a_changed_assignment_is_read_anew_into_an_empty_store(monkeypatch: pyte
     source = stage.source
     source.reassign([(TOPIC, 0)])
     stage.versions = [1, 1, 1]
-    version = stage.service._serving_version
+    version = stage.service._versions
 
-    def reassigned(address: str) -> int | None:
+    def reassigned(address: str) -> Versions | None:
         if len(stage.versions) == 3:
             source.reassign([(TOPIC, 0), (TOPIC, 1)])
         return version(address)
 
-    stage.service._serving_version = reassigned
+    stage.service._versions = reassigned
     poll, polls = source.poll, itertools.count()
 
     def limited(timeout_s: float) -> Sequence[Record]:
@@ -263,13 +316,13 @@ def test_what_could_not_be_written_is_written_while_nothing_comes(tmp_path: Path
     with archive_in(tmp_path) as archive, limits(flush_rows=1, flush_s=0.0):
         stage = Stage([records(0, 30)], [0.2], archive)
         stage.versions = [1, 1]
-        version = stage.service._serving_version
+        version = stage.service._versions
 
-        def looked(address: str) -> int | None:
+        def looked(address: str) -> Versions | None:
             seen.append(counted(tmp_path))
             return version(address)
 
-        stage.service._serving_version = looked
+        stage.service._versions = looked
         with full:
             stage.service.run()
     assert not seen[0] and seen[-1]

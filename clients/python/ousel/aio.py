@@ -14,7 +14,17 @@ import grpc
 from ousel import convert
 from ousel.channel import CHANNEL_OPTIONS, DEFAULT_ADDRESS, SLOW_TIMEOUT_S
 from ousel.errors import OuselError, StreamEnded, from_status
-from ousel.types import Exported, Forgotten, Position, RecommendationList, StateDigest, Status, Tracked, Update
+from ousel.types import (
+    Exported,
+    Forgotten,
+    Position,
+    RecommendationList,
+    RolledBack,
+    StateDigest,
+    Status,
+    Tracked,
+    Update,
+)
 from ousel.v1 import (
     event_service_pb2,
     event_service_pb2_grpc,
@@ -143,6 +153,12 @@ class AsyncClient:
         """How the engine is doing. Errors: see `Client.status`."""
         stub = model_service_pb2_grpc.ModelServiceStub(self._channel)
         return convert.status(await self._call(stub.GetStatus, model_service_pb2.GetStatusRequest(), timeout_s))
+
+    async def roll_back(self, expected_version: int | None = None, *, timeout_s: float = SLOW_TIMEOUT_S) -> RolledBack:
+        """Has the model before the serving one serve again. Arguments and errors: see `Client.roll_back`."""
+        stub = model_service_pb2_grpc.ModelServiceStub(self._channel)
+        request = convert.roll_back_request(expected_version)
+        return convert.rolled_back(await self._call(stub.RollBack, request, timeout_s))
 
     async def forget_user(
         self, user_id: str | None = None, session_id: str | None = None, *, timeout_s: float | None = None

@@ -1,4 +1,4 @@
-"""The command line: `ousel recommend|watch|track|status|export|forget|digest|snapshot`.
+"""The command line: `ousel recommend|watch|track|status|export|forget|digest|snapshot|rollback`.
 
 Exit codes: 0 done, 1 the engine can't be reached or refused, or you did, 2 wrong usage.
 """
@@ -115,6 +115,11 @@ def _snapshot(client: Client, args: argparse.Namespace) -> None:
     _say(_as_json(reflects) if args.json else render.snapshot(reflects))
 
 
+def _rollback(client: Client, args: argparse.Namespace) -> None:
+    done = client.roll_back(args.expect)
+    _say(_as_json(done) if args.json else f"model version {done.version} serves again, {done.swap_ms:.0f} ms to swap")
+
+
 def _who(args: argparse.Namespace) -> tuple[str | None, str | None]:
     """user_id, session_id."""
     return (None, args.user) if args.session else (args.user, None)
@@ -179,6 +184,13 @@ def _parser() -> argparse.ArgumentParser:
     snapshot = commands.add_parser("snapshot", help="take a snapshot now, and say what it holds")
     snapshot.add_argument("--json", action="store_true", help="one JSON array")
     snapshot.set_defaults(run=_snapshot)
+
+    rollback = commands.add_parser("rollback", help="have the model before the serving one serve again")
+    rollback.add_argument(
+        "--expect", type=_positive, metavar="VERSION", help="only if this one serves; default: whichever does"
+    )
+    rollback.add_argument("--json", action="store_true", help="one JSON object")
+    rollback.set_defaults(run=_rollback)
 
     address = os.environ.get("OUSEL_ADDRESS") or DEFAULT_ADDRESS
     text = "host:port of the engine, default OUSEL_ADDRESS or " + DEFAULT_ADDRESS

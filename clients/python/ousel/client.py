@@ -13,7 +13,7 @@ from ousel import convert
 from ousel.channel import CHANNEL_OPTIONS, DEFAULT_ADDRESS, SLOW_TIMEOUT_S
 from ousel.errors import from_status
 from ousel.subscription import Subscription
-from ousel.types import Exported, Forgotten, Position, RecommendationList, StateDigest, Status, Tracked
+from ousel.types import Exported, Forgotten, Position, RecommendationList, RolledBack, StateDigest, Status, Tracked
 from ousel.v1 import (
     event_service_pb2,
     event_service_pb2_grpc,
@@ -182,6 +182,22 @@ class Client:
             OuselError: by kind, see `ousel.errors`.
         """
         return convert.status(self._call(self._model.GetStatus, model_service_pb2.GetStatusRequest(), timeout_s))
+
+    def roll_back(self, expected_version: int | None = None, *, timeout_s: float = SLOW_TIMEOUT_S) -> RolledBack:
+        """Has the model before the serving one serve again, and drops the serving one; returns once that is so.
+
+        The engine keeps one model before the serving one, and after a roll back none until the next push.
+
+        Args:
+            expected_version: the one to roll back from; refused where another serves by now. None: whichever serves.
+            timeout_s: the engine goes on where it passes.
+
+        Raises:
+            OuselError: by kind, see `ousel.errors`; with code FAILED_PRECONDITION where there is no model before, or
+                another version serves, and ABORTED while a model is being pushed.
+        """
+        request = convert.roll_back_request(expected_version)
+        return convert.rolled_back(self._call(self._model.RollBack, request, timeout_s))
 
     def forget_user(
         self, user_id: str | None = None, session_id: str | None = None, *, timeout_s: float | None = None

@@ -20,6 +20,7 @@ from ousel.types import (
     RecommendationList,
     RememberedEvent,
     RememberedRelation,
+    RolledBack,
     Source,
     StateDigest,
     Status,
@@ -152,6 +153,24 @@ def subject_request(kind: type[R], user_id: str | None, session_id: str | None) 
         return kind(user_id=user_id or "", session_id=session_id or "")
     except ValueError as error:
         raise InvalidArgument(f"the request can't be sent: {error}") from None
+
+
+def roll_back_request(expected_version: int | None) -> model_service_pb2.RollBackRequest:
+    """A request to roll back, from `expected_version` only where it is given.
+
+    Raises:
+        InvalidArgument: a version that the message can't carry, or 0, which would stand for any.
+    """
+    if expected_version == 0:
+        raise InvalidArgument("expected_version must be >= 1 or None, got 0")
+    try:
+        return model_service_pb2.RollBackRequest(expected_version=expected_version)
+    except (TypeError, ValueError) as error:
+        raise InvalidArgument(f"the request can't be sent: {error}") from None
+
+
+def rolled_back(message: model_service_pb2.RollBackResponse) -> RolledBack:
+    return RolledBack(message.version, message.swap_ms)
 
 
 def recommendation_list(message: recommender_service_pb2.RecommendationList) -> RecommendationList:

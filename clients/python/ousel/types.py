@@ -93,6 +93,14 @@ class Tracked:
 
 
 @dataclass(frozen=True, slots=True)
+class RolledBack:
+    """The model version that serves again, and how long the engine took until it did."""
+
+    version: int
+    swap_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Subject:
     """A user, or an anonymous session; the other field is empty."""
 
@@ -202,7 +210,7 @@ class Status:
         serving: True once the engine has caught up with the log.
         model_version: 0 before the first model.
         model_metrics: what the trainer measured, by name.
-        model_versions: every version served since the engine started, oldest first.
+        model_versions: every version served since the engine started, in order; one rolled back to comes again.
         lag: records in the log that are not folded yet.
         partitions: those of the events topic that the engine reads.
         partitions_total: of the events topic, those of other engines included.

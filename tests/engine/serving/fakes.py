@@ -46,6 +46,8 @@ class FakeEngine:
         self.asked_futures: list[Future[Ranking]] = []
         self.installed: list[tuple[bytes, int, dict[str, float]]] = []
         self.swaps: list[Future[None]] = []
+        self.rolled_back: list[int | None] = []
+        self.roll_backs: list[Future[int]] = []
         self.held: tuple[Subject, ...] = ()
         self.exported: list[str] = []
         self.exports: list[Future[tuple[Subject, ...]]] = []
@@ -59,6 +61,7 @@ class FakeEngine:
         self.refuse_snapshots: Exception | None = None
         self.refuse_asking: Exception | None = None
         self.refuse_installing: Exception | None = None
+        self.refuse_rolling_back: Exception | None = None
 
     def ask(self, query: Query, after: Position | None = None) -> Future[Ranking]:
         if self.refuse_asking:
@@ -79,6 +82,16 @@ class FakeEngine:
             done.set_exception(self.refuse_installing)
         elif not self.hold:
             done.set_result(None)
+        return done
+
+    def roll_back(self, expected: int | None = None) -> Future[int]:
+        self.rolled_back.append(expected)
+        done: Future[int] = Future()
+        self.roll_backs.append(done)
+        if self.refuse_rolling_back:
+            done.set_exception(self.refuse_rolling_back)
+        elif not self.hold:
+            done.set_result(2)
         return done
 
     def export(self, subject: str) -> Future[tuple[Subject, ...]]:

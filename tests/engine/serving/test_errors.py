@@ -2,7 +2,7 @@ import grpc
 import pytest
 
 from engine.model.weights import WeightsError
-from engine.pipeline import NotFollowing, Overloaded, SnapshotsOff, StaleVersion
+from engine.pipeline import NotFollowing, Overloaded, RollBackRefused, SnapshotsOff, StaleVersion
 from engine.serving.errors import (
     CatchingUp,
     InvalidRequest,
@@ -20,6 +20,7 @@ from engine.serving.errors import (
         (InvalidRequest("why"), grpc.StatusCode.INVALID_ARGUMENT),
         (WeightsError("why"), grpc.StatusCode.INVALID_ARGUMENT),
         (StaleVersion("why"), grpc.StatusCode.FAILED_PRECONDITION),
+        (RollBackRefused("why"), grpc.StatusCode.FAILED_PRECONDITION),
         (SnapshotsOff("why"), grpc.StatusCode.FAILED_PRECONDITION),
         (SnapshotFailed("why"), grpc.StatusCode.INTERNAL),
         (NotFollowing("why"), grpc.StatusCode.UNAVAILABLE),

@@ -6,14 +6,20 @@ from contextlib import contextmanager
 import grpc
 import pytest
 from ousel.v1 import event_pb2
-from ousel.v1.model_service_pb2 import GetStatusRequest, PushWeightsRequest, PushWeightsResponse, WeightsHeader
+from ousel.v1.model_service_pb2 import (
+    GetStatusRequest,
+    PushWeightsRequest,
+    PushWeightsResponse,
+    RollBackRequest,
+    WeightsHeader,
+)
 from ousel.v1.model_service_pb2_grpc import ModelServiceStub
 from ousel.v1.recommender_service_pb2 import Query, RecommendRequest
 
 from engine import metrics
 from engine.config import Config
 from engine.model.weights import WeightsError
-from engine.pipeline import Overloaded, StaleVersion
+from engine.pipeline import Overloaded, RollBackRefused, StaleVersion
 from engine.serving import model_servicer
 from tests.engine.serving.fakes import Served, Stream, failure, until
 
@@ -192,6 +198,56 @@ async def test_a_silent_push_gives_its_place_free(served: Served, monkeypatch):
         await call.write(header())
         assert await failure(call) == (grpc.StatusCode.DEADLINE_EXCEEDED, "the push was silent for 0.05 s")
     assert (await push(served, [header(), *chunks()])).version == 4
+
+
+# -- RollBack --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("wanted", "passed_on"), [(0, None), (3, 3)])
+async def test_rolls_back_and_answers_once_the_model_before_serves(served: Served, wanted, passed_on):
+    served.engine.hold = True
+    before = metrics.MODEL_ROLL_BACKS._value.get()
+    call = asyncio.ensure_future(served.model.RollBack(RollBackRequest(expected_version=wanted)))
+    await until(lambda: bool(served.engine.roll_backs), "the engine is asked")
+    assert served.engine.rolled_back == [passed_on]
+    assert not call.done()
+    served.engine.roll_backs[0].set_result(2)
+    answer = await call
+    assert answer.version == 2
+    assert answer.swap_ms > 0
+    assert metrics.MODEL_ROLL_BACKS._value.get() == before + 1
+
+
+async def test_says_why_there_is_nothing_to_roll_back_to_and_takes_a_push_afterwards(served: Served):
+    served.engine.refuse_rolling_back = RollBackRefused("there is no generation before version 3 to roll back to")
+    before = metrics.MODEL_ROLL_BACKS._value.get()
+    assert await failure(served.model.RollBack(RollBackRequest())) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "there is no generation before version 3 to roll back to",
+    )
+    assert metrics.MODEL_ROLL_BACKS._value.get() == before
+    assert (await push(served, [header(), *chunks()])).version == 4
+
+
+async def test_neither_rolls_back_during_a_push_nor_takes_a_push_during_a_roll_back(served: Served, headers):
+    first = served.model.PushWeights()
+    await first.write(header())
+    await until(lambda: bool(headers), "the push is under way")
+    assert await failure(served.model.RollBack(RollBackRequest())) == (
+        grpc.StatusCode.ABORTED,
+        "a push is being received or installed, try again later",
+    )
+    assert served.engine.rolled_back == []
+    for chunk in chunks():
+        await first.write(chunk)
+    await first.done_writing()
+    await first
+    served.engine.hold = True
+    call = asyncio.ensure_future(served.model.RollBack(RollBackRequest()))
+    await until(lambda: bool(served.engine.roll_backs), "the engine is asked")
+    assert await failure(push(served, [header(), *chunks()])) == BESIDE
+    served.engine.roll_backs[0].set_result(2)
+    await call
 
 
 # -- GetStatus -------------------------------------------------------------------------------------------------------

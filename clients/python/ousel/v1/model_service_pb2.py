@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from ousel.v1 import event_pb2 as ousel_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cousel/v1/model_service.proto\x12\x08ousel.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14ousel/v1/event.proto\"[\n\x12PushWeightsRequest\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.ousel.v1.WeightsHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"\xab\x01\n\rWeightsHeader\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\x12\x35\n\x07metrics\x18\x04 \x03(\x0b\x32$.ousel.v1.WeightsHeader.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"7\n\x13PushWeightsResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07swap_ms\x18\x02 \x01(\x01\"\x12\n\x10GetStatusRequest\"\xd9\x05\n\x11GetStatusResponse\x12\x0f\n\x07serving\x18\x01 \x01(\x08\x12\x15\n\rmodel_version\x18\x02 \x01(\x04\x12\x44\n\rmodel_metrics\x18\x03 \x03(\x0b\x32-.ousel.v1.GetStatusResponse.ModelMetricsEntry\x12\x16\n\x0emodel_versions\x18\x04 \x03(\x04\x12\r\n\x05users\x18\x05 \x01(\x04\x12\r\n\x05items\x18\x06 \x01(\x04\x12\x13\n\x0bindex_items\x18\x07 \x01(\x04\x12\x15\n\revents_folded\x18\x08 \x01(\x04\x12\x14\n\x0citems_folded\x18\t \x01(\x04\x12\x1c\n\x14\x65vents_dead_lettered\x18\n \x01(\x04\x12\x0b\n\x03lag\x18\x0b \x01(\x04\x12\x0f\n\x07streams\x18\x0c \x01(\x04\x12\x14\n\x0c\x66\x61iled_calls\x18\r \x01(\x04\x12\'\n\x08reflects\x18\x0e \x03(\x0b\x32\x15.ousel.v1.LogPosition\x12\x10\n\x08uptime_s\x18\x0f \x01(\x01\x12\x12\n\npartitions\x18\x10 \x03(\x05\x12\x18\n\x10partitions_total\x18\x11 \x01(\r\x12\x13\n\x0busers_limit\x18\x12 \x01(\x04\x12\x15\n\rusers_evicted\x18\x13 \x01(\x04\x12\x15\n\ritems_evicted\x18\x14 \x01(\x04\x12\x17\n\x0fusers_forgotten\x18\x15 \x01(\x04\x12\x18\n\x10\x65vents_duplicate\x18\x16 \x01(\x04\x12\x1b\n\x13records_redelivered\x18\x17 \x01(\x04\x12\x31\n\rsnapshot_time\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07targets\x18\x19 \x01(\x04\x12\x17\n\x0ftargets_evicted\x18\x1a \x01(\x04\x1a\x33\n\x11ModelMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xa2\x01\n\x0cModelService\x12L\n\x0bPushWeights\x12\x1c.ousel.v1.PushWeightsRequest\x1a\x1d.ousel.v1.PushWeightsResponse(\x01\x12\x44\n\tGetStatus\x12\x1a.ousel.v1.GetStatusRequest\x1a\x1b.ousel.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cousel/v1/model_service.proto\x12\x08ousel.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14ousel/v1/event.proto\"[\n\x12PushWeightsRequest\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.ousel.v1.WeightsHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"\xab\x01\n\rWeightsHeader\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\x12\x35\n\x07metrics\x18\x04 \x03(\x0b\x32$.ousel.v1.WeightsHeader.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"7\n\x13PushWeightsResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07swap_ms\x18\x02 \x01(\x01\"+\n\x0fRollBackRequest\x12\x18\n\x10\x65xpected_version\x18\x01 \x01(\x04\"4\n\x10RollBackResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07swap_ms\x18\x02 \x01(\x01\"\x12\n\x10GetStatusRequest\"\xd9\x05\n\x11GetStatusResponse\x12\x0f\n\x07serving\x18\x01 \x01(\x08\x12\x15\n\rmodel_version\x18\x02 \x01(\x04\x12\x44\n\rmodel_metrics\x18\x03 \x03(\x0b\x32-.ousel.v1.GetStatusResponse.ModelMetricsEntry\x12\x16\n\x0emodel_versions\x18\x04 \x03(\x04\x12\r\n\x05users\x18\x05 \x01(\x04\x12\r\n\x05items\x18\x06 \x01(\x04\x12\x13\n\x0bindex_items\x18\x07 \x01(\x04\x12\x15\n\revents_folded\x18\x08 \x01(\x04\x12\x14\n\x0citems_folded\x18\t \x01(\x04\x12\x1c\n\x14\x65vents_dead_lettered\x18\n \x01(\x04\x12\x0b\n\x03lag\x18\x0b \x01(\x04\x12\x0f\n\x07streams\x18\x0c \x01(\x04\x12\x14\n\x0c\x66\x61iled_calls\x18\r \x01(\x04\x12\'\n\x08reflects\x18\x0e \x03(\x0b\x32\x15.ousel.v1.LogPosition\x12\x10\n\x08uptime_s\x18\x0f \x01(\x01\x12\x12\n\npartitions\x18\x10 \x03(\x05\x12\x18\n\x10partitions_total\x18\x11 \x01(\r\x12\x13\n\x0busers_limit\x18\x12 \x01(\x04\x12\x15\n\rusers_evicted\x18\x13 \x01(\x04\x12\x15\n\ritems_evicted\x18\x14 \x01(\x04\x12\x17\n\x0fusers_forgotten\x18\x15 \x01(\x04\x12\x18\n\x10\x65vents_duplicate\x18\x16 \x01(\x04\x12\x1b\n\x13records_redelivered\x18\x17 \x01(\x04\x12\x31\n\rsnapshot_time\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07targets\x18\x19 \x01(\x04\x12\x17\n\x0ftargets_evicted\x18\x1a \x01(\x04\x1a\x33\n\x11ModelMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xe5\x01\n\x0cModelService\x12L\n\x0bPushWeights\x12\x1c.ousel.v1.PushWeightsRequest\x1a\x1d.ousel.v1.PushWeightsResponse(\x01\x12\x41\n\x08RollBack\x12\x19.ousel.v1.RollBackRequest\x1a\x1a.ousel.v1.RollBackResponse\x12\x44\n\tGetStatus\x12\x1a.ousel.v1.GetStatusRequest\x1a\x1b.ousel.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -45,12 +45,16 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_WEIGHTSHEADER_METRICSENTRY']._serialized_end=362
   _globals['_PUSHWEIGHTSRESPONSE']._serialized_start=364
   _globals['_PUSHWEIGHTSRESPONSE']._serialized_end=419
-  _globals['_GETSTATUSREQUEST']._serialized_start=421
-  _globals['_GETSTATUSREQUEST']._serialized_end=439
-  _globals['_GETSTATUSRESPONSE']._serialized_start=442
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1171
-  _globals['_GETSTATUSRESPONSE_MODELMETRICSENTRY']._serialized_start=1120
-  _globals['_GETSTATUSRESPONSE_MODELMETRICSENTRY']._serialized_end=1171
-  _globals['_MODELSERVICE']._serialized_start=1174
-  _globals['_MODELSERVICE']._serialized_end=1336
+  _globals['_ROLLBACKREQUEST']._serialized_start=421
+  _globals['_ROLLBACKREQUEST']._serialized_end=464
+  _globals['_ROLLBACKRESPONSE']._serialized_start=466
+  _globals['_ROLLBACKRESPONSE']._serialized_end=518
+  _globals['_GETSTATUSREQUEST']._serialized_start=520
+  _globals['_GETSTATUSREQUEST']._serialized_end=538
+  _globals['_GETSTATUSRESPONSE']._serialized_start=541
+  _globals['_GETSTATUSRESPONSE']._serialized_end=1270
+  _globals['_GETSTATUSRESPONSE_MODELMETRICSENTRY']._serialized_start=1219
+  _globals['_GETSTATUSRESPONSE_MODELMETRICSENTRY']._serialized_end=1270
+  _globals['_MODELSERVICE']._serialized_start=1273
+  _globals['_MODELSERVICE']._serialized_end=1502
 # @@protoc_insertion_point(module_scope)

@@ -45,6 +45,20 @@ class PushWeightsResponse(_message.Message):
     swap_ms: float
     def __init__(self, version: _Optional[int] = ..., swap_ms: _Optional[float] = ...) -> None: ...
 
+class RollBackRequest(_message.Message):
+    __slots__ = ("expected_version",)
+    EXPECTED_VERSION_FIELD_NUMBER: _ClassVar[int]
+    expected_version: int
+    def __init__(self, expected_version: _Optional[int] = ...) -> None: ...
+
+class RollBackResponse(_message.Message):
+    __slots__ = ("version", "swap_ms")
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    SWAP_MS_FIELD_NUMBER: _ClassVar[int]
+    version: int
+    swap_ms: float
+    def __init__(self, version: _Optional[int] = ..., swap_ms: _Optional[float] = ...) -> None: ...
+
 class GetStatusRequest(_message.Message):
     __slots__ = ()
     def __init__(self) -> None: ...

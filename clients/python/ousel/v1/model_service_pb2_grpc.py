@@ -39,6 +39,11 @@ class ModelServiceStub:
                 request_serializer=ousel_dot_v1_dot_model__service__pb2.PushWeightsRequest.SerializeToString,
                 response_deserializer=ousel_dot_v1_dot_model__service__pb2.PushWeightsResponse.FromString,
                 _registered_method=True)
+        self.RollBack = channel.unary_unary(
+                '/ousel.v1.ModelService/RollBack',
+                request_serializer=ousel_dot_v1_dot_model__service__pb2.RollBackRequest.SerializeToString,
+                response_deserializer=ousel_dot_v1_dot_model__service__pb2.RollBackResponse.FromString,
+                _registered_method=True)
         self.GetStatus = channel.unary_unary(
                 '/ousel.v1.ModelService/GetStatus',
                 request_serializer=ousel_dot_v1_dot_model__service__pb2.GetStatusRequest.SerializeToString,
@@ -57,6 +62,14 @@ class ModelServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RollBack(self, request, context):
+        """Has the generation before the serving one serve again, and drops the serving one. Answers once that is so.
+        FAILED_PRECONDITION where there is none before it: one is kept, and after a roll back none until the next push.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetStatus(self, request, context):
         """Missing associated documentation comment in .proto file."""
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
@@ -70,6 +83,11 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.PushWeights,
                     request_deserializer=ousel_dot_v1_dot_model__service__pb2.PushWeightsRequest.FromString,
                     response_serializer=ousel_dot_v1_dot_model__service__pb2.PushWeightsResponse.SerializeToString,
+            ),
+            'RollBack': grpc.unary_unary_rpc_method_handler(
+                    servicer.RollBack,
+                    request_deserializer=ousel_dot_v1_dot_model__service__pb2.RollBackRequest.FromString,
+                    response_serializer=ousel_dot_v1_dot_model__service__pb2.RollBackResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -104,6 +122,33 @@ class ModelService:
             '/ousel.v1.ModelService/PushWeights',
             ousel_dot_v1_dot_model__service__pb2.PushWeightsRequest.SerializeToString,
             ousel_dot_v1_dot_model__service__pb2.PushWeightsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RollBack(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/ousel.v1.ModelService/RollBack',
+            ousel_dot_v1_dot_model__service__pb2.RollBackRequest.SerializeToString,
+            ousel_dot_v1_dot_model__service__pb2.RollBackResponse.FromString,
             options,
             channel_credentials,
             insecure,
