@@ -225,6 +225,11 @@ class InferenceConfig(Section):
         32, ge=0, description="items recomputed in a step because a neighbor moved; the rest waits"
     )
     chunk_rows: int = Field(4096, ge=1, description="rows in one forward; bounds its memory")
+    sessions: int = Field(
+        0, ge=0, le=2**24,
+        description="sessions whose keys and values are kept from one list to the next, the longest not asked for"
+        " evicted first; 0: each list computes its session anew, which is faster below about 16 lists a step",
+    )  # fmt: skip
 
 
 class IndexConfig(Section):

@@ -19,6 +19,7 @@ from engine.config import Config
 from engine.index.hnsw import BuildStoppedError
 from engine.index.live import LiveIndex
 from engine.inference.embedder import Embedder
+from engine.inference.session_cache import SessionCache
 from engine.model.recommender import Recommender
 from engine.model.weights import Weights, WeightsError
 from engine.state.copying import GraphCopy
@@ -28,7 +29,7 @@ from engine.state.state import Folded, State
 
 @dataclass(frozen=True)
 class Generation:
-    """A served model. Only the engine's thread touches `embedder` and `index` once it is live.
+    """A served model. Only the engine's thread touches `embedder`, `sessions` and `index` once it is live.
 
     Attributes:
         goal: kind of event that queries are for; None: any.
@@ -38,11 +39,13 @@ class Generation:
     metrics: Mapping[str, float]
     model: Recommender
     embedder: Embedder
+    sessions: SessionCache
     index: LiveIndex
     goal: int | None = None
 
     def follow(self, state: State, folded: Folded) -> int:
         """Brings embeddings and index up to date with one folded batch; returns how many rows were recomputed."""
+        self.sessions.forget(torch.cat([folded.gone_users, folded.stale_users]))
         rows = self.embedder.refresh(state.graph, state.items.ids(), state.catalog.contents(), folded)
         return self._reindex(state, rows)
 
@@ -154,4 +157,5 @@ def build_generation(
     if not np.isfinite(vectors).all():
         raise WeightsError("the model gives embeddings that are not finite on the live graph")
     index = LiveIndex.build(frozen.live, vectors, config.index, stopped)
-    return Generation(version, metrics, weights.model, embedder, index, goal_of(weights, config))
+    sessions = SessionCache(weights.model.sequence, config.inference.sessions, config.state.history)
+    return Generation(version, metrics, weights.model, embedder, sessions, index, goal_of(weights, config))

@@ -109,7 +109,7 @@ def walk(
 def make_lists(forward: ItemForward, moment: Moment, deleted: Tensor, config: TrainSection) -> Lists:
     """Candidates as the engine makes them, by exact search instead of the index."""
     model, table = forward.model, moment.table
-    query = model.sequence(table, moment.history.last(model.shape.window))[:, -1]  # [B, d]
+    query = model.sequence.latest(table, moment.history)  # [B, d]
     cosine = (query @ table.T).masked_fill_(deleted, -2.0)  # [B, N]
     index = cosine.topk(min(config.index_candidates, cosine.shape[1])).indices
     popular = torch.from_numpy(moment.popularity[0].top(config.popular_candidates))

@@ -108,7 +108,7 @@ class RingPooling(nn.Module):
 
 
 class SessionAttention(nn.Module):
-    """Multi-head self-attention in which position i sees the last L positions up to i."""
+    """Multi-head self-attention; what position i sees of the others is the bias's to say."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -126,6 +126,20 @@ class SessionAttention(nn.Module):
         query, key, value = self.qkv(x).view(rows, length, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)  # [B, H, L, d/H]
         return self.out(mixed.transpose(1, 2).reshape(rows, length, dim))
+
+    def keys_values(self, x: Tensor) -> Tensor:
+        """[B, L, 2 * d] the keys and values of x [B, L, d], to be kept for `attend`."""
+        dim = x.shape[-1]
+        return F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:])
+
+    def attend(self, x: Tensor, kept: Tensor, bias: Tensor) -> Tensor:
+        """`forward` of the newest n of L positions: x [B, n, d], kept [B, L, 2 * d], bias [B, H, n, L]."""
+        rows, new, dim = x.shape
+        query = F.linear(x, self.qkv.weight[:dim], self.qkv.bias[:dim])
+        query = query.view(rows, new, self.heads, dim // self.heads).transpose(1, 2)  # [B, H, n, d/H]
+        key, value = kept.view(rows, -1, 2, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)
+        return self.out(mixed.transpose(1, 2).reshape(rows, new, dim))
 
 
 class SessionBlock(nn.Module):
@@ -151,7 +165,19 @@ class SessionBlock(nn.Module):
 
     def forward(self, x: Tensor, bias: Tensor) -> Tensor:
         normed = self.norm_attention(x)  # [B, L, d]
-        x = x + self._gated(self.drop(self.attention(normed, bias)), normed, self.gate_attention)
+        return self._mixed(x, normed, self.attention(normed, bias))
+
+    def keys_values(self, x: Tensor) -> Tensor:
+        """As `SessionAttention.keys_values`, of what the attention sees of x."""
+        return self.attention.keys_values(self.norm_attention(x))
+
+    def attend(self, x: Tensor, kept: Tensor, bias: Tensor) -> Tensor:
+        """`forward` of the newest positions; arguments as in `SessionAttention.attend`."""
+        normed = self.norm_attention(x)
+        return self._mixed(x, normed, self.attention.attend(normed, kept, bias))
+
+    def _mixed(self, x: Tensor, normed: Tensor, attended: Tensor) -> Tensor:
+        x = x + self._gated(self.drop(attended), normed, self.gate_attention)
         normed = self.norm_forward(x)
         hidden = F.gelu(self.forward_in(normed))  # [B, L, expansion * d]
         return x + self._gated(self.drop(self.forward_out(hidden)), normed, self.gate_forward)

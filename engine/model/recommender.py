@@ -35,7 +35,7 @@ class ModelShape(BaseModel):
     dim: int = Field(64, ge=8, le=1024)
     heads: int = Field(2, ge=1, le=64)
     blocks: int = Field(2, ge=1, le=64)
-    window: int = Field(64, ge=2, le=4096)
+    window: int = Field(64, ge=2, le=4096, description="latest events that a position sees in each block")
     dropout: float = Field(0.1, ge=0, lt=1)
     expansion: int = Field(2, ge=1, le=16, description="width of the feed-forward's hidden layer, in dim")
     gated: bool = Field(False, description="residual branches scaled by a gate")

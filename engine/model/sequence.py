@@ -1,11 +1,15 @@
 """Causal self-attention over a user's latest events.
 
-Shapes: B sessions, L events in each (oldest first, padded on the left), H heads, d width.
+Every position sees the last `window` events up to its own, in every block. So a block's keys and values at a position
+never change as later events come, and whoever keeps them computes one position for one event (`newest`).
+
+Shapes: B sessions, L events in each (oldest first, padded on the left), n new ones, H heads, d width.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +20,9 @@ from engine.state.ring import Neighbors
 
 _GAP_BUCKETS = 16
 _MINUTE_MS = 60_000.0
+
+# Takes a block's number and its keys and values at the new positions [B, n, 2 * d]; returns those of all [B, L, 2 * d].
+Recall = Callable[[int, Tensor], Tensor]
 
 
 class SequenceEncoder(nn.Module):
@@ -70,18 +77,47 @@ class SequenceEncoder(nn.Module):
         if self.goal is not None:
             nn.init.zeros_(self.goal.weight)  # every goal starts out as any kind
 
+    @property
+    def reach(self) -> int:
+        """Latest events that a query depends on: each block sees `window - 1` further back."""
+        return len(self.blocks) * (self.window - 1) + 1
+
     def forward(self, table: Tensor, events: Neighbors, goal: Tensor | int | None = None) -> Tensor:
         """Encodes sessions.
 
         Args:
             table: [M, d] item embeddings, normalised; `events.row` [B, L] points into it.
-            events: L <= window.
+            events: the first of each counts as the start of a session.
             goal: as in `query`.
 
         Returns:
             [B, L, d] normalised; what stands at padded positions has no meaning.
         """
         return self.query(self.states(table, events), goal)
+
+    def latest(self, table: Tensor, history: Neighbors, goal: Tensor | int | None = None) -> Tensor:
+        """[B, d] the query after the last event; arguments as in `forward`, which computes all the others, too."""
+        # One more than the reach, which alone says whether the first within it starts a session.
+        events = history.last(self.reach + 1)
+        return self.query(self.newest(table, events, events.row.shape[1]), goal)
+
+    def newest(self, table: Tensor, events: Neighbors, new: int, recall: Recall = lambda _, own: own) -> Tensor:
+        """[B, d] the state at the last position.
+
+        Args:
+            events: those that any of the new ones sees.
+            new: n, how many of the last positions to compute.
+            recall: supplies what is kept of the positions before; default: all are new.
+        """
+        x = self._inputs(table, events.last(new + 1))[:, -new:]  # [B, n, d]
+        bias = self._bias(events, new)
+        for number, block in enumerate(self.blocks):
+            assert isinstance(block, SessionBlock)
+            kept = recall(number, block.keys_values(x))
+            if number == len(self.blocks) - 1:  # nobody asks for the others
+                x, bias = x[:, -1:], bias[:, :, -1:]
+            x = block.attend(x, kept, bias)
+        return x[:, -1]
 
     def query(self, states: Tensor, goal: Tensor | int | None = None) -> Tensor:
         """[..., d] normalised, from `states` [..., d].
@@ -98,38 +134,44 @@ class SequenceEncoder(nn.Module):
 
     def states(self, table: Tensor, events: Neighbors) -> Tensor:
         """[B, L, d] what every goal's query is made from; arguments as in `forward`."""
-        item = table[events.row.clamp_min(0)] * math.sqrt(table.shape[-1])
-        kind = events.kind.clamp(0, self.kind.num_embeddings - 1)
-        starts = torch.ones_like(events.row)
-        starts[:, 1:] = (events.session[:, 1:] != events.session[:, :-1]).to(starts.dtype)
-        x = self.drop(item + self.kind(kind) + self.start(starts))  # [B, L, d]
+        x = self._inputs(table, events)
         bias = self._bias(events)
         for block in self.blocks:
             x = block(x, bias)
         return x
 
-    def _bias(self, events: Neighbors) -> Tensor:
-        """[B, H, L, L], NO_ATTENTION where i may not see j."""
+    def _inputs(self, table: Tensor, events: Neighbors) -> Tensor:
+        """[B, L, d] what goes into the first block."""
+        item = table[events.row.clamp_min(0)] * math.sqrt(table.shape[-1])
+        kind = events.kind.clamp(0, self.kind.num_embeddings - 1)
+        starts = torch.ones_like(events.row)
+        starts[:, 1:] = (events.session[:, 1:] != events.session[:, :-1]).to(starts.dtype)
+        return self.drop(item + self.kind(kind) + self.start(starts))
+
+    def _bias(self, events: Neighbors, new: int | None = None) -> Tensor:
+        """[B, H, n, L] of the last n positions (default: all), NO_ATTENTION where i may not see j."""
         length = events.row.shape[1]
+        new = length if new is None else new
         position = torch.arange(length, device=events.row.device)
-        distance = position[:, None] - position  # [L, L], i - j
-        bias = self.distance_bias(distance.clamp(0, self.window - 1))[None]  # [1, L, L, H]
+        distance = position[length - new :, None] - position  # [n, L], i - j
+        bias = self.distance_bias(distance.clamp(0, self.window - 1))[None]  # [1, n, L, H]
         if self.relative_time:
-            bias = bias + self._time_bias(events)
-        seen = (distance >= 0) & events.mask[:, None, :]  # [B, L, L]
+            bias = bias + self._time_bias(events, new)
+        seen = (distance >= 0) & (distance < self.window) & events.mask[:, None, :]  # [B, n, L]
         # A padded position sees itself, so that no row of the softmax is empty.
-        seen = seen | torch.eye(length, dtype=torch.bool, device=seen.device)
+        seen = seen | (distance == 0)
         bias = bias.permute(0, 3, 1, 2).masked_fill(~seen[:, None], NO_ATTENTION)
         if self.local_heads:
             local = torch.arange(bias.shape[1], device=bias.device) < self.local_heads  # [H]
             bias = bias.masked_fill(local[:, None, None] & (distance >= self.local_window), NO_ATTENTION)
         return bias
 
-    def _time_bias(self, events: Neighbors) -> Tensor:
-        """[B, L, L, H] from the gap in time, and from whether both are of one session."""
-        gap = (events.time_ms[:, :, None] - events.time_ms[:, None, :]).clamp_min(0).float() / _MINUTE_MS
-        bucket = torch.log2(gap + 1.0).to(torch.int64).clamp_max(_GAP_BUCKETS - 1)  # [B, L, L]
-        same = (events.session[:, :, None] == events.session[:, None, :]).to(torch.int64)
+    def _time_bias(self, events: Neighbors, new: int) -> Tensor:
+        """[B, n, L, H] from the gap in time, and from whether both are of one session."""
+        time_ms, session = events.time_ms[:, -new:, None], events.session[:, -new:, None]
+        gap = (time_ms - events.time_ms[:, None, :]).clamp_min(0).float() / _MINUTE_MS
+        bucket = torch.log2(gap + 1.0).to(torch.int64).clamp_max(_GAP_BUCKETS - 1)  # [B, n, L]
+        same = (session == events.session[:, None, :]).to(torch.int64)
         # One small table for both: its gradient is the costly part of this bias.
         both = (self.gap_bias.weight[:, None] + self.session_bias.weight).flatten(0, 1)  # [gaps * 2, H]
         return F.embedding(bucket * 2 + same, both)

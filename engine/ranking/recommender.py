@@ -66,7 +66,7 @@ def _by_model(
 ) -> list[tuple[RankedItem, ...]]:
     model, table = generation.model, generation.embedder.items
     history = state.histories(users)
-    encoded = model.sequence(table, history.last(model.shape.window), generation.goal)[:, -1]  # [B, d]
+    encoded = generation.sessions.encoded(users, history, table, generation.goal)  # [B, d]
     found = propose(queries, history, encoded, state, generation, config)
     item = found.item.clamp_min(0)  # [B, C]
     cosine = (table[item] @ encoded[:, :, None]).squeeze(-1)

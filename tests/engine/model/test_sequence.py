@@ -52,6 +52,16 @@ def test_the_other_heads_see_the_whole_window() -> None:
     assert seen_by_last(encoder(0, 1)) == list(range(LENGTH))
 
 
+@pytest.mark.parametrize(("blocks", "reach"), [(1, 3), (2, 5)])
+def test_each_block_sees_its_window_of_a_longer_history(blocks: int, reach: int) -> None:
+    torch.manual_seed(0)
+    made = SequenceEncoder(DIM, 2, blocks, 3, 2, 0.0).eval().requires_grad_(False)
+    assert made.reach == reach
+    assert seen_by_last(made) == list(range(LENGTH - reach, LENGTH))
+    table = torch.nn.functional.normalize(torch.randn(ITEMS, DIM), dim=1)
+    torch.testing.assert_close(made.latest(table, events()), made(table, events())[:, -1], atol=1e-6, rtol=0)
+
+
 def test_the_first_heads_are_the_local_ones_by_distance_whatever_is_padded() -> None:
     bias = encoder(1, 2)._bias(events(padding=3))[0]  # [H, L, L]
     blind = bias < -1e8

@@ -40,7 +40,7 @@ def by_hand(state, generation, user_id, goal=None):
     history = state.graph.user_items.latest(user)
     model, table = generation.model, generation.embedder.items[: len(state.items)]
     with torch.no_grad():
-        query = model.sequence(table, history.last(model.shape.window), goal)[0, -1]
+        query = model.sequence(table, history, goal)[0, -1]
         last = [row for row in history.row[0, -CONFIG.ranking.neighbor_sources :].tolist() if row >= 0]
         following = torch.cat([state.graph.item_next.latest(torch.tensor([row])).row for row in last], dim=1)
         share = torch.from_numpy(state.popularity.share())[None]
