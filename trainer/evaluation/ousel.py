@@ -211,8 +211,9 @@ class OuselScorer:
     def vectors(self, questions: Questions) -> tuple[Tensor, Tensor, Tensor]:
         """Of the questions [B, d] and the items [N, d], all of length 1, and [N] whether an item is known at all."""
         assert self._forward is not None and self._live is not None, "fit comes first"
-        history = self._live.history(questions, self.settings.window)
-        return self._forward.model.sequence(self._table, history)[:, -1], self._table, self._known
+        sequence = self._forward.model.sequence
+        history = self._live.history(questions, sequence.reach + 1)
+        return sequence.latest(self._table, history), self._table, self._known
 
     def score(self, questions: Questions) -> NDArray[np.float32]:
         if self.settings.ranker and not self._validating:
