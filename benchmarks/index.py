@@ -80,7 +80,7 @@ class Effort:
     until_s: float  # from the start: no further updates then, whatever was rebuilt
 
 
-QUICK = Effort(50_000, 150, 1.5, 1500, 1, 300, 5_000, 44.0)
+QUICK = Effort(50_000, 150, 1.5, 1500, 1, 300, 3_000, 41.0)
 FULL = Effort(600_000, 1500, 10.0, 5000, 4, 2000, ROWS, float("inf"))
 
 
