@@ -215,6 +215,26 @@ class ModelConfig(Section):
 
     threads: int = Field(1, ge=1, le=256, description="intra-op threads; on few cores 1 is steadier and no slower")
     max_weights_bytes: int = Field(2**30, ge=2**10, description="largest pushed file that is accepted")
+    build_share: float = Field(
+        0.5, gt=0, le=1, description="of a core, and of the engine's thread, that a push takes; more swaps sooner"
+    )
+    build_nice: int = Field(
+        0, ge=0, le=19,
+        description="lowers the priority of the thread that builds (Linux); a busy machine may then stop it while it"
+        " holds what lists need",
+    )  # fmt: skip
+
+
+class CanaryConfig(Section):
+    """What a pushed model must show beside the serving one before it serves."""
+
+    users: int = Field(
+        200, ge=0, le=10_000, description="recent users whose newest event both are asked for; 0: neither is"
+    )
+    min_hit_rate_share: float = Field(
+        0.5, ge=0, le=1, description="of the serving model's hits, where it has 20 or more; 0: any"
+    )
+    min_overlap: float = Field(0.0, ge=0, le=1, description="share of items that the lists of both have; 0: any")
 
 
 class InferenceConfig(Section):
@@ -317,6 +337,7 @@ class Config(Settings):
     state: StateConfig = StateConfig()
     snapshot: SnapshotConfig = SnapshotConfig()
     model: ModelConfig = ModelConfig()
+    canary: CanaryConfig = CanaryConfig()
     inference: InferenceConfig = InferenceConfig()
     index: IndexConfig = IndexConfig()
     ranking: RankingConfig = RankingConfig()

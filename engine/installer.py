@@ -7,14 +7,17 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
+from engine.canary import Trial, check_vectors, recent_users
 from engine.config import Config
 from engine.generation import Frozen, FrozenCopy, Generation, build_generation, check_fits, goal_of
 from engine.generations import Aside, Generations, Missed, RollBackRefused
 from engine.model.weights import decode_weights
+from engine.pace import Pace, step_back
 from engine.state.state import State
 
 __all__ = ["Installer", "RollBackRefused", "StaleVersion"]
@@ -66,9 +69,9 @@ class Installer:
         self.closing = threading.Event()
 
     def install(self, data: bytes, version: int, model_metrics: Mapping[str, float]) -> Future[None]:
-        """Checks a model, builds its generation and makes it live; on any error the old one goes on.
+        """Checks a model, builds its generation, tries it and makes it live; on any error the old one goes on.
 
-        The future fails with WeightsError (the file does not fit) or StaleVersion.
+        The future fails with WeightsError (the file does not fit, or the canary refuses it) or StaleVersion.
         """
         return self._run("install", lambda: self._install(data, version, model_metrics))
 
@@ -119,9 +122,14 @@ class Installer:
         try:
             copy, missed = self._freeze().result()
             frozen: Frozen = copy.frozen()
-            stopped = self.closing.is_set
+            step_back(self._config.model.build_nice)
+            stopped = Pace(self._config.model.build_share, self.closing).stopped
             generation = build_generation(weights, version, dict(model_metrics), frozen, self._config, stopped)
+            users = recent_users(frozen, self._config.canary.users)
+            check_vectors(generation, frozen, users)
             built = Aside(generation, missed)
+            self._catch_up(built)
+            self._try(Trial(self._config, generation, users))
             self._catch_up(built)
             self._make_live(generation, lambda: self._generations.adopt(self._state(), built))
         except BaseException:
@@ -140,10 +148,32 @@ class Installer:
         while rows > _CATCH_UP_ROWS:
             left = rows
             for _ in range(rows // _CATCH_UP_ROWS):
-                left = self._in_engine_thread(lambda: aside.catch_up(self._state(), _CATCH_UP_ROWS))
+                left = self._piece(lambda: aside.catch_up(self._state(), _CATCH_UP_ROWS))
             if left > rows // 2:
                 return  # events come faster than they are followed: the swap takes the rest at once
             rows = left
+
+    def _try(self, trial: Trial) -> None:
+        """Has the serving generation and the new one make lists, a few between two steps."""
+
+        def step() -> bool:
+            serving = self._generations.serving
+            return serving is None or trial.step(self._state(), serving)
+
+        while not self._piece(step):
+            pass
+        trial.check()
+
+    def _piece(self, work: Callable[[], R]) -> R:
+        """Runs a little work between two steps, then leaves the engine's thread to lists, as `build_share` has it."""
+
+        def timed() -> tuple[R, float]:
+            begun_s = time.perf_counter()
+            return work(), time.perf_counter() - begun_s
+
+        result, took_s = self._in_engine_thread(timed)
+        self.closing.wait(took_s * (1 / self._config.model.build_share - 1))
+        return result
 
     def _make_live(self, generation: Generation, swap: Callable[[], Generation | None]) -> None:
         def live() -> Generation | None:

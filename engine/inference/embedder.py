@@ -25,6 +25,8 @@ from engine.state.graph import LiveGraph
 from engine.state.state import Folded
 from engine.state.table import reserve
 
+_BUILD_ROWS = 512  # in one forward of a build: a few ms of a core that a list may wait for
+
 
 class Embedder:
     """Cached activations of one model.
@@ -68,11 +70,18 @@ class Embedder:
         users: Tensor,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Computes everything anew for `users` [R] and all of `item_ids`, or until `stopped`."""
-        self._refresh_base(torch.arange(len(item_ids)), item_ids, content)
-        self._refresh_users(graph, users)
+        """Computes everything anew for `users` [R] and all of `item_ids`, or until `stopped`, which may also rest."""
+        rows = min(self._config.chunk_rows, _BUILD_ROWS)
+        for part in torch.arange(len(item_ids)).split(rows):
+            if stopped():
+                return
+            self._refresh_base(part, item_ids, content)
+        for part in users.split(rows):
+            if stopped():
+                return
+            self._refresh_users(graph, part)
         self._spread[users] = self.users[users]
-        for part in torch.arange(len(item_ids)).split(self._config.chunk_rows):
+        for part in torch.arange(len(item_ids)).split(rows):
             if stopped():
                 return
             self._refresh_items(graph, part)

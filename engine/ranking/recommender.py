@@ -20,6 +20,7 @@ from engine.model.votes import count_votes, gather_voters
 from engine.ranking.candidates import propose
 from engine.ranking.filters import allowed
 from engine.ranking.query import Origin, Position, Query, RankedItem, Ranking, Source
+from engine.state.ring import Neighbors
 from engine.state.state import State
 
 # Source bits of a candidate -> sources, for every combination there is.
@@ -43,8 +44,9 @@ def recommend(
     answers: list[Ranking | None] = [None] * len(queries)
     modelled = [at for at, user in enumerate(users) if user >= 0 and generation is not None]
     if modelled and generation is not None:
-        ranked = _by_model(
-            [queries[at] for at in modelled], [users[at] for at in modelled], state, generation, config, now_ms
+        rows = [users[at] for at in modelled]
+        ranked = rank_by_model(
+            [queries[at] for at in modelled], rows, state.histories(rows), state, generation, config, now_ms
         )
         for at, items in zip(modelled, ranked, strict=True):
             answers[at] = Ranking(items, Origin.MODEL, True, generation.version, reflects)
@@ -56,16 +58,17 @@ def recommend(
 
 
 @torch.inference_mode()
-def _by_model(
+def rank_by_model(
     queries: Sequence[Query],
     users: Sequence[int],
+    history: Neighbors,
     state: State,
     generation: Generation,
     config: RankingConfig,
     now_ms: int,
 ) -> list[tuple[RankedItem, ...]]:
+    """The model's order for users [B] of whom `history` [B, K] is known, or is to be taken as known."""
     model, table = generation.model, generation.embedder.items
-    history = state.histories(users)
     encoded = generation.sessions.encoded(users, history, table, generation.goal)  # [B, d]
     found = propose(queries, history, encoded, state, generation, config)
     item = found.item.clamp_min(0)  # [B, C]

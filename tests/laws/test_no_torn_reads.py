@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from itertools import groupby
+
 import pytest
 
 from engine.model.weights import encode_weights
@@ -14,18 +17,24 @@ from tests.engine.worlds import ITEMS, small_generation
 QUERY = Query("u1", "", 10)
 
 
-def test_lists_asked_for_during_swaps_are_each_that_of_one_version():
+def test_lists_asked_for_during_swaps_and_roll_backs_are_each_that_of_one_version():
     with Engine() as engine:
         engine.source.append(events(40))
         seen = []
         for version in range(1, 6):
-            pushed = engine.pipeline.install(encode_weights(small_weights(ITEMS, seed=version)), version, {})
-            while not pushed.done():
+            changes = [
+                partial(engine.pipeline.install, encode_weights(small_weights(ITEMS, seed=version)), version, {})
+            ]
+            changes += [engine.pipeline.roll_back] if version in (2, 4) else []
+            for change in changes:
+                changed = change()
+                while not changed.done():
+                    seen.append(engine.pipeline.ask(QUERY).result(DEADLINE_S))
+                changed.result(DEADLINE_S)
                 seen.append(engine.pipeline.ask(QUERY).result(DEADLINE_S))
-            pushed.result(DEADLINE_S)
-            seen.append(engine.pipeline.ask(QUERY).result(DEADLINE_S))
         state = engine.pipeline.state
-    assert {1, 2, 3, 4, 5} <= {ranking.model_version for ranking in seen}
+    versions = [version for version, _ in groupby(ranking.model_version for ranking in seen)]
+    assert [version for version in versions if version] == [1, 2, 1, 3, 4, 3, 5]
     for version in range(1, 6):
         alone = small_generation(CONFIG, state, version, seed=version)
         (want,) = recommend([QUERY], state, alone, CONFIG.ranking)

@@ -1,0 +1,169 @@
+"""Tries a new generation on what some users did lately, before it serves, and refuses one that would do harm.
+
+What needs no live state is checked aside, on the copy that the generation was built from (`check_vectors`). Then both
+models, the serving one and the new one, are asked for the newest event of each user from the events before it, a few
+users between two steps of the engine (`Trial`). The state knows that event already, which helps both alike: only the
+ratio of their hits means something.
+
+Shapes: U users tried, B of them at a time, d width.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from engine.config import Config
+from engine.generation import Frozen, Generation
+from engine.model.weights import WeightsError
+from engine.ranking.query import Query
+from engine.ranking.recommender import rank_by_model
+from engine.state.ring import Neighbors
+from engine.state.state import State
+
+K = 20
+_SAMPLE = 10  # users looked at for each that is tried, to find the recent ones among them
+_NORM_TOLERANCE = 1e-3
+_ALIKE = 0.9999  # mean cosine above which vectors tell nothing apart; before any training it may be 0.999
+_FEW = 8  # vectors below which that may be chance
+_MIN_HITS = 20  # of the serving model; with fewer a ratio of hits may be chance
+_PIECE = 4  # users tried between two steps: a few ms of the engine's thread
+_SEED = 20_240
+
+
+class Refused(WeightsError):
+    """A model that fits, and that must not serve; the message says what it did and what is asked for."""
+
+
+def recent_users(frozen: Frozen, count: int) -> Tensor:
+    """[U] int64 rows of up to `count` users with two events or more, those with the newest events of a sample."""
+    chance = torch.Generator().manual_seed(_SEED)
+    some = frozen.users[torch.randperm(len(frozen.users), generator=chance)[: _SAMPLE * count]]
+    last = frozen.graph.user_items.latest(some, 2)
+    order = last.time_ms[:, -1].argsort(descending=True, stable=True)
+    return some[order[last.mask.all(dim=1)[order]]][:count]
+
+
+@torch.inference_mode()
+def check_vectors(generation: Generation, frozen: Frozen, users: Tensor) -> None:
+    """Looks at item embeddings and at the encoded sessions of `users` [U]; for the thread that built them.
+
+    Raises:
+        Refused: item vectors that are not of length 1, sessions that are not finite, or either of them all alike.
+    """
+    items = generation.embedder.items
+    live = torch.from_numpy(frozen.live)
+    if len(live):
+        off = max(float((items[part].norm(dim=-1) - 1).abs().max()) for part in live.split(4096))
+        if off > _NORM_TOLERANCE:
+            raise Refused(f"item embeddings must have length 1, got one that is off by {off:.3g}")
+    if len(users) == 0:
+        return
+    history = frozen.graph.user_items.latest(users).last(generation.model.shape.window)
+    sessions = generation.model.sequence(items, history, generation.goal)[:, -1]
+    if not bool(torch.isfinite(sessions).all()):
+        raise Refused("the sessions of recent users are encoded to values that are not finite")
+    # One of each last item: users with the same past have the same vector in a good model, too.
+    last, first = _distinct(history.row[:, -1])
+    for what, vectors in (("item embeddings", items[last]), ("encoded sessions", sessions[first])):
+        alike = _mean_cosine(vectors)
+        if len(vectors) >= _FEW and alike > _ALIKE:
+            raise Refused(f"{what} of recent users must differ: mean cosine must be <= {_ALIKE}, got {alike:.5f}")
+
+
+class Trial:
+    """Lists of a new generation beside those of the serving one, for the same pasts of the same users.
+
+    Args:
+        users: [U] int64.
+
+    Attributes:
+        tried: users with at least two events.
+        hits, serving_hits: of them, those whose newest item is among the K best of the new and of the serving model.
+        overlap: sum over them of the share of items that both lists have.
+    """
+
+    def __init__(self, config: Config, generation: Generation, users: Tensor) -> None:
+        self._config = config
+        self._generation = generation
+        self._pieces = list(users.split(_PIECE)) if len(users) else []
+        self._asked: _Asked | None = None  # what the new generation has answered and the serving one has not yet
+        self.tried = self.hits = self.serving_hits = 0
+        self.overlap = 0.0
+
+    def step(self, state: State, serving: Generation) -> bool:
+        """Has one of the two make a few lists, in the engine's thread; True once all are made."""
+        if self._asked is None:
+            self._asked = self._ask(self._pieces.pop(), state) if self._pieces else None
+        else:
+            self._compare(self._asked, self._lists(self._asked, state, serving))
+            self._asked = None
+        return not self._pieces and self._asked is None
+
+    def check(self) -> None:
+        """Raises Refused where the new model is too far below the serving one, or too far from it."""
+        canary = self._config.canary
+        if self.serving_hits >= _MIN_HITS and self.hits < canary.min_hit_rate_share * self.serving_hits:
+            raise Refused(
+                f"hit_rate@{K} on the newest events of {self.tried} recent users must be at least"
+                f" {canary.min_hit_rate_share:g} (canary.min_hit_rate_share) of the serving model's"
+                f" {self.serving_hits / self.tried:.3f}, got {self.hits / self.tried:.3f}"
+            )
+        overlap = self.overlap / self.tried if self.tried else 1.0
+        if overlap < canary.min_overlap:
+            raise Refused(
+                f"lists of {self.tried} recent users must share at least {canary.min_overlap:g} (canary.min_overlap)"
+                f" of their items with the serving model's, got {overlap:.3f}"
+            )
+
+    def _ask(self, users: Tensor, state: State) -> _Asked | None:
+        history = state.graph.user_items.latest(users)
+        there = history.mask[:, -2:].all(dim=1)  # some may be gone since
+        if not bool(there.any()):
+            return None
+        history = history.select(there)
+        before = Neighbors(*(column[:, :-1] for column in history.columns()))
+        newest = [state.items.id_of(row) for row in history.row[:, -1].tolist()]
+        asked = _Asked(users[there], before, newest, [])
+        asked.lists.extend(self._lists(asked, state, self._generation))
+        return asked
+
+    def _lists(self, asked: _Asked, state: State, generation: Generation) -> list[set[str]]:
+        query = Query("", "", min(K, self._config.ranking.max_k))
+        queries, users = [query] * len(asked.users), asked.users.tolist()
+        now_ms = int(time.time() * 1000)
+        ranked = rank_by_model(queries, users, asked.before, state, generation, self._config.ranking, now_ms)
+        return [{item.item_id for item in page} for page in ranked]
+
+    def _compare(self, asked: _Asked, serving: list[set[str]]) -> None:
+        self.tried += len(serving)
+        for item, ours, theirs in zip(asked.newest, asked.lists, serving, strict=True):
+            self.hits += item in ours
+            self.serving_hits += item in theirs
+            self.overlap += len(ours & theirs) / max(1, len(ours), len(theirs))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """Users [B], what is taken as known of each, the item that came then, and the new generation's lists."""
+
+    users: Tensor
+    before: Neighbors
+    newest: list[str]
+    lists: list[set[str]]
+
+
+def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Each of `rows` once, and where it stands."""
+    distinct, place = rows.unique(return_inverse=True)
+    first = torch.zeros(len(distinct), dtype=torch.int64).scatter_(0, place, torch.arange(len(rows)))
+    return distinct, first
+
+
+def _mean_cosine(vectors: Tensor) -> float:
+    """Over all pairs of different vectors [n, d] of length 1; 1 where there are no two."""
+    n = len(vectors)
+    return float((vectors.sum(0).square().sum() - n) / (n * (n - 1))) if n > 1 else 1.0

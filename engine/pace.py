@@ -1,0 +1,41 @@
+"""Keeps a thread that works aside from taking the processor from the engine's thread.
+
+Most of a build runs in torch and hnswlib, without the interpreter lock, so what it takes from a list is its core: the
+thread rests between pieces of work, in proportion to what they took, and stands behind others where cores are scarce.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from contextlib import suppress
+
+
+class Pace:
+    """Of the thread that makes it.
+
+    Args:
+        share: of one core that the thread may take, over 0 to 1.
+        stop: ends every rest.
+    """
+
+    def __init__(self, share: float, stop: threading.Event) -> None:
+        self._rest = 1 / share - 1
+        self._stop = stop
+        self._used_s = time.thread_time()
+
+    def stopped(self) -> bool:
+        """To be asked between two pieces of work: rests for as long as the last one asks for; True once to stop."""
+        self._stop.wait(self._rest * (time.thread_time() - self._used_s))
+        self._used_s = time.thread_time()
+        return self._stop.is_set()
+
+
+def step_back(nice: int) -> None:
+    """Raises the calling thread's niceness by `nice`; only Linux knows one per thread."""
+    if nice and sys.platform == "linux":
+        thread = threading.get_native_id()
+        with suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, thread, min(19, os.getpriority(os.PRIO_PROCESS, thread) + nice))

@@ -1,0 +1,204 @@
+"""What a new generation must show before it serves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from engine.canary import K, Refused, Trial, check_vectors, recent_users
+from engine.config import CanaryConfig, Config, StateConfig
+from engine.generation import Frozen, Generation, build_generation
+from engine.model.recommender import ModelShape, Recommender
+from engine.model.weights import Weights, encode_weights
+from engine.ranking.query import Query
+from engine.ranking.recommender import recommend
+from engine.state.state import State
+from tests.engine.logs import HOUR_MS, decoded
+from tests.engine.models import CONTENT_DIM, KINDS
+from tests.engine.test_pipeline import DEADLINE_S, Engine
+from tests.engine.worlds import record
+
+USERS, ITEMS = 40, [f"i{at:03}" for at in range(120)]
+NOW_MS = 1_700_000_000_000
+CONFIG = Config(
+    state=StateConfig(history=8, neighbors=3, content_dim=CONTENT_DIM, max_users=128, max_items=256),
+    canary=CanaryConfig(users=30),
+)
+
+
+def log() -> list[tuple[str, str, str, int, int]]:
+    """Most have one item again and again, which is easy to hit; a quarter of them three, which is harder."""
+    return [
+        (f"u{user:02}", "", had(user, time), 7, NOW_MS + time * HOUR_MS + user)
+        for time in range(6)
+        for user in range(USERS)
+    ]
+
+
+def had(user: int, time: int) -> str:
+    return ITEMS[3 * user + (time % 3 if user % 4 == 0 else 0)]
+
+
+def a_state(config: Config = CONFIG) -> State:
+    state = State(config.state, config.events)
+    state.fold(decoded(log()))
+    return state
+
+
+def good(seed: int = 0) -> Weights:
+    """As a model is before its training: a session points at its own items, and the ranker follows it."""
+    return ordered(1.0, seed)
+
+
+def ordered(session: float, seed: int = 0) -> Weights:
+    """The ranker follows the session's score alone, or its opposite."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        shape = ModelShape(vocabulary=len(ITEMS), content_dim=CONTENT_DIM, kinds=KINDS, dim=16, blocks=1, window=4)
+        model = Recommender(shape)
+    with torch.no_grad():
+        model.graph.identity.weight.mul_(200)  # the items have no content to tell them apart
+        model.ranker.session.fill_(session)
+        model.ranker.score.weight.zero_()
+    return Weights(model.eval().requires_grad_(False), ITEMS)
+
+
+def collapsed() -> Weights:
+    """Every item has the same embedding."""
+    weights = good()
+    with torch.no_grad():
+        weights.model.graph.content.weight.zero_()
+        weights.model.graph.identity.weight.zero_()
+        weights.model.graph.mix.weight.zero_()
+        weights.model.graph.mix.bias.normal_(generator=torch.Generator().manual_seed(0))
+    return weights
+
+
+def built(weights: Weights, state: State, version: int = 1) -> Generation:
+    return build_generation(weights, version, {}, Frozen.of(state), CONFIG)
+
+
+def tried(new: Generation, serving: Generation, state: State, config: Config = CONFIG) -> Trial:
+    trial = Trial(config, new, recent_users(Frozen.of(state), config.canary.users))
+    while not trial.step(state, serving):
+        pass
+    return trial
+
+
+def test_recent_users_are_those_with_the_newest_events_and_a_past():
+    state = a_state()
+    state.fold(decoded([("new", "", "i000", 7, NOW_MS + 1000 * HOUR_MS)], len(log())))
+    rows = recent_users(Frozen.of(state), 5)
+    names = [state.home_of(row)[1].slice.users.id_of(state.home_of(row)[2]) for row in rows.tolist()]
+    assert names == [f"u{at}" for at in range(USERS - 1, USERS - 6, -1)]
+
+
+def test_an_honest_model_passes():
+    state = a_state()
+    generation, frozen = built(good(), state), Frozen.of(state)
+    check_vectors(generation, frozen, recent_users(frozen, 30))
+    trial = tried(built(good(seed=1), state), generation, state)
+    trial.check()
+    assert trial.tried == 30
+
+
+def test_hits_are_those_of_the_lists_that_the_events_before_would_have_given():
+    """Against a state in which the newest event of each user has not happened."""
+    state, before = a_state(), State(CONFIG.state, CONFIG.events)
+    generation = built(good(), state)
+    trial = tried(generation, generation, state)
+    assert trial.hits == trial.serving_hits > 0
+    assert trial.overlap == pytest.approx(trial.tried)
+    before.fold(decoded(log()[:-USERS]))
+    alone = built(good(), before)
+    lists = recommend([Query(f"u{user:02}", "", K) for user in range(10, USERS)], before, alone, CONFIG.ranking)
+    want = sum(
+        had(user, 5) in {item.item_id for item in ranking.items}
+        for user, ranking in zip(range(10, USERS), lists, strict=True)
+    )
+    # The graph knows the newest events in the one and not in the other, so a few may differ.
+    assert abs(trial.hits - want) <= 5
+
+
+def test_a_model_that_hits_far_less_is_refused_with_both_rates():
+    state = a_state()
+    trial = tried(built(ordered(-1.0), state), built(good(), state), state)
+    with pytest.raises(Refused, match=r"hit_rate@20 .* of 30 recent users must be at least 0.5 .*serving model's"):
+        trial.check()
+
+
+def test_what_it_must_reach_is_a_setting():
+    state = a_state()
+    config = CONFIG.model_copy(update={"canary": CanaryConfig(users=30, min_hit_rate_share=0)})
+    tried(built(ordered(-1.0), state), built(good(), state), state, config).check()
+
+
+def test_few_hits_of_the_serving_model_prove_nothing():
+    state = a_state()
+    config = CONFIG.model_copy(update={"canary": CanaryConfig(users=15)})
+    tried(built(ordered(-1.0), state), built(good(), state), state, config).check()
+
+
+def test_lists_may_have_to_overlap():
+    state = a_state()
+    config = CONFIG.model_copy(update={"canary": CanaryConfig(users=30, min_hit_rate_share=0, min_overlap=0.9)})
+    with pytest.raises(Refused, match=r"share at least 0.9 \(canary.min_overlap\) .* got 0\.[0-8]"):
+        tried(built(ordered(-1.0), state), built(good(), state), state, config).check()
+    same = built(good(), state)
+    tried(same, same, state, config).check()
+
+
+def test_users_that_are_gone_since_are_left_out():
+    state = a_state()
+    generation, users = built(good(), state), recent_users(Frozen.of(state), 30)
+    state.drop(0)
+    trial = Trial(CONFIG, generation, users)
+    while not trial.step(state, generation):
+        pass
+    assert trial.tried == 0
+    trial.check()
+
+
+def test_embeddings_that_are_all_alike_are_refused():
+    state = a_state()
+    frozen = Frozen.of(state)
+    with pytest.raises(Refused, match="item embeddings of recent users must differ"):
+        check_vectors(built(collapsed(), state), frozen, recent_users(frozen, 30))
+
+
+def test_sessions_that_are_all_alike_or_not_finite_are_refused():
+    state = a_state()
+    frozen, generation = Frozen.of(state), built(good(), state)
+    users = recent_users(frozen, 30)
+    with torch.no_grad():
+        generation.model.sequence.out.weight.zero_()
+    with pytest.raises(Refused, match="encoded sessions of recent users must differ"):
+        check_vectors(generation, frozen, users)
+    with torch.no_grad():
+        generation.model.sequence.out.bias.fill_(float("nan"))
+    with pytest.raises(Refused, match="not finite"):
+        check_vectors(generation, frozen, users)
+
+
+def test_item_embeddings_must_have_length_1():
+    state = a_state()
+    generation = built(good(), state)
+    generation.embedder.items[3] *= 1.5
+    with pytest.raises(Refused, match=r"length 1, got one that is off by 0\.5"):
+        check_vectors(generation, Frozen.of(state), torch.zeros(0, dtype=torch.int64))
+
+
+def test_an_engine_refuses_a_bad_model_with_the_reason_and_the_old_one_goes_on():
+    with Engine(config=CONFIG) as engine:
+        engine.source.append([record(CONFIG, at, user, item) for at, (user, _, item, *_) in enumerate(log())])
+
+        def push(weights: Weights, version: int) -> None:
+            engine.pipeline.install(encode_weights(weights), version, {}).result(DEADLINE_S)
+
+        push(good(), 1)
+        for bad, reason in ((collapsed(), "must differ"), (ordered(-1.0), "hit_rate@20")):
+            with pytest.raises(Refused, match=reason):
+                push(bad, 2)
+        assert engine.pipeline.ask(Query("u01", "", 5)).result(DEADLINE_S).model_version == 1
+        push(good(seed=1), 2)
+        assert engine.pipeline.status().model_versions == (1, 2)
