@@ -132,7 +132,7 @@ def _seconds(said: str) -> float:
 def _environment(config: Config) -> dict[str, str]:
     """This process's, with the settings that `config` was given."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OUSEL_")}
-    for section in ("kafka", "state", "snapshot"):
+    for section in ("kafka", "state", "snapshot", "index"):
         for name, value in getattr(config, section).model_dump(mode="json", exclude_none=True).items():
             environment[f"OUSEL_{section}__{name}".upper()] = value if isinstance(value, str) else json.dumps(value)
     if config.kafka.sasl_password is not None:
