@@ -11,18 +11,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.state.graph import LiveGraph
+from engine.state.kernels import compiled
 from engine.state.ring import Neighbors
 
 # One bit per source, 1 << (number of the source in the protocol - 1).
 INDEX_BIT, HISTORY_BIT, NEIGHBOR_BIT, POPULAR_BIT, FRIEND_BIT, ENTITY_BIT = 1, 2, 4, 8, 16, 32
-_BITS = (INDEX_BIT, HISTORY_BIT, NEIGHBOR_BIT, POPULAR_BIT, FRIEND_BIT, ENTITY_BIT, 0, 0)
 _SHIFT = 3  # bits that number a source
 _NUMBER = (1 << _SHIFT) - 1
-_NOTHING = torch.iinfo(torch.int64).max
+
+Longs = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -60,27 +63,42 @@ def gather_candidates(
             latest. Where they are not given, nobody has relations.
     """
     following = _following(graph, history, sources)
-    lists = (index, history.row, following, popular.expand(len(index), -1), *related)
-    # One key holds the item and the source, so that one sort brings the copies of an item together.
-    keys = torch.cat([torch.where(rows < 0, _NOTHING, (rows << _SHIFT) + at) for at, rows in enumerate(lists)], dim=1)
-    keys = keys.sort(dim=1).values  # [B, all]
-    present = keys != _NOTHING
-    item = keys >> _SHIFT
-    first_of_item = present.clone()
-    first_of_item[:, 1:] &= item[:, 1:] != item[:, :-1]
-    first_of_pair = present.clone()
-    first_of_pair[:, 1:] &= keys[:, 1:] != keys[:, :-1]
-    bit = torch.where(
-        first_of_pair,
-        torch.tensor(_BITS, device=keys.device)[keys & _NUMBER],
-        0,
-    )
-    slot = (first_of_item.cumsum(1) - 1).clamp_min(0)  # [B, all] the place of each entry's item
-    width = int(slot[:, -1].max()) + 1 if slot.numel() else 0
-    source = torch.zeros_like(keys).scatter_add_(1, slot, bit)[:, :width]
-    # Copies of an item write the same row; padding comes last and must not overwrite, hence the maximum.
-    rows = torch.full_like(keys, -1).scatter_reduce_(1, slot, torch.where(present, item, -1), "amax")[:, :width]
-    return Candidates(rows, source, following)
+    lists = (index, history.row, following, popular[None], *related)
+    rows = torch.cat([rows.expand(len(index), -1) for rows in lists], dim=1)  # [B, all]
+    number = np.repeat(np.arange(len(lists)), [rows.shape[1] for rows in lists])
+    item, source = torch.full_like(rows, -1), torch.zeros_like(rows)
+    width = _unite(rows.numpy(), number, item.numpy(), source.numpy())
+    return Candidates(item[:, :width], source[:, :width], following)
+
+
+@compiled("i8(i8[:,::1], i8[::1], i8[:,::1], i8[:,::1])")
+def _unite(rows: Longs, number: Longs, item: Longs, source: Longs) -> int:
+    """Fills `item` with the distinct of `rows` [B, all] in rising order, and `source` with the bits of their columns.
+
+    Args:
+        number: [all] of the source that a column is of.
+
+    Returns:
+        Length of the longest list.
+    """
+    longest = 0
+    key = np.empty(rows.shape[1], np.int64)
+    for b in range(len(rows)):
+        count = 0
+        for j in range(rows.shape[1]):
+            if rows[b, j] >= 0:
+                key[count] = (rows[b, j] << _SHIFT) + number[j]
+                count += 1
+        key[:count].sort()  # one key holds item and source, so that the copies of an item come together
+        width = 0
+        for j in range(count):
+            row = key[j] >> _SHIFT
+            if width == 0 or item[b, width - 1] != row:
+                item[b, width] = row
+                width += 1
+            source[b, width - 1] |= 1 << (key[j] & _NUMBER)
+        longest = max(longest, width)
+    return longest
 
 
 def _following(graph: LiveGraph, history: Neighbors, sources: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from ousel.v1 import event_pb2, recommender_service_pb2, recommender_service_pb2_grpc
+from ousel.v1 import recommender_service_pb2, recommender_service_pb2_grpc
 
 from engine import metrics
 from engine.config import Config
@@ -98,20 +98,12 @@ async def _write(subscription: Subscription, context: Any) -> None:
 
 def list_message(ranking: Ranking) -> recommender_service_pb2.RecommendationList:
     """A ranking as the protocol has it."""
-    return recommender_service_pb2.RecommendationList(
-        items=[
-            recommender_service_pb2.Recommendation(
-                item_id=item.item_id,
-                title=item.title,
-                score=item.score,
-                sources=[f"SOURCE_{source.name}" for source in item.sources],
-            )
-            for item in ranking.items
-        ],
-        origin=f"ORIGIN_{ranking.origin.name}",
-        known=ranking.known,
-        model_version=ranking.model_version,
-        reflects=[
-            event_pb2.LogPosition(topic=p.topic, partition=p.partition, offset=p.offset) for p in ranking.reflects
-        ],
+    # By number, and item by item in place: names, and messages made beforehand, cost twice as much.
+    message = recommender_service_pb2.RecommendationList(
+        origin=int(ranking.origin), known=ranking.known, model_version=ranking.model_version
     )
+    for item in ranking.items:
+        message.items.add(item_id=item.item_id, title=item.title, score=item.score, sources=item.sources)
+    for at in ranking.reflects:
+        message.reflects.add(topic=at.topic, partition=at.partition, offset=at.offset)
+    return message
