@@ -241,9 +241,7 @@ class InferenceConfig(Section):
     """How far and how fast a moved embedding spreads."""
 
     epsilon: float = Field(0.1, ge=0, le=2, description="a user whose vector moved less (L2) does not touch its items")
-    spread_rows: int = Field(
-        32, ge=0, description="items recomputed in a step because a neighbor moved; the rest waits"
-    )
+    spread_rows: int = Field(32, ge=0, description="rows recomputed in a step because a neighbor moved; the rest waits")
     chunk_rows: int = Field(4096, ge=1, description="rows in one forward; bounds its memory")
     sessions: int = Field(
         0, ge=0, le=2**24,

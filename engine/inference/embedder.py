@@ -4,7 +4,8 @@ An event (user, item, previous item) changes three things at once: the user's ve
 items, whose rings it entered. They are recomputed in the step that folds the event. A user's vector also enters the
 embeddings of all items whose rings name the user; those follow in later steps, a few at a time, and only once the
 vector has moved by more than epsilon since it last spread. They are found by one scan of the rings for all users that
-moved, made whenever the items of the last scan are done: its cost is spread over many steps.
+moved, made whenever the items of the last scan are done: its cost is spread over many steps. A changed catalog record,
+and an item that is forgotten, concern all users that had the item: they, too, follow a few at a time, before any item.
 
 Shapes: N items, U users, R rows to refresh, d width.
 """
@@ -53,13 +54,14 @@ class Embedder:
         self.habit = reserve(items, (HABITS,), torch.float32)
         self.users = reserve(users, (dim,), torch.float32)
         self._spread = reserve(users, (dim,), torch.float32)  # [U, d] each user's vector when its items last followed
+        self._stale = DirtyRows()  # users to recompute because an item of theirs is another, or gone
         self._moved = DirtyRows()  # users whose items are still to be found
         self._waiting = DirtyRows()  # items to recompute because a neighbor moved
 
     @property
     def backlog(self) -> int:
         """Users and items that still have to spread or to follow."""
-        return len(self._moved) + len(self._waiting)
+        return len(self._stale) + len(self._moved) + len(self._waiting)
 
     @torch.inference_mode()
     def build(
@@ -95,8 +97,11 @@ class Embedder:
         """
         self._forget(folded.gone_users)
         rebased = torch.cat([folded.new_items, folded.catalog]).unique()
-        readers = self._rebase(graph, rebased, folded.new_items, item_ids, content)
-        self._follow(graph, torch.cat([readers, folded.stale_users, folded.user]).unique())
+        self._rebase(graph, rebased, folded.new_items, item_ids, content)
+        self._stale.add(folded.stale_users)
+        users = folded.user.unique()
+        self._stale.discard(users)
+        self._follow(graph, users)
         previous = folded.previous[folded.previous >= 0]
         touched = torch.cat([rebased, folded.item, previous]).unique()
         self._waiting.discard(touched)
@@ -105,10 +110,16 @@ class Embedder:
 
     @torch.inference_mode()
     def spread(self, graph: LiveGraph) -> Tensor:
-        """Recomputes up to `spread_rows` items that a neighbor's move has reached; returns them, [R] int64."""
+        """Recomputes up to `spread_rows` rows, users before items, and of each the longest waiting first.
+
+        Returns:
+            [R] int64 the items.
+        """
+        users = self._stale.take(self._config.spread_rows)
+        self._follow(graph, users)
         if self._moved and not self._waiting:
             self._waiting.add(graph.item_users.naming(self._moved.take(len(self._moved))))
-        rows = self._waiting.take(self._config.spread_rows)
+        rows = self._waiting.take(self._config.spread_rows - len(users))
         self._refresh_items(graph, rows)
         return rows
 
@@ -116,10 +127,11 @@ class Embedder:
         """Nothing stays of users that are gone; the items they left in follow when it is their turn."""
         self.users[users] = 0
         self._spread[users] = 0
+        self._stale.discard(users)
         self._moved.add(users)
 
-    def _rebase(self, graph: LiveGraph, rows: Tensor, new: Tensor, item_ids: Sequence[str], content: Tensor) -> Tensor:
-        """Recomputes layer 0 of `rows`; queues the items that read it, and returns the users that do.
+    def _rebase(self, graph: LiveGraph, rows: Tensor, new: Tensor, item_ids: Sequence[str], content: Tensor) -> None:
+        """Recomputes layer 0 of `rows`; queues the users and items that read it.
 
         A changed catalog record is rare, so its readers are found by a scan of the rings.
         """
@@ -127,10 +139,9 @@ class Embedder:
         self._refresh_base(rows, item_ids, content)
         changed = rows[(self.base[rows] != before).any(dim=1)]
         known = changed[~torch.isin(changed, new)]  # a new item has no readers that are not recomputed anyway
-        if len(known) == 0:
-            return known
-        self._waiting.add(graph.item_next.naming(known))
-        return graph.user_items.naming(known)
+        if len(known):
+            self._waiting.add(graph.item_next.naming(known))
+            self._stale.add(graph.user_items.naming(known))
 
     def _follow(self, graph: LiveGraph, users: Tensor) -> None:
         """Recomputes `users` and notes those that moved far enough."""

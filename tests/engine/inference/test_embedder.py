@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from engine.config import EventsConfig, InferenceConfig, StateConfig
+from engine.events.batch import CatalogItem
 from engine.inference.embedder import Embedder
 from engine.state.state import State
 from tests.engine.logs import Row, decoded
@@ -54,3 +55,25 @@ def test_a_user_that_moved_reaches_its_other_items_a_few_at_a_time():
     assert [len(rows) for rows in reached] == [2, 1, 0]
     assert sorted(reached[0] + reached[1]) == state.items.find(ITEMS).sort().values.tolist()
     assert embedder.backlog == 0
+
+
+def test_those_who_had_an_item_follow_its_new_record_a_few_at_a_time_and_before_any_item():
+    log: list[Row] = [(user, "s", "x", 7, at) for at, user in enumerate(["ann", "bob", "cid", "ann"])]
+    state, embedder = world(log, epsilon=0.0, spread_rows=2)
+    refresh(state, embedder, log[-1], 3)
+    while embedder.backlog:
+        embedder.spread(state.graph)
+    users, before = state.users(), embedder.users.clone()
+    folded = state.fold(decoded([], 4, [CatalogItem("x", "milk")]))
+    embedder.refresh(state.graph, state.items.ids(), state.catalog.contents(), folded)
+    moved = lambda: int((embedder.users[users] != before[users]).any(dim=1).sum())  # noqa: E731
+    reached = [(moved(), embedder.backlog)]
+    while embedder.backlog:
+        items = embedder.spread(state.graph).tolist()
+        reached.append((moved(), len(items)))
+    assert [count for count, _ in reached[:3]] == [0, 2, 3]
+    assert reached[1][1] == 0  # all of the step went to users
+    full = Embedder(small_weights(ITEMS).model, ITEMS, InferenceConfig(), state.user_rows, state.item_rows)
+    full.build(state.graph, state.items.ids(), state.catalog.contents(), users)
+    assert torch.allclose(embedder.users[users], full.users[users], atol=1e-6)
+    assert torch.allclose(embedder.items, full.items, atol=1e-6)
