@@ -98,9 +98,10 @@ class World:
         """By users drawn evenly, on items drawn by Zipf's law."""
         return [self.batch(BATCH) for _ in range(count)]
 
-    def batch(self, size: int) -> Decoded:
+    def batch(self, size: int, active: int | None = None) -> Decoded:
+        """One batch; `active`: by the first so many users alone."""
         item = np.searchsorted(self._reach, self._draw.random(size) * self._reach[-1])
-        return self._decoded(self._draw.integers(0, self.users, size), np.minimum(item, self.items - 1))
+        return self._decoded(self._draw.integers(0, active or self.users, size), np.minimum(item, self.items - 1))
 
     def _fold_all(self, users: Rows, items: Rows, size: int = _FILL_BATCH) -> list[float]:
         """In batches of `size`; returns the processor time of each."""
