@@ -98,9 +98,9 @@ async def _write(subscription: Subscription, context: Any) -> None:
 
 def list_message(ranking: Ranking) -> recommender_service_pb2.RecommendationList:
     """A ranking as the protocol has it."""
-    # By number, and item by item in place: names, and messages made beforehand, cost twice as much.
+    # Item by item in place, sources by number: messages made beforehand and names cost twice as much.
     message = recommender_service_pb2.RecommendationList(
-        origin=int(ranking.origin), known=ranking.known, model_version=ranking.model_version
+        origin=f"ORIGIN_{ranking.origin.name}", known=ranking.known, model_version=ranking.model_version
     )
     for item in ranking.items:
         message.items.add(item_id=item.item_id, title=item.title, score=item.score, sources=item.sources)
