@@ -240,7 +240,7 @@ def main() -> None:
     print(f"building: a graph of {ROWS:,} rows", flush=True)
     config = IndexConfig()
     both_cores = config.model_copy(update={"rebuild_threads": 2})  # of the first build alone, which is not measured
-    index = LiveIndex.build(np.arange(ROWS), catalog.vectors, both_cores)
+    index = LiveIndex.build(np.arange(ROWS), catalog.vectors, both_cores, queries=recording.queries[-64:])
     index._config = config
     still = idle(index, catalog, recording.queries, effort.searches)
     print("updating: hnswlib in place, then LiveIndex", flush=True)

@@ -26,6 +26,8 @@ from engine.state.copying import GraphCopy
 from engine.state.graph import LiveGraph
 from engine.state.state import Folded, State
 
+_QUERIES = 64  # that the index is measured with when it is built
+
 
 @dataclass(frozen=True)
 class Generation:
@@ -156,6 +158,16 @@ def build_generation(
     vectors = embedder.items.numpy()[frozen.live]
     if not np.isfinite(vectors).all():
         raise WeightsError("the model gives embeddings that are not finite on the live graph")
-    index = LiveIndex.build(frozen.live, vectors, config.index, stopped)
+    index = LiveIndex.build(frozen.live, vectors, config.index, stopped, _some_queries(weights, embedder, frozen))
     sessions = SessionCache(weights.model.sequence, config.inference.sessions, config.state.history)
     return Generation(version, metrics, weights.model, embedder, sessions, index, goal_of(weights, config))
+
+
+@torch.inference_mode()
+def _some_queries(weights: Weights, embedder: Embedder, frozen: Frozen) -> NDArray[np.float32]:
+    """[Q, d] what some of the users would be searched for with."""
+    sequence = weights.model.sequence
+    users = frozen.users[torch.linspace(0, len(frozen.users) - 1, min(_QUERIES, len(frozen.users))).long()]
+    history = frozen.graph.user_items.latest(users, sequence.reach + 1)
+    queries: NDArray[np.float32] = sequence.latest(embedder.items, history)[history.mask.any(1)].numpy()
+    return queries[np.isfinite(queries).all(axis=1)]

@@ -55,7 +55,8 @@ class HnswGraph:
     Attributes:
         size: G.
         ef: candidates kept while searching, or None where no affordable ef finds what it should.
-        recall: recall@100 as measured at the build with this ef (with the last one tried where ef is None).
+        recall: recall@100 as measured at the build with this ef (with the last one tried where ef is None), of queries
+            or of items, whichever is less.
         unreachable: rows that a search for their own vector did not find at the build; none where ef is None.
     """
 
@@ -153,11 +154,11 @@ class HnswGraph:
 
     def _choose_ef(self, ef_search: int, queries: NDArray[np.float32] | None) -> None:
         probes = self._vectors[np.linspace(0, self.size - 1, min(_PROBES, self.size)).astype(np.int64)]
-        if queries is not None and len(queries):
-            probes = np.concatenate([probes, queries])
+        # Apart, since what is searched for is harder to find than what is there, and counts by itself.
+        kinds = [probes] if queries is None or not len(queries) else [probes, queries]
         self.ef, self._widest = ef_search, _FOLLOWED * ef_search
         while not self.prefers_scan(RECALL_K):
-            self.recall = self._measure(probes)
+            self.recall = min(self._measure(kind) for kind in kinds)
             if self.recall >= GOOD_RECALL:
                 return
             self.ef *= 2

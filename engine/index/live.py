@@ -88,8 +88,12 @@ class LiveIndex:
         vectors: NDArray[np.float32],
         config: IndexConfig,
         stopped: Callable[[], bool] = lambda: False,
+        queries: NDArray[np.float32] | None = None,
     ) -> LiveIndex:
         """An index of rows [R] and vectors [R, D] with its graph ready; takes as long as the graph does.
+
+        Args:
+            queries: [Q, D] of the kind that will be searched for, to measure the graph with.
 
         Raises:
             BuildStoppedError: `stopped`, asked now and then, returned True.
@@ -97,7 +101,8 @@ class LiveIndex:
         index = cls(vectors.shape[1], config)
         index.update(rows, vectors)
         if worth_a_graph(index.size, config):
-            graph = HnswGraph.build(index._current.rows.copy(), index._current.vectors.copy(), config, stopped=stopped)
+            rows, vectors = index._current.rows.copy(), index._current.vectors.copy()
+            graph = HnswGraph.build(rows, vectors, config, queries, stopped)
             index._touched[:] = False
             index._adopt(graph)
         return index

@@ -70,3 +70,17 @@ def test_the_copy_does_not_see_later_events():
 def test_a_model_that_does_not_fit_the_state_is_refused_with_the_reason(shape, reason):
     with pytest.raises(WeightsError, match=reason):
         check_fits(small_weights(ITEMS, **shape), CONFIG)
+
+
+def test_the_index_is_measured_with_the_sessions_of_users(monkeypatch: pytest.MonkeyPatch):
+    state, given = small_state(CONFIG), []
+    monkeypatch.setattr(
+        "engine.generation.LiveIndex.build", lambda rows, vectors, config, stopped, queries: given.append(queries)
+    )
+    generation = small_generation(CONFIG, state)
+    users = state.users()
+    sequence = generation.model.sequence
+    with torch.inference_mode():
+        want = sequence.latest(generation.embedder.items, state.graph.user_items.latest(users)).numpy()
+    assert len(users) < 64
+    np.testing.assert_allclose(given[0], want, atol=1e-5)

@@ -65,13 +65,17 @@ def test_a_graph_that_cannot_reach_the_recall_asks_for_a_scan(caplog):
     assert "scanning every item" in caplog.text
 
 
-def test_recall_is_measured_with_the_queries_that_were_given(monkeypatch):
+def test_ef_rises_until_queries_and_items_are_both_found(monkeypatch):
     vectors = random_unit(0, 1500, 8)
     queries = random_unit(1, 9, 8)
-    seen = []
-    monkeypatch.setattr(HnswGraph, "_measure", lambda self, probes: seen.append(probes) or 1.0)
-    HnswGraph.build(np.arange(1500), vectors, CONFIG, queries)
-    assert (seen[0][-9:] == queries).all()
+
+    def measure(graph: HnswGraph, probes: np.ndarray) -> float:
+        asked = probes.shape == queries.shape and bool((probes == queries).all())
+        return 0.9 if asked and graph.ef < 4 * CONFIG.ef_search else 1.0
+
+    monkeypatch.setattr(HnswGraph, "_measure", measure)
+    assert HnswGraph.build(np.arange(1500), vectors, CONFIG, queries).ef == 4 * CONFIG.ef_search
+    assert HnswGraph.build(np.arange(1500), vectors, CONFIG).ef == CONFIG.ef_search
 
 
 def test_equal_vectors_do_not_hide_the_others():
