@@ -120,6 +120,17 @@ def fit_ranker(ranker: Ranker, examples: Sequence[Example], epochs: int, rate: f
 
 
 @torch.no_grad()
+def list_loss(ranker: Ranker, examples: Sequence[Example]) -> float:
+    """Mean of what `fit_ranker` minimises, over all candidates of the examples; 0 without any."""
+    total = sum(
+        float(listed_softmax(ranker(each.lists.score, each.lists.features), each.wanted, each.lists.item >= 0))
+        * len(each.wanted)
+        for each in examples
+    )
+    return total / max(1, sum(len(each.wanted) for each in examples))
+
+
+@torch.no_grad()
 def ranked_scores(ranker: Ranker, lists: Lists, cosine: Tensor) -> Tensor:
     """[B, N] the ranker's scores of candidates, and behind them all others in the order of `cosine` [B, N]."""
     score = ranker(lists.score, lists.features)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 
+from engine.model.ranker import Ranker
 from tests.trainer.evaluation.logs import Row, log_of, rows
 from trainer.evaluation.arms import FrozenOusel, RetrainedOusel
 from trainer.evaluation.live import LiveState
@@ -110,6 +111,28 @@ def test_the_retrained_arm_learns_only_from_targets_that_were_observed(
     arm.score(questions)
     arm.observe(np.arange(split.train[-1] + 1, int(questions.order[questions.cut[3]])))
     assert learned == [3 + sum(len(example.wanted) for example in scorer.examples)]
+
+
+@pytest.mark.parametrize(("change", "kept"), [(-50.0, False), (0.0, True)])
+def test_a_training_that_serves_newer_lists_worse_is_taken_back(
+    fitted: tuple[Events, Split, OuselScorer], monkeypatch: pytest.MonkeyPatch, change: float, kept: bool
+) -> None:
+    events, split, scorer = fitted
+    monkeypatch.setattr("trainer.evaluation.arms._RETRAIN_QUESTIONS", 8)
+
+    def train(ranker: Ranker, *_: object) -> None:
+        with torch.no_grad():
+            ranker.session += change  # far below zero it turns the order around
+            ranker.score.bias += 1.0  # moves all scores alike
+
+    monkeypatch.setattr("trainer.evaluation.arms.fit_ranker", train)
+    arm = RetrainedOusel(scorer)
+    arm.fit(events, split.train)
+    before = scorer.ranker.score.bias.item()
+    for first in range(0, 8, 2):
+        arm.score(split.questions.select(slice(first, first + 2)))
+    arm.observe(np.arange(split.train[-1] + 1, len(events)))
+    assert scorer.ranker.score.bias.item() == pytest.approx(before + kept)
 
 
 @given(log=rows())
