@@ -175,7 +175,9 @@ class ApacheKafka:
         if (self._data_dir / "data" / "meta.properties").exists():
             return
         cluster_id = base64.urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=")
-        command = [*self._java, "kafka.tools.StorageTool", "format", "-t", f"{cluster_id}", "-c", str(self._settings)]
+        # One argument: an identity may begin with a dash, which would be taken for an option.
+        command = [*self._java, "kafka.tools.StorageTool", "format"]
+        command += [f"--cluster-id={cluster_id}", "-c", str(self._settings)]
         child = Child("kafka-format", command, self.log_path)
         try:
             code = child.wait(_FORMAT_S)

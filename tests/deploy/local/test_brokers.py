@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -98,3 +100,13 @@ def test_a_password_that_would_break_the_settings_is_refused(
     monkeypatch.setenv("KAFKA_HOME", str(home))
     with pytest.raises(BrokerError, match="no quotes"):
         start_broker(tmp_path / "data", sasl=("user", 'a"b'))
+
+
+@pytest.mark.usefixtures("java")
+def test_an_identity_that_begins_with_a_dash_is_no_option(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, home: Path
+) -> None:
+    monkeypatch.setenv("KAFKA_HOME", str(home))
+    monkeypatch.setattr(uuid, "uuid4", lambda: SimpleNamespace(bytes=b"\xf8" + bytes(15)))
+    with pytest.raises(BrokerError, match=r"asked for .* format --cluster-id=-\S+ -c "):
+        start_broker(tmp_path / "data")
