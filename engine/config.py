@@ -27,6 +27,8 @@ _DAY_S = 24 * _HOUR_S
 
 T = TypeVar("T", bound="Settings")
 
+Precision = Literal["float32", "bfloat16", "int8"]
+
 
 class ConfigError(ValueError):
     """A setting is missing, unknown or out of range; the message names it, its value and what is allowed."""
@@ -243,6 +245,10 @@ class InferenceConfig(Section):
     epsilon: float = Field(0.1, ge=0, le=2, description="a user whose vector moved less (L2) does not touch its items")
     spread_rows: int = Field(32, ge=0, description="rows recomputed in a step because a neighbor moved; the rest waits")
     chunk_rows: int = Field(4096, ge=1, description="rows in one forward; bounds its memory")
+    precision: Precision = Field(
+        "float32",
+        description="of the session encoder's products; less pays from a width of about 256 on",
+    )
     sessions: int = Field(
         0, ge=0, le=2**24,
         description="sessions whose keys and values are kept from one list to the next, the longest not asked for"

@@ -159,8 +159,9 @@ def build_generation(
     if not np.isfinite(vectors).all():
         raise WeightsError("the model gives embeddings that are not finite on the live graph")
     index = LiveIndex.build(frozen.live, vectors, config.index, stopped, _some_queries(weights, embedder, frozen))
-    sessions = SessionCache(weights.model.sequence, config.inference.sessions, config.state.history)
-    return Generation(version, metrics, weights.model, embedder, sessions, index, goal_of(weights, config))
+    model = weights.model.served_in(config.inference.precision)
+    sessions = SessionCache(model.sequence, config.inference.sessions, config.state.history)
+    return Generation(version, metrics, model, embedder, sessions, index, goal_of(weights, config))
 
 
 @torch.inference_mode()

@@ -107,13 +107,21 @@ class RingPooling(nn.Module):
         return total + self.lin_skip(target)
 
 
+class Dense(nn.Linear):
+    """A linear layer that can compute some of its outputs alone."""
+
+    def part(self, x: Tensor, first: int, end: int) -> Tensor:
+        """[..., end - first] outputs `first` to `end` of x [..., n]."""
+        return F.linear(x, self.weight[first:end], self.bias[first:end])
+
+
 class SessionAttention(nn.Module):
     """Multi-head self-attention; what position i sees of the others is the bias's to say."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
         self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim)
+        self.qkv = Dense(dim, 3 * dim)
         self.out = nn.Linear(dim, dim)
         # At the start a position gets the mean of what it sees: training begins from "more of the same".
         with torch.no_grad():
@@ -130,12 +138,12 @@ class SessionAttention(nn.Module):
     def keys_values(self, x: Tensor) -> Tensor:
         """[B, L, 2 * d] the keys and values of x [B, L, d], to be kept for `attend`."""
         dim = x.shape[-1]
-        return F.linear(x, self.qkv.weight[dim:], self.qkv.bias[dim:])
+        return self.qkv.part(x, dim, 3 * dim)
 
     def attend(self, x: Tensor, kept: Tensor, bias: Tensor) -> Tensor:
         """`forward` of the newest n of L positions: x [B, n, d], kept [B, L, 2 * d], bias [B, H, n, L]."""
         rows, new, dim = x.shape
-        query = F.linear(x, self.qkv.weight[:dim], self.qkv.bias[:dim])
+        query = self.qkv.part(x, 0, dim)
         query = query.view(rows, new, self.heads, dim // self.heads).transpose(1, 2)  # [B, H, n, d/H]
         key, value = kept.view(rows, -1, 2, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=bias)

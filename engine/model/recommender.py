@@ -5,13 +5,17 @@ Shapes: N items, B rows, d width.
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
+from engine.config import Precision
 from engine.model.features import HABITS
 from engine.model.gnn import GraphEncoder
 from engine.model.layers import Aggregation
+from engine.model.precision import in_precision
 from engine.model.ranker import Ranker
 from engine.model.sequence import SequenceEncoder
 
@@ -94,3 +98,11 @@ class Recommender(nn.Module):
     def logits(self, cosine: Tensor) -> Tensor:
         """Scores for a softmax from cosines of any shape."""
         return cosine * self.log_temperature.exp().clamp_max(100.0)
+
+    def served_in(self, precision: Precision) -> Recommender:
+        """The same model, its session encoder multiplying in `precision`, for inference alone; all else is shared."""
+        if precision == "float32":
+            return self
+        served = copy.copy(self)
+        served._modules = {**self._modules, "sequence": in_precision(self.sequence, precision)}
+        return served

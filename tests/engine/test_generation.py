@@ -84,3 +84,14 @@ def test_the_index_is_measured_with_the_sessions_of_users(monkeypatch: pytest.Mo
         want = sequence.latest(generation.embedder.items, state.graph.user_items.latest(users)).numpy()
     assert len(users) < 64
     np.testing.assert_allclose(given[0], want, atol=1e-5)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "int8"])
+def test_in_fewer_bits_sessions_are_encoded_to_nearly_the_same(precision):
+    state = small_state(CONFIG)
+    fewer = CONFIG.model_copy(update={"inference": CONFIG.inference.model_copy(update={"precision": precision})})
+    exact, served = small_generation(CONFIG, state), small_generation(fewer, state)
+    users = state.users().tolist()
+    got, expected = (one.sessions.encoded(users, state.histories(users), one.embedder.items) for one in (served, exact))
+    assert (torch.cosine_similarity(got, expected) > 0.99).all() and not torch.equal(got, expected)
+    assert torch.equal(served.embedder.items, exact.embedder.items)

@@ -16,6 +16,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from engine.config import Precision
 from engine.log_output import log_to_stderr
 from engine.model.layers import Aggregation
 from trainer.checkpoint import Checkpoint, CheckpointError
@@ -170,12 +171,14 @@ _READ: dict[Any, Callable[[str], Any]] = {
     "float": float,
     "bool": {"true": True, "false": False}.__getitem__,
     "Aggregation": {name: name for name in get_args(Aggregation)}.__getitem__,
+    "Precision": {name: name for name in get_args(Precision)}.__getitem__,
 }
 _ALLOWED: dict[Any, str] = {
     "int": "a whole number",
     "float": "a number",
     "bool": "true or false",
     "Aggregation": f"one of {', '.join(get_args(Aggregation))}",
+    "Precision": f"one of {', '.join(get_args(Precision))}",
 }
 
 

@@ -96,9 +96,17 @@ class OuselScorer:
             if self._linked:
                 self._embed()
             return
-        if not settings.ranker:
+        if settings.ranker:
+            self._fit_both(events, train)
+        else:
             self._fit_encoders(events, train, self._checkpoint)
-            return
+        assert self._forward is not None
+        self._forward.model = self._forward.model.served_in(settings.precision)
+
+    def _fit_both(self, events: Events, train: Ints) -> None:
+        """The encoders, then the ranker over the lists that they give."""
+        settings = self.settings
+        assert self._live is not None
         early, questions = ranker_part(events, train, settings.ranker_share, by_session=settings.by_session)
         self._fit_encoders(events, early, self._checkpoint)
         assert self._forward is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from engine.config import Precision
 from engine.model.layers import Aggregation
 from engine.model.recommender import check_heads
 
@@ -33,6 +34,7 @@ class OuselSettings:
             trained on, with encoders that have not seen it.
         refit: whether the encoders learn anew from everything once the ranker is trained.
         index_candidates, neighbor_sources: as `ranking` in the engine.
+        precision: as `inference` in the engine, once all is trained.
     """
 
     by_session: bool
@@ -75,6 +77,7 @@ class OuselSettings:
     index_candidates: int = 200
     neighbor_sources: int = 5
     content: bool = False
+    precision: Precision = "float32"
     seed: int = 1
 
     def __post_init__(self) -> None:

@@ -117,6 +117,7 @@ def test_the_curves_have_an_entry_per_epoch(events: Path, tmp_path: Path) -> Non
         (["--set", "content=true"], "--set content=true needs --items, got none"),
         (["--set", "local_heads=3"], "local_heads must be in 0..2 (heads), got 3"),
         (["--set", "dim=wide"], "--set dim must be a whole number, got 'wide'"),
+        (["--set", "precision=half"], "--set precision must be one of float32, bfloat16, int8, got 'half'"),
         (["--set", "aggregation=best"], "--set aggregation must be one of attention, mean, sum, got 'best'"),
         (["--protocol", "successive", "--validation"], "--validation needs the protocol leave-one-out or sessions"),
         (["--cold-share", "1"], "cold share must be above 0 and below 1, got 1.0"),
