@@ -17,6 +17,7 @@ from engine.serving.requests import Undecodable, lenient
 _log = logging.getLogger(__name__)
 
 _PACKAGE = "/ousel.v1."
+_AHEAD_S = 0.1  # that a client's deadline may pass before ours: what its request took to get here
 
 Behavior = Callable[[Any, Any], Awaitable[Any]]
 
@@ -70,7 +71,7 @@ class CallObserver(grpc.aio.ServerInterceptor):
             except asyncio.CancelledError:
                 # gRPC cancels the task for both: the client left, or its deadline passed.
                 remaining_s = context.time_remaining()
-                late = remaining_s is not None and remaining_s <= 0
+                late = remaining_s is not None and remaining_s <= _AHEAD_S
                 code = grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
                 raise
             except grpc.aio.InternalError:
