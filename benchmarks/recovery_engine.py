@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from engine.config import Config
 
 _TIMEOUT_S = 120.0
 _PORT = re.compile(r"gRPC on (\S+:\d+), metrics")
+_METRICS = re.compile(r"metrics on (\S+)/metrics")
 _TO_REPLAY = re.compile(r"^(\S+ \S+) .*?(restored at offset \d+|no snapshot), (\d+) records to replay$", re.MULTILINE)
 _READY = re.compile(r"^(\S+ \S+) .*? ready: ", re.MULTILINE)
 
@@ -54,7 +56,7 @@ class KillableEngine:
         self._snapshots = config.snapshot.dir
         self._left_behind = self._unfinished()
         self._started_s = time.perf_counter()
-        self._child = Child("engine", [sys.executable, "-m", "engine", "serve"], log_path, _environment(config))
+        self._child = Child("engine", [sys.executable, "-m", "engine", "serve"], log_path, environment(config))
 
     @property
     def address(self) -> str:
@@ -63,6 +65,19 @@ class KillableEngine:
         if found is None:
             raise EngineError(f"the engine does not listen:\n{self._child.log_tail()}")
         return found[1]
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def metrics(self) -> dict[str, float]:
+        """What /metrics says, by the name of each series with its labels."""
+        found = _METRICS.search(self.log())
+        assert found is not None, "the engine has said where it listens"
+        with urllib.request.urlopen(f"http://{found[1]}/metrics", timeout=_TIMEOUT_S) as page:
+            lines = page.read().decode().splitlines()
+        named = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
+        return {name: float(value) for name, _, value in named}
 
     def log(self) -> str:
         return self._child.log_path.read_text(errors="replace")
@@ -129,7 +144,7 @@ def _seconds(said: str) -> float:
     return datetime.strptime(said, "%Y-%m-%d %H:%M:%S,%f").timestamp()
 
 
-def _environment(config: Config) -> dict[str, str]:
+def environment(config: Config) -> dict[str, str]:
     """This process's, with the settings that `config` was given."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("OUSEL_")}
     for section in ("kafka", "state", "snapshot", "index"):
