@@ -48,7 +48,12 @@ class KafkaConfig(Section):
     events_partitions: int = Field(4, ge=1, le=1024, description="partitions of the events topic where we create it")
     replication_factor: int = Field(1, ge=1, le=15, description="of topics that we create")
     max_poll_records: int = Field(4096, ge=1, le=65536, description="records in one batch; bounds a step's memory")
-    queue_batches: int = Field(8, ge=1, le=1024, description="batches polled ahead of the fold; full: polling waits")
+    queue_batches: int = Field(
+        8,
+        ge=1,
+        le=1024,
+        description="full batches polled ahead of the fold, in however many small ones; then polling waits",
+    )
     request_timeout_ms: int = Field(10_000, ge=100, description="how long one produce or fetch may take")
     group_id: str = Field(
         "ousel-engine", min_length=1, description="consumer group: where positions are noted, and who shares partitions"

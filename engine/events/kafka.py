@@ -316,10 +316,13 @@ class KafkaSource:
         """What to fetch from: nothing while the queue is full, the catalog alone until it is through, then all."""
         if start is None:
             return frozenset()
+        most = self._config.queue_batches * self._config.max_poll_records
         with self._ready:
             room = self._ready.wait_for(
                 lambda: (
-                    self._closing.is_set() or self._start is not start or len(self._queue) < self._config.queue_batches
+                    self._closing.is_set()
+                    or self._start is not start
+                    or sum(len(batch.records) for batch in self._queue) < most
                 ),
                 _ROOM_S,
             )

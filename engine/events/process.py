@@ -29,13 +29,13 @@ class _Batch:
 class ProcessSource:
     """Runs another source in a child process and passes everything on; an `EventSource`.
 
-    The child is a new interpreter that imports what the factory needs and nothing else. It polls ahead until
-    `queue_batches` batches wait to be returned. It ends with this process, however that ends.
+    The child is a new interpreter that imports what the factory needs and nothing else. It polls ahead until as many
+    records wait to be returned as `queue_batches` full batches hold. It ends with this process, however that ends.
 
     Args:
         factory: makes the source in the child; picklable, such as `functools.partial(KafkaSource, config)`.
-        queue_batches: batches held ready.
-        max_poll_records: batches that wait are returned as one, up to this many records.
+        queue_batches: full batches' worth of records held ready, in however many small ones they come.
+        max_poll_records: batches that wait are returned as one, up to this many records, which is a full one.
 
     Raises:
         SourceError: the factory raised one, or the child ended before it had a source.
@@ -62,7 +62,7 @@ class ProcessSource:
         self._child: subprocess.Popen[bytes] | None = None
         self._send(factory)
         # Linux kills the child when the thread that started it ends: let that be the one that lives as long.
-        args = (theirs, queue_batches)
+        args = (theirs, queue_batches * max_poll_records)
         self._thread = threading.Thread(target=self._run, args=args, name="process-source", daemon=True)
         self._thread.start()
         with self._changed:
@@ -101,7 +101,7 @@ class ProcessSource:
                 room -= len(batch.records)
                 self._caught_up = batch.caught_up
         if parts:
-            self._send(("taken", len(parts)))
+            self._send(("taken", sum(map(len, parts))))
         return Records.joined(parts)
 
     def wake(self) -> None:
@@ -137,7 +137,7 @@ class ProcessSource:
 
     def _drop(self) -> None:
         if self._queue:
-            self._send(("taken", len(self._queue)))
+            self._send(("taken", sum(len(batch.records) for batch in self._queue)))
             self._queue.clear()
 
     def _send(self, message: object) -> None:
@@ -145,11 +145,11 @@ class ProcessSource:
         with self._sending, suppress(OSError):
             self._pipe.send(message)
 
-    def _run(self, theirs: Connection, queue_batches: int) -> None:
+    def _run(self, theirs: Connection, room: int) -> None:
         """The thread: starts the child, takes its messages until it ends, and says how it ended."""
         try:
             with theirs:
-                self._child = _start(theirs.fileno(), queue_batches)
+                self._child = _start(theirs.fileno(), room)
         except OSError as error:
             self._fail(f"the process that reads the log can't be started: {error}")
             return
@@ -172,8 +172,8 @@ class ProcessSource:
                 self._assignments += 1
                 self._woken = True
                 self._note(status)
-            case Polled(starts, _, _) if starts != self._starts:
-                self._send(("taken", 1))
+            case Polled(starts, records, _) if starts != self._starts:
+                self._send(("taken", len(records)))
             case Polled(_, records, status):
                 self._queue.append(_Batch(records, status.caught_up))
                 self._note(status)
@@ -194,12 +194,12 @@ class ProcessSource:
             self._changed.notify_all()
 
 
-def _start(pipe: int, queue_batches: int) -> subprocess.Popen[bytes]:
+def _start(pipe: int, room: int) -> subprocess.Popen[bytes]:
     level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
     # Not multiprocessing: its child would import the program that runs here, and torch with it.
     command = [sys.executable, "-P", "-c", "from engine.events.process_child import main; main()"]
     return subprocess.Popen(
-        [*command, str(pipe), str(os.getpid()), str(queue_batches), level],
+        [*command, str(pipe), str(os.getpid()), str(room), level],
         stdin=subprocess.DEVNULL,
         pass_fds=(pipe,),
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"},

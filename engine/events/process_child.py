@@ -55,7 +55,7 @@ class Failed(NamedTuple):
 
 def main() -> None:
     """Follows a source until the parent says "close" or is gone; the arguments are those of `process._start`."""
-    pipe, parent, queue_batches = map(int, sys.argv[1:4])
+    pipe, parent, room = map(int, sys.argv[1:4])
     # The parent ends us: it is asked to stop in the same breath, and wants to finish first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -68,7 +68,7 @@ def main() -> None:
         try:
             factory = connection.recv()
             with closing(factory()) as source:
-                _Reader(connection, source, queue_batches).run()
+                _Reader(connection, source, room).run()
         except SourceError as error:
             connection.send(Failed(str(error)))
         except (EOFError, BrokenPipeError):
@@ -88,14 +88,18 @@ def _die_with(parent: int) -> None:
 
 
 class _Reader:
-    """Polls the source while there is room, between the parent's commands."""
+    """Polls the source while there is room, between the parent's commands.
 
-    def __init__(self, pipe: Connection, source: EventSource, queue_batches: int) -> None:
+    Args:
+        room: records that the parent may hold; below that, one more batch is sent.
+    """
+
+    def __init__(self, pipe: Connection, source: EventSource, room: int) -> None:
         self._pipe = pipe
         self._source = source
         self._changed = threading.Condition()
         self._commands: list[tuple[Any, ...]] = []
-        self._room = queue_batches
+        self._room = room
         self._assignment: Assignment | None = None
         self._assignments = 0
         self._starts = 0
@@ -113,14 +117,14 @@ class _Reader:
                 self._pipe.send(Seen(_plain(assignment), self._told))
             # Step 2. No room: wait for a command, which may bring some.
             with self._changed:
-                if not self._room:
+                if self._room <= 0:
                     self._changed.wait_for(lambda: self._commands, _LOOK_S)
                     continue
             # Step 3. Records, or where the source stands if that is news.
             records = self._source.poll(_POLL_S)
             if records:
                 with self._changed:
-                    self._room -= 1
+                    self._room -= len(records)
                 self._told = self._status()
                 self._pipe.send(Polled(self._starts, Records.packed(records), self._told))
             else:
