@@ -19,6 +19,7 @@ from torch import Tensor
 
 from engine.config import InferenceConfig
 from engine.inference.dirty import DirtyRows
+from engine.inference.graph_forward import GraphForward
 from engine.model.features import HABITS
 from engine.model.gnn import USER_NEIGHBORS
 from engine.model.recommender import Recommender
@@ -47,6 +48,7 @@ class Embedder:
     ) -> None:
         dim = model.shape.dim
         self._model = model.graph
+        self._forward = GraphForward.of(model.graph) or model.graph
         self._habit = model.habit
         self._config = config
         self._number: Mapping[str, int] = {name: number for number, name in enumerate(vocabulary, start=1)}
@@ -161,10 +163,10 @@ class Embedder:
 
     def _refresh_users(self, graph: LiveGraph, rows: Tensor) -> None:
         for part in rows.split(self._config.chunk_rows):
-            self.users[part] = self._model.users(self.base, graph.user_items.latest(part, USER_NEIGHBORS))
+            self.users[part] = self._forward.users(self.base, graph.user_items.latest(part, USER_NEIGHBORS))
 
     def _refresh_items(self, graph: LiveGraph, rows: Tensor) -> None:
         for part in rows.split(self._config.chunk_rows):
-            self.items[part] = self._model.items(
+            self.items[part] = self._forward.items(
                 self.base[part], self.users, graph.item_users.latest(part), self.base, graph.item_next.latest(part)
             )

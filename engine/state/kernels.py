@@ -31,14 +31,20 @@ _TAG = 0xFFFF
 _ORDINAL, _NAME, _ITEM, _TIME, _LINK = 0, 1, 2, 3, 4
 
 
-def compiled(signature: str) -> Callable[[F], F]:
-    """Compiles for one signature when the module is imported, or loads what was compiled before."""
+def compiled(signature: str, *, any_order: bool = False) -> Callable[[F], F]:
+    """Compiles for one signature when the module is imported, or loads what was compiled before.
+
+    Args:
+        any_order: sums may be added up in another order than written, several terms at once. What must be the same bit
+            for bit on every machine may not.
+    """
+    options: dict[str, Any] = {"error_model": "numpy", "fastmath": {"reassoc", "contract"} if any_order else False}
 
     def compile_(kernel: F) -> F:
         try:
-            return cast("F", numba.njit(signature, cache=True, error_model="numpy")(kernel))
+            return cast("F", numba.njit(signature, cache=True, **options)(kernel))
         except RuntimeError:  # there is nowhere to write: the few seconds are paid at every start
-            return cast("F", numba.njit(signature, error_model="numpy")(kernel))
+            return cast("F", numba.njit(signature, **options)(kernel))
 
     return compile_
 
