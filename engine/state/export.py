@@ -55,8 +55,8 @@ class Subject:
 
 def export_subject(state: State, subject: str) -> tuple[Subject, ...]:
     """What is held about a user or an anonymous session by its subject_key, and the sessions it was linked to."""
-    rows = [row for _, row in state.rows_of(subject)]
-    linked = [other for row in rows for other in state.linked(row)]
+    rows = state.people.rows_of(subject)
+    linked = [other for more in state.people.linked(rows).values() for other in more]
     found = [_subject(state, row) for row in dict.fromkeys(rows + linked)]
     known = {one.partition for one in found if not one.session_id}
     # A partition may know of somebody only whom others are related to.

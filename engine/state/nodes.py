@@ -68,7 +68,11 @@ class Nodes:
 
     def find(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """[E] rows of `ids`, -1 where an id has none."""
-        return self._table.find(digests(ids))
+        return self.find_digests(digests(ids))
+
+    def find_digests(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
+        """`find` of ids whose `digests` [E, 2] are known."""
+        return self._table.find(keys)
 
     def add(self, ids: Sequence[str], rows: NDArray[np.int64]) -> list[int]:
         """Gives rows to ids that have none, in order of appearance.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.state.merged import Slots
+from engine.state.people import People
 from engine.state.ring import Neighbors
 
 _NONE = np.zeros(0, dtype=np.int64)
@@ -28,8 +29,9 @@ class MergedRelations:
         weights: of each kind of relation.
     """
 
-    def __init__(self, slices: Slots, weights: Sequence[float]) -> None:
+    def __init__(self, slices: Slots, people: People, weights: Sequence[float]) -> None:
         self._slices = slices
+        self._people = people
         self._weight = np.array(weights, dtype=np.float64)
 
     def __bool__(self) -> bool:
@@ -94,12 +96,5 @@ class MergedRelations:
 
     def _rows_of(self, user_ids: Sequence[str]) -> Tensor:
         """Rows of these users, in order, of those that are known."""
-        best = np.full(len(user_ids), -1, dtype=np.int64)
-        newest_ms = np.full(len(user_ids), -1, dtype=np.int64)
-        for placed in self._slices.values() if user_ids else ():
-            local = placed.slice.users.find(user_ids)
-            for at in np.flatnonzero(local >= 0).tolist():
-                time_ms = placed.slice.sessions.last_time_ms(int(local[at]))
-                if time_ms > newest_ms[at]:
-                    best[at], newest_ms[at] = local[at] + placed.first_user, time_ms
+        best = self._people.find(user_ids)
         return torch.from_numpy(best[best >= 0])

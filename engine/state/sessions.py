@@ -107,9 +107,9 @@ class Sessions:
         links[node] = moved
         return links
 
-    def links(self, row: int) -> list[int]:
-        """Names of the sessions that a user was lately in, newest first."""
-        return [name for name in self.table.data[row, _LINK:].tolist() if name != 0]
+    def links(self, rows: Tensor) -> Tensor:
+        """[R, L] int64 names of the sessions that each user was lately in, newest first, 0 where none."""
+        return self.table.get(rows)[:, _LINK:]
 
     def last_items(self, rows: Tensor, place: Tensor) -> Tensor:
         """[R] int64 the `place` of each user's last item, -1 where that item is gone."""
@@ -121,6 +121,6 @@ class Sessions:
         """Sessions that a user has had."""
         return int(self.table.data[row, _ORDINAL])
 
-    def last_time_ms(self, row: int) -> int:
-        """Time of a user's last event."""
-        return int(self.table.data[row, _TIME])
+    def last_time_ms(self, rows: Tensor) -> Tensor:
+        """[R] int64 time of each user's last event."""
+        return self.table.get(rows)[:, _TIME]

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from operator import itemgetter
 
 import numpy as np
 import torch
@@ -22,6 +21,7 @@ from engine.state.folded import Folded
 from engine.state.id_map import IdMap
 from engine.state.merged import MergedGraph, Placed, newest
 from engine.state.nodes import Nodes
+from engine.state.people import People
 from engine.state.popularity import TopItems, scaled
 from engine.state.related import MergedRelations
 from engine.state.ring import Neighbors
@@ -68,7 +68,8 @@ class State:
         self.slices: dict[int, Placed] = {}
         self._stride = -(-config.max_users // partitions)
         self.graph = MergedGraph.of(self.slices, config.history, config.neighbors, self._stride)
-        self.relations = MergedRelations(self.slices, tuple(events.relations.values()))
+        self.people = People(self.slices, self._stride)
+        self.relations = MergedRelations(self.slices, self.people, tuple(events.relations.values()))
         self._catalog_positions: dict[tuple[str, int], int] = {}
         self.items_folded = 0
         self._new: list[Tensor] = []  # item rows given in this batch
@@ -203,8 +204,8 @@ class State:
 
     def find_users(self, subjects: Sequence[str]) -> list[int]:
         """Row of each subject_key, -1 where it is unknown; of several rows that with the newest event."""
-        # Where times are equal, the first partition's: the rows themselves depend on the order of reading.
-        return [max(self.rows_of(subject), key=itemgetter(0), default=(0, -1))[1] for subject in subjects]
+        found: list[int] = self.people.find(subjects).tolist()
+        return found
 
     def histories(self, rows: Sequence[int], n: int | None = None) -> Neighbors:
         """[B, n] the latest events of users, with those of the anonymous sessions that they were lately linked to.
@@ -212,47 +213,17 @@ class State:
         A producer that does not key its records by user spreads one over several slices: these are joined here, too.
         """
         own = self.graph.user_items.latest(torch.tensor(rows, dtype=torch.int64), n)
-        for at, row in enumerate(rows):
-            more = self.linked(row)
-            if more:
-                parts = self.graph.user_items.latest(torch.tensor([*more, row]), n)
-                one_user_each = Neighbors(*(column[:, None] for column in parts.columns()))
-                joined = newest(one_user_each, own.row.shape[1])
-                for column, new in zip(own.columns(), joined.columns(), strict=True):
-                    column[at] = new[0]
+        for at, more in self.people.linked(rows).items():
+            parts = self.graph.user_items.latest(torch.tensor([*more, rows[at]]), n)
+            one_user_each = Neighbors(*(column[:, None] for column in parts.columns()))
+            joined = newest(one_user_each, own.row.shape[1])
+            for column, new in zip(own.columns(), joined.columns(), strict=True):
+                column[at] = new[0]
         return own
-
-    def rows_of(self, subject: str) -> list[tuple[int, int]]:
-        """(time of the last event, row) in every slice that knows a subject."""
-        found = []
-        for placed in self.slices.values():
-            row = placed.slice.users.get(subject)
-            if row is not None:
-                found.append((placed.slice.sessions.last_time_ms(row), row + placed.first_user))
-        return found
-
-    def linked(self, row: int) -> list[int]:
-        """Rows of the same user in other slices, and of the anonymous sessions that any of them is linked to."""
-        _, home, local = self.home_of(row)
-        subject = home.slice.users.id_of(local)
-        if subject is None:
-            return []
-        rows = [row] if len(self.slices) == 1 else [other for _, other in self.rows_of(subject)]
-        linked = [other for other in rows if other != row]
-        for other in rows:
-            _, at, local = self.home_of(other)
-            for name in at.slice.sessions.links(local):
-                for placed in self.slices.values():
-                    anonymous = placed.slice.anonymous.get(name)
-                    if anonymous is not None and placed.first_user + anonymous != row:
-                        linked.append(placed.first_user + anonymous)
-        return list(dict.fromkeys(linked))  # several links may lead to one session
 
     def home_of(self, row: int) -> tuple[int, Placed, int]:
         """Partition, slice and row in the slice of a user's row."""
-        slot = row // self._stride
-        partition, placed = next((at, placed) for at, placed in self.slices.items() if placed.slot == slot)
-        return partition, placed, row - placed.first_user
+        return self.people.home_of(row)
 
     def decayed_counts(self, rows: Tensor, half_life: int = 0) -> NDArray[np.float64]:
         """[R] decayed counts of items under one of `half_lives_s`, summed over the slices in the order of partitions.

@@ -80,7 +80,7 @@ def test_follows_items_that_are_forgotten_and_sessions_that_are_joined() -> None
         history = state.histories(users)
         assert torch.allclose(cache.encoded(users, history, table), encoder(table, history)[:, -1], atol=1e-5)
     (ann,) = state.find_users(["ann"])
-    assert state.linked(ann) and state.slices[0].slice.evicted_items  # else nothing was tried
+    assert state.people.linked([ann]) and state.slices[0].slice.evicted_items  # else nothing was tried
 
 
 def history_of(count: int, length: int = HISTORY) -> Neighbors:

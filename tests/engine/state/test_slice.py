@@ -45,7 +45,7 @@ def test_a_user_and_an_anonymous_session_of_the_same_name_are_two():
     fold(one, numbered([Line("s", "", "x"), Line("", "s", "y"), Line("s", "s", "z")]))
     assert history(one, "s") == ["x", "z"] and history(one, subject_key("", "s")) == ["y"]
     assert one.anonymous == {session_name("s"): one.users.get(subject_key("", "s"))}
-    assert one.sessions.links(0) == [session_name("s")]
+    assert one.sessions.links(torch.tensor([0])).tolist() == [[session_name("s"), 0, 0, 0]]
 
 
 def test_ids_that_differ_in_case_or_unicode_form_are_different_users_items_and_sessions():

@@ -244,7 +244,7 @@ def test_forgetting_in_one_partition_leaves_the_others_as_they_are():
     lines = numbered([Line("ann", "", "x", partition=at % 2) for at in range(4)])
     state = folded(lines)
     held = slice_digest(state.slices[1].slice)
-    (row,) = [row for _, row in state.rows_of("ann") if state.home_of(row)[0] == 0]
+    (row,) = [row for row in state.people.rows_of("ann") if state.home_of(row)[0] == 0]
     result = state.fold(batch([Line("ann", "", forget=True, partition=0, offset=2)]))
     assert result.gone_users.tolist() == [row] and row not in state.users()
     assert slice_digest(state.slices[1].slice) == held
