@@ -68,6 +68,7 @@ def rank_by_model(
     now_ms: int,
 ) -> list[tuple[RankedItem, ...]]:
     """The model's order for users [B] of whom `history` [B, K] is known, or is to be taken as known."""
+    history = _trimmed(history)
     model, table = generation.model, generation.embedder.items
     encoded = generation.sessions.encoded(users, history, table, generation.goal)  # [B, d]
     found = propose(queries, history, encoded, state, generation, config)
@@ -84,6 +85,12 @@ def rank_by_model(
     return [
         _page(query, item_rows[at], score[at], bits[at], past[at], state, now_ms) for at, query in enumerate(queries)
     ]
+
+
+def _trimmed(history: Neighbors) -> Neighbors:
+    """Without the columns in which nobody has an event: as a rule a ring is not full."""
+    there: NDArray[np.bool_] = np.logical_or.reduce(history.row.numpy() >= 0, axis=0)
+    return history.last(max(1, len(there) - int(there.argmax()) if there.any() else 1))
 
 
 def _trend(state: State, item: Tensor, config: RankingConfig) -> Tensor:
