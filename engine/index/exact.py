@@ -17,6 +17,9 @@ from engine.index.codes import Codes, rescore
 
 # With fewer rows it costs more to tell which may be the best than to look at all.
 CODED_FROM = 2048
+# Where vectors are so alike that codes don't tell them apart, as before any training, they are tried once in so many
+# searches.
+_TRY_EVERY = 64
 # Scores held at once: 64 MiB, however many queries and rows meet.
 _MAX_SCORES = 2**24
 
@@ -31,6 +34,7 @@ class ExactIndex:
         self._rows = np.empty(0, np.int64)  # [C], the row in each slot
         self._vectors = np.empty((0, dim), np.float32)  # [C, D], the vector in each slot
         self._codes = Codes(dim)
+        self._untried = 0  # searches to come for which codes won't be tried
         self._slot = np.empty(0, np.int64)  # [N], -1 where the row is absent
 
     @property
@@ -96,12 +100,17 @@ class ExactIndex:
         """
         if self._size < CODED_FROM or k == 0 or len(queries) == 0:
             return self._search_all(queries, k, floor)
+        if self._untried:
+            self._untried -= 1
+            return self._search_all(queries, k, floor)
         queries = np.ascontiguousarray(queries)
         picks = self._codes.pick(queries, self._size, k, floor)
         hits = Hits(np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32))
         lowest = np.full(len(queries), -np.inf, np.float32) if floor is None else floor
         rescore(queries, self._vectors, self._rows, picks.slot, picks.count, lowest, hits.row, hits.score)
         many = np.flatnonzero(picks.count < 0)
+        if 2 * len(many) > len(queries):
+            self._untried = _TRY_EVERY - 1
         if len(many):
             every = self._search_all(queries[many], k, None if floor is None else floor[many])
             hits.row[many], hits.score[many] = every.row, every.score

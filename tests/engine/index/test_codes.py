@@ -96,6 +96,19 @@ def test_where_too_many_may_be_the_best_all_are_looked_at(monkeypatch):
     assert_finds_the_best(index, query, 7)
 
 
+def test_codes_that_tell_nothing_apart_are_tried_now_and_then(monkeypatch):
+    index, tried = ExactIndex(DIM), []
+    pick = codes.Codes.pick
+    monkeypatch.setattr(codes.Codes, "pick", lambda *args: (tried.append(at), pick(*args))[1])
+    index.update(np.arange(600), vectors_of("equal", 600, 0))
+    every = exact._TRY_EVERY
+    for at in range(every + 5):
+        if at == every:
+            index.update(np.arange(600), vectors_of("random", 600, 0))
+        assert_finds_the_best(index, vectors_of("equal", 2, 0), 7)
+    assert tried == [0, *range(every, every + 5)]
+
+
 def test_a_guess_that_was_too_high_is_mended(monkeypatch):
     index = ExactIndex(DIM)
     index.update(np.arange(600), vectors_of("random", 600, 0))
