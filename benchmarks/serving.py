@@ -49,7 +49,7 @@ from engine.pipeline import Pipeline
 from engine.ranking.query import Query
 from engine.ranking.recommender import recommend
 from engine.serving.calls import CallObserver
-from engine.serving.recommender_servicer import list_message
+from engine.serving.lists import response_bytes
 from engine.serving.server import Server
 from engine.serving.subscriptions import Subscriptions
 
@@ -187,7 +187,7 @@ async def _load(port: int, method: str, seconds: float, per_s: float = 0.0) -> M
 
 def _one_list(pipeline: Pipeline, config: Config) -> bytes:
     (ranking,) = recommend([Query("user-1", "", K)], pipeline.state, pipeline.generation, config.ranking)
-    return recommender_service_pb2.RecommendResponse(list=list_message(ranking)).SerializeToString()
+    return response_bytes(ranking)
 
 
 def _weights(config: Config) -> Weights:

@@ -13,6 +13,7 @@ from prometheus_client import Counter
 
 from engine import metrics
 from engine.serving.errors import FAILURES, InvalidRequest, status_of
+from engine.serving.lists import passes_bytes
 from engine.serving.requests import Undecodable, lenient
 
 _log = logging.getLogger(__name__)
@@ -67,7 +68,7 @@ class CallObserver(grpc.aio.ServerInterceptor):
             inner, make = handler.stream_unary, grpc.stream_unary_rpc_method_handler
         behavior = self._observed(inner, method, timed=not handler.request_streaming)
         wrapped: grpc.RpcMethodHandler = make(
-            behavior, lenient(handler.request_deserializer), handler.response_serializer
+            behavior, lenient(handler.request_deserializer), passes_bytes(handler.response_serializer)
         )
         return wrapped
 

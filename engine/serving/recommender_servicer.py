@@ -15,6 +15,7 @@ from engine.serving.engine import Engine
 from engine.serving.errors import InvalidRequest, StreamOver
 from engine.serving.event_writer import EventWriter
 from engine.serving.inbox import Inbox
+from engine.serving.lists import response_bytes, update_bytes
 from engine.serving.requests import for_subscriber, parse_after, parse_query, read_request
 from engine.serving.subscriptions import Subscription, Subscriptions
 
@@ -29,9 +30,7 @@ class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceService
         self._writer = writer
         self._inbox: Inbox | None = None  # of the loop that calls come in
 
-    async def Recommend(
-        self, request: recommender_service_pb2.RecommendRequest, context: Any
-    ) -> recommender_service_pb2.RecommendResponse:
+    async def Recommend(self, request: recommender_service_pb2.RecommendRequest, context: Any) -> bytes:
         """One ranked list; with `after`, once it reflects that record."""
         query = parse_query(request.query, self._config)
         after = parse_after(request, self._config)
@@ -42,7 +41,7 @@ class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceService
             # Without a record to wait for, gRPC ends the call at its deadline, and a timer of our own costs as much
             # as reading the request.
             ranking = await (waiting if after is None else self._until(waiting, after, context))
-        return recommender_service_pb2.RecommendResponse(list=list_message(ranking))
+        return response_bytes(ranking)
 
     async def _until(self, waiting: Coroutine[Any, Any, Ranking], after: Position, context: Any) -> Ranking:
         limit_s = context.time_remaining()
@@ -98,21 +97,4 @@ class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceService
 async def _write(subscription: Subscription, context: Any) -> None:
     while True:
         ranking, cause = await subscription.next()
-        await context.write(
-            recommender_service_pb2.StreamRecommendationsResponse(
-                list=list_message(ranking), cause=f"CAUSE_{cause.name}"
-            )
-        )
-
-
-def list_message(ranking: Ranking) -> recommender_service_pb2.RecommendationList:
-    """A ranking as the protocol has it."""
-    # Item by item in place, sources by number: messages made beforehand and names cost twice as much.
-    message = recommender_service_pb2.RecommendationList(
-        origin=f"ORIGIN_{ranking.origin.name}", known=ranking.known, model_version=ranking.model_version
-    )
-    for item in ranking.items:
-        message.items.add(item_id=item.item_id, title=item.title, score=item.score, sources=item.sources)
-    for at in ranking.reflects:
-        message.reflects.add(topic=at.topic, partition=at.partition, offset=at.offset)
-    return message
+        await context.write(update_bytes(ranking, cause))
