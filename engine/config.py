@@ -259,6 +259,11 @@ class InferenceConfig(Section):
         description="sessions whose keys and values are kept from one list to the next, the longest not asked for"
         " evicted first; 0: each list computes its session anew, which is faster below about 16 lists a step",
     )  # fmt: skip
+    queries: int = Field(
+        131_072, ge=0, le=2**24,
+        description="sessions whose query is kept until they have a new event, so that a list without one encodes"
+        " nothing; 64 floats each, at the model's width of 64; 0: each list encodes its session",
+    )  # fmt: skip
 
 
 class IndexConfig(Section):

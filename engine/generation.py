@@ -19,6 +19,7 @@ from engine.config import Config
 from engine.index.hnsw import BuildStoppedError
 from engine.index.live import LiveIndex
 from engine.inference.embedder import Embedder
+from engine.inference.query_cache import QueryCache
 from engine.inference.session_cache import SessionCache
 from engine.model.recommender import Recommender
 from engine.model.weights import Weights, WeightsError
@@ -41,7 +42,7 @@ class Generation:
     metrics: Mapping[str, float]
     model: Recommender
     embedder: Embedder
-    sessions: SessionCache
+    sessions: QueryCache
     index: LiveIndex
     goal: int | None = None
 
@@ -161,7 +162,8 @@ def build_generation(
     index = LiveIndex.build(frozen.live, vectors, config.index, stopped, _some_queries(weights, embedder, frozen))
     model = weights.model.served_in(config.inference.precision)
     sessions = SessionCache(model.sequence, config.inference.sessions, config.state.history)
-    return Generation(version, metrics, model, embedder, sessions, index, goal_of(weights, config))
+    queries = QueryCache(sessions, config.inference.queries, model.sequence.reach, model.shape.dim)
+    return Generation(version, metrics, model, embedder, queries, index, goal_of(weights, config))
 
 
 @torch.inference_mode()

@@ -23,7 +23,8 @@ from engine.state.state import Folded, State, subject_key
 _log = logging.getLogger(__name__)
 
 
-_FADE = 0.9  # of what is known of the cost of lists, at each batch
+_FADE = 0.9  # of what is known of the pace of lists, at each batch
+_STREAMS = 4  # one place of so many in a batch is for streams, where as many calls wait as fill it
 
 
 class Overloaded(RuntimeError):
@@ -87,13 +88,15 @@ class Publisher:
         self._lock = threading.Lock()  # guards the calls
         self._calls: deque[_Call] = deque()
         self._held: list[_Call] = []  # until their records are folded
-        self._spent_s, self._made = 0.0, 0.0  # lately, on so many lists
+        self._spent_s, self._made = 0.0, 0.0  # lately, for so many lists
+        self._began_s: float | None = None  # when calls began to wait for the next batch; None: none did when it began
+        self._streams_turn = False  # where a batch has one place
         self._record_ms: dict[str, int] = {}  # newest event of each subject, until its list is out
         self._more_due = False  # streams may still wait after the last batch of lists
 
     @property
     def _list_s(self) -> float:
-        """What a list costs lately."""
+        """How far apart calls get their lists lately, where some wait all the time."""
         return self._spent_s / self._made if self._made else 0.0
 
     @property
@@ -140,18 +143,19 @@ class Publisher:
         self._audience.mark(set(subjects), model=False, catalog=len(folded.catalog) > 0)
 
     def publish(self, state: State, generation: Generation | None) -> None:
-        """Makes one batch of lists; waiting calls first, then streams by urgency."""
+        """Makes one batch of lists: of waiting calls, and of streams by urgency, which always get a part of it."""
         limit = self._config.serving.max_batch
-        calls = self._take(limit, state)
-        dues = self._audience.due(limit - len(calls))
-        self._more_due = len(dues) + len(calls) == limit
+        began_s = time.perf_counter() if self._began_s is None else self._began_s
+        places = max(limit - len(self._calls), self._places_of_streams(limit))
+        dues = self._audience.due(places)
+        calls = self._take(limit - len(dues), state)
+        self._more_due = len(dues) == places
         if not dues and not calls:
             self._record_ms.clear()
+            self._began_s = None
             return
-        began_s = time.perf_counter()
         rankings = self._rank([call.query for call in calls] + [due.query for due in dues], state, generation)
-        self._spent_s = _FADE * self._spent_s + time.perf_counter() - began_s
-        self._made = _FADE * self._made + len(rankings)
+        self._note_pace(began_s, len(calls) if self._began_s is not None else len(rankings))
         for call, ranking in zip(calls, rankings, strict=False):
             if isinstance(ranking, Ranking):
                 call.answer.set_result(ranking)
@@ -166,6 +170,21 @@ class Publisher:
                 metrics.FRESHNESS_SECONDS.observe(max(0.0, now_ms - made_ms) / 1000)
         if not self._more_due:
             self._record_ms.clear()
+
+    def _places_of_streams(self, limit: int) -> int:
+        """How many of a batch they get however many calls wait: else they would starve when it matters most."""
+        if limit > 1:
+            return max(1, limit // _STREAMS)
+        self._streams_turn = not self._streams_turn
+        return int(self._streams_turn)
+
+    def _note_pace(self, began_s: float, made: int) -> None:
+        """`made` lists since `began_s`; where calls waited all along, folding and all else is part of their wait."""
+        now_s = time.perf_counter()
+        if made:
+            self._spent_s = _FADE * self._spent_s + now_s - began_s
+            self._made = _FADE * self._made + made
+        self._began_s = now_s if self._calls else None
 
     def _take(self, limit: int, state: State) -> list[_Call]:
         """Up to `limit` calls to be answered now; those whose record is not folded yet are held back."""

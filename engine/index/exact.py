@@ -13,7 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.index.base import Hits, latest, top_k
+from engine.index.codes import Codes, rescore
 
+# With fewer rows it costs more to tell which may be the best than to look at all.
+CODED_FROM = 2048
+# Where vectors are so alike that codes don't tell them apart, as before any training, they are tried once in so many
+# searches.
+_TRY_EVERY = 64
 # Scores held at once: 64 MiB, however many queries and rows meet.
 _MAX_SCORES = 2**24
 
@@ -27,6 +33,8 @@ class ExactIndex:
         self._size = 0
         self._rows = np.empty(0, np.int64)  # [C], the row in each slot
         self._vectors = np.empty((0, dim), np.float32)  # [C, D], the vector in each slot
+        self._codes = Codes(dim)
+        self._untried = 0  # searches to come for which codes won't be tried
         self._slot = np.empty(0, np.int64)  # [N], -1 where the row is absent
 
     @property
@@ -59,10 +67,12 @@ class ExactIndex:
         if end > len(self._rows):
             self._rows = grown(self._rows, end)
             self._vectors = grown(self._vectors, end)
+            self._codes.grow(len(self._rows))
         self._slot[new] = np.arange(self._size, end)
         self._rows[self._size : end] = new
         self._size = end
         self._vectors[self._slot[rows]] = vectors
+        self._codes.put(self._slot[rows], vectors)
 
     def delete(self, rows: NDArray[np.int64]) -> None:
         """Removes rows [R]; those not held are ignored."""
@@ -78,6 +88,7 @@ class ExactIndex:
         holes = freed[freed < end]
         self._rows[holes] = self._rows[tail]
         self._vectors[holes] = self._vectors[tail]
+        self._codes.move(tail, holes)
         self._slot[self._rows[holes]] = holes
         self._size = end
 
@@ -87,6 +98,25 @@ class ExactIndex:
         Args:
             floor: [B] scores; rows below may be left out, which saves most of the time that picking the best takes.
         """
+        if self._size < CODED_FROM or k == 0 or len(queries) == 0:
+            return self._search_all(queries, k, floor)
+        if self._untried:
+            self._untried -= 1
+            return self._search_all(queries, k, floor)
+        queries = np.ascontiguousarray(queries)
+        picks = self._codes.pick(queries, self._size, k, floor)
+        hits = Hits(np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32))
+        lowest = np.full(len(queries), -np.inf, np.float32) if floor is None else floor
+        rescore(queries, self._vectors, self._rows, picks.slot, picks.count, lowest, hits.row, hits.score)
+        many = np.flatnonzero(picks.count < 0)
+        if 2 * len(many) > len(queries):
+            self._untried = _TRY_EVERY - 1
+        if len(many):
+            every = self._search_all(queries[many], k, None if floor is None else floor[many])
+            hits.row[many], hits.score[many] = every.row, every.score
+        return hits
+
+    def _search_all(self, queries: NDArray[np.float32], k: int, floor: NDArray[np.float32] | None) -> Hits:
         block = max(1, _MAX_SCORES // max(1, self._size))
         parts = []
         for start in range(0, max(1, len(queries)), block):

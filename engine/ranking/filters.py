@@ -1,9 +1,11 @@
 """What a list may not hold, whatever its score.
 
-Shapes: C candidates.
+Shapes: B queries, C candidates of each.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,21 +15,21 @@ from engine.state.state import State
 
 
 def allowed(
-    query: Query, rows: NDArray[np.int64], state: State, history: NDArray[np.int64], now_ms: int
+    queries: Sequence[Query], rows: NDArray[np.int64], state: State, histories: NDArray[np.int64], now_ms: int
 ) -> NDArray[np.bool_]:
-    """[C] True where the item may be in this query's list.
+    """[B, C] True where the item may be in the query's list.
 
     Args:
-        rows: [C] item rows, -1 where there is none.
-        history: item rows that the user's history holds; only read where the query leaves them out.
+        rows: [B, C] item rows, -1 where there is none.
+        histories: [B, K] item rows that each user's history holds; only read where a query leaves them out.
         now_ms: what availability is judged by.
     """
-    keep = rows >= 0
-    keep &= state.catalog.servable(np.maximum(rows, 0), now_ms)
-    if query.exclude_history:
-        keep &= ~np.isin(rows, history)
-    if query.exclude_item_ids:
-        keep &= ~np.isin(rows, state.items.find(query.exclude_item_ids).numpy())
-    if query.categories:
-        keep &= np.isin(rows, state.catalog.members(query.categories))
+    keep: NDArray[np.bool_] = (rows >= 0) & state.catalog.servable(np.maximum(rows, 0), now_ms)
+    for b, query in enumerate(queries):
+        if query.exclude_history:
+            keep[b] &= ~np.isin(rows[b], histories[b])
+        if query.exclude_item_ids:
+            keep[b] &= ~np.isin(rows[b], state.items.find(query.exclude_item_ids).numpy())
+        if query.categories:
+            keep[b] &= np.isin(rows[b], state.catalog.members(query.categories))
     return keep

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
+from typing import NamedTuple
 
 from engine.state.state import subject_key
 
@@ -51,16 +52,16 @@ class Query:
         return subject_key(self.user_id, self.session_id)
 
 
-@dataclass(frozen=True)
-class RankedItem:
+class RankedItem(NamedTuple):
+    """One of a list; a tuple, since twenty of them are made for each."""
+
     item_id: str
     title: str
     score: float
     sources: tuple[Source, ...]
 
 
-@dataclass(frozen=True)
-class Position:
+class Position(NamedTuple):
     """A record of one partition of the events topic."""
 
     topic: str

@@ -19,12 +19,10 @@ from engine.model.features import Crowd, candidate_features, trend_half_lives, t
 from engine.model.votes import count_votes, gather_voters
 from engine.ranking.candidates import propose
 from engine.ranking.filters import allowed
+from engine.ranking.page import pages
 from engine.ranking.query import Origin, Position, Query, RankedItem, Ranking, Source
 from engine.state.ring import Neighbors
 from engine.state.state import State
-
-# Source bits of a candidate -> sources, for every combination there is.
-_SOURCES = tuple(tuple(s for s in Source if bits & (1 << (s - 1))) for bits in range(1 << len(Source)))
 
 
 def recommend(
@@ -68,6 +66,7 @@ def rank_by_model(
     now_ms: int,
 ) -> list[tuple[RankedItem, ...]]:
     """The model's order for users [B] of whom `history` [B, K] is known, or is to be taken as known."""
+    history = _trimmed(history)
     model, table = generation.model, generation.embedder.items
     encoded = generation.sessions.encoded(users, history, table, generation.goal)  # [B, d]
     found = propose(queries, history, encoded, state, generation, config)
@@ -80,10 +79,15 @@ def rank_by_model(
     clock_ms = torch.full((len(users),), state.newest_ms)
     features = candidate_features(found.item, history, crowd, state.catalog.group, clock_ms)
     score = model.ranker(model.logits(cosine), features).numpy()  # [B, C]
-    item_rows, bits, past = found.item.numpy(), found.source.numpy(), history.row.numpy()
-    return [
-        _page(query, item_rows[at], score[at], bits[at], past[at], state, now_ms) for at, query in enumerate(queries)
-    ]
+    rows = found.item.numpy()
+    listed = allowed(queries, rows, state, history.row.numpy(), now_ms)
+    return pages(rows, score, found.source.numpy(), listed, [query.k for query in queries], state)
+
+
+def _trimmed(history: Neighbors) -> Neighbors:
+    """Without the columns in which nobody has an event: as a rule a ring is not full."""
+    there: NDArray[np.bool_] = np.logical_or.reduce(history.row.numpy() >= 0, axis=0)
+    return history.last(max(1, len(there) - int(there.argmax()) if there.any() else 1))
 
 
 def _trend(state: State, item: Tensor, config: RankingConfig) -> Tensor:
@@ -97,26 +101,9 @@ def _trend(state: State, item: Tensor, config: RankingConfig) -> Tensor:
 
 def _by_popularity(query: Query, user: int, state: State, now_ms: int) -> tuple[RankedItem, ...]:
     rows = state.catalog.members(query.categories) if query.categories else state.popularity.top()
-    history = np.zeros(0, dtype=np.int64)
+    history = np.zeros((1, 0), dtype=np.int64)
     if query.exclude_history and user >= 0:
-        history = state.histories([user]).row.numpy()[0]
-    bits = np.full(len(rows), 1 << (Source.POPULAR - 1))
-    return _page(query, rows, state.popularity.share(rows), bits, history, state, now_ms)
-
-
-def _page(
-    query: Query,
-    rows: NDArray[np.int64],
-    score: NDArray[np.floating],
-    bits: NDArray[np.int64],
-    history: NDArray[np.int64],
-    state: State,
-    now_ms: int,
-) -> tuple[RankedItem, ...]:
-    """The k best candidates that pass the filters; ties go to the lower row."""
-    keep = np.flatnonzero(allowed(query, rows, state, history, now_ms))
-    best = keep[np.lexsort((rows[keep], -score[keep]))[: query.k]]
-    return tuple(
-        RankedItem(state.items.id_of(row), state.catalog.title[row], value, _SOURCES[bit])
-        for row, value, bit in zip(rows[best].tolist(), score[best].tolist(), bits[best].tolist(), strict=True)
-    )
+        history = state.histories([user]).row.numpy()
+    listed = allowed([query], rows[None], state, history, now_ms)
+    bits = np.full((1, len(rows)), 1 << (Source.POPULAR - 1))
+    return pages(rows[None], state.popularity.share(rows)[None], bits, listed, [query.k], state)[0]

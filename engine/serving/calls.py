@@ -9,9 +9,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc
+from prometheus_client import Counter
 
 from engine import metrics
 from engine.serving.errors import FAILURES, InvalidRequest, status_of
+from engine.serving.lists import passes_bytes
 from engine.serving.requests import Undecodable, lenient
 
 _log = logging.getLogger(__name__)
@@ -20,6 +22,17 @@ _PACKAGE = "/ousel.v1."
 _AHEAD_S = 0.1  # that a client's deadline may pass before ours: what its request took to get here
 
 Behavior = Callable[[Any, Any], Awaitable[Any]]
+
+
+class _Counts(dict[grpc.StatusCode, Counter]):
+    """The counter of one method's calls by their code, made when a code is first seen."""
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+
+    def __missing__(self, code: grpc.StatusCode) -> Counter:
+        self[code] = found = metrics.CALLS.labels(self._method, code.name)
+        return found
 
 
 class CallObserver(grpc.aio.ServerInterceptor):
@@ -56,11 +69,15 @@ class CallObserver(grpc.aio.ServerInterceptor):
             inner, make = handler.stream_unary, grpc.stream_unary_rpc_method_handler
         behavior = self._observed(inner, method, timed=not handler.request_streaming)
         wrapped: grpc.RpcMethodHandler = make(
-            behavior, lenient(handler.request_deserializer), handler.response_serializer
+            behavior, lenient(handler.request_deserializer), passes_bytes(handler.response_serializer)
         )
         return wrapped
 
     def _observed(self, inner: Behavior, method: str, *, timed: bool) -> Behavior:
+        # Resolved once: finding a metric by its labels costs as much as raising it.
+        seconds = metrics.REQUEST_SECONDS.labels(method)
+        counts = _Counts(method)
+
         async def behavior(request: Any, context: Any) -> Any:
             started = time.perf_counter()
             code = grpc.StatusCode.OK
@@ -85,9 +102,9 @@ class CallObserver(grpc.aio.ServerInterceptor):
                     _log.exception("%s failed", method)
             finally:
                 self.failed += code in FAILURES
-                metrics.CALLS.labels(method, code.name).inc()
+                counts[code].inc()
                 if timed:
-                    metrics.REQUEST_SECONDS.labels(method).observe(time.perf_counter() - started)
+                    seconds.observe(time.perf_counter() - started)
             # Counted by now: a client that knows of the failure finds it in GetStatus.
             return await context.abort(status.code, status.details, status.trailing_metadata)
 

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
 from typing import Any
 
 from ousel.v1 import recommender_service_pb2, recommender_service_pb2_grpc
 
 from engine import metrics
 from engine.config import Config
-from engine.ranking.query import Ranking
+from engine.ranking.query import Position, Ranking
 from engine.serving.engine import Engine
 from engine.serving.errors import InvalidRequest, StreamOver
 from engine.serving.event_writer import EventWriter
+from engine.serving.inbox import Inbox
+from engine.serving.lists import response_bytes, update_bytes
 from engine.serving.requests import for_subscriber, parse_after, parse_query, read_request
 from engine.serving.subscriptions import Subscription, Subscriptions
 
@@ -25,26 +28,31 @@ class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceService
         self._engine = engine
         self._subscriptions = subscriptions
         self._writer = writer
+        self._inbox: Inbox | None = None  # of the loop that calls come in
 
-    async def Recommend(
-        self, request: recommender_service_pb2.RecommendRequest, context: Any
-    ) -> recommender_service_pb2.RecommendResponse:
+    async def Recommend(self, request: recommender_service_pb2.RecommendRequest, context: Any) -> bytes:
         """One ranked list; with `after`, once it reflects that record."""
         query = parse_query(request.query, self._config)
         after = parse_after(request, self._config)
-        limit_s = context.time_remaining()
-        if after is not None and limit_s is None:  # or a record that never comes would be waited for without end
-            limit_s = self._config.kafka.request_timeout_ms / 1000
+        if self._inbox is None:
+            self._inbox = Inbox(asyncio.get_running_loop())
         with metrics.QUERIES_WAITING.track_inprogress():
-            try:
-                async with asyncio.timeout(limit_s):
-                    ranking = await asyncio.wrap_future(self._engine.ask(query, after))
-            except TimeoutError:
-                if after is None:
-                    raise
-                where = f"{after.topic}[{after.partition}] at offset {after.offset}"
-                raise TimeoutError(f"the engine has not folded {where} within {limit_s:g} s") from None
-        return recommender_service_pb2.RecommendResponse(list=list_message(ranking))
+            waiting = self._inbox.wait(self._engine.ask(query, after))
+            # Without a record to wait for, gRPC ends the call at its deadline, and a timer of our own costs as much
+            # as reading the request.
+            ranking = await (waiting if after is None else self._until(waiting, after, context))
+        return response_bytes(ranking)
+
+    async def _until(self, waiting: Coroutine[Any, Any, Ranking], after: Position, context: Any) -> Ranking:
+        limit_s = context.time_remaining()
+        if limit_s is None:  # or a record that never comes would be waited for without end
+            limit_s = self._config.kafka.request_timeout_ms / 1000
+        try:
+            async with asyncio.timeout(limit_s):
+                return await waiting
+        except TimeoutError:
+            where = f"{after.topic}[{after.partition}] at offset {after.offset}"
+            raise TimeoutError(f"the engine has not folded {where} within {limit_s:g} s") from None
 
     async def StreamRecommendations(self, _: Any, context: Any) -> None:
         """A list at once and whenever it changes, until the client cancels; it may stop writing earlier."""
@@ -89,21 +97,4 @@ class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceService
 async def _write(subscription: Subscription, context: Any) -> None:
     while True:
         ranking, cause = await subscription.next()
-        await context.write(
-            recommender_service_pb2.StreamRecommendationsResponse(
-                list=list_message(ranking), cause=f"CAUSE_{cause.name}"
-            )
-        )
-
-
-def list_message(ranking: Ranking) -> recommender_service_pb2.RecommendationList:
-    """A ranking as the protocol has it."""
-    # Item by item in place, sources by number: messages made beforehand and names cost twice as much.
-    message = recommender_service_pb2.RecommendationList(
-        origin=f"ORIGIN_{ranking.origin.name}", known=ranking.known, model_version=ranking.model_version
-    )
-    for item in ranking.items:
-        message.items.add(item_id=item.item_id, title=item.title, score=item.score, sources=item.sources)
-    for at in ranking.reflects:
-        message.reflects.add(topic=at.topic, partition=at.partition, offset=at.offset)
-    return message
+        await context.write(update_bytes(ranking, cause))

@@ -82,3 +82,46 @@ def test_the_cost_of_lists_is_that_of_late(monkeypatch):
         assert admitted(publisher, 1000) == expected
         while publisher.busy:
             publisher.publish(state, None)
+
+
+def test_what_is_done_between_two_batches_is_part_of_the_wait(monkeypatch):
+    clock = [0.0]
+    slow_lists(monkeypatch, 0.005)
+    config = with_batches_of(2)
+    state = small_state(config)
+    publisher = Publisher(config, Streams())
+    made = publisher.publish
+    monkeypatch.setattr("engine.publisher.time.perf_counter", lambda: clock[0])
+    admitted(publisher, 200)
+    while publisher.busy:
+        made(state, None)
+        clock[0] += 0.04  # a step folds, too: two lists in 40 ms
+    assert admitted(publisher, 1000) == 6  # in 100 ms
+
+
+@pytest.mark.parametrize("limit", [1, 2, 8])
+def test_streams_get_a_part_of_each_batch_however_many_calls_wait_and_calls_the_rest(limit):
+    config = with_batches_of(limit)
+    state = small_state(config)
+    streams = Streams("u1", "u2", "u3", "u4", "u5")
+    publisher = Publisher(config, streams)
+    answers = [publisher.ask(Query("u1", "", 3)) for _ in range(60)]
+    for _ in range(10):
+        streams.mark((), model=True, catalog=False)
+        for _ in range(4):
+            publisher.publish(state, None)
+    listed, answered = len(streams.lists), sum(answer.done() for answer in answers)
+    assert listed >= 40 * max(1, limit // 4) // 2
+    assert answered == min(60, 40 * limit - listed)
+
+
+def test_streams_fill_what_calls_leave():
+    config = with_batches_of(8)
+    state = small_state(config)
+    streams = Streams("u1", "u2", "u3", "u4", "u5")
+    publisher = Publisher(config, streams)
+    answer = publisher.ask(Query("u1", "", 3))
+    streams.mark((), model=True, catalog=False)
+    publisher.publish(state, None)
+    assert answer.done() and len(streams.lists) == 5
+    assert not publisher.busy
