@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from engine.config import Precision
 from engine.model.layers import Aggregation
@@ -77,7 +77,7 @@ class OuselSettings:
     index_candidates: int = 200
     neighbor_sources: int = 5
     content: bool = False
-    precision: Precision = "float32"
+    precision: Precision = field(default="float32", repr=False)  # no checkpoint depends on it
     seed: int = 1
 
     def __post_init__(self) -> None:
