@@ -24,14 +24,11 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import json
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Self
 
 import numpy as np
 import torch
@@ -40,8 +37,8 @@ from ousel.v1 import catalog_pb2
 from benchmarks.freshness_load import Click, Events, Producer, item_id
 from benchmarks.recovery_engine import KillableEngine, environment
 from benchmarks.report import Figure, report
+from benchmarks.talker import Talker
 from deploy.local.brokers import start_broker
-from deploy.local.processes import die_with_parent
 from engine.config import Config, EventsConfig, KafkaConfig, SnapshotConfig, StateConfig
 from engine.events.producer import EventProducer
 from engine.events.topics import ensure_topics
@@ -54,36 +51,6 @@ USERS, ITEMS = 1000, 20_000
 _WARM_S = 1.5  # of each turn, what does not count
 _SETTLE_S = 1.0  # after the last event, for its list
 _TIMEOUT_S = 300.0
-
-
-class Talker:
-    """A process of a benchmark that says lines on its output and ends after one on its input."""
-
-    def __init__(self, module: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:
-        self._module = module
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env, preexec_fn=die_with_parent(),
-        )  # fmt: skip
-
-    def line(self) -> str:
-        """The next one."""
-        assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        if not line:
-            raise SystemExit(f"{self._module} ended with {self._process.wait()}")
-        return line.strip()
-
-    def end(self) -> str:
-        """Has it end; all that it said since the last line."""
-        return self._process.communicate("\n", _TIMEOUT_S)[0]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._process.kill()
-        self._process.communicate()
 
 
 def main() -> None:
