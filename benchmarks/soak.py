@@ -5,8 +5,8 @@
 An engine in a process of its own follows a broker, with 100 streams open, lists asked for at a steady rate and catalog
 records that change. First it is offered as many events as this machine can produce, for a few seconds: what it folds of
 them meanwhile is its capacity here. Then 70% of that, for the rest of the time, of twice as many users as it may hold,
-while a model is pushed early on, snapshots are taken, and 1,000 streams are opened and dropped in ten waves: half of the
-waves close theirs, the processes of the others are killed.
+while a model is pushed early on, snapshots are taken, and 1,000 streams are opened and dropped in ten waves: half of
+the waves close theirs, the processes of the others are killed.
 
     slope_mb_per_min     of the resident memory of the engine and the process that reads for it, by least squares over
                          the second half; slope_share_per_min is its share of the memory
