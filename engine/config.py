@@ -255,9 +255,9 @@ class InferenceConfig(Section):
         description="of the session encoder's products; less pays from a width of about 256 on",
     )
     sessions: int = Field(
-        0, ge=0, le=2**24,
+        2048, ge=0, le=2**24,
         description="sessions whose keys and values are kept from one list to the next, the longest not asked for"
-        " evicted first; 0: each list computes its session anew, which is faster below about 16 lists a step",
+        " evicted first; about 65 kB each at the default shape; 0: each list computes its session anew",
     )  # fmt: skip
     queries: int = Field(
         131_072, ge=0, le=2**24,

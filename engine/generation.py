@@ -52,9 +52,9 @@ class Generation:
         rows = self.embedder.refresh(state.graph, state.items.ids(), state.catalog.contents(), folded)
         return self._reindex(state, rows)
 
-    def spread(self, state: State) -> int:
-        """Lets some of the items follow whose neighbors have moved; returns how many."""
-        return self._reindex(state, self.embedder.spread(state.graph))
+    def spread(self, state: State, steps: int = 1) -> int:
+        """Lets some of the items follow whose neighbors have moved, as many as `steps` may; returns how many."""
+        return self._reindex(state, self.embedder.spread(state.graph, steps))
 
     def _reindex(self, state: State, rows: Tensor) -> int:
         if len(rows):

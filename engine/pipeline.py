@@ -44,6 +44,7 @@ R = TypeVar("R")
 
 _IDLE_POLL_S = 0.2
 _REPORT_S = 5.0
+_GATHERED = 4  # steps whose share of what spreads is recomputed together while records keep coming
 
 
 class SnapshotsOff(RuntimeError):
@@ -80,6 +81,7 @@ class Pipeline:
         self._ready = False
         self._caught_up = False  # with all that the log held when partitions last came
         self._dead_lettered = 0
+        self._unspread = 0  # steps since anything was let spread
         self._started = time.monotonic()
         self._lock = threading.Lock()  # guards the errands
         self._errands: deque[Callable[[], None]] = deque()  # what other threads want done in this one
@@ -132,7 +134,8 @@ class Pipeline:
         3. Fold: the state, and with it its positions in the log.
         4. Embed: the rows that the batch touched, in the tables and in the index.
         5. Publish: lists for the streams concerned and for waiting calls.
-        6. Spread: a few of the items whose neighbors moved, now that nobody waits for it.
+        6. Spread: a few of the items whose neighbors moved, now that nobody waits for it; while records keep coming,
+           those of several steps together, which costs hardly more than those of one.
         7. Checkpoint: one piece of a copy of the state, for a snapshot or for a new model.
         """
         self._source, self._letters = source, dead_letters
@@ -157,7 +160,7 @@ class Pipeline:
             self._publisher.publish(self.state, self.generation)
         # Step 6.
         with _timed("spread"):
-            self._spread()
+            self._spread(idle=not records)
         # Step 7.
         with _timed("checkpoint"):
             self._checkpoint()
@@ -229,9 +232,11 @@ class Pipeline:
     def _embed(self, folded: Folded) -> None:
         metrics.EMBEDDED_ROWS.inc(self.generations.follow(self.state, folded))
 
-    def _spread(self) -> None:
-        if self.generation:
-            metrics.EMBEDDED_ROWS.inc(self.generation.spread(self.state))
+    def _spread(self, *, idle: bool) -> None:
+        self._unspread = min(self._unspread + 1, _GATHERED)
+        if self.generation and (idle or self._unspread >= _GATHERED):
+            metrics.EMBEDDED_ROWS.inc(self.generation.spread(self.state, self._unspread))
+            self._unspread = 0
             if self.generation.index.maintain():
                 metrics.INDEX_REBUILDS.inc()
                 metrics.INDEX_REBUILD_SECONDS.observe(self.generation.index.last_rebuild_s)

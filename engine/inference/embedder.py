@@ -111,17 +111,18 @@ class Embedder:
         return touched
 
     @torch.inference_mode()
-    def spread(self, graph: LiveGraph) -> Tensor:
-        """Recomputes up to `spread_rows` rows, users before items, and of each the longest waiting first.
+    def spread(self, graph: LiveGraph, steps: int = 1) -> Tensor:
+        """Recomputes up to `spread_rows` rows for each of `steps`, users before items, the longest waiting first.
 
         Returns:
             [R] int64 the items.
         """
-        users = self._stale.take(self._config.spread_rows)
+        most = steps * self._config.spread_rows
+        users = self._stale.take(most)
         self._follow(graph, users)
         if self._moved and not self._waiting:
             self._waiting.add(graph.item_users.naming(self._moved.take(len(self._moved))))
-        rows = self._waiting.take(self._config.spread_rows - len(users))
+        rows = self._waiting.take(most - len(users))
         self._refresh_items(graph, rows)
         return rows
 

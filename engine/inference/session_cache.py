@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from engine import metrics
+from engine.inference.session_forward import SessionForward
 from engine.model.sequence import SequenceEncoder
 from engine.state.ring import Neighbors
 from engine.state.table import reserve
@@ -37,6 +38,7 @@ class SessionCache:
 
     def __init__(self, encoder: SequenceEncoder, size: int, history: int) -> None:
         self._encoder = encoder
+        self._forward = SessionForward.of(encoder)
         self._most_new = min(_MOST_NEW, history - encoder.reach)
         self.size = size if self._most_new >= 1 else 0
         blocks, dim = len(encoder.blocks), encoder.out.out_features
@@ -131,6 +133,11 @@ class SessionCache:
         events = history.last(self._encoder.window - 1 + most)
         self._count[slots] += new
         count = self._count[slots]
+        if self._forward is not None:
+            self._forward.append(
+                events, table, slots.numpy(), new.numpy(), count.numpy(), self._kept, self._room, self._state
+            )
+            return
         back = torch.arange(events.row.shape[1] - 1, -1, -1)  # [L]
         # Where another session has more new events, some of this one are computed along that are kept already.
         written = back[-most:] < new[:, None]  # [B, n]

@@ -13,14 +13,14 @@ from engine.config import RankingConfig
 from engine.events.batch import Record
 from engine.events.dead_letter import MemoryDeadLetters
 from engine.events.source import MemorySource, SourceError
-from engine.generation import Frozen, build_generation
+from engine.generation import Frozen, Generation, build_generation
 from engine.index.hnsw import BuildStoppedError
 from engine.model.weights import WeightsError, encode_weights
 from engine.pipeline import NotFollowing, Overloaded, Pipeline, StaleVersion
 from engine.ranking.query import Cause, Origin, Position, Query
 from engine.ranking.recommender import recommend
 from tests.engine.models import small_weights
-from tests.engine.worlds import ITEMS, record, small_config
+from tests.engine.worlds import ITEMS, record, small_config, small_generation
 
 CONFIG = small_config()
 DEADLINE_S = 30.0
@@ -327,3 +327,19 @@ def test_a_log_that_can_not_be_read_ends_the_run():
     engine.source.fail(SourceError("gone"))
     with pytest.raises(SourceError, match="gone"):
         engine.pipeline.run(engine.source, engine.letters, threading.Event())
+
+
+def test_while_records_keep_coming_what_spreads_is_gathered_and_at_rest_it_is_not(monkeypatch):
+    engine = Engine()
+    engine.step(*events(20, "u1"))
+    engine.pipeline.generations.serving = small_generation(CONFIG, engine.pipeline.state)
+    spread: list[int] = []
+    monkeypatch.setattr(Generation, "spread", lambda self, state, steps: spread.append(steps) or 0)
+    engine.step()
+    spread.clear()
+    for at in range(9):
+        engine.step(*events(1, "u1", first=20 + at))
+    assert spread == [4, 4]
+    engine.step()
+    engine.step()
+    assert spread == [4, 4, 2, 1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,6 +12,8 @@ from hypothesis import strategies as st
 from engine import metrics
 from engine.config import EventsConfig, StateConfig
 from engine.inference.session_cache import SessionCache
+from engine.inference.session_forward import SessionForward
+from engine.model.precision import in_precision
 from engine.model.sequence import SequenceEncoder
 from engine.state.ring import Neighbors
 from engine.state.state import State
@@ -31,7 +35,11 @@ events = st.lists(
 
 
 def encoder_of(blocks: int, **shape: object) -> SequenceEncoder:
-    return small_weights(blocks=blocks, window=WINDOW, dim=DIM, **shape).model.sequence
+    made = small_weights(blocks=blocks, window=WINDOW, dim=DIM, **shape).model.sequence
+    draw = torch.Generator().manual_seed(3)
+    for parameter in made.parameters():  # so that every part of it says something
+        parameter.add_(0.3 * torch.randn(parameter.shape, generator=draw))
+    return made
 
 
 def table_of(seed: int = 0) -> torch.Tensor:
@@ -48,7 +56,8 @@ def encoded(how: str) -> float:
 
 
 @pytest.mark.parametrize(
-    ("blocks", "shape"), [(1, {}), (2, {"local_heads": 1, "local_window": 2}), (3, {"gated": True})]
+    ("blocks", "shape"),
+    [(1, {}), (2, {"local_heads": 1, "local_window": 2}), (2, {"relative_time": False}), (3, {"gated": True})],
 )
 @given(steps=st.lists(st.tuples(events, st.lists(st.integers(0, 2), max_size=4)), max_size=12), size=st.integers(1, 3))
 def test_equals_the_full_forward_over_the_ring(blocks, shape, steps, size) -> None:
@@ -91,12 +100,24 @@ def history_of(count: int, length: int = HISTORY) -> Neighbors:
     return Neighbors(row, time_ms, there.long(), there.float(), (there * (at // 3 + 1)).int())
 
 
-def test_one_event_costs_one_position() -> None:
+@pytest.mark.parametrize("compiled", [True, False])
+def test_one_event_costs_one_position(monkeypatch: pytest.MonkeyPatch, compiled: bool) -> None:
     encoder, table = encoder_of(2), table_of()
     cache = SessionCache(encoder, 4, HISTORY)
     positions: list[int] = []
     plain = encoder.blocks[0].keys_values
     encoder.blocks[0].keys_values = lambda x: positions.append(x.shape[1]) or plain(x)  # type: ignore[method-assign]
+    if compiled:
+        assert cache._forward is not None
+        append = cache._forward.append
+
+        def counted(*given: Any) -> None:
+            positions.extend(given[3].tolist())
+            append(*given)
+
+        monkeypatch.setattr(SessionForward, "append", lambda self, *given: counted(*given))
+    else:
+        cache._forward = None
     for count in (20, 21, 21, 23, 24, 60):
         cache.encoded([7], history_of(count), table)
     assert positions == [encoder.reach + 1, 1, 2, 1, encoder.reach + 1]
@@ -141,3 +162,9 @@ def test_a_model_that_reaches_beyond_the_ring_is_not_cached() -> None:
     cache = SessionCache(encoder, 4, HISTORY)
     assert torch.equal(cache.encoded([1], history_of(40), table), encoder.latest(table, history_of(40)))
     assert len(cache) == 0
+
+
+def test_gated_blocks_and_fewer_bits_are_left_to_their_own_layers() -> None:
+    assert SessionForward.of(encoder_of(2)) is not None
+    assert SessionForward.of(encoder_of(2, gated=True)) is None
+    assert SessionForward.of(in_precision(encoder_of(2), "int8")) is None

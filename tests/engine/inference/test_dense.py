@@ -1,0 +1,36 @@
+"""Compiled layers of one row do what the library's do."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from engine.inference.dense import gelu, layer_norm, project
+
+
+def row(n: int, scale: float = 1.0) -> torch.Tensor:
+    return scale * torch.randn(n, generator=torch.Generator().manual_seed(n))
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (3, 5), (4, 8), (64, 128), (7, 64)])
+def test_a_projection_adds_to_what_is_there(inputs: int, outputs: int) -> None:
+    layer, x = nn.Linear(inputs, outputs).requires_grad_(False), row(inputs)
+    out = layer.bias.numpy().copy()
+    project(x.numpy(), np.ascontiguousarray(layer.weight.numpy().T), out)
+    torch.testing.assert_close(torch.from_numpy(out), layer(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])
+def test_norm_and_gelu(scale: float) -> None:
+    norm, x = nn.LayerNorm(64).requires_grad_(False), row(64, scale)
+    norm.weight.copy_(row(64))
+    norm.bias.copy_(row(64, 0.1))
+    out = np.empty(64, np.float32)
+    layer_norm(x.numpy(), norm.weight.numpy(), norm.bias.numpy(), norm.eps, out)
+    torch.testing.assert_close(torch.from_numpy(out), norm(x), atol=1e-5, rtol=1e-5)
+    bent = x.numpy().copy()
+    gelu(bent)
+    torch.testing.assert_close(torch.from_numpy(bent), F.gelu(x), atol=1e-6, rtol=1e-5)
