@@ -92,10 +92,8 @@ def _trimmed(history: Neighbors) -> Neighbors:
 
 def _trend(state: State, item: Tensor, config: RankingConfig) -> Tensor:
     """[B, C, TRENDS] of items [B, C]."""
-    popular = torch.from_numpy(state.popularity.top(config.popular_candidates))
-    rows = torch.cat([item.flatten(), popular])
-    of = [torch.from_numpy(state.decayed_counts(rows, at)) for at in trend_half_lives(len(state.half_lives_s))]
-    counts = torch.stack(of, dim=-1)
+    rows = np.concatenate([item.numpy().reshape(-1), state.popularity.top(config.popular_candidates)])
+    counts = torch.from_numpy(state.decayed_counts_under(trend_half_lives(len(state.half_lives_s)), rows))
     return trend_of(counts[: item.numel()], counts[item.numel() :]).view(*item.shape, -1)
 
 

@@ -104,6 +104,7 @@ class TopItems:
         self._hidden = np.zeros(0, dtype=bool)  # [N] deleted items
         self._items = 0
         self._top = np.zeros(0, dtype=np.int64)
+        self._inside = np.zeros(0, dtype=bool)  # [N] in the top
         self._changed: list[NDArray[np.int64]] = []
         self._changed_count = 0
         self._stale = True  # the whole top is to be made anew
@@ -116,6 +117,7 @@ class TopItems:
             more = max(items, 2 * len(self.score), 1024) - len(self.score)
             self.score = np.concatenate([self.score, np.zeros(more)])
             self._hidden = np.concatenate([self._hidden, np.zeros(more, dtype=bool)])
+            self._inside = np.concatenate([self._inside, np.zeros(more, dtype=bool)])
         self._note(np.arange(self._items, min(items, self._items + self._limit)))
         self._items = items
 
@@ -141,6 +143,7 @@ class TopItems:
     def top(self, k: int | None = None) -> NDArray[np.int64]:
         """The k (default: all that are kept) most popular rows, best first, ties by row."""
         if self._stale:
+            self._inside[self._top] = False
             self._top, self._changed, self._stale = np.zeros(0, dtype=np.int64), [np.arange(self._items)], False
         if self._changed:
             self._merge(np.concatenate(self._changed))
@@ -161,13 +164,19 @@ class TopItems:
             self._stale, self._changed, self._changed_count = True, [], 0
 
     def _merge(self, rows: NDArray[np.int64]) -> None:
-        candidates = np.union1d(self._top, rows[~self._hidden[rows]])
+        # Nothing falls, so what stays below the last of a full top does not get in; most of what changes is such.
+        full = len(self._top) == self._limit
+        edge = self.score[self._top].min() if full and self._limit else -np.inf
+        outside = ~self._hidden[rows] & ~self._inside[rows] & (self.score[rows] >= edge)
+        candidates = np.concatenate([self._top, np.unique(rows[outside])])
         if len(candidates) > 4 * self._limit:
             # Sorting only what can be in the top; ties at its edge are kept and settled below.
             edge = np.partition(self.score[candidates], -self._limit)[-self._limit]
             candidates = candidates[self.score[candidates] >= edge]
         order = np.lexsort((candidates, -self.score[candidates]))
+        self._inside[self._top] = False
         self._top = candidates[order[: self._limit]].astype(np.int64)
+        self._inside[self._top] = True
 
 
 class Popularity(TopItems):

@@ -226,18 +226,24 @@ class State:
         return self.people.home_of(row)
 
     def decayed_counts(self, rows: Tensor, half_life: int = 0) -> NDArray[np.float64]:
-        """[R] decayed counts of items under one of `half_lives_s`, summed over the slices in the order of partitions.
+        """[R] `decayed_counts_under` one of `half_lives_s`."""
+        return self.decayed_counts_under([half_life], rows.numpy())[:, 0]
 
-        They are scaled alike, so only their ratios mean something. Those of a category are those of its
+    def decayed_counts_under(self, half_lives: Sequence[int], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """[R, h] decayed counts of items under some of `half_lives_s`, summed over the slices in their order.
+
+        Those of a half-life are scaled alike, so only their ratios mean something. Those of a category are those of its
         `catalog.members`.
         """
-        landmarks = [placed.slice.popularity.landmark[half_life] for placed in self.slices.values()]
-        scale = max(landmarks, default=0)
-        total = np.zeros(len(rows))
+        landmarks = [[placed.slice.popularity.landmark[h] for h in half_lives] for placed in self.slices.values()]
+        scale = np.max(landmarks, axis=0, initial=0)
+        total = np.zeros((len(rows), len(half_lives)))
         for placed, landmark in zip(self.slices.values(), landmarks, strict=True):
-            local = placed.local(rows)
-            score = placed.slice.popularity.table.get(local.clamp_min(0))[:, half_life]
-            total += scaled(torch.where(local >= 0, score, 0).numpy(), landmark - scale)
+            local = placed.row_of.numpy()[rows] - 1
+            score = placed.slice.popularity.table.array[np.maximum(local, 0)][:, half_lives]
+            score[local < 0] = 0
+            moved = np.array(landmark) - scale
+            total += scaled(score, moved) if moved.any() else score
         return total
 
     # -- inside -------------------------------------------------------------------------------------------------------
