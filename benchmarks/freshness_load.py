@@ -41,10 +41,14 @@ class Click:
 
 
 class Events:
-    """Draws events: any user, of items half by Zipf's law and half any."""
+    """Draws events: any user, of items half by Zipf's law and half any.
 
-    def __init__(self, users: int, items: int, seed: int) -> None:
-        self._users, self._items = users, items
+    Args:
+        visitors: share of events by users who come once and never again.
+    """
+
+    def __init__(self, users: int, items: int, seed: int, visitors: float = 0.0) -> None:
+        self._users, self._items, self._visitors = users, items, visitors
         self._draw = np.random.default_rng(seed)
         self._numbered = 0
         self._seed = seed
@@ -52,6 +56,8 @@ class Events:
     def next(self) -> tuple[int, event_pb2.Event]:
         draw = self._draw
         user = int(draw.integers(self._users))
+        if self._visitors and draw.random() < self._visitors:
+            user = self._users * (self._seed + 1) + self._numbered
         item = int(draw.zipf(1.2) if draw.random() < 0.5 else draw.integers(self._items)) % self._items
         event = event_pb2.Event(
             event_id=f"{self._seed}-{self._numbered}", user_id=user_id(user), item_id=item_id(item), kind="view"

@@ -4,9 +4,9 @@
 
 An engine in a process of its own follows a broker, with 100 streams open, lists asked for at a steady rate and catalog
 records that change. First it is offered as many events as this machine can produce, for a few seconds: what it folds of
-them meanwhile is its capacity here. Then 70% of that, for the rest of the time, of twice as many users as it may hold,
-while a model is pushed early on, snapshots are taken, and 1,000 streams are opened and dropped in ten waves: half of
-the waves close theirs, the processes of the others are killed.
+them meanwhile is its capacity here. Then 70% of that, for the rest of the time, a tenth of them by users who come once,
+so that it is full and the longest idle make room; while a model is pushed early on, snapshots are taken, and 1,000
+streams are opened and dropped in ten waves: half of the waves close theirs, the processes of the others are killed.
 
     slope_mb_per_min     of the resident memory of the engine and the process that reads for it, by least squares over
                          the second half; slope_share_per_min is its share of the memory
@@ -55,7 +55,8 @@ from engine.events.topics import ensure_topics
 from engine.model.weights import encode_weights
 from trainer.push import push
 
-_USERS, _ITEMS = 10_000, 5000
+_USERS, _MAX_USERS, _ITEMS = 4000, 8000, 5000
+_VISITORS = 0.1
 _SHARE = 0.7  # of the capacity
 _FASTEST = 100_000.0  # events/s: more than can be produced
 _STREAMS = 100  # of a wave
@@ -177,13 +178,13 @@ def main() -> int:
 def _config(kafka: dict[str, object], folder: Path) -> Config:
     return Config(
         kafka=KafkaConfig(**kafka, events_partitions=2),
-        state=StateConfig(max_users=_USERS // 2, max_items=2 * _ITEMS),
+        state=StateConfig(max_users=_MAX_USERS, max_items=2 * _ITEMS),
         snapshot=SnapshotConfig(dir=folder / "snapshots", engine="soak", interval_s=20.0),
     )
 
 
 def _write(kafka: KafkaConfig) -> None:
-    events = Events(_USERS, _ITEMS, seed=0)
+    events = Events(_USERS, _ITEMS, 0, _VISITORS)
     with closing(EventProducer(kafka, max_pending=100_000)) as producer:
         sent = [
             producer.send_item(
@@ -191,7 +192,7 @@ def _write(kafka: KafkaConfig) -> None:
             )
             for item in range(_ITEMS)
         ]
-        sent += [producer.send_event(events.next()[1]) for _ in range(20_000)]
+        sent += [producer.send_event(events.next()[1]) for _ in range(60_000)]
         for future in sent:
             future.result(_TIMEOUT_S)
 
@@ -200,7 +201,7 @@ def _capacity(config: Config, engine: KillableEngine, seconds: float) -> tuple[f
     """Events folded, and produced, per second while as many as possible are produced."""
     with (
         Talker("benchmarks.soak_streams", engine.address, "0", str(_STREAMS)) as streams,
-        Producer(config.kafka, Events(_USERS, _ITEMS, 1), _FASTEST, 0) as producer,
+        Producer(config.kafka, Events(_USERS, _ITEMS, 1, _VISITORS), _FASTEST, 0) as producer,
     ):
         streams.line()
         time.sleep(1.0)  # until the engine has something to do
@@ -227,7 +228,7 @@ def _soak(config: Config, engine: KillableEngine, watch: Watch, per_s: float, se
     wrong: list[str] = []
     began_s = time.monotonic()
     pushing = threading.Thread(target=_push, args=(engine.address, 2, wrong), daemon=True)
-    with Producer(config.kafka, Events(_USERS, _ITEMS, 2), per_s, 0):
+    with Producer(config.kafka, Events(_USERS, _ITEMS, 2, _VISITORS), per_s, 0):
         for wave in range(waves):
             address, first = engine.address, wave * _STREAMS
             with Talker("benchmarks.soak_streams", address, str(first), str(_STREAMS)) as streams:
