@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -249,13 +248,7 @@ def _keep_best(value: Floats, slot: Ints, count: Longs, slack: Floats, k: int) -
     return bar
 
 
-# Sums in any order, so that a dot product is a few wide instructions; a score's last bits are anybody's anyway.
-@numba.njit(
-    "void(f4[:,::1], f4[:,::1], i8[::1], i4[:,::1], i8[::1], f4[::1], i8[:,::1], f4[:,::1])",
-    cache=True,
-    error_model="numpy",
-    fastmath={"reassoc", "contract", "nsz"},
-)
+@compiled("void(f4[:,::1], f4[:,::1], i8[::1], i4[:,::1], i8[::1], f4[::1], i8[:,::1], f4[:,::1])", any_order=True)
 def rescore(
     queries: Floats, vectors: Floats, rows: Longs, slot: Ints, count: Longs, floor: Floats, row: Longs, score: Floats
 ) -> None:
