@@ -97,8 +97,8 @@ def record(history: int, steps: int, weights: Weights | None = None) -> Recordin
 
 
 def _refresh(embedder: Embedder, state: State, folded: Folded) -> Iterator[Rows]:
-    yield embedder.refresh(state.graph, state.items.ids(), state.catalog.contents(), folded).numpy()
-    yield embedder.spread(state.graph).numpy()
+    yield embedder.refresh(state.graph, state.items.ids(), state.catalog.contents(), folded)
+    yield embedder.spread(state.graph)
 
 
 def _untrained(past: Purchases, config: Config) -> Weights:

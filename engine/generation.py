@@ -20,6 +20,7 @@ from engine.index.hnsw import BuildStoppedError
 from engine.index.live import LiveIndex
 from engine.inference.embedder import Embedder
 from engine.inference.query_cache import QueryCache
+from engine.inference.ranker_forward import RankerForward
 from engine.inference.session_cache import SessionCache
 from engine.model.recommender import Recommender
 from engine.model.weights import Weights, WeightsError
@@ -43,12 +44,14 @@ class Generation:
     model: Recommender
     embedder: Embedder
     sessions: QueryCache
+    ranker: RankerForward
     index: LiveIndex
     goal: int | None = None
 
     def follow(self, state: State, folded: Folded) -> int:
         """Brings embeddings and index up to date with one folded batch; returns how many rows were recomputed."""
-        self.sessions.forget(torch.cat([folded.gone_users, folded.stale_users]))
+        if len(folded.gone_users) or len(folded.stale_users):
+            self.sessions.forget(torch.cat([folded.gone_users, folded.stale_users]))
         rows = self.embedder.refresh(state.graph, state.items.ids(), state.catalog.contents(), folded)
         return self._reindex(state, rows)
 
@@ -56,12 +59,14 @@ class Generation:
         """Lets some of the items follow whose neighbors have moved, as many as `steps` may; returns how many."""
         return self._reindex(state, self.embedder.spread(state.graph, steps))
 
-    def _reindex(self, state: State, rows: Tensor) -> int:
+    def _reindex(self, state: State, rows: NDArray[np.int64]) -> int:
         if len(rows):
-            deleted = state.catalog.deleted(rows.numpy())
-            live = rows[torch.from_numpy(~deleted)]
-            self.index.update(live.numpy(), self.embedder.items[live].numpy())
-            self.index.delete(rows.numpy()[deleted])
+            deleted = state.catalog.deleted(rows)
+            live = rows
+            if deleted.any():
+                live = rows[~deleted]
+                self.index.delete(rows[deleted])
+            self.index.update(live, self.embedder.items.numpy()[live])
         return len(rows)
 
 
@@ -163,7 +168,8 @@ def build_generation(
     model = weights.model.served_in(config.inference.precision)
     sessions = SessionCache(model.sequence, config.inference.sessions, config.state.history)
     queries = QueryCache(sessions, config.inference.queries, model.sequence.reach, model.shape.dim)
-    return Generation(version, metrics, model, embedder, queries, index, goal_of(weights, config))
+    ranker = RankerForward(model)
+    return Generation(version, metrics, model, embedder, queries, ranker, index, goal_of(weights, config))
 
 
 @torch.inference_mode()

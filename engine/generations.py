@@ -35,13 +35,13 @@ class Missed:
 
     def add(self, folded: Folded) -> None:
         """Notes what a batch changed."""
-        self._gone.add(folded.gone_users)
-        self._new.add(folded.new_items)
-        self._catalog.add(folded.catalog)
-        self._users.add(folded.stale_users)
-        self._users.add(folded.user)
-        self._items.add(folded.item)
-        self._items.add(folded.previous[folded.previous >= 0])
+        self._gone.add(folded.gone_users.numpy())
+        self._new.add(folded.new_items.numpy())
+        self._catalog.add(folded.catalog.numpy())
+        self._users.add(folded.stale_users.numpy())
+        self._users.add(folded.user.numpy())
+        self._items.add(folded.item.numpy())
+        self._items.add(folded.previous[folded.previous >= 0].numpy())
 
     def take(self, limit: int) -> Folded:
         """Removes and returns up to `limit` rows, as though one batch had changed them."""
@@ -57,7 +57,7 @@ class Missed:
 
 def _taken(rows: DirtyRows, limit: int) -> tuple[Tensor, int]:
     taken = rows.take(limit)
-    return taken, limit - len(taken)
+    return torch.from_numpy(taken), limit - len(taken)
 
 
 class Aside:

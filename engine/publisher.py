@@ -18,7 +18,8 @@ from engine.events.batch import Decoded
 from engine.generation import Generation
 from engine.ranking.query import Cause, Position, Query, Ranking
 from engine.ranking.recommender import recommend
-from engine.state.state import Folded, State, subject_key
+from engine.state.state import Folded, State
+from engine.state.subjects import subject_key
 
 _log = logging.getLogger(__name__)
 

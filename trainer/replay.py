@@ -18,7 +18,8 @@ from engine.events.batch import Decoded, EventBatch
 from engine.state.catalog import NO_GROUP
 from engine.state.folded import Folded
 from engine.state.sessions import Sessioned, Sessions
-from engine.state.state import State, subject_key
+from engine.state.state import State
+from engine.state.subjects import subject_key
 from engine.state.table import Table
 from trainer.store import EventStore, StoredEvents
 

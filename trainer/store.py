@@ -19,7 +19,7 @@ from torch import Tensor
 from engine.events.batch import EventBatch
 from engine.state.id_map import IdMap
 from engine.state.sessions import UNNAMED
-from engine.state.slice import subject_key
+from engine.state.subjects import subject_key
 
 _DTYPES = {
     "user": torch.int32,

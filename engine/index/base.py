@@ -12,6 +12,10 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.index.best import pick_best
+
+_WIDE = 4096  # candidates
+
 
 @dataclass(frozen=True)
 class Hits:
@@ -41,19 +45,27 @@ def top_k(row: NDArray[np.int64], score: NDArray[np.float32], k: int) -> Hits:
         score: [B, n]; -inf hides a candidate.
         k: >= 0.
     """
-    batch, n = score.shape
-    row = np.broadcast_to(row, score.shape)
-    if k == 0 or n == 0:
-        return Hits(np.full((batch, k), -1, np.int64), np.full((batch, k), -np.inf, np.float32))
-    if n > k:
-        row, score = _unordered_top_k(row, score, k)
-    order = np.lexsort((row, -score), axis=-1)
-    row, score = np.take_along_axis(row, order, axis=1), np.take_along_axis(score, order, axis=1)
-    row = np.where(score == -np.inf, -1, row)
-    if n < k:
-        missing = ((0, 0), (0, k - n))
-        row, score = np.pad(row, missing, constant_values=-1), np.pad(score, missing, constant_values=-np.inf)
-    return Hits(row, score)
+    row = row if row.ndim == 2 else row[None]
+    if score.shape[1] > max(_WIDE, k):
+        # Numpy picks from many with wide steps.
+        row, score = _unordered_top_k(np.broadcast_to(row, score.shape), score, k)
+    return merged(row, score, row[:, :0], score[:, :0], k)
+
+
+def merged(
+    row: NDArray[np.int64],
+    score: NDArray[np.float32],
+    more_row: NDArray[np.int64],
+    more_score: NDArray[np.float32],
+    k: int,
+    floor: NDArray[np.float32] | None = None,
+) -> Hits:
+    """`top_k` of n candidates and of some more; `floor` [B]: the first n don't count below."""
+    batch = len(score)
+    hits = Hits(np.empty((batch, k), np.int64), np.empty((batch, k), np.float32))
+    floor = np.full(batch, -np.inf, np.float32) if floor is None else floor
+    pick_best(row, score, more_row, more_score, floor, hits.row, hits.score)
+    return hits
 
 
 def _unordered_top_k(

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engine.index.best import key_of, write_best
 from engine.state.kernels import compiled
 
 Bytes = NDArray[np.int8]
@@ -258,7 +259,6 @@ def rescore(
         rows: [S or more] row of each slot, below 2**31.
         floor: [B] scores below which nothing is wanted.
     """
-    k = row.shape[1]
     dim = queries.shape[1]
     key = np.empty(slot.shape[1], np.int64)
     for b in range(len(queries)):
@@ -269,23 +269,6 @@ def rescore(
             for d in range(dim):
                 dot += vectors[s, d] * queries[b, d]
             if dot >= floor[b]:
-                # One integer that orders by score, then by row: a float's bits do where it is not below zero.
-                bits = np.int64(np.float32(dot + np.float32(0.0)).view(np.int32))
-                bits = bits if bits >= 0 else np.int64(-0x80000000) - bits - 1
-                key[n] = (bits << 32) | (0x7FFFFFFF - rows[s])
+                key[n] = key_of(dot, rows[s])
                 n += 1
-        if n > k > 0:
-            key[:n] = np.partition(key[:n], n - k)
-            key[:k] = key[n - k : n]
-            n = k
-        best = np.sort(key[: min(n, k)])
-        for at in range(k):
-            if at < len(best):
-                word = best[len(best) - 1 - at]
-                row[b, at] = 0x7FFFFFFF - (word & 0x7FFFFFFF)
-                bits = word >> 32
-                bits = bits if bits >= 0 else np.int64(-0x80000000) - bits - 1
-                score[b, at] = np.int32(bits).view(np.float32)
-            else:
-                row[b, at] = -1
-                score[b, at] = -np.inf
+        write_best(key, n, row[b], score[b])

@@ -12,7 +12,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.index.base import Hits, latest, top_k
+from engine.index.base import Hits, latest, merged, top_k
+from engine.index.best import score_anew
 from engine.index.codes import Codes, rescore
 
 # With fewer rows it costs more to tell which may be the best than to look at all.
@@ -55,11 +56,26 @@ class ExactIndex:
         """The vectors of rows [...] as [..., D]; whatever lies there for a row that is absent."""
         return self._vectors.take(self._slot.take(rows), axis=0)
 
+    def score_anew(
+        self, queries: NDArray[np.float32], found: Hits, served: NDArray[np.bool_], k: int
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
+        """[B, n] current scores of what a graph has found, the k-th best and the largest rise of each [B].
+
+        Args:
+            served: [N] by row; others score -inf.
+        """
+        score, kth, rise = (np.empty(shape, np.float32) for shape in (found.row.shape, len(queries), len(queries)))
+        score_anew(queries, found.row, found.score, served, self._slot, self._vectors, k, score, kth, rise)
+        return score, kth, rise
+
     def update(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Adds or replaces rows [R] with vectors [R, D]; of a row given twice the last vector counts."""
+        self.put(*latest(rows, vectors))
+
+    def put(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
+        """`update` with rows that rise, each once."""
         if len(rows) == 0:
             return
-        rows, vectors = latest(rows, vectors)
         if rows[-1] >= len(self._slot):
             self._slot = grown(self._slot, int(rows[-1]) + 1, fill=-1)
         new = rows[self._slot[rows] < 0]
@@ -76,10 +92,11 @@ class ExactIndex:
 
     def delete(self, rows: NDArray[np.int64]) -> None:
         """Removes rows [R]; those not held are ignored."""
-        rows = np.unique(rows)
         rows = rows[rows < len(self._slot)]
+        rows = np.unique(rows[self._slot[rows] >= 0])
+        if len(rows) == 0:
+            return
         freed = self._slot[rows]
-        freed = freed[freed >= 0]
         self._slot[rows] = -1
         # The matrix stays contiguous: the survivors of its tail move into the holes before it.
         end = self._size - len(freed)
@@ -122,10 +139,10 @@ class ExactIndex:
         for start in range(0, max(1, len(queries)), block):
             part = slice(start, start + block)
             rows, score = self.rows, queries[part] @ self.vectors.T
-            if floor is not None:
-                high = np.flatnonzero((score >= floor[part, None]).any(axis=0))
-                rows, score = rows[high], score[:, high]
-            parts.append(top_k(rows, score, k))
+            if floor is None:
+                parts.append(top_k(rows, score, k))
+            else:
+                parts.append(merged(rows[None], score, rows[None, :0], score[:, :0], k, floor[part]))
         if len(parts) == 1:
             return parts[0]
         return Hits(np.concatenate([p.row for p in parts]), np.concatenate([p.score for p in parts]))

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from engine.config import IndexConfig
 from engine.index.base import Hits, top_k
+from engine.index.best import expand_nodes
 
 # Following the graph costs about 0.8 us per unit of ef, a scan 2 to 4 ns per row.
 SCAN_ROWS_PER_EF = 256
@@ -130,8 +131,9 @@ class HnswGraph:
             node, distance = self._hnsw.knn_query(queries, k=want, num_threads=1)
         except RuntimeError:  # fewer than `want` can be reached from the entry point
             return top_k(self._rows, queries @ self._vectors.T, k)
-        row, score = self._expand(node.astype(np.int64), np.float32(1) - distance, k)
-        return _padded(row, score, k)
+        hits = Hits(np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32))
+        expand_nodes(node.view(np.int64), distance, self._first, self._members, hits.row, hits.score)
+        return hits
 
     def _insert(self, config: IndexConfig, stopped: Callable[[], bool]) -> None:
         size, dim = self._vectors.shape
@@ -212,29 +214,3 @@ class HnswGraph:
             # By score, not by row: among equals any will do.
             found += int((self.search(probe, k).score >= kth - 1e-6).sum())
         return found / (k * len(probes))
-
-    def _expand(
-        self, node: NDArray[np.int64], score: NDArray[np.float32], k: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-        """Nodes [B, n], best first, to at most k of their rows [B, <= k]."""
-        if len(self._first) - 1 == self.size:
-            return self._members[node], score
-        first = self._first[node]
-        end = (self._first[node + 1] - first).cumsum(axis=1)  # [B, n], rows up to and with this node
-        length = min(k, int(end[:, -1].max()))
-        # The rank of a row among its query's rows tells its node: the first whose `end` lies beyond.
-        rank = np.arange(length)
-        which = np.stack([np.searchsorted(ends, rank, side="right") for ends in end])  # [B, length]
-        absent = which == node.shape[1]
-        which[absent] = 0
-        before = np.pad(end, ((0, 0), (1, 0)))
-        member = np.take_along_axis(first, which, axis=1) + rank - np.take_along_axis(before, which, axis=1)
-        row = self._members[np.where(absent, 0, member)]
-        return np.where(absent, -1, row), np.where(absent, -np.inf, np.take_along_axis(score, which, axis=1))
-
-
-def _padded(row: NDArray[np.int64], score: NDArray[np.float32], k: int) -> Hits:
-    missing = ((0, 0), (0, k - row.shape[1]))
-    if k == row.shape[1]:
-        return Hits(row, score)
-    return Hits(np.pad(row, missing, constant_values=-1), np.pad(score, missing, constant_values=-np.inf))

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import IndexConfig
-from engine.index.base import Hits, latest, top_k
+from engine.index.base import Hits, latest, merged
 from engine.index.exact import ExactIndex, grown
 from engine.index.hnsw import MIN_RECALL, RECALL_K, HnswGraph, worth_a_graph
 from engine.index.probe import RecallProbe
@@ -160,16 +160,19 @@ class LiveIndex:
         """Gives rows [R] the vectors [R, D], at once; of a row given twice the last vector counts."""
         if len(rows) == 0:
             return
-        rows, vectors = latest(rows, vectors)
+        rows, vectors = latest(rows, vectors)  # rising from here on
         if rows[-1] >= len(self._served):
             self._served = grown(self._served, int(rows[-1]) + 1)
             self._touched = grown(self._touched, int(rows[-1]) + 1)
-        self._current.update(rows, vectors)
+        self._current.put(rows, vectors)
         self._touched[rows] = True
         moved = self._graph.distance(rows, vectors) > self._config.epsilon
         self._serve(rows, ~moved)
-        self._delta.delete(rows[~moved])
-        self._delta.update(rows[moved], vectors[moved])
+        if moved.all():
+            self._delta.put(rows, vectors)
+        else:
+            self._delta.delete(rows[~moved])
+            self._delta.put(rows[moved], vectors[moved])
 
     def delete(self, rows: NDArray[np.int64]) -> None:
         """Rows [R] are not returned any more until they are updated again; unknown rows are ignored."""
@@ -233,18 +236,14 @@ class LiveIndex:
     def _search_both(self, queries: NDArray[np.float32], delta: Hits | None, k: int, fetch: int) -> Hits:
         """Graph and delta together; `delta` where a narrower search of the graph has looked there already."""
         found = self._graph.search(queries, fetch)  # [B, fetch], by the vectors of the build
-        score = np.matmul(self._current.take(found.row), queries[:, :, None])[:, :, 0]
-        masked = ~self._served[found.row] | (found.row < 0)
-        score[masked] = -np.inf
+        score, kth, rise = self._current.score_anew(queries, found, self._served, k)
         if delta is None:
             # Nothing in the delta counts that scores less than the k-th of the graph.
-            kth = np.partition(score, fetch - k, axis=1)[:, fetch - k]
             delta = self._delta.search(queries, k, kth - np.float32(_ROUNDING))
-        hits = top_k(np.hstack([found.row, delta.row]), np.hstack([score, delta.score]), k)
+        hits = merged(found.row, score, delta.row, delta.score, k)
         # By the vectors of the build nothing beyond the fetch scores more than its last. By the current ones it may, by
         # as much as scores have risen since; the largest rise within the fetch stands for that.
         last = found.score[:, -1] - _ROUNDING
-        rise = np.max(score - np.where(masked, 0, found.score), axis=1, initial=0)
         top = hits.score[:, min(k, RECALL_K) - 1]
         short = np.flatnonzero((hits.score[:, -1] < last) | (top < last + rise))
         if len(short):

@@ -2,7 +2,7 @@
 
 A row's result depends on that row alone, not on what is computed with it.
 
-Shapes: n inputs, m outputs of one row.
+Shapes: n inputs, m outputs of one row; B users, C candidates of each, M rows of a table, d width.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from engine.state.kernels import compiled
 
 Floats = NDArray[np.float32]
+Longs = NDArray[np.int64]
 
 _ROOT_HALF = np.float32(math.sqrt(0.5))
 
@@ -55,3 +56,21 @@ def gelu(x: Floats) -> None:
     """The exact GELU, in place."""
     for k in range(len(x)):
         x[k] = np.float32(0.5) * x[k] * (np.float32(1) + math.erf(x[k] * _ROOT_HALF))
+
+
+def cosines(table: Floats, rows: Longs, queries: Floats) -> Floats:
+    """[B, C] products of each query [B, d] with those of `rows` [B, C] of a table [M, d]."""
+    made = np.empty(rows.shape, np.float32)
+    _cosines(table, rows, queries, made)
+    return made
+
+
+@compiled("void(f4[:,::1], i8[:,:], f4[:,:], f4[:,::1])", any_order=True)
+def _cosines(table: Floats, rows: Longs, queries: Floats, made: Floats) -> None:
+    for b in range(rows.shape[0]):
+        for c in range(rows.shape[1]):
+            vector = table[rows[b, c]]
+            dot = np.float32(0)
+            for i in range(table.shape[1]):
+                dot += vector[i] * queries[b, i]
+            made[b, c] = dot

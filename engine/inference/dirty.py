@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from itertools import islice
+
+import numpy as np
+from numpy.typing import NDArray
+
+Rows = NDArray[np.int64]
 
 
 class DirtyRows:
@@ -15,19 +19,20 @@ class DirtyRows:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def add(self, rows: Tensor) -> None:
-        """Adds `rows` [R] int64; one that already waits keeps its place."""
+    def add(self, rows: Rows) -> None:
+        """Adds `rows` [R]; one that already waits keeps its place."""
         for row in rows.tolist():
             self._rows.setdefault(row)
 
-    def discard(self, rows: Tensor) -> None:
+    def discard(self, rows: Rows) -> None:
         """Forgets `rows` [R]: they are up to date."""
-        for row in rows.tolist():
-            self._rows.pop(row, None)
+        if self._rows:
+            for row in rows.tolist():
+                self._rows.pop(row, None)
 
-    def take(self, limit: int) -> Tensor:
+    def take(self, limit: int) -> Rows:
         """Removes and returns up to `limit` rows [R], oldest first."""
-        taken = list(self._rows)[:limit] if limit < len(self._rows) else list(self._rows)
+        taken = list(islice(self._rows, limit))
         for row in taken:
             del self._rows[row]
-        return torch.tensor(taken, dtype=torch.int64)
+        return np.array(taken, np.int64)

@@ -12,18 +12,22 @@ Shapes: N items, U users, R rows to refresh, d width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import InferenceConfig
-from engine.inference.dirty import DirtyRows
+from engine.inference.dirty import DirtyRows, Rows
 from engine.inference.graph_forward import GraphForward
 from engine.model.features import HABITS
 from engine.model.gnn import USER_NEIGHBORS
 from engine.model.recommender import Recommender
 from engine.state.graph import LiveGraph
+from engine.state.kernels import compiled
 from engine.state.state import Folded
 from engine.state.table import reserve
 
@@ -75,99 +79,134 @@ class Embedder:
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
         """Computes everything anew for `users` [R] and all of `item_ids`, or until `stopped`, which may also rest."""
-        rows = min(self._config.chunk_rows, _BUILD_ROWS)
-        for part in torch.arange(len(item_ids)).split(rows):
+        size = min(self._config.chunk_rows, _BUILD_ROWS)
+        items = np.arange(len(item_ids))
+        for part in _parts(items, size):
             if stopped():
                 return
             self._refresh_base(part, item_ids, content)
-        for part in users.split(rows):
+        for part in _parts(users.numpy(), size):
             if stopped():
                 return
             self._refresh_users(graph, part)
         self._spread[users] = self.users[users]
-        for part in torch.arange(len(item_ids)).split(rows):
+        for part in _parts(items, size):
             if stopped():
                 return
             self._refresh_items(graph, part)
 
     @torch.inference_mode()
-    def refresh(self, graph: LiveGraph, item_ids: Sequence[str], content: Tensor, folded: Folded) -> Tensor:
+    def refresh(self, graph: LiveGraph, item_ids: Sequence[str], content: Tensor, folded: Folded) -> Rows:
         """Follows one folded batch: what it touched itself is recomputed now, what lies behind is left to `spread`.
 
         Returns:
-            [R] int64 items whose embeddings were recomputed, each once.
+            [R] items whose embeddings were recomputed, each once, rising.
         """
         self._forget(folded.gone_users)
-        rebased = torch.cat([folded.new_items, folded.catalog]).unique()
-        self._rebase(graph, rebased, folded.new_items, item_ids, content)
-        self._stale.add(folded.stale_users)
-        users = folded.user.unique()
+        rebased = np.unique(np.concatenate([folded.new_items, folded.catalog]))
+        self._rebase(graph, rebased, folded.new_items.numpy(), item_ids, content)
+        self._stale.add(folded.stale_users.numpy())
+        users = np.unique(folded.user.numpy())
         self._stale.discard(users)
         self._follow(graph, users)
-        previous = folded.previous[folded.previous >= 0]
-        touched = torch.cat([rebased, folded.item, previous]).unique()
+        previous = folded.previous.numpy()
+        touched = np.unique(np.concatenate([rebased, folded.item.numpy(), previous[previous >= 0]]))
         self._waiting.discard(touched)
         self._refresh_items(graph, touched)
         return touched
 
     @torch.inference_mode()
-    def spread(self, graph: LiveGraph, steps: int = 1) -> Tensor:
+    def spread(self, graph: LiveGraph, steps: int = 1) -> Rows:
         """Recomputes up to `spread_rows` rows for each of `steps`, users before items, the longest waiting first.
 
         Returns:
-            [R] int64 the items.
+            [R] the items.
         """
         most = steps * self._config.spread_rows
         users = self._stale.take(most)
         self._follow(graph, users)
         if self._moved and not self._waiting:
-            self._waiting.add(graph.item_users.naming(self._moved.take(len(self._moved))))
+            moved = torch.from_numpy(self._moved.take(len(self._moved)))
+            self._waiting.add(graph.item_users.naming(moved).numpy())
         rows = self._waiting.take(most - len(users))
         self._refresh_items(graph, rows)
         return rows
 
     def _forget(self, users: Tensor) -> None:
         """Nothing stays of users that are gone; the items they left in follow when it is their turn."""
+        if len(users) == 0:
+            return
         self.users[users] = 0
         self._spread[users] = 0
-        self._stale.discard(users)
-        self._moved.add(users)
+        self._stale.discard(users.numpy())
+        self._moved.add(users.numpy())
 
-    def _rebase(self, graph: LiveGraph, rows: Tensor, new: Tensor, item_ids: Sequence[str], content: Tensor) -> None:
+    def _rebase(self, graph: LiveGraph, rows: Rows, new: Rows, item_ids: Sequence[str], content: Tensor) -> None:
         """Recomputes layer 0 of `rows`; queues the users and items that read it.
 
         A changed catalog record is rare, so its readers are found by a scan of the rings.
         """
-        before = self.base[rows]
+        if len(rows) == 0:
+            return
+        base = self.base.numpy()
+        before = base[rows]
         self._refresh_base(rows, item_ids, content)
-        changed = rows[(self.base[rows] != before).any(dim=1)]
-        known = changed[~torch.isin(changed, new)]  # a new item has no readers that are not recomputed anyway
+        changed = rows[(base[rows] != before).any(axis=1)]
+        known = changed[~np.isin(changed, new)]  # a new item has no readers that are not recomputed anyway
         if len(known):
-            self._waiting.add(graph.item_next.naming(known))
-            self._stale.add(graph.user_items.naming(known))
+            self._waiting.add(graph.item_next.naming(torch.from_numpy(known)).numpy())
+            self._stale.add(graph.user_items.naming(torch.from_numpy(known)).numpy())
 
-    def _follow(self, graph: LiveGraph, users: Tensor) -> None:
-        """Recomputes `users` and notes those that moved far enough."""
+    def _follow(self, graph: LiveGraph, users: Rows) -> None:
+        """Recomputes distinct `users` and notes those that moved far enough."""
         if len(users) == 0:
             return
         self._refresh_users(graph, users)
-        moved = users[(self.users[users] - self._spread[users]).norm(dim=-1) > self._config.epsilon]
-        if len(moved):
-            self._spread[moved] = self.users[moved]
-            self._moved.add(moved)
+        moved = np.empty(len(users), np.int64)
+        count = _settle_moved(users, self.users.numpy(), self._spread.numpy(), self._config.epsilon, moved)
+        self._moved.add(moved[:count])
 
-    def _refresh_base(self, rows: Tensor, item_ids: Sequence[str], content: Tensor) -> None:
-        for part in rows.split(self._config.chunk_rows):
+    def _refresh_base(self, rows: Rows, item_ids: Sequence[str], content: Tensor) -> None:
+        for part in _parts(rows, self._config.chunk_rows):
             word = torch.tensor([self._number.get(item_ids[row], 0) for row in part.tolist()], dtype=torch.int64)
-            self.base[part] = self._model.base(word, content[part])
-            self.habit[part] = self._habit[word]
+            at = torch.from_numpy(part)
+            self.base[at] = self._model.base(word, content[at])
+            self.habit[at] = self._habit[word]
 
-    def _refresh_users(self, graph: LiveGraph, rows: Tensor) -> None:
-        for part in rows.split(self._config.chunk_rows):
-            self.users[part] = self._forward.users(self.base, graph.user_items.latest(part, USER_NEIGHBORS))
+    def _refresh_users(self, graph: LiveGraph, rows: Rows) -> None:
+        for part in _parts(rows, self._config.chunk_rows):
+            edges = graph.user_items.latest(torch.from_numpy(part), USER_NEIGHBORS)
+            self.users.numpy()[part] = self._forward.users(self.base, edges).numpy()
 
-    def _refresh_items(self, graph: LiveGraph, rows: Tensor) -> None:
-        for part in rows.split(self._config.chunk_rows):
-            self.items[part] = self._forward.items(
-                self.base[part], self.users, graph.item_users.latest(part), self.base, graph.item_next.latest(part)
-            )
+    def _refresh_items(self, graph: LiveGraph, rows: Rows) -> None:
+        for part in _parts(rows, self._config.chunk_rows):
+            at = torch.from_numpy(part)
+            base = torch.from_numpy(self.base.numpy()[part])
+            self.items.numpy()[part] = self._forward.items(
+                base, self.users, graph.item_users.latest(at), self.base, graph.item_next.latest(at)
+            ).numpy()
+
+
+def _parts(rows: Rows, size: int) -> Iterator[Rows]:
+    return (rows[first : first + size] for first in range(0, len(rows), size))
+
+
+@compiled("i8(i8[::1], f4[:,::1], f4[:,::1], f8, i8[::1])")
+def _settle_moved(
+    users: Rows, vectors: NDArray[np.float32], spread: NDArray[np.float32], epsilon: float, moved: Rows
+) -> int:
+    """Fills `moved` with those of `users` whose vector is more than `epsilon` from what has spread, which it becomes.
+
+    Returns:
+        How many.
+    """
+    count = 0
+    for user in users:
+        square = np.float32(0)
+        for i in range(vectors.shape[1]):
+            square += (vectors[user, i] - spread[user, i]) ** 2
+        if math.sqrt(square) > epsilon:
+            spread[user] = vectors[user]
+            moved[count] = user
+            count += 1
+    return count

@@ -12,19 +12,25 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import torch
-import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine import metrics
 from engine.inference.session_forward import SessionForward
 from engine.model.sequence import SequenceEncoder
+from engine.state.kernels import compiled
 from engine.state.ring import Neighbors
 from engine.state.table import reserve
 
 _MOST_NEW = 8  # new events beyond which computing a session anew is no dearer
 _UNKNOWN = -2  # no event's print, which is odd, nor that of no event, which is 0
+_APPENDED, _ANEW, _UNCHANGED = map(metrics.SESSIONS_ENCODED.labels, ("appended", "anew", "unchanged"))
+
+Longs = NDArray[np.int64]
 
 
 class SessionCache:
@@ -55,9 +61,7 @@ class SessionCache:
         return len(self._slot)
 
     @torch.inference_mode()
-    def encoded(
-        self, users: Sequence[int], history: Neighbors, table: Tensor, goal: Tensor | int | None = None
-    ) -> Tensor:
+    def encoded(self, users: Sequence[int], history: Neighbors, table: Tensor, goal: int | None = None) -> Tensor:
         """[B, d] the query of each of `users`: `SequenceEncoder.latest`, as of the events.
 
         Args:
@@ -71,16 +75,16 @@ class SessionCache:
         if len(distinct) == len(users) <= self.size:
             slots = self._slots(users)
             self._follow(slots, history, table)
-            return self._encoder.query(self._state[slots], goal)
+            return self._query(self._state.numpy()[slots.numpy()], goal)
         # A user may be asked for twice, or more of them than there are places.
         at = {user: place for place, user in enumerate(users)}
         parts = [distinct[first : first + self.size] for first in range(0, len(distinct), self.size)]
-        states: dict[int, Tensor] = {}
+        states: dict[int, NDArray[np.float32]] = {}
         for part in parts:
             slots = self._slots(part)
             self._follow(slots, history.select(torch.tensor([at[user] for user in part])), table)
-            states.update(zip(part, self._state[slots], strict=True))
-        return self._encoder.query(torch.stack([states[user] for user in users]), goal)
+            states.update(zip(part, self._state.numpy()[slots.numpy()], strict=True))
+        return self._query(np.stack([states[user] for user in users]), goal)
 
     def forget(self, users: Tensor) -> None:
         """Nothing stays of `users` [R]: they are gone, or are not who they were."""
@@ -109,23 +113,26 @@ class SessionCache:
 
     def _follow(self, slots: Tensor, history: Neighbors, table: Tensor) -> None:
         """Brings what is kept at `slots` [B] up to date with `history` [B, L]."""
-        length = self._prints.shape[1]
-        prints = _prints(history.last(length + self._most_new))
-        prints = F.pad(prints, (length + self._most_new - prints.shape[1], 0))
-        # [B, 1 + most new] whether the events seen are all that there are but the newest 0, 1, ...
-        same = (prints.unfold(1, length, 1).flip(1) == self._prints[slots, None]).all(dim=2)
-        new = torch.where(same.any(dim=1), same.to(torch.int8).argmax(dim=1), -1)
-        self._prints[slots] = prints[:, -length:]
-        appended, anew = (new > 0).nonzero().squeeze(1), (new < 0).nonzero().squeeze(1)
+        row, time_ms, kind, _, session = history.arrays()
+        new = np.empty(len(slots), np.int64)
+        _match(row, time_ms, kind, session, slots.numpy(), self._prints.numpy(), self._most_new, new)
+        appended, anew = np.flatnonzero(new > 0), np.flatnonzero(new < 0)
         if len(appended) == len(slots):  # as most often: nothing to pick
-            self._append(slots, history, new, table)
+            self._append(slots, history, torch.from_numpy(new), table)
         elif len(appended):
-            self._append(slots[appended], history.select(appended), new[appended], table)
+            at = torch.from_numpy(appended)
+            self._append(slots[at], history.select(at), torch.from_numpy(new[appended]), table)
         if len(anew):
-            self._compute(slots[anew], history.select(anew), table)
-        metrics.SESSIONS_ENCODED.labels("appended").inc(len(appended))
-        metrics.SESSIONS_ENCODED.labels("anew").inc(len(anew))
-        metrics.SESSIONS_ENCODED.labels("unchanged").inc(len(new) - len(appended) - len(anew))
+            at = torch.from_numpy(anew)
+            self._compute(slots[at], history.select(at), table)
+        _APPENDED.inc(len(appended))
+        _ANEW.inc(len(anew))
+        _UNCHANGED.inc(len(new) - len(appended) - len(anew))
+
+    def _query(self, states: NDArray[np.float32], goal: int | None) -> Tensor:
+        if self._forward is None:
+            return self._encoder.query(torch.from_numpy(states), goal)
+        return torch.from_numpy(self._forward.query(states, goal))
 
     def _append(self, slots: Tensor, history: Neighbors, new: Tensor, table: Tensor) -> None:
         """Computes the last `new` [B] positions of each."""
@@ -168,10 +175,53 @@ class SessionCache:
         return ring[:, None] + (count[:, None] - 1 - back) % self._room
 
 
-def _prints(events: Neighbors) -> Tensor:
-    """[B, L] int64 a hash of each event, odd; 0 where there is none."""
-    mixed = torch.zeros_like(events.row)
-    for column in (events.row, events.time_ms, events.kind, events.session.to(torch.int64)):
-        mixed = (mixed ^ column) * 0x2545F4914F6CDD1D
-        mixed = mixed ^ (mixed >> 29)
-    return torch.where(events.mask, mixed | 1, 0)
+@compiled("i8(i8, i8, i8, i8)")
+def _print(row: int, time_ms: int, kind: int, session: int) -> Any:
+    """A hash of an event, odd; 0 where there is none."""
+    if row < 0:
+        return 0
+    mixed = np.int64(0)
+    for word in (row, time_ms, kind, session):
+        mixed = (mixed ^ word) * np.int64(0x2545F4914F6CDD1D)
+        mixed ^= mixed >> 29
+    return mixed | 1
+
+
+@compiled("void(i8[:,:], i8[:,:], i8[:,:], i4[:,:], i8[::1], i8[:,::1], i8, i8[::1])")
+def _match(
+    row: Longs,
+    time_ms: Longs,
+    kind: Longs,
+    session: NDArray[np.int32],
+    slots: Longs,
+    prints: Longs,
+    most_new: int,
+    new: Longs,
+) -> None:
+    """Finds how many events of each history [B, L] are new, and notes the latest.
+
+    Args:
+        slots: [B] distinct.
+        prints: [slots, R] of the R latest events when each was last looked at; becomes those of now.
+        new: [B] gets the least number of latest events without which the history is what it was; -1 where no number up
+            to `most_new` is.
+    """
+    length, known = row.shape[1], prints.shape[1]
+    latest = np.empty(known + most_new, np.int64)
+    for b in range(len(slots)):
+        for at in range(len(latest)):
+            j = length - len(latest) + at
+            latest[at] = _print(row[b, j], time_ms[b, j], kind[b, j], int(session[b, j])) if j >= 0 else 0
+        before = prints[slots[b]]
+        new[b] = -1
+        for more in range(most_new + 1):
+            first = most_new - more
+            same = True
+            for at in range(known - 1, -1, -1):
+                if latest[first + at] != before[at]:
+                    same = False
+                    break
+            if same:
+                new[b] = more
+                break
+        before[:] = latest[most_new:]

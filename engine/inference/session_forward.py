@@ -23,6 +23,7 @@ from engine.state.kernels import compiled
 from engine.state.ring import Neighbors
 
 _MINUTE_MS = np.float32(60_000.0)  # as in `SequenceEncoder`
+_SMALLEST_NORM = 1e-12  # as torch.nn.functional.normalize
 
 Floats = NDArray[np.float32]
 Longs = NDArray[np.int64]
@@ -39,6 +40,9 @@ class SessionForward:
         gap: [gaps * 2, H] bias by gap in time and whether both events are of one session; empty: there is none.
         norms: [N, 4, d] gain and bias of the norm before attention, and of that before the feed-forward.
         qkv, out, up, down: [N, 1 + d, 3 * d], [N, 1 + d, d], [N, 1 + d, e] and [N, 1 + e, d], biases first.
+        goal: [1 + kinds, d] of any kind, and of each; or [1, d].
+        last: [2, d] gain and bias of the norm after all blocks.
+        ask: [1 + d, d] what makes a query of that, the bias first.
     """
 
     heads: int
@@ -51,6 +55,9 @@ class SessionForward:
     out: Floats
     up: Floats
     down: Floats
+    goal: Floats
+    last: Floats
+    ask: Floats
 
     @classmethod
     def of(cls, encoder: SequenceEncoder) -> SessionForward | None:
@@ -62,6 +69,8 @@ class SessionForward:
         distance = encoder.distance_bias.weight.detach().clone()
         distance[encoder.local_window :, : encoder.local_heads] = -torch.inf
         both = (encoder.gap_bias.weight[:, None] + encoder.session_bias.weight).detach().flatten(0, 1)
+        goals = [torch.zeros(1, encoder.out.in_features), *([] if encoder.goal is None else [encoder.goal.weight])]
+        qkv, out, up, down = (_floats(torch.stack([_affine(some[at]) for some in layers])) for at in range(4))
         norms = [
             torch.stack(
                 [one.norm_attention.weight, one.norm_attention.bias, one.norm_forward.weight, one.norm_forward.bias]
@@ -75,8 +84,20 @@ class SessionForward:
             _floats(distance),
             _floats(both if encoder.relative_time else both[:0]),
             _floats(torch.stack(norms)),
-            *(_floats(torch.stack([_affine(some[at]) for some in layers])) for at in range(4)),
+            qkv,
+            out,
+            up,
+            down,
+            _floats(torch.cat(goals)),
+            _floats(torch.stack([encoder.norm.weight, encoder.norm.bias])),
+            _floats(_affine(encoder.out)),
         )
+
+    def query(self, states: Floats, goal: int | None) -> Floats:
+        """[B, d] `SequenceEncoder.query` of states [B, d]."""
+        made = np.empty_like(states)
+        _query(states, self.last, self.eps, self.goal[0 if goal is None else 1 + goal], self.ask, made)
+        return made
 
     def append(
         self,
@@ -104,6 +125,23 @@ class SessionForward:
             self.heads, self.eps, self.input, self.distance, self.gap, self.norms,
             self.qkv, self.out, self.up, self.down,
         )  # fmt: skip
+
+
+@compiled("void(f4[:,::1], f4[:,::1], f4, f4[::1], f4[:,::1], f4[:,::1])", any_order=True)
+def _query(states: Floats, last: Floats, eps: float, goal: Floats, ask: Floats, made: Floats) -> None:
+    x = np.empty(states.shape[1], np.float32)
+    for b in range(len(states)):
+        layer_norm(states[b], last[0], last[1], eps, x)
+        for i in range(len(x)):
+            x[i] += goal[i]
+        made[b] = ask[0]
+        project(x, ask[1:], made[b])
+        square = np.float32(0)
+        for i in range(len(x)):
+            square += made[b, i] * made[b, i]
+        length = np.float32(max(math.sqrt(square), _SMALLEST_NORM))
+        for i in range(len(x)):
+            made[b, i] /= length
 
 
 def _affine(layer: nn.Module) -> Tensor:

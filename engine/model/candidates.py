@@ -50,6 +50,7 @@ def gather_candidates(
     popular: Tensor,
     sources: int,
     related: Sequence[Tensor] = (),
+    following: Tensor | None = None,
 ) -> Candidates:
     """Collects and deduplicates candidates.
 
@@ -61,14 +62,18 @@ def gather_candidates(
         sources: S, the latest events whose next items are proposed.
         related: [B, n] int64 each, -1 where there are fewer: items of friends, then items that share an entity with the
             latest. Where they are not given, nobody has relations.
+        following: [B, at least S, n] the next items of the latest events where they were read before.
     """
-    following = _following(graph, history, sources)
-    lists = (index, history.row, following, popular[None], *related)
-    rows = torch.cat([rows.expand(len(index), -1) for rows in lists], dim=1)  # [B, all]
-    number = np.repeat(np.arange(len(lists)), [rows.shape[1] for rows in lists])
-    item, source = torch.full_like(rows, -1), torch.zeros_like(rows)
-    width = _unite(rows.numpy(), number, item.numpy(), source.numpy())
-    return Candidates(item[:, :width], source[:, :width], following)
+    if following is None:
+        following = _following(graph, history, sources)
+    else:
+        following = following[:, max(0, following.shape[1] - sources) :].flatten(1)
+    lists = [one.numpy() for one in (index, history.row, following, popular[None], *related)]
+    rows = np.concatenate([np.broadcast_to(one, (len(index), one.shape[1])) for one in lists], axis=1)  # [B, all]
+    number = np.repeat(np.arange(len(lists)), [one.shape[1] for one in lists])
+    item, source = np.full_like(rows, -1), np.zeros_like(rows)
+    width = _unite(rows, number, item, source)
+    return Candidates(torch.from_numpy(item[:, :width]), torch.from_numpy(source[:, :width]), following)
 
 
 @compiled("i8(i8[:,::1], i8[::1], i8[:,::1], i8[:,::1])")

@@ -59,17 +59,55 @@ def gather_voters(graph: LiveGraph, history: Neighbors, users: Tensor) -> Voters
     Args:
         users: [B] int64 rows, -1 where there is none: nobody votes for what is their own already.
     """
-    source = history.row[:, -SOURCES:]  # [B, S]
-    rows = source.clamp_min(0).reshape(-1)
-    nobody = source[..., None] < 0
-    voter = graph.item_users.latest(rows).row.view(*source.shape, -1)
-    voter = voter.masked_fill(nobody | (voter == users[:, None, None]), -1)
-    following = graph.item_next.latest(rows).row.view(*source.shape, -1).masked_fill(nobody, -1)
-    distinct, place = voter.unique(return_inverse=True)
-    none = int((distinct < 0).any())  # -1 sorts first
-    past = graph.user_items.latest(distinct[none:], DEPTH)
+    source = np.ascontiguousarray(history.row.numpy()[:, -SOURCES:])  # [B, S]
+    rows = torch.from_numpy(np.maximum(source, 0).reshape(-1))
+    shape = (*source.shape, -1)
+    voter = graph.item_users.latest(rows).row.numpy().reshape(shape)
+    following = graph.item_next.latest(rows).row.numpy().reshape(shape)
+    distinct = np.empty(voter.size, np.int64)
+    count = _number_voters(source, users.numpy(), voter, following, distinct)
+    past = graph.user_items.latest(torch.from_numpy(distinct[:count]), DEPTH)
     newest = past.time_ms.amax(1) if past.row.shape[1] else past.time_ms.new_zeros(len(past))
-    return Voters(source, place - none, past.row, newest, history.time_ms[:, -1], following)
+    read = map(torch.from_numpy, (source, voter, following))
+    return Voters(next(read), next(read), past.row, newest, history.time_ms[:, -1], next(read))
+
+
+@compiled("i8(i8[:,::1], i8[:], i8[:,:,::1], i8[:,:,::1], i8[::1])")
+def _number_voters(source: Longs, users: Longs, voter: Longs, following: Longs, distinct: Longs) -> int:
+    """Fills `distinct` with the voters, who become places in it; what is read around no source becomes -1.
+
+    Args:
+        source: [B, S], -1 where there is none; `voter` and `following` [B, S, n] are read around each.
+        users: [B] who ask: nobody's vote is their own.
+
+    Returns:
+        How many they are.
+    """
+    size = 16
+    while size < 2 * voter.size:
+        size *= 2
+    slot = np.zeros(size, np.int32)  # 1 + place in `distinct`, by a hash of the row
+    count = 0
+    for b in range(source.shape[0]):
+        for s in range(source.shape[1]):
+            if source[b, s] < 0:
+                voter[b, s, :] = -1
+                following[b, s, :] = -1
+                continue
+            for j in range(voter.shape[2]):
+                row = voter[b, s, j]
+                if row < 0 or row == users[b]:
+                    voter[b, s, j] = -1
+                    continue
+                at = (row * 0x9E3779B1) & (size - 1)
+                while slot[at] != 0 and distinct[slot[at] - 1] != row:
+                    at = (at + 1) & (size - 1)
+                if slot[at] == 0:
+                    distinct[count] = row
+                    count += 1
+                    slot[at] = count
+                voter[b, s, j] = slot[at] - 1
+    return count
 
 
 def count_votes(voters: Voters, candidates: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 from engine.config import RankingConfig
 from engine.generation import Generation
 from engine.model.candidates import Candidates, gather_candidates
+from engine.model.votes import SOURCES
 from engine.ranking.query import Query
 from engine.state.ring import Neighbors
 from engine.state.state import State
@@ -30,8 +31,13 @@ def propose(
     state: State,
     generation: Generation,
     config: RankingConfig,
+    following: Tensor,
 ) -> Candidates:
-    """Gathers C candidates for each of B known users, given their histories and encoded sessions [B, d]."""
+    """Gathers C candidates for each of B known users, given their histories and encoded sessions [B, d].
+
+    Args:
+        following: [B, SOURCES, n] what lately followed each user's latest items.
+    """
     # Whatever a filter takes away, k must still be there: history and exclusions are the largest takers.
     longest = max(query.k + len(query.exclude_item_ids) for query in queries)
     if any(query.exclude_history for query in queries):
@@ -44,7 +50,10 @@ def propose(
             found[at] = _within(state.catalog.members(query.categories), vectors[at], generation, k)
     popular = torch.from_numpy(state.popularity.top(max(config.popular_candidates, longest)))
     related = _related(queries, history, state, config) if state.relations else ()
-    return gather_candidates(state.graph, history, torch.from_numpy(found), popular, config.neighbor_sources, related)
+    read = following if config.neighbor_sources <= SOURCES else None
+    return gather_candidates(
+        state.graph, history, torch.from_numpy(found), popular, config.neighbor_sources, related, read
+    )  # fmt: skip
 
 
 def _related(

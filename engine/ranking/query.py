@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from engine.state.state import subject_key
+from engine.state.subjects import subject_key
 
 
 class Origin(IntEnum):

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from engine.config import RankingConfig
 from engine.generation import Generation
+from engine.inference.dense import cosines
 from engine.model.features import Crowd, candidate_features, trend_half_lives, trend_of
 from engine.model.votes import count_votes, gather_voters
 from engine.ranking.candidates import propose
@@ -67,18 +68,20 @@ def rank_by_model(
 ) -> list[tuple[RankedItem, ...]]:
     """The model's order for users [B] of whom `history` [B, K] is known, or is to be taken as known."""
     history = _trimmed(history)
-    model, table = generation.model, generation.embedder.items
+    table = generation.embedder.items
     encoded = generation.sessions.encoded(users, history, table, generation.goal)  # [B, d]
-    found = propose(queries, history, encoded, state, generation, config)
-    item = found.item.clamp_min(0)  # [B, C]
-    cosine = (table[item] @ encoded[:, :, None]).squeeze(-1)
-    share = torch.from_numpy(state.popularity.share(item.numpy().reshape(-1))).view(item.shape)
     voters = gather_voters(state.graph, history, torch.tensor(users))
+    found = propose(queries, history, encoded, state, generation, config, voters.following)
+    item = found.item.clamp_min(0)  # [B, C]
+    flat = item.numpy().reshape(-1)
+    cosine = cosines(table.numpy(), item.numpy(), encoded.numpy())
+    share = torch.from_numpy(state.popularity.share(flat)).view(item.shape)
     trend = _trend(state, item, config)
-    crowd = Crowd(share, trend, count_votes(voters, found.item), generation.embedder.habit[item], found.following)
+    habit = torch.from_numpy(generation.embedder.habit.numpy()[item.numpy()])
+    crowd = Crowd(share, trend, count_votes(voters, found.item), habit, found.following)
     clock_ms = torch.full((len(users),), state.newest_ms)
     features = candidate_features(found.item, history, crowd, state.catalog.group, clock_ms)
-    score = model.ranker(model.logits(cosine), features).numpy()  # [B, C]
+    score = generation.ranker.score(cosine, features)  # [B, C]
     rows = found.item.numpy()
     listed = allowed(queries, rows, state, history.row.numpy(), now_ms)
     return pages(rows, score, found.source.numpy(), listed, [query.k for query in queries], state)

@@ -13,7 +13,7 @@ from engine.serving.errors import CatchingUp
 from engine.serving.event_writer import EventWriter
 from engine.serving.requests import parse_subject
 from engine.state.export import Subject
-from engine.state.state import subject_key
+from engine.state.subjects import subject_key
 
 
 class PrivacyServicer(privacy_service_pb2_grpc.PrivacyServiceServicer):

@@ -133,7 +133,7 @@ class GraphCopy:
     def __init__(self, state: State, piece_bytes: int) -> None:
         self._state = state
         self._copies = {
-            partition: (placed.slot, placed.item_of[: placed.slice.items.rows].clone(), SliceCopy(placed.slice))
+            partition: (placed.slot, placed.item_of[: placed.slice.items.rows].copy(), SliceCopy(placed.slice))
             for partition, placed in state.slices.items()
         }
         self._pieces = _Pieces([copy for *_, copy in self._copies.values()], piece_bytes)

@@ -77,7 +77,7 @@ def slice_digest(saved: SavedSlice, config: StateConfig, events: EventsConfig) -
     _put(digest, relations.targets.seen.get(targets))
     _put(digest, slice_.popularity.table.get(items))
     _put_texts(digest, saved.recent_ids)
-    digest.update(repr((slice_.popularity.landmark, sorted(saved.numbers.items()))).encode())
+    digest.update(repr((slice_.popularity.landmarks.tolist(), sorted(saved.numbers.items()))).encode())
     return digest.hexdigest()
 
 

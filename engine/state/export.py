@@ -7,8 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from engine.state.slice import Slice, session_of
+from engine.state.slice import Slice
 from engine.state.state import State
+from engine.state.subjects import session_of
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,22 @@ Shapes: E events folded, F events that forget, C items, R rows.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
+from typing import TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+Rows = NDArray[np.int64]
+Ordinals = NDArray[np.int32]
+Inserted = tuple[Rows, Rows, Rows, Ordinals]  # user, item, previous and session of events
+Part = tuple[Rows, Rows, Rows, Rows, Ordinals]  # the same, their positions in the batch before
+N = TypeVar("N", bound=np.generic)
+
+NO_ROWS: Rows = np.zeros(0, np.int64)
+NO_EVENTS: Part = NO_ROWS, NO_ROWS, NO_ROWS, NO_ROWS, NO_ROWS.astype(np.int32)
 _EMPTY = torch.zeros(0, dtype=torch.int64)
 
 
@@ -71,8 +82,8 @@ class SliceFolded:
     """What a batch changed, in rows of the slice.
 
     Attributes:
-        event: [E] int64 positions in the batch of the events that were folded, relations left out.
-        user, item: [E] int64.
+        event: [E] positions in the batch of the events that were folded, relations left out.
+        user, item: [E].
         previous: [E] int64 item before it in its session, -1 at a start.
         session: [E] int32 the user's session ordinal.
         gone_users, gone_items: [R] int64 rows that were taken back, and may have been given away again.
@@ -83,33 +94,51 @@ class SliceFolded:
             knew whom; in log order.
     """
 
-    event: Tensor
-    user: Tensor
-    item: Tensor
-    previous: Tensor
-    session: Tensor
-    gone_users: Tensor
-    gone_items: Tensor
-    stale_users: Tensor
-    stale_items: Tensor
-    related_users: Tensor
-    related_items: Tensor
-    relation: Tensor
-    forgot: Tensor
+    event: Rows
+    user: Rows
+    item: Rows
+    previous: Rows
+    session: Ordinals
+    gone_users: Rows
+    gone_items: Rows
+    stale_users: Rows
+    stale_items: Rows
+    related_users: Rows
+    related_items: Rows
+    relation: Rows
+    forgot: Rows
 
 
 @dataclass
 class Gone:
     """What a batch changes beside its events: rows taken back, who remembered them, relations, what forgets."""
 
-    users: list[Tensor] = field(default_factory=lambda: [_EMPTY])
-    items: list[Tensor] = field(default_factory=lambda: [_EMPTY])
-    stale_users: list[Tensor] = field(default_factory=lambda: [_EMPTY])
-    stale_items: list[Tensor] = field(default_factory=lambda: [_EMPTY])
-    related_users: list[Tensor] = field(default_factory=lambda: [_EMPTY])
-    related_items: list[Tensor] = field(default_factory=lambda: [_EMPTY])
-    relation: list[Tensor] = field(default_factory=lambda: [_EMPTY])
-    forgot: list[Tensor] = field(default_factory=lambda: [_EMPTY])
+    users: list[Rows] = field(default_factory=list)
+    items: list[Rows] = field(default_factory=list)
+    stale_users: list[Rows] = field(default_factory=list)
+    stale_items: list[Rows] = field(default_factory=list)
+    related_users: list[Rows] = field(default_factory=list)
+    related_items: list[Rows] = field(default_factory=list)
+    relation: list[Rows] = field(default_factory=list)
+    forgot: list[Rows] = field(default_factory=list)
 
-    def columns(self) -> Iterator[Tensor]:
-        return (torch.cat(getattr(self, column.name)) for column in fields(self))
+    def columns(self) -> Iterator[Rows]:
+        """Each as one array, in this order."""
+        return map(joined, self.__dict__.values())
+
+
+def joined(parts: Sequence[Rows]) -> Rows:
+    """All in one; no work where there is one, or none."""
+    return _joined(parts) if parts else NO_ROWS
+
+
+def joined_columns(parts: Sequence[Part]) -> Part:
+    """Several parts of a batch as one, column by column."""
+    if not parts:
+        return NO_EVENTS
+    event, user, item, previous, session = zip(*parts, strict=True)
+    return _joined(event), _joined(user), _joined(item), _joined(previous), _joined(session)
+
+
+def _joined(parts: Sequence[NDArray[N]]) -> NDArray[N]:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

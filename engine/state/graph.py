@@ -8,7 +8,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
 from engine.state.ring import Neighbors, Ring, edge_words
@@ -66,13 +65,12 @@ class Graph:
         *,
         users_generation: Table | None = None,
         items_generation: Table | None = None,
-        device: torch.device | str = "cpu",
     ) -> Graph:
         """Room for `users` and `items`; generations as a `Ring` takes them."""
         return cls(
-            Ring(users, history, generation=items_generation, device=device),
-            Ring(items, neighbors, generation=users_generation, device=device),
-            Ring(items, neighbors, generation=items_generation, device=device),
+            Ring(users, history, generation=items_generation),
+            Ring(items, neighbors, generation=users_generation),
+            Ring(items, neighbors, generation=items_generation),
         )
 
     def insert(

@@ -39,14 +39,11 @@ class Groups:
     @classmethod
     def of(cls, rows: Tensor) -> Groups:
         """Groups `rows` [E] int64."""
-        place = torch.arange(len(rows), device=rows.device)
-        if rows.device.type == "cpu":
-            # Row and place in one number: then an unstable sort, which is many times faster, is stable.
-            bits = len(rows).bit_length()
-            both = torch.from_numpy(np.sort(((rows << bits) | place).numpy()))
-            row, order = both >> bits, both & ((1 << bits) - 1)
-        else:
-            row, order = rows.sort(stable=True)
+        place = torch.arange(len(rows))
+        # Row and place in one number: then an unstable sort, which is many times faster, is stable.
+        bits = len(rows).bit_length()
+        both = torch.from_numpy(np.sort(((rows << bits) | place).numpy()))
+        row, order = both >> bits, both & ((1 << bits) - 1)
         node, group, count = row.unique_consecutive(return_inverse=True, return_counts=True)
         end = count.cumsum(0)
         return cls(order, row, node, count, group, place - take(end - count, group), end - 1)

@@ -45,11 +45,15 @@ class IdTable:
         self._slot = reserve(size, (), torch.int32).numpy()  # row + 1, 0 where empty
         self._key = reserve(rows, (2,), torch.int64).numpy()  # [N, 2]
 
-    def find(self, keys: Keys) -> NDArray[np.int64]:
-        """[E] rows, -1 where there is none."""
+    def find(self, keys: Keys) -> tuple[NDArray[np.int64], int]:
+        """[E] rows, -1 where there is none, and how many of these there are."""
         rows = np.empty(len(keys), np.int64)
-        find_keys(keys, self._slot, self._key, rows)
-        return rows
+        return rows, find_keys(keys, self._slot, self._key, rows)
+
+    def keys_of(self, rows: NDArray[np.int64]) -> Keys:
+        """[R, 2] digests of rows that are there."""
+        found: Keys = self._key[rows]
+        return found
 
     def insert(self, keys: Keys, rows: NDArray[np.int64]) -> None:
         """Gives distinct digests that are not there yet their rows."""

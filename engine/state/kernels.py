@@ -2,7 +2,7 @@
 
 Event by event in log order is the plainest way to fold, and compiled it is the fastest as well: no sort, no grouping,
 and a call costs a microsecond where twenty calls of a tensor library cost a tenth of a millisecond. Each kernel does
-what the tensor code beside its caller does, bit for bit; that code serves tables on a GPU and tables being copied.
+what the tensor code beside its caller does, bit for bit; that code serves tables that are being copied.
 
 The machine code is kept on disk by numba, in `__pycache__` or where `NUMBA_CACHE_DIR` says. No kernel lets other
 threads run: each is over sooner than they would give the interpreter back.
@@ -28,7 +28,7 @@ Doubles = NDArray[np.float64]
 BLOCK_BITS = 3
 BLOCK = 1 << BLOCK_BITS
 _TAG = 0xFFFF
-_ORDINAL, _NAME, _ITEM, _TIME, _LINK = 0, 1, 2, 3, 4
+ORDINAL, NAME, ITEM, TIME, LINK = 0, 1, 2, 3, 4  # columns of `Sessions`
 
 
 def compiled(signature: str, *, any_order: bool = False) -> Callable[[F], F]:
@@ -52,10 +52,15 @@ def compiled(signature: str, *, any_order: bool = False) -> Callable[[F], F]:
 # -- ids --------------------------------------------------------------------------------------------------------------
 
 
-@compiled("void(i8[:,::1], i4[::1], i8[:,::1], i8[::1])")
-def find_keys(keys: Longs, slot: Ints, key: Longs, rows: Longs) -> None:
-    """Looks E keys up in an open-addressing table: `slot` holds row + 1, 0 where empty; `rows` -1 where unknown."""
+@compiled("i8(i8[:,::1], i4[::1], i8[:,::1], i8[::1])")
+def find_keys(keys: Longs, slot: Ints, key: Longs, rows: Longs) -> int:
+    """Looks E keys up in an open-addressing table: `slot` holds row + 1, 0 where empty; `rows` -1 where unknown.
+
+    Returns:
+        How many are unknown.
+    """
     mask = len(slot) - 1
+    unknown = len(keys)
     for e in range(len(keys)):
         at = keys[e, 0] & mask
         rows[e] = -1
@@ -63,8 +68,10 @@ def find_keys(keys: Longs, slot: Ints, key: Longs, rows: Longs) -> None:
             row = slot[at] - 1
             if key[row, 0] == keys[e, 0] and key[row, 1] == keys[e, 1]:
                 rows[e] = row
+                unknown -= 1
                 break
             at = (at + 1) & mask
+    return unknown
 
 
 @compiled("void(i8[:,::1], i8[::1], i4[::1], i8[:,::1])")
@@ -111,14 +118,6 @@ def stamp(table: Longs, rows: Longs, values: Longs) -> None:
         table[rows[e]] = values[e]
 
 
-@compiled("void(f8[:,::1], i8[::1], f8[:,::1])")
-def add_in_order(table: Doubles, rows: Longs, terms: Doubles) -> None:
-    """Adds terms [H, E] to `table[rows]` [H], event after event: a sum in floating point depends on its order."""
-    for e in range(len(rows)):
-        for h in range(len(terms)):
-            table[rows[e], h] += terms[h, e]
-
-
 # -- sessions ---------------------------------------------------------------------------------------------------------
 
 
@@ -136,60 +135,46 @@ def fold_sessions(
     previous: Longs,
 ) -> None:
     """Folds E events into the sessions [U, 4 + L]; fills `ordinal` and `previous` [E]. See `Sessions`."""
-    links = table.shape[1] - _LINK
+    links = table.shape[1] - LINK
     for e in range(len(user)):
         u = user[e]
         starts = (
-            table[u, _ORDINAL] == 0
-            or name[e] != table[u, _NAME]
-            or (name[e] == unnamed and time_ms[e] - table[u, _TIME] > gap_ms)
+            table[u, ORDINAL] == 0
+            or name[e] != table[u, NAME]
+            or (name[e] == unnamed and time_ms[e] - table[u, TIME] > gap_ms)
         )
-        before = table[u, _ITEM] & 0xFFFF_FFFF
-        alive = (table[u, _ITEM] >> 32) == generation[before]
+        before = table[u, ITEM] & 0xFFFF_FFFF
+        alive = (table[u, ITEM] >> 32) == generation[before]
         previous[e] = before if alive and not starts else -1
         if starts:
-            table[u, _ORDINAL] += 1
+            table[u, ORDINAL] += 1
             if name[e] != unnamed:
-                for at in range(_LINK + links - 1, _LINK, -1):
+                for at in range(LINK + links - 1, LINK, -1):
                     table[u, at] = table[u, at - 1]
-                table[u, _LINK] = name[e]
-        ordinal[e] = np.int32(table[u, _ORDINAL])
-        table[u, _NAME] = name[e]
-        table[u, _ITEM] = item[e] | (np.int64(generation[item[e]]) << 32)
-        table[u, _TIME] = time_ms[e]
+                table[u, LINK] = name[e]
+        ordinal[e] = np.int32(table[u, ORDINAL])
+        table[u, NAME] = name[e]
+        table[u, ITEM] = item[e] | (np.int64(generation[item[e]]) << 32)
+        table[u, TIME] = time_ms[e]
 
 
 # -- rings ------------------------------------------------------------------------------------------------------------
 
 
-@compiled(
-    "i8(i8[::1], i4[::1], i4[::1], i4[::1], i8[:,::1], i8, i8, i8, i8[::1], i4[::1], i8[::1], i8[::1], i8[:,::1])"
-)
-def append_edges(
-    degree: Longs,
-    block: Ints,
-    owner: Ints,
-    neighbor: Ints,
-    edge: Longs,
-    size: int,
-    width: int,
-    blocks: int,
-    free: Longs,
-    generation: Ints,
-    src: Longs,
-    dst: Longs,
-    words: Longs,
-) -> int:
+# Degree, block, owner, neighbor and edge of a `Ring`; its size, width and blocks; blocks to be used again, the last
+# first; the generation of what edges lead to, empty where that never changes.
+RingArrays = tuple[Longs, Ints, Ints, Ints, Longs, int, int, int, Longs, Ints]
+RING = "Tuple((i8[::1], i4[::1], i4[::1], i4[::1], i8[:,::1], i8, i8, i8, i8[::1], i4[::1]))"
+
+
+@compiled(f"i8({RING}, i8[::1], i8[::1], i8[:,::1])")
+def append_edges(ring: RingArrays, src: Longs, dst: Longs, words: Longs) -> int:
     """Appends E edges to rings; an edge without a source (-1) is left out. See `Ring`.
 
-    Args:
-        blocks: ever used.
-        free: blocks to be used again, the last first.
-        generation: of the rows that edges lead to; empty where they never change.
-
     Returns:
-        Blocks taken, those of `free` before new ones.
+        Blocks taken, those to be used again before new ones.
     """
+    degree, block, owner, neighbor, edge, size, width, blocks, free, generation = ring
     taken = 0
     for e in range(len(src)):
         node = src[e]

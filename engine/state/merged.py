@@ -12,13 +12,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.state.kernels import merge_edges
-from engine.state.ring import Neighbors, Ring
+from engine.state.ring import Arrays, Neighbors, Ring, no_edges
 from engine.state.slice import Slice
 from engine.state.table import reserve
+
+Longs = NDArray[np.int64]
 
 
 class Placed:
@@ -27,41 +31,45 @@ class Placed:
     Args:
         slot: which stretch of user rows is its own.
         stride: user rows in a slot.
-        items: item rows that the process may have.
+        items: N, item rows that the process may have.
+
+    Attributes:
+        item_of: row of the process, by row of the slice.
+        row_of: [N] 1 + the row of the slice, by row of the process.
     """
 
     def __init__(self, slice_: Slice, slot: int, stride: int, items: int) -> None:
         self.slice = slice_
         self.slot = slot
         self.first_user = slot * stride
-        self.item_of = reserve(slice_.items.limit, (), torch.int64)  # row of the process, by row of the slice
-        self._local = reserve(items, (), torch.int32)  # 1 + row of the slice, by row of the process
+        self.item_of: Longs = reserve(slice_.items.limit, (), torch.int64).numpy()
+        self.row_of: NDArray[np.int32] = reserve(items, (), torch.int32).numpy()
 
-    def place(self, local: Tensor, rows: Tensor) -> None:
+    def place(self, local: Longs, rows: Longs) -> None:
         """Says which rows of the process the items `local` [R] have."""
         self.item_of[local] = rows
-        self._local[rows] = (local + 1).to(torch.int32)
+        self.row_of[rows] = local + 1
 
-    def displace(self, local: Tensor) -> Tensor:
+    def displace(self, local: Longs) -> Longs:
         """The items `local` [R] are gone from the slice; returns the rows of the process that they had."""
         rows = self.item_of[local]
-        rows = rows[self._local[rows] == local + 1]  # one that came and went within a batch never had a row
-        self._local[rows] = 0
+        rows = rows[self.row_of[rows] == local + 1]  # one that came and went within a batch never had a row
+        self.row_of[rows] = 0
         return rows
 
-    def local(self, rows: Tensor) -> Tensor:
-        """[R] int64 rows of the slice of items, -1 where it has not met one."""
-        return self._local[rows].to(torch.int64) - 1
+    def unplaced(self, local: Longs) -> Longs:
+        """Those of the items `local` [R] that have no row of the process, each once."""
+        lacking = self.row_of[self.item_of[local]] != local + 1
+        return np.unique(local[lacking]) if lacking.any() else local[:0]
 
-    def local_users(self, rows: Tensor) -> Tensor:
-        """[R] int64 rows of the slice of users, -1 where one is not of this slice."""
+    def local(self, rows: Longs) -> Longs:
+        """[R] rows of the slice of items, -1 where it has not met one."""
+        return self.row_of[rows].astype(np.int64) - 1
+
+    def local_users(self, rows: Longs) -> Longs:
+        """[R] rows of the slice of users, -1 where one is not of this slice."""
         local = rows - self.first_user
-        return torch.where((local >= 0) & (local < self.slice.users.limit), local, -1)
-
-    @property
-    def row_of(self) -> Tensor:
-        """[N] int32 1 + the row of the slice, by row of the process."""
-        return self._local
+        return np.where((local >= 0) & (local < self.slice.users.limit), local, -1)
 
 
 Slots = Mapping[int, Placed]  # by partition, rising
@@ -76,17 +84,18 @@ class UserEdges:
 
     def latest(self, rows: Tensor, n: int | None = None) -> Neighbors:
         """[B, n] items of each user in `rows` [B]."""
-        found = Neighbors.none(len(rows), self.size if n is None else min(n, self.size))
+        found = no_edges(len(rows), self.size if n is None else min(n, self.size))
         for placed in self.slices.values():
-            placed.slice.graph.user_items.read(found, rows, first=placed.first_user, outward=placed.item_of)
-        return found
+            placed.slice.graph.user_items.read(found, rows.numpy(), first=placed.first_user, outward=placed.item_of)
+        return Neighbors.of(found)
 
     def naming(self, rows: Tensor) -> Tensor:
         """[R] int64 users with any of the items `rows` in their history."""
         found = []
         for placed in self.slices.values():
-            local = placed.local(rows)
-            found.append(placed.slice.graph.user_items.naming(local[local >= 0]) + placed.first_user)
+            local = placed.local(rows.numpy())
+            named = placed.slice.graph.user_items.naming(torch.from_numpy(local[local >= 0]))
+            found.append(named + placed.first_user)
         return torch.cat([rows[:0], *found])
 
 
@@ -107,22 +116,24 @@ class ItemEdges:
     def latest(self, rows: Tensor, n: int | None = None) -> Neighbors:
         """[B, n] newest edges of each item in `rows` [B]."""
         n = self.size if n is None else min(n, self.size)
-        sets = Neighbors.none(len(self.slices), len(rows), n)
+        sets = no_edges(len(self.slices), len(rows), n)
         for at, placed in enumerate(self.slices.values()):
-            one = sets.select(at)
+            row, time_ms, kind, weight, session = sets
+            one = (row[at], time_ms[at], kind[at], weight[at], session[at])
             if self.to_items:
-                self.ring(placed.slice).read(one, rows, inward=placed.row_of, outward=placed.item_of)
+                self.ring(placed.slice).read(one, rows.numpy(), inward=placed.row_of, outward=placed.item_of)
             else:
-                self.ring(placed.slice).read(one, rows, inward=placed.row_of, first=placed.first_user)
+                self.ring(placed.slice).read(one, rows.numpy(), inward=placed.row_of, first=placed.first_user)
         # By time also where one slice alone knows these items: what is asked for with them must not matter.
-        return sets.select(0) if len(self.slices) == 1 else newest(sets, n)
+        return Neighbors.of(one if len(self.slices) == 1 else _newest(sets, n))
 
     def naming(self, rows: Tensor) -> Tensor:
         """[R] int64 items with an edge to any of `rows`."""
         found = [rows[:0]]
         for placed in self.slices.values():
-            local = placed.local(rows) if self.to_items else placed.local_users(rows)
-            found.append(placed.item_of[self.ring(placed.slice).naming(local[local >= 0])])
+            local = placed.local(rows.numpy()) if self.to_items else placed.local_users(rows.numpy())
+            named = self.ring(placed.slice).naming(torch.from_numpy(local[local >= 0]))
+            found.append(torch.from_numpy(placed.item_of[named.numpy()]))
         return torch.cat(found).unique()
 
 
@@ -146,6 +157,10 @@ class MergedGraph:
 
 def newest(sets: Neighbors, n: int) -> Neighbors:
     """[B, n] the newest by time of several sets of edges [P, B, m] of the same nodes; of equal times the later wins."""
-    found = Neighbors.none(sets.row.shape[1], n)
-    merge_edges(*(column.numpy() for column in (*sets.columns(), *found.columns())))
+    return Neighbors.of(_newest(sets.arrays(), n))
+
+
+def _newest(sets: Arrays, n: int) -> Arrays:
+    found = no_edges(sets[0].shape[1], n)
+    merge_edges(*sets, *found)
     return found

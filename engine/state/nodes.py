@@ -15,10 +15,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.state.groups import Groups
 from engine.state.id_table import IdTable, digests
 from engine.state.kernels import stamp
-from engine.state.table import Table, take
+from engine.state.table import Table
 
 _AT_ONCE = 16_384
 _EVICTED_SHARE = 64  # one in so many rows goes at a time, so that looking for the longest idle costs O(1) per new id
@@ -32,10 +31,10 @@ class Nodes:
         seen: [N] int64 1 + offset of the last event that named it; 0 in a free row.
     """
 
-    def __init__(self, limit: int, device: torch.device | str = "cpu") -> None:
+    def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.generation = Table(limit, dtype=torch.int32, device=device)
-        self.seen = Table(limit, dtype=torch.int64, device=device)
+        self.generation = Table(limit, dtype=torch.int32)
+        self.seen = Table(limit, dtype=torch.int64)
         self._table = IdTable(limit)
         self._id: list[str | None] = []  # None in a free row
         self._free: list[int] = []
@@ -68,11 +67,15 @@ class Nodes:
 
     def find(self, ids: Sequence[str]) -> NDArray[np.int64]:
         """[E] rows of `ids`, -1 where an id has none."""
-        return self.find_digests(digests(ids))
+        return self.find_digests(digests(ids))[0]
 
-    def find_digests(self, keys: NDArray[np.int64]) -> NDArray[np.int64]:
-        """`find` of ids whose `digests` [E, 2] are known."""
+    def find_digests(self, keys: NDArray[np.int64]) -> tuple[NDArray[np.int64], int]:
+        """`find` of ids whose `digests` [E, 2] are known, and how many of them have no row."""
         return self._table.find(keys)
+
+    def digests_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """[R, 2] the `digests` of rows in use."""
+        return self._table.keys_of(rows)
 
     def add(self, ids: Sequence[str], rows: NDArray[np.int64]) -> list[int]:
         """Gives rows to ids that have none, in order of appearance.
@@ -104,12 +107,8 @@ class Nodes:
 
     def see(self, rows: Tensor, seen: Tensor) -> None:
         """Notes that events named `rows` [E]; `seen` [E] is 1 + the offset of each, rising."""
-        if self.seen.on_cpu:
-            self.seen.note(rows)
-            stamp(self.seen.array, rows.numpy(), seen.numpy())
-        else:
-            group = Groups.of(rows)
-            self.seen.put(group.node, take(seen, take(group.order, group.last)))
+        self.seen.note(rows)
+        stamp(self.seen.array, rows.numpy(), seen.numpy())
 
     def longest_idle(self) -> Tensor:
         """[R] int64 the rows to take back when there is no room: one in 64 of the limit, at least one."""

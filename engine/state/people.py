@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from engine.state.id_table import digests
+from engine.state.kernels import LINK, TIME, compiled
 from engine.state.merged import Placed, Slots
 from engine.state.sessions import LINKS
 
@@ -36,16 +36,14 @@ class People:
         keys = digests(subjects)
         best, newest_ms = np.full(len(keys), -1), np.zeros(len(keys), np.int64)
         for placed in self._slices.values():
-            local = placed.slice.users.find_digests(keys)
-            last_ms = placed.slice.sessions.last_time_ms(torch.from_numpy(np.maximum(local, 0))).numpy()
-            # Where times are equal, the first partition's: the rows themselves depend on the order of reading.
-            better = (local >= 0) & ((best < 0) | (last_ms > newest_ms))
-            best[better], newest_ms[better] = local[better] + placed.first_user, last_ms[better]
+            local, unknown = placed.slice.users.find_digests(keys)
+            if unknown < len(keys):
+                _prefer_newer(local, placed.slice.sessions.table.array, placed.first_user, best, newest_ms)
         return best
 
     def rows_of(self, subject: str) -> list[int]:
         """Its row in every slice that knows a subject."""
-        found: list[int] = self._everywhere([subject])[1].tolist()
+        found: list[int] = self._everywhere(digests([subject]))[1].tolist()
         return found
 
     def linked(self, rows: Sequence[int]) -> dict[int, list[int]]:
@@ -57,13 +55,17 @@ class People:
         if not rows:
             return {}
         if len(self._slices) == 1:
-            place, same = np.arange(len(rows)), np.asarray(rows)
+            place, same = np.arange(len(rows)), np.array(rows)
         else:
-            place, same = self._everywhere([self._subject(row) for row in rows])
-        links = self._links(same)
-        named = links.any(axis=1)
-        if len(same) == len(rows) and not named.any():  # as most often
+            place, same = self._everywhere(self._keys(np.array(rows)))
+        links = np.zeros((len(same), LINKS), np.int64)
+        linked = sum(
+            _read_links(same, placed.first_user, self._stride, placed.slice.sessions.table.array, links)
+            for placed in self._slices.values()
+        )
+        if len(same) == len(rows) and not linked:  # as most often
             return {}
+        named = links.any(axis=1)
         found: dict[int, list[int]] = {}
         for at, other in zip(place.tolist(), same.tolist(), strict=True):
             if other != rows[at]:
@@ -83,25 +85,49 @@ class People:
         partition, placed = next((at, placed) for at, placed in self._slices.items() if placed.slot == slot)
         return partition, placed, row - placed.first_user
 
-    def _links(self, rows: Longs) -> Longs:
-        """[R, L] names of the sessions that each was lately in, 0 where none."""
-        links = np.zeros((len(rows), LINKS), np.int64)
-        for placed in self._slices.values():
-            local = rows - placed.first_user
-            here = (local >= 0) & (local < self._stride)
-            links[here] = placed.slice.sessions.links(torch.from_numpy(local[here])).numpy()
-        return links
-
-    def _everywhere(self, subjects: Sequence[str | None]) -> tuple[Longs, Longs]:
-        """[R] places in `subjects`, rising, and [R] rows there: one for each slice that knows one."""
-        keys = digests([subject or "" for subject in subjects])
-        rows = np.full((len(subjects), len(self._slices)), -1)
+    def _everywhere(self, keys: Longs) -> tuple[Longs, Longs]:
+        """[R] places in `keys` [B, 2], rising, and [R] rows of who has it: one for each slice that knows one."""
+        rows = np.full((len(keys), len(self._slices)), -1)
         for at, placed in enumerate(self._slices.values()):
-            local = placed.slice.users.find_digests(keys)
-            rows[:, at] = np.where(local >= 0, local + placed.first_user, -1)
+            local, unknown = placed.slice.users.find_digests(keys)
+            if unknown < len(keys):
+                rows[:, at] = np.where(local >= 0, local + placed.first_user, -1)
         place, slot = np.nonzero(rows >= 0)
         return place, rows[place, slot]
 
-    def _subject(self, row: int) -> str | None:
-        _, placed, local = self.home_of(row)
-        return placed.slice.users.id_of(local)
+    def _keys(self, rows: Longs) -> Longs:
+        """[B, 2] the digests that these users are known by."""
+        keys = np.zeros((len(rows), 2), np.int64)
+        for placed in self._slices.values():
+            local = rows - placed.first_user
+            here = (local >= 0) & (local < self._stride)
+            if here.any():
+                keys[here] = placed.slice.users.digests_of(local[here])
+        return keys
+
+
+@compiled("void(i8[::1], i8[:,::1], i8, i8[::1], i8[::1])")
+def _prefer_newer(local: Longs, sessions: Longs, first_user: int, best: Longs, newest_ms: Longs) -> None:
+    """Takes a slice's rows `local` [B], -1 where it knows none, for `best` where they have the newest event so far."""
+    for b in range(len(local)):
+        if local[b] < 0:
+            continue
+        last_ms = sessions[local[b], TIME]
+        # Where times are equal, the first partition's: the rows themselves depend on the order of reading.
+        if best[b] < 0 or last_ms > newest_ms[b]:
+            best[b] = local[b] + first_user
+            newest_ms[b] = last_ms
+
+
+@compiled("i8(i8[::1], i8, i8, i8[:,::1], i8[:,::1])")
+def _read_links(rows: Longs, first_user: int, stride: int, sessions: Longs, links: Longs) -> int:
+    """Fills `links` [R, L] for those rows that are of this slice; returns how many of the names there are any."""
+    count = 0
+    for r in range(len(rows)):
+        local = rows[r] - first_user
+        if local < 0 or local >= stride:
+            continue
+        for at in range(links.shape[1]):
+            links[r, at] = sessions[local, LINK + at]
+            count += links[r, at] != 0
+    return count

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.state.kernels import add_in_order
+from engine.state.fold_kernels import add_decayed
 from engine.state.table import Table
 
 # Headroom in doublings before the scale moves: 2**64 above and below stays far from the limits of float64.
@@ -27,13 +27,14 @@ class DecayedCounts:
     """Decayed counts of one slice's items, under several half-lives.
 
     Attributes:
-        table: [N, H] float64 scores; that of half-life h at item i is `table[i, h] * 2 ** landmark[h]`.
-        landmark: H scales, in half-lives; multiples of 64.
+        table: [N, H] float64 scores; that of half-life h at item i is `table[i, h] * 2 ** landmarks[h]`.
+        half_lives_ms: [H].
+        landmarks: [H] int64 scales, in half-lives; multiples of 64.
     """
 
     def __init__(self, items: int, half_lives_s: Sequence[float]) -> None:
-        self._half_lives_ms = [max(1, int(half_life_s * 1000)) for half_life_s in half_lives_s]
-        self.landmark = [0] * len(half_lives_s)
+        self.half_lives_ms = np.array([max(1, int(half_life_s * 1000)) for half_life_s in half_lives_s])
+        self.landmarks = np.zeros(len(half_lives_s), np.int64)
         self.table = Table(items, (len(half_lives_s),), dtype=torch.float64)
         self._rows = 0
 
@@ -41,20 +42,34 @@ class DecayedCounts:
         """Counts E events in log order."""
         if len(item) == 0:
             return
-        self._rows = max(self._rows, int(item.max()) + 1)
-        ages = [np.divmod(time_ms, half_life_ms) for half_life_ms in self._half_lives_ms]
+        self.grow(int(item.max()) + 1)
+        self.table.note(torch.from_numpy(item))
         first = 0
         while first < len(item):
             # A scale moves at a certain event of the log, not at the edge of some batch: tiny scores lose bits by it.
-            late = [halvings[first:] >= at + _STRIDE for (halvings, _), at in zip(ages, self.landmark, strict=True)]
-            moves = np.logical_or.reduce(late)
+            halvings = time_ms[first:, None] // self.half_lives_ms
+            moves = (halvings >= self.landmarks + _STRIDE).any(axis=1)
             last = first + int(moves.argmax()) if moves.any() else len(item)
             part = slice(first, last)
-            self._add(item[part], [(halvings[part], rest_ms[part]) for halvings, rest_ms in ages], weight[part])
+            add_decayed(
+                self.table.array, self.half_lives_ms, self.landmarks, item[part], time_ms[part], weight[part]
+            )  # fmt: skip
             if last < len(item):
-                for h, (halvings, _) in enumerate(ages):
-                    self._move(h, int(halvings[last]))
+                for h, halved in enumerate(halvings[last - first].tolist()):
+                    self._move(h, halved)
             first = last
+
+    def moves(self, newest_ms: int) -> bool:
+        """Whether an event of this time moves a scale."""
+        return bool((newest_ms // self.half_lives_ms >= self.landmarks + _STRIDE).any())
+
+    def grow(self, rows: int) -> None:
+        """Notes that rows 0..rows-1 may be counted."""
+        self._rows = max(self._rows, rows)
+
+    def arrays(self) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
+        """What `add_decayed` takes of the counts, while no scale moves."""
+        return self.table.array, self.half_lives_ms, self.landmarks
 
     def clear(self, rows: torch.Tensor) -> None:
         """Forgets the counts of `rows` [R]."""
@@ -62,32 +77,18 @@ class DecayedCounts:
 
     def restore(self, landmark: Sequence[int], rows: int) -> None:
         """Takes over the scales that belong to a table filled from a snapshot."""
-        self.landmark, self._rows = list(landmark), rows
-
-    def _add(
-        self,
-        item: NDArray[np.int64],
-        ages: Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]],
-        weight: NDArray[np.float64],
-    ) -> None:
-        if len(item) == 0:
-            return
-        terms = np.empty((len(ages), len(item)))
-        for h, (halvings, rest_ms) in enumerate(ages):
-            mantissa = weight * np.exp2(rest_ms / self._half_lives_ms[h])
-            terms[h] = scaled(mantissa, halvings - self.landmark[h])
-        self.table.note(torch.from_numpy(item))
-        add_in_order(self.table.array, item, terms)
+        self.landmarks[:] = landmark
+        self._rows = rows
 
     def _move(self, h: int, halvings: int) -> None:
-        if halvings < self.landmark[h] + _STRIDE:
+        if halvings < self.landmarks[h] + _STRIDE:
             return
         landmark = halvings - halvings % _STRIDE
         rows = torch.arange(self._rows)
         score = self.table.get(rows)
-        score[:, h] = torch.from_numpy(scaled(score[:, h].numpy(), self.landmark[h] - landmark))
+        score[:, h] = torch.from_numpy(scaled(score[:, h].numpy(), self.landmarks[h] - landmark))
         self.table.put(rows, score)
-        self.landmark[h] = landmark
+        self.landmarks[h] = landmark
 
 
 def scaled(score: NDArray[np.float64], doublings: NDArray[np.int64] | int) -> NDArray[np.float64]:
@@ -189,9 +190,9 @@ class Popularity(TopItems):
 
     def fold(self, item: NDArray[np.int64], time_ms: NDArray[np.int64], weight: NDArray[np.float64]) -> None:
         """Counts E events in log order."""
-        landmark = self._counts.landmark[0]
+        landmark = int(self._counts.landmarks[0])
         self._counts.fold(item, time_ms, weight)
-        if self._counts.landmark[0] != landmark:
+        if self._counts.landmarks[0] != landmark:
             self.replace(self._counts.table.data[: self._items, 0].numpy())
         elif len(item):
             rows = np.unique(item)

@@ -69,8 +69,8 @@ class MergedRelations:
             relations = placed.slice.relations
             if len(relations.targets) == 0:
                 continue
-            local = placed.local(rows)
-            targets, _, _ = self._followed(relations.item_entities.latest(local[local >= 0]))
+            local = placed.local(rows.numpy())
+            targets, _, _ = self._followed(relations.item_entities.latest(torch.from_numpy(local[local >= 0])))
             named.update((name, None) for target in targets.tolist() if (name := relations.targets.id_of(target)))
         keys = sorted(named)  # where times are equal, their order decides
         items, times = [_NONE], [_NONE]
@@ -79,7 +79,7 @@ class MergedRelations:
             found = relations.targets.find(keys)
             edges = relations.entity_items.latest(torch.from_numpy(found[found >= 0]))
             local_rows, time_ms, _ = self._followed(edges)
-            items.append(placed.item_of.numpy()[local_rows])
+            items.append(placed.item_of[local_rows])
             times.append(time_ms)
         item, time_ms = np.concatenate(items)[::-1], np.concatenate(times)[::-1]
         item = item[np.argsort(-time_ms, kind="stable")]

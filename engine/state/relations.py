@@ -103,14 +103,13 @@ class Relations:
         user_users, item_entities, entity_items: edges of a node, each neighbor once, that last named last.
     """
 
-    def __init__(self, config: StateConfig, users: Nodes, items: Nodes, device: torch.device | str = "cpu") -> None:
-        self.targets = Nodes(config.max_targets, device)
+    def __init__(self, config: StateConfig, users: Nodes, items: Nodes) -> None:
+        self.targets = Nodes(config.max_targets)
         known = self.targets.generation
-        self.user_users = Ring(users.limit, config.relations, generation=known, device=device)
-        self.item_entities = Ring(items.limit, config.relations, generation=known, device=device)
-        self.entity_items = Ring(config.max_targets, config.relations, generation=items.generation, device=device)
+        self.user_users = Ring(users.limit, config.relations, generation=known)
+        self.item_entities = Ring(items.limit, config.relations, generation=known)
+        self.entity_items = Ring(config.max_targets, config.relations, generation=items.generation)
         self._users, self._items = users, items
-        self._device = torch.device(device)
 
     def rings(self) -> dict[str, tuple[Ring, int]]:
         """Every ring by name, with how many of its nodes are in use."""
@@ -148,7 +147,7 @@ class Relations:
         return True
 
     def _remove(self, rows: Tensor) -> None:
-        self.entity_items.clear(rows.to(self._device))
+        self.entity_items.clear(rows)
         self.targets.remove(rows)
 
     def _renew(self, ring: Ring, src: Rows, dst: Rows, events: EventBatch, where: NDArray[np.bool_]) -> None:
@@ -160,7 +159,7 @@ class Relations:
         at = np.flatnonzero(where)
         if len(at) == 0:
             return
-        nodes = torch.from_numpy(np.unique(src[at])).to(self._device)
+        nodes = torch.from_numpy(np.unique(src[at]))
         held = _edges_of(ring, nodes)
         said = zip(
             *(column[at].tolist() for column in (src, dst, events.ends, events.time_ms, events.kind, events.value)),
@@ -177,8 +176,8 @@ class Relations:
         rows = [(node, neighbor, *edge) for node, edges in held.items() for neighbor, edge in edges.items()]
         if rows:
             *numbers, weight = zip(*rows, strict=True)
-            source, to, time_ms, kind = torch.tensor(numbers, dtype=torch.int64, device=self._device).contiguous()
-            words = edge_words(time_ms, kind, torch.tensor(weight, dtype=torch.float32, device=self._device))
+            source, to, time_ms, kind = torch.tensor(numbers, dtype=torch.int64).contiguous()
+            words = edge_words(time_ms, kind, torch.tensor(weight, dtype=torch.float32))
             ring.append(source, to, words)
 
 

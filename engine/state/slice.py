@@ -13,45 +13,28 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import xxhash
 from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import EventsConfig, StateConfig
 from engine.events.batch import EventBatch
 from engine.state.duplicates import RecentIds
-from engine.state.folded import Gone, SliceFolded
+from engine.state.fold_kernels import find_rising, fold_events
+from engine.state.folded import NO_EVENTS, Gone, Inserted, Ordinals, Part, Rows, SliceFolded, joined_columns
 from engine.state.graph import Graph
+from engine.state.id_table import digests
 from engine.state.nodes import Nodes
 from engine.state.popularity import DecayedCounts
 from engine.state.relations import Mentions, Relations, target_keys
 from engine.state.ring import Ring
 from engine.state.sessions import UNNAMED, Sessions
+from engine.state.subjects import session_name, session_names, session_of, subject_key
 from engine.state.table import Table
 
 _NUMBERS = (
     "position", "newest_ms", "events_folded", "duplicates", "forgotten", "evicted_users", "evicted_items",
     "evicted_targets",
 )  # fmt: skip
-_SESSION_MARK = "\x00"  # no id has control characters, so no session can be taken for a user
-
-
-def subject_key(user_id: str, session_id: str) -> str:
-    """The one key of a user or, without one, of an anonymous session; the two never collide."""
-    return user_id or _SESSION_MARK + session_id
-
-
-def session_of(subject: str) -> str:
-    """The session id of an anonymous session's key; "" for a user's."""
-    return subject[1:] if subject.startswith(_SESSION_MARK) else ""
-
-
-def session_name(session_id: str) -> int:
-    """64 bits that stand for a session id, signed; the same in every process."""
-    return int(np.uint64(xxhash.xxh3_64_intdigest(session_id.encode())).astype(np.int64))
-
-
-_EMPTY = torch.zeros(0, dtype=torch.int64)
 
 
 @dataclass(frozen=True)
@@ -87,11 +70,9 @@ class Slice:
         newest_ms: the latest time of an event; 0 before the first.
     """
 
-    def __init__(
-        self, config: StateConfig, events: EventsConfig, max_users: int, device: torch.device | str = "cpu"
-    ) -> None:
-        self.users = Nodes(max_users, device)  # by subject_key
-        self.items = Nodes(config.max_items, device)
+    def __init__(self, config: StateConfig, events: EventsConfig, max_users: int) -> None:
+        self.users = Nodes(max_users)  # by subject_key
+        self.items = Nodes(config.max_items)
         self.graph = Graph.empty(
             config.history,
             config.neighbors,
@@ -99,10 +80,9 @@ class Slice:
             config.max_items,
             users_generation=self.users.generation,
             items_generation=self.items.generation,
-            device=device,
         )
-        self.relations = Relations(config, self.users, self.items, device)
-        self.sessions = Sessions(max_users, config.session_gap_s, items=self.items.generation, device=device)
+        self.relations = Relations(config, self.users, self.items)
+        self.sessions = Sessions(max_users, config.session_gap_s, items=self.items.generation)
         self.popularity = DecayedCounts(config.max_items, config.half_lives_s)
         self.recent_ids = RecentIds(config.duplicates_window)
         self.anonymous: dict[int, int] = {}  # session_name -> row of the anonymous session
@@ -116,7 +96,9 @@ class Slice:
         self.evicted_items = 0
         self.evicted_targets = 0
         self._kind_weight = np.array(list(events.kinds.values()), dtype=np.float64)
-        self._device = torch.device(device)
+        rings = (self.graph.user_items, self.graph.item_users, self.graph.item_next)
+        written = [table for ring in rings for table, _ in ring.used(0).values()]
+        self._written = [*written, self.users.seen, self.items.seen, self.sessions.table, self.popularity.table]
 
     def tables(self) -> dict[str, tuple[Table, int]]:
         """Every table by name, with how many of its rows matter."""
@@ -153,7 +135,7 @@ class Slice:
                 "users.free": list(self.users.free),
                 "items.free": list(self.items.free),
                 "targets.free": list(self.relations.targets.free),
-                "landmark": list(self.popularity.landmark),
+                "landmark": self.popularity.landmarks.tolist(),
             }
             | {f"{name}.free": ring.free.tolist() for name, ring in self._rings().items()}
             | {f"{name}.blocks": [ring.blocks] for name, ring in self._rings().items()},
@@ -167,11 +149,10 @@ class Slice:
         self.items.restore(saved.items, lists["items.free"])
         self.relations.targets.restore(saved.targets, lists["targets.free"])
         for name, ring in self._rings().items():
-            free = torch.tensor(lists[f"{name}.free"], dtype=torch.int64, device=self._device)
-            ring.restore(lists[f"{name}.blocks"][0], free)
+            ring.restore(lists[f"{name}.blocks"][0], np.array(lists[f"{name}.free"], np.int64))
         for name, (table, _) in self.tables().items():
             values = saved.tables[name]
-            table.data[: len(values)] = values.to(self._device)
+            table.data[: len(values)] = values
         self.popularity.restore(lists["landmark"], self.items.rows)
         self.recent_ids.restore(saved.recent_ids)
         for name in _NUMBERS:
@@ -189,36 +170,33 @@ class Slice:
             position: the next offset after the records that the events came from.
         """
         at = self._fresh(events)
-        parts: list[tuple[Tensor, ...]] = []
+        parts: list[Part] = []
         gone = Gone()
         for first, last in _runs(events.forget[at]):
             if last is None:
                 self._forget(subject_key(events.user_id[at[first]], events.session_id[at[first]]), gone)
-                gone.forgot.append(torch.from_numpy(at[first : first + 1]))
+                gone.forgot.append(at[first : first + 1])
                 continue
             while first < last:
                 part = at[first:last]
                 run = events if len(part) == len(events) else events.select(part)
                 if run.has_relations:
                     count, at_events, folded = self._fold_mixed(run, gone)
-                    relations = np.delete(np.arange(count), at_events)
-                    gone.relation.append(torch.from_numpy(part[relations]))
-                    parts.append((torch.from_numpy(part[at_events]), *folded))
+                    gone.relation.append(part[np.delete(np.arange(count), at_events)])
+                    parts.append((part[at_events], *folded))
                     first += count
                     continue
                 folded = self._fold_part(run, gone)
-                parts.append((torch.from_numpy(part[: len(folded[0])]), *folded))
+                parts.append((part[: len(folded[0])], *folded))
                 first += len(folded[0])
         self.position = max(self.position, position, int(events.offset.max(initial=-1)) + 1)
-        parts = parts or [(_EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY.int())]
-        event, user, item, previous, session = (torch.cat(column) for column in zip(*parts, strict=True))
-        return SliceFolded(event, user, item, previous, session, *gone.columns())
+        return SliceFolded(*joined_columns(parts), *gone.columns())
 
     def _fresh(self, events: EventBatch) -> NDArray[np.int64]:
         """Positions of the events that are neither redelivered records nor a producer's repeats."""
         # Redelivered is also what a batch itself has had before.
-        newest = np.maximum.accumulate(np.concatenate([[self.position - 1], events.offset]))
-        at = np.flatnonzero(events.offset > newest[:-1])
+        at = np.empty(len(events), np.int64)
+        at = at[: find_rising(events.offset, self.position - 1, at)]
         ids = events.event_id if len(at) == len(events) else [*map(events.event_id.__getitem__, at.tolist())]
         fresh = self.recent_ids.fresh(ids)
         kept = at if fresh is None else at[np.array(fresh, dtype=np.int64)]
@@ -226,23 +204,23 @@ class Slice:
         self.duplicates += len(at) - len(kept)
         return kept
 
-    def _fold_part(self, events: EventBatch, gone: Gone) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    def _fold_part(self, events: EventBatch, gone: Gone) -> Inserted:
         """Folds as many events from the first on as there is room for; makes room where there is none for the first."""
         subjects = events.user_id if all(events.user_id) else [*map(subject_key, events.user_id, events.session_id)]
-        user, item = self.users.find(subjects), self.items.find(events.item_id)
-        room = self._room(subjects, user, events.item_id, item)
-        if room == 0:
-            self._make_room(subjects[0], events.item_id[0], gone)
-            return self._fold_part(events, gone)
-        if room < len(events):
-            events, subjects, user, item = events.select(slice(0, room)), subjects[:room], user[:room], item[:room]
-        self._note_anonymous(self.users.add(subjects, user))
-        self.items.add(events.item_id, item)
-        return self._insert(events, torch.from_numpy(user), torch.from_numpy(item))
+        user, new_users = self.users.find_digests(digests(subjects))
+        item, new_items = self.items.find_digests(digests(events.item_id))
+        if new_users or new_items:
+            room = self._room(subjects, user, events.item_id, item)
+            if room == 0:
+                self._make_room(subjects[0], events.item_id[0], gone)
+                return self._fold_part(events, gone)
+            if room < len(events):
+                events, subjects, user, item = events.select(slice(0, room)), subjects[:room], user[:room], item[:room]
+            self._note_anonymous(self.users.add(subjects, user))
+            self.items.add(events.item_id, item)
+        return self._insert(events, user, item)
 
-    def _fold_mixed(
-        self, events: EventBatch, gone: Gone
-    ) -> tuple[int, NDArray[np.int64], tuple[Tensor, Tensor, Tensor, Tensor]]:
+    def _fold_mixed(self, events: EventBatch, gone: Gone) -> tuple[int, Rows, Inserted]:
         """`_fold_part` where some events are relations; also returns how many it folded, and which are none of these.
 
         Relations and other events touch nothing in common but rows and when these were seen. So where there is room for
@@ -268,16 +246,16 @@ class Slice:
         related = np.array([target != "" for target in targets[:count]], dtype=np.bool_)
         plain, relations = np.flatnonzero(~related), np.flatnonzero(related)
         user, item = users.rows, items.rows
-        folded = (_EMPTY, _EMPTY, _EMPTY, _EMPTY.int())
+        folded = NO_EVENTS[1:]
         if len(plain):
-            folded = self._insert(events.select(plain), torch.from_numpy(user[plain]), torch.from_numpy(item[plain]))
+            folded = self._insert(events.select(plain), user[plain], item[plain])
         self.relations.fold(events.select(relations), user[relations], item[relations], others.rows[relations])
         self.events_folded += len(relations)
         offset = torch.from_numpy(events.offset[:count]) + 1
         for one in (users, items, others):
             one.see(offset)
         for rows, changed in ((user[relations], gone.related_users), (item[relations], gone.related_items)):
-            changed.append(torch.from_numpy(rows[rows >= 0]))
+            changed.append(rows[rows >= 0])
         return count, plain, folded
 
     def _note_anonymous(self, rows: Iterable[int]) -> None:
@@ -286,20 +264,42 @@ class Slice:
             if session_id:
                 self.anonymous[session_name(session_id)] = row
 
-    def _insert(self, events: EventBatch, user: Tensor, item: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        device = self._device
-        users, items = user.to(device), item.to(device)
-        time_ms, kind = torch.from_numpy(events.time_ms).to(device), torch.from_numpy(events.kind).to(device)
-        weight = torch.from_numpy(events.value).to(device)
-        sessioned = self.sessions.fold(users, _names(events.session_id).to(device), items, time_ms)
+    def _insert(self, events: EventBatch, user: Rows, item: Rows) -> Inserted:
+        """Folds events whose rows are known; returns user, item, previous and ordinal of each."""
+        newest_ms = int(events.time_ms.max())
+        names = session_names(events.session_id)
+        copied = [table for table in self._written if table.copying is not None]
+        if not copied and not self.popularity.moves(newest_ms):
+            previous: Rows = np.empty(len(user), np.int64)
+            ordinal: Ordinals = np.empty(len(user), np.int32)
+            graph = self.graph
+            taken = fold_events(
+                graph.user_items.arrays(), graph.item_users.arrays(), graph.item_next.arrays(),
+                self.sessions.table.array, self.items.generation.array, self.sessions.gap_ms, UNNAMED,
+                *self.popularity.arrays(), self._kind_weight, self.users.seen.array, self.items.seen.array,
+                user, item, names, events.time_ms, events.kind, events.value, events.offset, ordinal, previous,
+            )  # fmt: skip
+            for ring, blocks in zip((graph.user_items, graph.item_users, graph.item_next), taken, strict=True):
+                ring.took(blocks)
+            self.popularity.grow(self.items.rows)
+        else:
+            previous, ordinal = self._insert_noted(events, user, item, names)
+        self.newest_ms = max(self.newest_ms, newest_ms)
+        self.events_folded += len(events)
+        return user, item, previous, ordinal
+
+    def _insert_noted(self, events: EventBatch, user: Rows, item: Rows, names: Rows) -> tuple[Rows, Ordinals]:
+        """What `fold_events` does, structure by structure: each tells its copy what is about to be written."""
+        users, items = torch.from_numpy(user), torch.from_numpy(item)
+        time_ms, kind = torch.from_numpy(events.time_ms), torch.from_numpy(events.kind)
+        weight = torch.from_numpy(events.value)
+        sessioned = self.sessions.fold(users, torch.from_numpy(names), items, time_ms)
         self.graph.insert(users, items, sessioned.previous, time_ms, kind, weight, sessioned.ordinal)
-        offset = torch.from_numpy(events.offset).to(device) + 1
+        offset = torch.from_numpy(events.offset) + 1
         self.users.see(users, offset)
         self.items.see(items, offset)
-        self.newest_ms = max(self.newest_ms, int(events.time_ms.max()))
-        self.popularity.fold(item.numpy(), events.time_ms, self._kind_weight[events.kind])
-        self.events_folded += len(events)
-        return user, item, sessioned.previous.cpu(), sessioned.ordinal.cpu()
+        self.popularity.fold(item, events.time_ms, self._kind_weight[events.kind])
+        return sessioned.previous.numpy(), sessioned.ordinal.numpy()
 
     def _room(
         self, subjects: Sequence[str], user: NDArray[np.int64], item_ids: Sequence[str], item: NDArray[np.int64]
@@ -328,18 +328,18 @@ class Slice:
             rows = self.users.longest_idle()
             self._remove_users(rows)
             self.evicted_users += len(rows)
-            gone.users.append(rows)
+            gone.users.append(rows.numpy())
         if _lacks(self.items, item_id):
             rows = self.items.longest_idle()
-            gone.stale_users.append(self.graph.user_items.naming(rows))
-            gone.stale_items.append(self.graph.item_next.naming(rows))
+            gone.stale_users.append(self.graph.user_items.naming(rows).numpy())
+            gone.stale_items.append(self.graph.item_next.naming(rows).numpy())
             self.graph.item_users.clear(rows)
             self.graph.item_next.clear(rows)
             self.relations.item_entities.clear(rows)
             self.popularity.clear(rows)
             self.items.remove(rows)
             self.evicted_items += len(rows)
-            gone.items.append(rows)
+            gone.items.append(rows.numpy())
 
     def _forget(self, subject: str, gone: Gone) -> None:
         """Removes every trace of one subject; counts without a name, such as popularity, stay."""
@@ -349,8 +349,8 @@ class Slice:
         if row is None:
             return
         rows = torch.tensor([row])
-        gone.users.append(rows)
-        gone.stale_items.append(self.graph.item_users.naming(rows))
+        gone.users.append(rows.numpy())
+        gone.stale_items.append(self.graph.item_users.naming(rows).numpy())
         self.graph.item_users.scrub(row)
         self._remove_users(rows)
 
@@ -378,11 +378,3 @@ def _runs(forget: NDArray[np.bool_]) -> Iterator[tuple[int, int | None]]:
 def _lacks(nodes: Nodes, name: str) -> bool:
     """Whether a name needs a row, and there is none."""
     return name != "" and nodes.get(name) is None and len(nodes) == nodes.limit
-
-
-def _names(session_ids: Sequence[str]) -> Tensor:
-    """[E] int64 names of sessions, UNNAMED where there is none."""
-    hashed = np.frombuffer(b"".join(map(xxhash.xxh3_64_digest, map(str.encode, session_ids))), ">i8").astype(np.int64)
-    if "" in session_ids:
-        hashed[[not session_id for session_id in session_ids]] = UNNAMED
-    return torch.from_numpy(hashed)

@@ -17,22 +17,22 @@ from engine.config import EventsConfig, KafkaConfig, StateConfig
 from engine.events.batch import CatalogItem, Decoded, EventBatch
 from engine.state.catalog import Catalog
 from engine.state.content import content_encoder
-from engine.state.folded import Folded
+from engine.state.fold_kernels import add_counts
+from engine.state.folded import NO_EVENTS, NO_ROWS, Folded, Inserted, Part, Rows, SliceFolded, joined, joined_columns
 from engine.state.id_map import IdMap
 from engine.state.merged import MergedGraph, Placed, newest
 from engine.state.nodes import Nodes
 from engine.state.people import People
-from engine.state.popularity import TopItems, scaled
+from engine.state.popularity import TopItems
 from engine.state.related import MergedRelations
 from engine.state.ring import Neighbors
-from engine.state.slice import SavedSlice, Slice, SliceFolded, subject_key
+from engine.state.slice import SavedSlice, Slice
 
-__all__ = ["Folded", "State", "subject_key"]
+__all__ = ["Folded", "State"]
 
 _EVENTS_TOPIC = str(KafkaConfig.model_fields["events_topic"].default)
 
 
-_EMPTY = torch.zeros(0, dtype=torch.int64)
 _ITEMS_IN_HAND = 4096  # new items of the catalog that may have rows before the oldest give theirs back
 
 
@@ -54,11 +54,9 @@ class State:
         *,
         events_topic: str = _EVENTS_TOPIC,
         partitions: int = 1,
-        device: torch.device | str = "cpu",
     ) -> None:
         self._config, self._events = config, events
         self.events_topic = events_topic
-        self._device = device
         self.partitions = partitions
         self.half_lives_s = config.half_lives_s
         self.items = IdMap()
@@ -72,15 +70,18 @@ class State:
         self.relations = MergedRelations(self.slices, self.people, tuple(events.relations.values()))
         self._catalog_positions: dict[tuple[str, int], int] = {}
         self.items_folded = 0
-        self._new: list[Tensor] = []  # item rows given in this batch
+        self._new: list[Rows] = []  # item rows given in this batch
 
     # -- the fold -----------------------------------------------------------------------------------------------------
 
     def fold(self, batch: Decoded) -> Folded:
         """Folds one batch: first its catalog records, then its events; then its positions are reflected."""
         changed = [self._fold_items(batch.items)]
-        gone_users, stale_users, relations, forgot = [_EMPTY], [_EMPTY], [_EMPTY], [_EMPTY]
-        parts: list[tuple[Tensor, ...]] = []
+        gone_users: list[Rows] = []
+        stale_users: list[Rows] = []
+        relations: list[Rows] = []
+        forgot: list[Rows] = []
+        parts: list[Part] = []
         for (topic, partition), position in sorted(batch.positions.items()):
             if topic != self.events_topic:
                 self._catalog_positions[topic, partition] = position
@@ -88,31 +89,25 @@ class State:
             placed = self.slices.get(partition) or self._add(partition, self.new_slice())
             at, events = _of_partition(batch.events, partition)
             folded = placed.slice.fold(events, position)
-            changed.append(self._place(placed, folded))
-            parts.append((at[folded.event], *self._shared(placed, folded)))
-            changed.append(placed.item_of[folded.stale_items[placed.local(placed.item_of[folded.stale_items]) >= 0]])
-            gone_users.append(folded.gone_users + placed.first_user)
-            stale_users.append(torch.cat([folded.stale_users, folded.related_users]) + placed.first_user)
+            changed += self._place(placed, folded)
+            if len(folded.event):
+                parts.append((at[folded.event], *_shared(placed, folded)))
+            for rows in (folded.stale_users, folded.related_users):
+                if len(rows):
+                    stale_users.append(rows + placed.first_user)
+            if len(folded.gone_users):
+                gone_users.append(folded.gone_users + placed.first_user)
             relations.append(at[folded.relation])
             forgot.append(at[folded.forgot])
-        parts = parts or [(_EMPTY, _EMPTY, _EMPTY, _EMPTY, _EMPTY.int())]
-        event, user, item, previous, session = (torch.cat(column) for column in zip(*parts, strict=True))
+        event, user, item, previous, session = joined_columns(parts)
         new = self._take_new()
         self._hide(new)
-        self._rank(torch.cat([item, new]))
-        return Folded(
-            event,
-            user,
-            item,
-            previous,
-            session,
-            torch.cat(changed).unique(),
-            torch.cat(stale_users).unique(),
-            new,
-            torch.cat(gone_users),
-            torch.cat(relations),
-            torch.cat(forgot),
-        )
+        self._rank(np.concatenate([item, new]))
+        columns = (
+            event, user, item, previous, session, _distinct(changed), _distinct(stale_users), new,
+            joined(gone_users), joined(relations), joined(forgot),
+        )  # fmt: skip
+        return Folded(*map(torch.from_numpy, columns))
 
     def open(self, partition: int, slice_: Slice) -> Folded:
         """Takes a partition in, as a snapshot has it or empty; returns what that changes."""
@@ -121,7 +116,7 @@ class State:
         self._place_items(placed, local)
         self._rank_all()
         users, items = _live(slice_.users) + placed.first_user, placed.item_of[local]
-        return _changed(users=users, items=items, new=self._take_new(), gone=_EMPTY)
+        return _changed(users=users, items=items, new=self._take_new(), gone=NO_ROWS)
 
     def drop(self, partition: int) -> Folded:
         """Leaves a partition out; what only it knew is gone. Returns what that changes."""
@@ -129,22 +124,22 @@ class State:
         users = _live(placed.slice.users) + placed.first_user
         items = self._release(placed.displace(_live(placed.slice.items)))
         self._rank_all()
-        return _changed(users=_EMPTY, items=items, new=_EMPTY, gone=users)
+        return _changed(users=NO_ROWS, items=items, new=NO_ROWS, gone=users)
 
-    def graph_of(self, slices: Mapping[int, tuple[int, Tensor, SavedSlice]]) -> MergedGraph:
+    def graph_of(self, slices: Mapping[int, tuple[int, Rows, SavedSlice]]) -> MergedGraph:
         """A graph over saved slices, each with its slot and the rows of its items, that nothing changes any more."""
         placed = {}
         for partition, (slot, item_of, saved) in slices.items():
             slice_ = self.new_slice()
             slice_.restore(replace(saved, users=(), items=(), targets=()))  # edges need no ids
             placed[partition] = Placed(slice_, slot, self._stride, self.item_rows)
-            local = saved.tables["items.seen"].nonzero().squeeze(1)
+            local = saved.tables["items.seen"].numpy().nonzero()[0]
             placed[partition].place(local, item_of[local])
         return MergedGraph.of(placed, self._config.history, self._config.neighbors, self._stride)
 
     def new_slice(self) -> Slice:
         """An empty slice that fits this state."""
-        return Slice(self._config, self._events, self._stride, self._device)
+        return Slice(self._config, self._events, self._stride)
 
     # -- what it says -------------------------------------------------------------------------------------------------
 
@@ -197,10 +192,8 @@ class State:
 
     def users(self) -> Tensor:
         """[U] int64 rows of all users, rising."""
-        rows = [torch.zeros(0, dtype=torch.int64)]
-        for placed in self.slices.values():
-            rows.append(_live(placed.slice.users) + placed.first_user)
-        return torch.cat(rows).sort().values
+        rows = [_live(placed.slice.users) + placed.first_user for placed in self.slices.values()]
+        return torch.from_numpy(np.sort(joined(rows)))
 
     def find_users(self, subjects: Sequence[str]) -> list[int]:
         """Row of each subject_key, -1 where it is unknown; of several rows that with the newest event."""
@@ -225,25 +218,22 @@ class State:
         """Partition, slice and row in the slice of a user's row."""
         return self.people.home_of(row)
 
-    def decayed_counts(self, rows: Tensor, half_life: int = 0) -> NDArray[np.float64]:
+    def decayed_counts(self, rows: Rows, half_life: int = 0) -> NDArray[np.float64]:
         """[R] `decayed_counts_under` one of `half_lives_s`."""
-        return self.decayed_counts_under([half_life], rows.numpy())[:, 0]
+        return self.decayed_counts_under([half_life], rows)[:, 0]
 
-    def decayed_counts_under(self, half_lives: Sequence[int], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+    def decayed_counts_under(self, half_lives: Sequence[int], rows: Rows) -> NDArray[np.float64]:
         """[R, h] decayed counts of items under some of `half_lives_s`, summed over the slices in their order.
 
         Those of a half-life are scaled alike, so only their ratios mean something. Those of a category are those of its
         `catalog.members`.
         """
-        landmarks = [[placed.slice.popularity.landmark[h] for h in half_lives] for placed in self.slices.values()]
+        under = np.array(half_lives)
+        landmarks = [placed.slice.popularity.landmarks[under] for placed in self.slices.values()]
         scale = np.max(landmarks, axis=0, initial=0)
-        total = np.zeros((len(rows), len(half_lives)))
+        total = np.zeros((len(rows), len(under)))
         for placed, landmark in zip(self.slices.values(), landmarks, strict=True):
-            local = placed.row_of.numpy()[rows] - 1
-            score = placed.slice.popularity.table.array[np.maximum(local, 0)][:, half_lives]
-            score[local < 0] = 0
-            moved = np.array(landmark) - scale
-            total += scaled(score, moved) if moved.any() else score
+            add_counts(placed.slice.popularity.table.array, placed.row_of, under, landmark - scale, rows, total)
         return total
 
     # -- inside -------------------------------------------------------------------------------------------------------
@@ -260,11 +250,9 @@ class State:
             self.slices[at] = self.slices.pop(at)
         return placed
 
-    def _fold_items(self, items: Sequence[CatalogItem], content: Tensor | None = None) -> Tensor:
+    def _fold_items(self, items: Sequence[CatalogItem], content: Tensor | None = None) -> Rows:
         """Returns the rows that changed, each once."""
-        if not items:
-            return torch.zeros(0, dtype=torch.int64)
-        changed = []
+        changed: list[Rows] = []
         while items:
             # New items take rows before those that make room for them give theirs back.
             room = self.item_rows - self.items.count
@@ -273,98 +261,116 @@ class State:
             dropped = self.catalog.fold(rows.tolist(), part, content)
             content = None if content is None else content[len(part) :]
             self.items_folded += len(part)
-            self._hide(rows.unique())
-            changed += [rows, self._release(torch.tensor(dropped, dtype=torch.int64))]
-        return torch.cat(changed).unique()
+            self._hide(np.unique(rows))
+            changed += [rows, self._release(np.array(dropped, np.int64))]
+        return _distinct(changed)
 
-    def _place(self, placed: Placed, folded: SliceFolded) -> Tensor:
-        """Gives rows of the process to the slice's new items, and takes back those of its gone ones."""
-        released = folded.gone_items.unique()
-        if len(released):
-            released = self._release(placed.displace(released))
-        named = torch.cat([folded.item, folded.related_items])
-        new = named[placed.local(placed.item_of[named]) != named].unique()
-        self._place_items(placed, new)
-        return released
+    def _place(self, placed: Placed, folded: SliceFolded) -> list[Rows]:
+        """Gives rows of the process to the slice's new items, and takes back those of its gone ones.
 
-    def _place_items(self, placed: Placed, local: Tensor) -> None:
+        Returns:
+            Items that have changed thereby, and those that remembered who is gone.
+        """
+        changed = []
+        if len(folded.gone_items):
+            changed.append(self._release(placed.displace(np.unique(folded.gone_items))))
+        self._place_items(placed, placed.unplaced(joined([folded.item, folded.related_items])))
+        if len(folded.stale_items):
+            rows = placed.item_of[folded.stale_items]
+            changed.append(rows[placed.row_of[rows] > 0])
+        return changed
+
+    def _place_items(self, placed: Placed, local: Rows) -> None:
         ids = [(row, placed.slice.items.id_of(row)) for row in local.tolist()]
         known = [(row, item_id) for row, item_id in ids if item_id is not None]
         if known:
             rows = self._give(item_id for _, item_id in known)
-            placed.place(torch.tensor([row for row, _ in known]), rows)
+            placed.place(np.array([row for row, _ in known]), rows)
 
-    def _give(self, ids: Iterable[str]) -> Tensor:
+    def _give(self, ids: Iterable[str]) -> Rows:
         """Rows of items, new ones where they have none."""
-        rows = self.items.add(ids)
-        given = self.items.take_given()
+        rows: Rows = self.items.add(ids).numpy()
+        given = self.items.take_given().numpy()
         if len(given):
             self.popularity.grow(len(self.items))
             self.catalog.grow(len(self.items))
-            self.catalog.revive(given.numpy())
+            self.catalog.revive(given)
             self._new.append(given)
         return rows
 
-    def _take_new(self) -> Tensor:
+    def _take_new(self) -> Rows:
         new, self._new = self._new, []
-        return torch.cat([_EMPTY, *new]).unique()
+        return _distinct(new)
 
-    def _release(self, rows: Tensor) -> Tensor:
+    def _release(self, rows: Rows) -> Rows:
         """Takes back the rows of items that neither a slice nor the catalog knows any more; all `rows` have changed."""
-        held = torch.zeros(len(rows), dtype=torch.bool)
+        if len(rows) == 0:
+            return rows
+        held = np.zeros(len(rows), np.bool_)
         for placed in self.slices.values():
-            held |= placed.local(rows) >= 0
+            held |= placed.row_of[rows] > 0
         for row in rows[~held].tolist():
             if row not in self.catalog and self.items.id_of(row):
                 self.items.remove(row)
                 self.catalog.remove(row)
         # The others are as items that only events have named, unless the catalog still says more.
         self.catalog.revive(np.array([row for row in rows[held].tolist() if row not in self.catalog], dtype=np.int64))
-        if len(rows):
-            self._rank_all()
+        self._rank_all()
         return rows
 
-    def _shared(self, placed: Placed, folded: SliceFolded) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        previous = torch.where(folded.previous >= 0, placed.item_of[folded.previous.clamp_min(0)], -1)
-        return folded.user + placed.first_user, placed.item_of[folded.item], previous, folded.session
+    def _hide(self, rows: Rows) -> None:
+        if len(rows) == 0:
+            return
+        hidden = self.catalog.deleted(rows)
+        if (hidden != self.popularity.hidden(rows)).any():
+            self.popularity.hide(rows, hidden)
 
-    def _hide(self, rows: Tensor) -> None:
-        at = rows.numpy()
-        hidden = self.catalog.deleted(at)
-        if (hidden != self.popularity.hidden(at)).any():
-            self.popularity.hide(at, hidden)
-
-    def _rank(self, rows: Tensor) -> None:
+    def _rank(self, rows: Rows) -> None:
         """Brings the merged popularity of `rows` up to date, under the first half-life."""
-        scale = max((placed.slice.popularity.landmark[0] for placed in self.slices.values()), default=0)
-        if scale != self._scale:
+        if self._landmark() != self._scale:
             self._rank_all()
         elif len(rows):
-            distinct = rows.unique()
-            self.popularity.put(distinct.numpy(), self.decayed_counts(distinct))
+            distinct = np.unique(rows)
+            self.popularity.put(distinct, self.decayed_counts(distinct))
 
     def _rank_all(self) -> None:
-        self._scale = max((placed.slice.popularity.landmark[0] for placed in self.slices.values()), default=0)
-        self._hide(torch.arange(len(self.items)))
-        self.popularity.replace(self.decayed_counts(torch.arange(len(self.items))))
+        self._scale = self._landmark()
+        everything = np.arange(len(self.items))
+        self._hide(everything)
+        self.popularity.replace(self.decayed_counts(everything))
+
+    def _landmark(self) -> int:
+        return max((int(placed.slice.popularity.landmarks[0]) for placed in self.slices.values()), default=0)
 
 
-def _of_partition(events: EventBatch, partition: int) -> tuple[Tensor, EventBatch]:
+def _shared(placed: Placed, folded: SliceFolded) -> Inserted:
+    """User, item, previous and session of each event, in rows of the process."""
+    previous = np.where(folded.previous >= 0, placed.item_of[folded.previous], -1)
+    return folded.user + placed.first_user, placed.item_of[folded.item], previous, folded.session
+
+
+def _distinct(parts: Sequence[Rows]) -> Rows:
+    """All rows, rising, each once."""
+    rows = joined(parts)
+    return np.unique(rows) if len(rows) else rows
+
+
+def _of_partition(events: EventBatch, partition: int) -> tuple[Rows, EventBatch]:
     """Positions of one partition's events, and those events."""
-    mine = events.partition == partition
-    if mine.all():
-        return torch.arange(len(events)), events
-    at = np.flatnonzero(mine)
+    at = (events.partition == partition).nonzero()[0]
+    if len(at) == len(events):
+        return at, events
     if len(at) and at[-1] - at[0] + 1 == len(at):
         # As a poll hands them over. A slice of a list costs a tenth of its elements one by one.
-        return torch.from_numpy(at), events.select(slice(int(at[0]), int(at[-1]) + 1))
-    return torch.from_numpy(at), events.select(at)
+        return at, events.select(slice(int(at[0]), int(at[-1]) + 1))
+    return at, events.select(at)
 
 
-def _live(nodes: Nodes) -> Tensor:
-    """[R] int64 rows in use, rising."""
-    return nodes.seen.data[: nodes.rows].nonzero().squeeze(1)
+def _live(nodes: Nodes) -> Rows:
+    """[R] rows in use, rising."""
+    return nodes.seen.array[: nodes.rows].nonzero()[0]
 
 
-def _changed(*, users: Tensor, items: Tensor, new: Tensor, gone: Tensor) -> Folded:
-    return Folded(_EMPTY, users, _EMPTY, _EMPTY, _EMPTY.int(), items.unique(), _EMPTY, new, gone, _EMPTY, _EMPTY)
+def _changed(*, users: Rows, items: Rows, new: Rows, gone: Rows) -> Folded:
+    columns = (NO_ROWS, users, *NO_EVENTS[2:], np.unique(items), NO_ROWS, new, gone, NO_ROWS, NO_ROWS)
+    return Folded(*map(torch.from_numpy, columns))

@@ -2,7 +2,7 @@
 
 A table's address space is reserved at once and the machine backs a page of it with memory when a row in it is first
 written. So it never grows and nothing is ever moved: no pause, however many rows there are. Zero must therefore mean
-"nothing here" in every table. On a GPU the whole table is allocated.
+"nothing here" in every table.
 
 Shapes: N rows a table may have, R rows written.
 """
@@ -27,8 +27,8 @@ class ReservationError(MemoryError):
     """The machine refuses the address space that the limits ask for."""
 
 
-def reserve(rows: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str = "cpu") -> Tensor:
-    """[rows, *shape] zeros; on a CPU without memory behind them until they are written.
+def reserve(rows: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+    """[rows, *shape] zeros, without memory behind them until they are written.
 
     Raises:
         ReservationError: the limits in `state` are too high for this machine.
@@ -37,8 +37,8 @@ def reserve(rows: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch
     for length in shape:
         cells *= length
     size = cells * dtype.itemsize
-    if torch.device(device).type != "cpu" or size < _LAZY_FROM_BYTES:
-        return torch.zeros((rows, *shape), dtype=dtype, device=device)
+    if size < _LAZY_FROM_BYTES:
+        return torch.zeros((rows, *shape), dtype=dtype)
     try:
         pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | _NO_RESERVE)
     except OSError as error:
@@ -57,33 +57,28 @@ class Table:
 
     Attributes:
         data: [N, ...] to be read freely, and written by `put` alone.
-        on_cpu: whether it lies in a CPU's memory.
         array: the same memory for compiled code, which may write there while `loose`.
+        copying: the copy that has to hear of what is written; None where none is being made.
     """
 
-    def __init__(
-        self, rows: int, shape: tuple[int, ...] = (), *, dtype: torch.dtype, device: torch.device | str = "cpu"
-    ) -> None:
-        self.data = reserve(rows, shape, dtype, device)
-        self.on_cpu = self.data.device.type == "cpu"
-        self.array = (self.data if self.on_cpu else self.data[:0].cpu()).numpy()
-        # On a CPU, numpy moves rows several times faster than torch, each as one element however wide it is.
-        self._rows = _as_elements(self.data) if self.on_cpu else None
+    def __init__(self, rows: int, shape: tuple[int, ...] = (), *, dtype: torch.dtype) -> None:
+        self.data = reserve(rows, shape, dtype)
+        self.array = self.data.numpy()
+        # Numpy moves rows several times faster than torch, each as one element however wide it is.
+        self._rows = _as_elements(self.data)
         self._shape, self._dtype = shape, self.array.dtype
-        self._copy: TableCopy | None = None
+        self.copying: TableCopy | None = None
 
     def __len__(self) -> int:
         return len(self.data)
 
     @property
     def loose(self) -> bool:
-        """Whether `array` is the table itself, and no copy has to hear of what is written."""
-        return self._copy is None and self.on_cpu
+        """Whether no copy has to hear of what is written."""
+        return self.copying is None
 
     def get(self, rows: Tensor) -> Tensor:
         """[R, ...] the values at `rows` [R]. Several times faster than indexing `data`, as `put` is."""
-        if self._rows is None:
-            return self.data.index_select(0, rows)
         found = self._rows.take(rows.numpy())
         if self._shape:
             found = found.view(self._dtype).reshape(len(found), *self._shape)
@@ -92,15 +87,12 @@ class Table:
     def put(self, rows: Tensor, values: Tensor) -> None:
         """Writes `values` [R, ...], of the table's dtype, at distinct `rows` [R]."""
         self.note(rows)
-        if self._rows is None:
-            self.data.index_copy_(0, rows, values)
-        else:
-            self._rows[rows.numpy()] = _as_elements(values.contiguous())
+        self._rows[rows.numpy()] = _as_elements(values.contiguous())
 
     def note(self, rows: Tensor) -> None:
         """Tells a copy that is being made that `rows` [R] are about to be written in `array`."""
-        if self._copy is not None:
-            self._copy.keep(rows)
+        if self.copying is not None:
+            self.copying.keep(rows)
 
     def clear(self, rows: Tensor) -> None:
         """Zeroes distinct `rows` [R]."""
@@ -109,25 +101,21 @@ class Table:
 
     def copy(self, rows: int) -> TableCopy:
         """Begins a copy of the first `rows` as they are now; at most one at a time."""
-        self._copy = TableCopy(self, rows)
-        return self._copy
+        self.copying = TableCopy(self, rows)
+        return self.copying
 
     def end_copy(self) -> None:
         """Stops noting what a copy would need."""
-        self._copy = None
+        self.copying = None
 
 
 def take(column: Tensor, index: Tensor) -> Tensor:
     """`column` [E, ...] at `index` [R], by the fastest way there is."""
-    if column.device.type != "cpu":
-        return column.index_select(0, index)
     return torch.from_numpy(column.numpy().take(index.numpy(), axis=0))
 
 
 def put(column: Tensor, index: Tensor, values: Tensor) -> Tensor:
     """Sets `column` [E] at distinct `index` [R] by the fastest way there is; returns it."""
-    if column.device.type != "cpu":
-        return column.index_copy_(0, index, values)
     column.numpy()[index.numpy()] = values.numpy()
     return column
 
@@ -158,12 +146,11 @@ class TableCopy:
         self.data = torch.empty((rows, *table.data.shape[1:]), dtype=table.data.dtype)
 
     def keep(self, rows: Tensor) -> None:
-        rows = rows.cpu()
         late = rows[(rows >= self._done) & (rows < self._rows)]
         late = late[~self._noted[late]]
         if len(late):
             self._noted[late] = True
-            self._kept.append((late, self._table.get(late.to(self._table.data.device))))
+            self._kept.append((late, self._table.get(late)))
 
     def pieces(self, piece_bytes: int) -> Iterator[int]:
         """Copies about `piece_bytes` per step; yields the bytes of each. Afterwards `data` is whole."""
@@ -175,6 +162,6 @@ class TableCopy:
             copied, self._done = end - self._done, end
             yield copied * row_bytes
         for rows, values in self._kept:
-            self.data[rows] = values.to(self.data.device)
+            self.data[rows] = values
         self._kept.clear()
         self._table.end_copy()

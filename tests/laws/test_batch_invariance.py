@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from engine.config import EventsConfig, StateConfig
 from engine.events.batch import CatalogItem, Decoded
 from engine.state.slice import SavedSlice, Slice
-from engine.state.state import State, subject_key
+from engine.state.state import State
+from engine.state.subjects import subject_key
 from tests.engine.logs import HOUR_MS, Line, batch, cut, numbered
 from tests.engine.state.digests import state_digest
 

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import StateConfig
-from engine.state.state import State, subject_key
+from engine.state.state import State
+from engine.state.subjects import subject_key
 from tests.engine import logs
 from tests.engine.logs import Line
 from tests.trainer.planted import KINDS, decoded

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from engine.state.sessions import UNNAMED
-from engine.state.slice import subject_key
+from engine.state.subjects import subject_key
 from tests.trainer.planted import decoded
 from trainer.store import EventStore
 

@@ -19,7 +19,7 @@ from engine.config import EventsConfig
 from engine.events.batch import Decoded, EventBatch
 from engine.events.source import Assignment
 from engine.state.folded import Folded
-from engine.state.state import subject_key
+from engine.state.subjects import subject_key
 from trainer.archive.folder import ArchivedFile, ArchiveError, ArchiveFolder, Position
 from trainer.archive.rows import WHOSE, rows_of, to_events, to_table
 

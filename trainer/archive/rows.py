@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from engine.config import EventsConfig
 from engine.events.batch import EventBatch
-from engine.state.slice import session_of, subject_key
+from engine.state.subjects import session_of, subject_key
 
 _IDS = ("event_id", "user_id", "session_id", "item_id", "target_id")
 _NUMBERS = {

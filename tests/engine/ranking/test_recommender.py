@@ -44,7 +44,7 @@ def by_hand(state, generation, user_id, goal=None):
         last = [row for row in history.row[0, -CONFIG.ranking.neighbor_sources :].tolist() if row >= 0]
         following = torch.cat([state.graph.item_next.latest(torch.tensor([row])).row for row in last], dim=1)
         share = torch.from_numpy(state.popularity.share())[None]
-        counts = torch.stack([torch.from_numpy(state.decayed_counts(rows[0], h)) for h in (1, 2)], dim=-1)
+        counts = torch.stack([torch.from_numpy(state.decayed_counts(rows[0].numpy(), h)) for h in (1, 2)], dim=-1)
         trend = (counts / counts[state.popularity.top(CONFIG.ranking.popular_candidates)].sum(0)).float()[None]
         votes = count_votes(gather_voters(state.graph, history, user), rows)
         crowd = Crowd(share, trend, votes, model.habit[number_of(state)][None], following)

@@ -15,7 +15,7 @@ from engine.config import Config
 from engine.events.codec import validate_event
 from engine.serving.server import Server
 from engine.state import export
-from engine.state.state import subject_key
+from engine.state.subjects import subject_key
 from tests.engine.serving.fakes import FakeEngine, Served, Stream, failure, until
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT

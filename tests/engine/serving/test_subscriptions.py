@@ -10,7 +10,7 @@ from engine.pipeline import Overloaded
 from engine.ranking.query import Cause, Origin, Query, Ranking
 from engine.serving.errors import ShuttingDown, StreamOver
 from engine.serving.subscriptions import Subscription, Subscriptions
-from engine.state.state import subject_key
+from engine.state.subjects import subject_key
 from tests.engine.serving.fakes import ranking
 
 ONE = Query("u1", "", 5)

@@ -55,7 +55,7 @@ def slice_digest(one: Slice) -> Digest:
         "users_seen": {name: int(one.users.seen.data[row]) for name, row in users.items()},
         "items_seen": {name: int(one.items.seen.data[row]) for name, row in items.items()},
         "popularity": {name: one.popularity.table.data[row].numpy().tobytes() for name, row in items.items()},
-        "landmark": list(one.popularity.landmark),
+        "landmark": one.popularity.landmarks.tolist(),
         "recent_ids": one.recent_ids.ordered(),
         "anonymous": {name: one.users.id_of(row) for name, row in one.anonymous.items()},
         "numbers": [one.position, one.events_folded, one.duplicates, one.forgotten],

@@ -164,5 +164,5 @@ def test_the_scale_of_popularity_moves_for_all_items_of_a_restored_slice():
     late = Line("ann", "", "i0", 0, 3000 * HOUR_MS, offset=len(log))
     for slice_ in (one, again):
         slice_.fold(batch([late]).events, late.offset + 1)
-    assert one.popularity.landmark[0] > 2900
+    assert one.popularity.landmarks[0] > 2900
     assert_same(plain_copy(again), plain_copy(one))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from engine.config import EventsConfig, StateConfig
 from engine.state.export import RememberedEvent, RememberedRelation, Subject, export_subject
-from engine.state.state import State, subject_key
+from engine.state.state import State
+from engine.state.subjects import subject_key
 from tests.engine.logs import Line, batch, numbered
 
 PARTITIONS = 3

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from engine.config import EventsConfig, StateConfig
 from engine.state.relations import entity_key
 from engine.state.ring import Ring
-from engine.state.slice import Slice, subject_key
+from engine.state.slice import Slice
+from engine.state.subjects import subject_key
 from tests.engine.logs import Line, batch, numbered
 from tests.engine.state.digests import edges_of, slice_digest
 

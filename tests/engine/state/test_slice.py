@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.config import EventsConfig, StateConfig
-from engine.state.slice import Slice, session_name, subject_key
+from engine.state.slice import Slice
+from engine.state.subjects import session_name, subject_key
 from tests.engine.logs import HOUR_MS, Line, batch, numbered
 from tests.engine.state.digests import edges_of, slice_digest
 

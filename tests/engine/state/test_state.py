@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from engine.config import EventsConfig, StateConfig
 from engine.events.batch import CatalogItem, Decoded
-from engine.state.state import State, subject_key
+from engine.state.state import State
+from engine.state.subjects import subject_key
 from tests.engine.logs import HOUR_MS, TOPIC, Line, batch, numbered
 from tests.engine.state.digests import edges_of, merged_digest, slice_digest, state_digest
 
@@ -224,7 +225,7 @@ def test_the_process_knows_exactly_the_items_that_its_partitions_and_its_catalog
         for placed in state.slices.values():
             for name in known:
                 row = state.items.get(name)
-                local = int(placed.local(torch.tensor([row])))
+                local = int(placed.local(np.array([row]))[0])
                 assert placed.slice.items.get(name) == (local if local >= 0 else None)
         deleted = {name for name in known if state.catalog.deleted(np.array([state.items.get(name)]))[0]}
         assert deleted == {item.item_id for item in state_records(state) if item.deleted}
@@ -281,5 +282,5 @@ def test_decayed_counts_of_a_category_under_each_half_life_are_the_plain_sums_ov
     assert [state.items.id_of(row) for row in rows.tolist()] == ["x", "z"]
     for at, half_life_s in enumerate(state.half_lives_s):
         want = [sum(0.5 ** ((60 - hour) * 3600 / half_life_s) for hour in range(first, 60, 3)) for first in (0, 2)]
-        got = state.decayed_counts(rows, at)
+        got = state.decayed_counts(rows.numpy(), at)
         assert got[0] / got[1] == pytest.approx(want[0] / want[1], rel=1e-9)

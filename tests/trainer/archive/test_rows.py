@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import EventsConfig
-from engine.state.state import subject_key
+from engine.state.subjects import subject_key
 from tests.engine import logs
 from tests.engine.logs import Line
 from tests.trainer.planted import KINDS
