@@ -9,9 +9,8 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from contextlib import contextmanager
 from typing import TypeVar
 
 from engine import metrics
@@ -44,6 +43,7 @@ R = TypeVar("R")
 
 _IDLE_POLL_S = 0.2
 _REPORT_S = 5.0
+_OBSERVE_S = 0.1  # between two looks for the metrics
 _GATHERED = 4  # steps whose share of what spreads is recomputed together while records keep coming
 
 
@@ -82,6 +82,8 @@ class Pipeline:
         self._caught_up = False  # with all that the log held when partitions last came
         self._dead_lettered = 0
         self._unspread = 0  # steps since anything was let spread
+        self._rest_s = 0.0  # while nobody waits, before more is let spread
+        self._observe_at = 0.0
         self._started = time.monotonic()
         self._lock = threading.Lock()  # guards the errands
         self._errands: deque[Callable[[], None]] = deque()  # what other threads want done in this one
@@ -143,28 +145,28 @@ class Pipeline:
         # Step 0.
         self._follow(source)
         # Step 1.
-        records = source.poll(0.0 if self._busy() else _IDLE_POLL_S)
+        records = source.poll(self._patience_s())
         # Step 2.
-        with _timed("decode"):
+        with metrics.timed("decode"):
             batch = self._decoder.decode(records)
             self._set_aside(batch, dead_letters)
         # Step 3.
-        with _timed("fold"):
+        with metrics.timed("fold"):
             folded = self.state.fold(batch)
         # Step 4.
-        with _timed("embed"):
+        with metrics.timed("embed"):
             self._embed(folded)
         # Step 5.
-        with _timed("publish"):
+        with metrics.timed("publish"):
             self._publisher.mark(batch, folded, live=self._caught_up)
             self._publisher.publish(self.state, self.generation)
         # Step 6.
-        with _timed("spread"):
+        with metrics.timed("spread"):
             self._spread(idle=not records)
         # Step 7.
-        with _timed("checkpoint"):
+        with metrics.timed("checkpoint"):
             self._checkpoint()
-        observe(self.state, self._config.state, self.generation, source)
+        self._observe(source)
         metrics.EVENTS_FOLDED.inc(len(folded.event) + len(folded.relation))
         metrics.ITEMS_FOLDED.inc(len(batch.items))
 
@@ -209,10 +211,11 @@ class Pipeline:
             read = self._assignment.partitions
             self._source.commit({partition: at for partition, at in positions.items() if partition in read})
 
-    def _busy(self) -> bool:
-        backlog = self.generation.embedder.backlog if self.generation else 0
-        copying = self._assignment is not None and len(self._copies)
-        return bool(self._publisher.busy or self._errands or backlog or copying)
+    def _patience_s(self) -> float:
+        """How long to wait for records: not at all where there is other work, or only to give others a turn."""
+        if self._publisher.busy or self._errands or (self._assignment is not None and len(self._copies)):
+            return 0.0
+        return self._rest_s if self.generation and self.generation.embedder.backlog else _IDLE_POLL_S
 
     def _run_errands(self) -> None:
         while True:
@@ -234,12 +237,22 @@ class Pipeline:
 
     def _spread(self, *, idle: bool) -> None:
         self._unspread = min(self._unspread + 1, _GATHERED)
+        self._rest_s = 0.0
         if self.generation and (idle or self._unspread >= _GATHERED):
+            began_s = time.monotonic()
             metrics.EMBEDDED_ROWS.inc(self.generation.spread(self.state, self._unspread))
             self._unspread = 0
             if self.generation.index.maintain():
                 metrics.INDEX_REBUILDS.inc()
                 metrics.INDEX_REBUILD_SECONDS.observe(self.generation.index.last_rebuild_s)
+            # What spreads is never urgent: it takes half of the time at most, and none from threads that serve.
+            self._rest_s = min(time.monotonic() - began_s, _IDLE_POLL_S) if idle else 0.0
+
+    def _observe(self, source: EventSource) -> None:
+        now_s = time.monotonic()
+        if now_s >= self._observe_at:
+            self._observe_at = now_s + _OBSERVE_S
+            observe(self.state, self._config.state, self.generation, source)
 
     def _become_ready(self) -> None:
         self._caught_up = True
@@ -379,9 +392,3 @@ class Pipeline:
             started_s=self._started,
             snapshot_time_s=self._checkpoints.taken_s if self._checkpoints else None,
         )
-
-
-@contextmanager
-def _timed(stage: str) -> Iterator[None]:
-    with metrics.STEP_SECONDS.labels(stage).time():
-        yield
