@@ -26,13 +26,14 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import json
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import torch
-from ousel.v1 import catalog_pb2
+from ousel.v1 import catalog_pb2, event_pb2
 
 from benchmarks.freshness_load import Click, Events, Producer, item_id
 from benchmarks.recovery_engine import KillableEngine, environment
@@ -51,6 +52,7 @@ USERS, ITEMS = 1000, 20_000
 _WARM_S = 1.5  # of each turn, what does not count
 _SETTLE_S = 1.0  # after the last event, for its list
 _TIMEOUT_S = 300.0
+_AT_ONCE = 5000  # records on their way to the broker, or those that wait too long would expire
 
 
 def main() -> None:
@@ -90,16 +92,21 @@ def _config(kafka: dict[str, object], folder: Path) -> Config:
 
 def _write(kafka: KafkaConfig, count: int) -> None:
     events = Events(USERS, ITEMS, seed=0)
-    with closing(EventProducer(kafka, max_pending=count + ITEMS)) as producer:
-        sent = [
-            producer.send_item(
-                catalog_pb2.Item(item_id=item_id(item), title=f"Title of item {item}", categories=[f"c{item % 50}"])
+    with closing(EventProducer(kafka, max_pending=_AT_ONCE)) as producer:
+        for first in range(0, ITEMS, _AT_ONCE):
+            _wait(
+                producer.send_item(
+                    catalog_pb2.Item(item_id=item_id(item), title=f"Title of item {item}", categories=[f"c{item % 50}"])
+                )
+                for item in range(first, first + _AT_ONCE)
             )
-            for item in range(ITEMS)
-        ]
-        sent += [producer.send_event(events.next()[1]) for _ in range(count)]
-        for future in sent:
-            future.result(_TIMEOUT_S)
+        for _ in range(0, count, _AT_ONCE):
+            _wait(producer.send_event(events.next()[1]) for _ in range(_AT_ONCE))
+
+
+def _wait(sent: Iterable[Future[event_pb2.LogPosition]]) -> None:
+    for future in list(sent):
+        future.result(_TIMEOUT_S)
 
 
 def _weights(config: Config) -> bytes:
