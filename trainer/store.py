@@ -92,14 +92,14 @@ class EventStore:
         news = {
             "user": self._users.add(map(subject_key, events.user_id, events.session_id)),
             "item": self._items.add(events.item_id),
-            "time_ms": torch.from_numpy(events.time_ms),
-            "kind": torch.from_numpy(events.kind),
-            "value": torch.from_numpy(events.value),
-            "partition": torch.from_numpy(events.partition),
-            "session_name": torch.from_numpy(_session_names(events.session_id)),
+            "time_ms": events.time_ms,
+            "kind": events.kind,
+            "value": events.value,
+            "partition": events.partition,
+            "session_name": _session_names(events.session_id),
         }
         for name, column in news.items():
-            self._columns[name][self._used : end] = column
+            self._columns[name][self._used : end] = torch.from_numpy(column)
         self._used = end
 
     def forget(self, places: Iterable[tuple[str, int]]) -> None:

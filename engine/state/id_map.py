@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -29,8 +31,8 @@ class IdMap:
         """Ids that have a row."""
         return len(self._row)
 
-    def add(self, ids: Iterable[str]) -> Tensor:
-        """Rows of `ids` [E] int64; unseen ids get rows in order of appearance."""
+    def add(self, ids: Iterable[str]) -> NDArray[np.int64]:
+        """Rows of `ids` [E]; unseen ids get rows in order of appearance."""
         rows = []
         for name in ids:
             found = self._row.get(name)
@@ -44,12 +46,12 @@ class IdMap:
                 self._row[name] = found
                 self._given.append(found)
             rows.append(found)
-        return torch.tensor(rows, dtype=torch.int64)
+        return np.array(rows, np.int64)
 
-    def take_given(self) -> Tensor:
-        """[R] int64 rows that were given to an id since this was last asked, each once."""
+    def take_given(self) -> NDArray[np.int64]:
+        """[R] rows that were given to an id since this was last asked, rising, each once."""
         given, self._given = self._given, []
-        return torch.tensor(given, dtype=torch.int64).unique()
+        return np.array(sorted(set(given)), np.int64)
 
     def remove(self, row: int) -> None:
         """Takes a row back."""

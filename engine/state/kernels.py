@@ -256,8 +256,9 @@ def latest_edges(
         if node < 0 or node >= limit:
             continue
         to = n
-        for back in range(1, min(n, degree[node]) + 1):
-            slot = (degree[node] - back) % size
+        slot = degree[node] % size
+        for _ in range(min(n, degree[node])):
+            slot = slot - 1 if slot > 0 else size - 1
             home = np.int64(block[node * width + (slot >> BLOCK_BITS)])
             at = (home << BLOCK_BITS) + (slot & (BLOCK - 1))
             found = np.int64(neighbor[at]) - 1

@@ -281,6 +281,8 @@ class State:
         return changed
 
     def _place_items(self, placed: Placed, local: Rows) -> None:
+        if len(local) == 0:
+            return
         ids = [(row, placed.slice.items.id_of(row)) for row in local.tolist()]
         known = [(row, item_id) for row, item_id in ids if item_id is not None]
         if known:
@@ -289,8 +291,8 @@ class State:
 
     def _give(self, ids: Iterable[str]) -> Rows:
         """Rows of items, new ones where they have none."""
-        rows: Rows = self.items.add(ids).numpy()
-        given = self.items.take_given().numpy()
+        rows = self.items.add(ids)
+        given = self.items.take_given()
         if len(given):
             self.popularity.grow(len(self.items))
             self.catalog.grow(len(self.items))
