@@ -26,9 +26,7 @@ Floats = NDArray[np.float32]
 
 _MOST = 127  # of a code's entries
 _QUERIES = 64  # scanned for together
-_BLOCK_SCORES = (
-    2**19
-)  # products at a time: 2 MiB. Between two blocks other threads may take the interpreter for a while
+_BLOCK_SCORES = 2**19  # products at a time, 2 MiB: after each block other threads may take the interpreter
 _SAMPLE = 1024  # slots that tell beforehand where the k-th score is about to be
 _PICKS = 4096  # room for picks of a query, where k is small
 _CHUNK = 64  # products looked at for any that counts

@@ -28,6 +28,13 @@ from engine.index.probe import RecallProbe
 MIN_DELTA = 1000
 RETRY_S = 10.0
 _RECENT_QUERIES = 64
+# With so large a share in the delta, a scan of everything costs less than the graph, the delta and, often, a second
+# and wider look.
+_SCAN_FROM = 0.25
+# Where most of the latest searches of the graph had to look wider, as while vectors move much, only one search in so
+# many asks it again.
+_TRY_EVERY = 64
+_LATELY = 16  # searches
 # The two ways to a score round differently in the last bits.
 _ROUNDING = 1e-6
 
@@ -75,6 +82,8 @@ class LiveIndex:
         self._recent: deque[NDArray[np.float32]] = deque(maxlen=_RECENT_QUERIES)
         self._probe = RecallProbe(config.probe_queries, config.probe_interval_s, clock)
         self._rebuild: _Rebuild | None = None
+        self._wider = 0.0  # share of the latest searches of the graph that looked wider
+        self._untried = 0  # searches since the graph was last asked
         self._retry_at_s = -np.inf
         self._closed = False
         self._rebuilds = 0
@@ -192,8 +201,12 @@ class LiveIndex:
     def _search(self, queries: NDArray[np.float32], k: int) -> Hits:
         # Some graph results are masked and some change places when scored anew: fetch more than k.
         fetch = k + k // 2
-        if self._graph.prefers_scan(fetch) or 2 * self._delta.size > self._current.size:
+        if self._graph.prefers_scan(fetch) or self._delta.size > _SCAN_FROM * self._current.size:
             return self._current.search(queries, k)
+        if self._wider > 0.5 and self._untried < _TRY_EVERY:
+            self._untried += 1
+            return self._current.search(queries, k)
+        self._untried = 0
         return self._search_both(queries, None, k, fetch)
 
     def maintain(self) -> bool:
@@ -246,6 +259,8 @@ class LiveIndex:
         last = found.score[:, -1] - _ROUNDING
         top = hits.score[:, min(k, RECALL_K) - 1]
         short = np.flatnonzero((hits.score[:, -1] < last) | (top < last + rise))
+        if fetch == k + k // 2:  # the first look
+            self._wider += (len(short) / max(1, len(queries)) - self._wider) / _LATELY
         if len(short):
             queries, delta, fetch = queries[short], Hits(delta.row[short], delta.score[short]), 4 * fetch
             if self._graph.prefers_scan(fetch):
@@ -283,6 +298,7 @@ class LiveIndex:
         self._delta.update(touched[moved], vectors[moved])
         self._served_count = len(rows) - self._delta.size
         self._graph = graph
+        self._wider = 0.0
         self._probe.begin_anew()
 
 

@@ -264,6 +264,27 @@ def test_a_small_catalog_is_served_by_its_graph_though_a_scan_costs_less(monkeyp
     assert asked == [150]
 
 
+def test_a_graph_whose_searches_all_look_wider_is_asked_now_and_then_and_again_once_they_do_not():
+    vectors = random_unit(0, 1000, 8)
+    index = LiveIndex.build(np.arange(1000), vectors, THOROUGH)
+    search, asked, risen = index._graph.search, [], 1.0
+
+    def searched(queries, k):
+        asked.append(k)
+        hits = search(queries, k)
+        hits.score[:, 0] -= risen  # as though the best had scored less when the graph was built
+        return hits
+
+    index._graph.search = searched
+    for at in range(1000):
+        assert index.search(vectors[at : at + 1], 100).row[0, 0] == at
+    assert 20 < len(asked) < 100
+    risen = 0.0
+    for at in range(1000):
+        index.search(vectors[at : at + 1], 100)
+    assert len(asked) > 200
+
+
 def test_half_of_a_small_catalog_starts_a_rebuild():
     index = LiveIndex.build(np.arange(100), random_unit(0, 100, 8), CONFIG)
     index._build_inline = True
