@@ -68,8 +68,14 @@ def gather_voters(graph: LiveGraph, history: Neighbors, users: Tensor) -> Voters
     count = _number_voters(source, users.numpy(), voter, following, distinct)
     past = graph.user_items.latest(torch.from_numpy(distinct[:count]), DEPTH)
     newest = past.time_ms.amax(1) if past.row.shape[1] else past.time_ms.new_zeros(len(past))
-    read = map(torch.from_numpy, (source, voter, following))
-    return Voters(next(read), next(read), past.row, newest, history.time_ms[:, -1], next(read))
+    return Voters(
+        source=torch.from_numpy(source),
+        voter=torch.from_numpy(voter),
+        item=past.row,
+        time_ms=newest,
+        now_ms=history.time_ms[:, -1],
+        following=torch.from_numpy(following),
+    )
 
 
 @compiled("i8(i8[:,::1], i8[:], i8[:,:,::1], i8[:,:,::1], i8[::1])")
