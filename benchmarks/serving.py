@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="within 50 s")
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
-    sys.setswitchinterval(0.0002)  # as in the engine
+    sys.setswitchinterval(0.00002)  # as in the engine
     collector.set_aside()
     figures = uvloop.run(
         _measure(_config(), 200_000 if quick else 1_000_000, 2.0 if quick else 10.0, 3 if quick else 5)
