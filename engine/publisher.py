@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 import threading
 import time
 from collections import deque
@@ -25,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 
 _FADE = 0.9  # of what is known of the pace of lists, at each batch
+_REFUSING_S = 0.005  # before the interpreter is handed over, while calls are refused
 _STREAMS = 4  # one place of so many in a batch is for streams, where as many calls wait as fill it
 
 
@@ -91,6 +93,8 @@ class Publisher:
         self._held: list[_Call] = []  # until their records are folded
         self._spent_s, self._made = 0.0, 0.0  # lately, for so many lists
         self._began_s: float | None = None  # when calls began to wait for the next batch; None: none did when it began
+        self._refused = 0  # calls since the last batch
+        self._calm_s: float | None = None  # switch interval of before calls were refused; None: none are
         self._streams_turn = False  # where a batch has one place
         self._record_ms: dict[str, int] = {}  # newest event of each subject, until its list is out
         self._more_due = False  # streams may still wait after the last batch of lists
@@ -118,6 +122,7 @@ class Publisher:
         serving = self._config.serving
         with self._lock:
             waiting = len(self._calls)
+            self._refused += 1  # taken back below
             if waiting + len(self._held) >= serving.max_queries:
                 raise Overloaded(f"at most {serving.max_queries} calls may wait, try again later")
             # One batch may always wait: the first lists of all, or few at a time, cost more each than what follows.
@@ -126,6 +131,7 @@ class Publisher:
                     f"{waiting} calls wait, more than get a list in {serving.max_wait_ms:g} ms, try again later",
                     retry_after_ms=math.ceil(serving.max_wait_ms),
                 )
+            self._refused -= 1
             self._calls.append(_Call(query, after, answer))
         return answer
 
@@ -145,6 +151,7 @@ class Publisher:
 
     def publish(self, state: State, generation: Generation | None) -> None:
         """Makes one batch of lists: of waiting calls, and of streams by urgency, which always get a part of it."""
+        self._make_way()
         limit = self._config.serving.max_batch
         began_s = time.perf_counter() if self._began_s is None else self._began_s
         places = max(limit - len(self._calls), self._places_of_streams(limit))
@@ -171,6 +178,21 @@ class Publisher:
                 metrics.FRESHNESS_SECONDS.observe(max(0.0, now_ms - made_ms) / 1000)
         if not self._more_due:
             self._record_ms.clear()
+
+    def _make_way(self) -> None:
+        """Lets the event loop keep the interpreter for longer while calls are refused.
+
+        Refusing one costs the loop as much as answering one. Where it falls behind, answers wait in it, and gRPC
+        cancels calls that it has not looked at, without a hint.
+        """
+        with self._lock:
+            refused, self._refused = self._refused, 0
+        if refused and self._calm_s is None:
+            self._calm_s = sys.getswitchinterval()
+            sys.setswitchinterval(max(self._calm_s, _REFUSING_S))
+        elif not refused and self._calm_s is not None:
+            sys.setswitchinterval(self._calm_s)
+            self._calm_s = None
 
     def _places_of_streams(self, limit: int) -> int:
         """How many of a batch they get however many calls wait: else they would starve when it matters most."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from engine.config import Config, ServingConfig
@@ -125,3 +127,23 @@ def test_streams_fill_what_calls_leave():
     publisher.publish(state, None)
     assert answer.done() and len(streams.lists) == 5
     assert not publisher.busy
+
+
+def test_while_calls_are_refused_the_event_loop_keeps_the_interpreter_for_longer():
+    config = Config(**dict(small_config()) | {"serving": ServingConfig(max_queries=2, max_batch=2)})
+    state, before_s = small_state(config), sys.getswitchinterval()
+    publisher = Publisher(config, Streams())
+    try:
+        sys.setswitchinterval(0.0001)
+        usual_s = sys.getswitchinterval()
+        for refused in (0, 3, 1, 0, 0):
+            for _ in range(2):
+                publisher.ask(Query("u1", "", 3))
+            for _ in range(refused):
+                with pytest.raises(Overloaded):
+                    publisher.ask(Query("u1", "", 3))
+            publisher.publish(state, None)
+            assert (sys.getswitchinterval() > usual_s) == (refused > 0)
+        assert sys.getswitchinterval() == usual_s
+    finally:
+        sys.setswitchinterval(before_s)
