@@ -191,7 +191,9 @@ class Publisher:
             self._calm_s = sys.getswitchinterval()
             sys.setswitchinterval(max(self._calm_s, _REFUSING_S))
         elif not refused and self._calm_s is not None:
-            sys.setswitchinterval(self._calm_s)
+            sys.setswitchinterval(
+                self._calm_s + 5e-7
+            )  # Python cuts it off to whole microseconds, or each time one less
             self._calm_s = None
 
     def _places_of_streams(self, limit: int) -> int:
