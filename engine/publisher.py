@@ -193,7 +193,7 @@ class Publisher:
         elif not refused and self._calm_s is not None:
             sys.setswitchinterval(
                 self._calm_s + 5e-7
-            )  # Python cuts it off to whole microseconds, or each time one less
+            )  # Python cuts off to microseconds, one less each time
             self._calm_s = None
 
     def _places_of_streams(self, limit: int) -> int:
