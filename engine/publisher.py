@@ -191,9 +191,7 @@ class Publisher:
             self._calm_s = sys.getswitchinterval()
             sys.setswitchinterval(max(self._calm_s, _REFUSING_S))
         elif not refused and self._calm_s is not None:
-            sys.setswitchinterval(
-                self._calm_s + 5e-7
-            )  # Python cuts off to microseconds, one less each time
+            sys.setswitchinterval(self._calm_s + 5e-7)  # Python cuts off to microseconds, one less each time
             self._calm_s = None
 
     def _places_of_streams(self, limit: int) -> int:
