@@ -26,7 +26,7 @@ from engine.state.kernels import (
     stamp,
 )
 
-_TO_NOTHING = -4096  # doublings that leave 0 of any score
+TO_NOTHING = -4096  # doublings that leave 0 of any score
 
 
 @compiled("i8(i8[::1], i8, i8[::1])")
@@ -53,7 +53,7 @@ def add_decayed(
         for h in range(len(half_lives_ms)):
             halvings = time_ms[e] // half_lives_ms[h]
             rest = float(time_ms[e] - halvings * half_lives_ms[h]) / float(half_lives_ms[h])
-            doublings = max(halvings - landmark[h], _TO_NOTHING)
+            doublings = max(halvings - landmark[h], TO_NOTHING)
             table[item[e], h] += math.ldexp(weight[e] * np.exp2(rest), int(doublings))
 
 
@@ -141,4 +141,4 @@ def add_counts(table: Doubles, row_of: Ints, half_lives: Longs, doublings: Longs
             continue
         for h in range(len(half_lives)):
             score = table[local, half_lives[h]]
-            total[r, h] += math.ldexp(score, int(max(doublings[h], _TO_NOTHING))) if doublings[h] else score
+            total[r, h] += math.ldexp(score, int(max(doublings[h], TO_NOTHING))) if doublings[h] else score

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.state.fold_kernels import add_decayed
+from engine.state.fold_kernels import TO_NOTHING, add_decayed
 from engine.state.table import Table
 
 # Headroom in doublings before the scale moves: 2**64 above and below stays far from the limits of float64.
 _STRIDE = 64
-_TO_NOTHING = -4096  # doublings that leave 0 of any score
 
 
 class DecayedCounts:
@@ -93,7 +92,7 @@ class DecayedCounts:
 
 def scaled(score: NDArray[np.float64], doublings: NDArray[np.int64] | int) -> NDArray[np.float64]:
     """`score * 2 ** doublings`, which may lie far below what an int32 holds."""
-    return np.ldexp(score, np.maximum(doublings, _TO_NOTHING).astype(np.int32))
+    return np.ldexp(score, np.maximum(doublings, TO_NOTHING).astype(np.int32))
 
 
 class TopItems:
