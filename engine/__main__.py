@@ -35,6 +35,7 @@ from engine.events.producer import EventProducer
 from engine.events.source import SourceError
 from engine.events.topics import ensure_topics
 from engine.log_output import log_to_stderr
+from engine.model.device import check_device
 from engine.partitions import Snapshots
 from engine.pipeline import Pipeline
 from engine.serving.server import PortTaken, Server
@@ -59,7 +60,8 @@ def serve(
     """Follow the log and answer with recommendations until interrupted."""
     try:
         settings = load_config(config)
-    except ConfigError as error:
+        check_device("inference.device", settings.inference.device)
+    except ValueError as error:
         raise SystemExit(f"ousel-engine: {error}") from None
     log_to_stderr(settings.log_level)
     torch.set_num_threads(settings.model.threads)

@@ -28,6 +28,7 @@ _DAY_S = 24 * _HOUR_S
 T = TypeVar("T", bound="Settings")
 
 Precision = Literal["float32", "bfloat16", "int8"]
+Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d{1,3})?)$")]
 
 
 class ConfigError(ValueError):
@@ -250,6 +251,7 @@ class InferenceConfig(Section):
     epsilon: float = Field(0.1, ge=0, le=2, description="a user whose vector moved less (L2) does not touch its items")
     spread_rows: int = Field(32, ge=0, description="rows recomputed in a step because a neighbor moved; the rest waits")
     chunk_rows: int = Field(4096, ge=1, description="rows in one forward; bounds its memory")
+    device: Device = Field("cpu", description="cpu, cuda or cuda:N: where all items and users are embedded for a model")
     precision: Precision = Field(
         "float32",
         description="of the session encoder's products; less pays from a width of about 256 on",

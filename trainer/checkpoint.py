@@ -12,9 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from engine.model.device import CPU
 from trainer.atomic import write_atomically
+
+
+def chance_of(device: torch.device) -> Tensor:
+    """State of the generator that dropout on a device draws from."""
+    return torch.get_rng_state() if device == CPU else torch.get_device_module(device).get_rng_state(device)
+
+
+def restore_chance(device: torch.device, state: Tensor) -> None:
+    """Goes back to a state that `chance_of` gave."""
+    if device == CPU:
+        torch.set_rng_state(state)
+    else:
+        torch.get_device_module(device).set_rng_state(state, device)
 
 
 class CheckpointError(ValueError):
@@ -52,7 +66,7 @@ class Checkpoint:
         self._saved_s = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """What was saved last, or None where there is no file.
+        """What was saved last, in a CPU's memory, or None where there is no file.
 
         Raises:
             CheckpointError: the file is of another run, or none of a run.
@@ -60,7 +74,7 @@ class Checkpoint:
         if not self._path.exists():
             return None
         try:
-            state: dict[str, Any] = torch.load(self._path, weights_only=True)
+            state: dict[str, Any] = torch.load(self._path, CPU, weights_only=True)
             run = str(state["run"])
         except (OSError, RuntimeError, EOFError, pickle.UnpicklingError, LookupError, TypeError) as error:
             raise CheckpointError(f"{self._path}: must be a checkpoint, got {type(error).__name__}") from None

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from engine.config import EventsConfig, KafkaConfig, Section, Settings, StateConfig
+from engine.config import Device, EventsConfig, KafkaConfig, Section, Settings, StateConfig
 from engine.model.layers import Aggregation
 from engine.model.recommender import check_heads
 
@@ -64,6 +64,7 @@ class TrainSection(Section):
     validate_steps: int = Field(500, ge=1, description="steps from one validation to the next, where there is patience")
     validation_samples: int = Field(1000, ge=1, description="events of the ranker's slice that a validation predicts")
     checkpoint_s: float = Field(60.0, gt=0, description="from one save of the checkpoint of `train` to the next")
+    device: Device = Field("cpu", description="cpu, cuda or cuda:N: where the encoders are trained")
     half: bool = Field(False, description="encoders in bfloat16 while they train; their weights stay whole")
     seed: int = 1
     threads: int = Field(1, ge=1, le=256, description="intra-op threads; leave cores to the engine beside it")

@@ -21,12 +21,12 @@ from torch import Tensor
 from engine.model.recommender import Recommender
 from engine.state.graph import LiveGraph
 from trainer.augment import crop, mask, reorder
-from trainer.checkpoint import Checkpoint, CheckpointError
+from trainer.checkpoint import Checkpoint, CheckpointError, chance_of, restore_chance
 from trainer.config import TrainSection
 from trainer.curves import Curves
 from trainer.dataset import Histories, SessionBatch
 from trainer.early_stopping import EarlyStopping
-from trainer.forward import Dropped, ItemForward, queries
+from trainer.forward import Dropped, ItemForward, in_half, queries
 from trainer.losses import sampled_softmax, session_mask
 from trainer.negatives import NegativeSampler
 from trainer.order import linked_order, plain_order
@@ -87,7 +87,7 @@ class Schedule:
 
 
 class EncoderTrainer:
-    """Trains `forward.model` in place on events 0..end-1.
+    """Trains `forward.model` in place, on the device that it is on, with events 0..end-1.
 
     Args:
         checkpoint: written when it is due and at the end, and gone on from, bit for bit, where it exists. A schedule by
@@ -228,7 +228,8 @@ class EncoderTrainer:
     def _save(self) -> None:
         if self._checkpoint is None:
             return
-        chance = [self._ranks.gather(state) for state in (self._dropped.generator.get_state(), torch.get_rng_state())]
+        states = self._dropped.generator.get_state(), chance_of(self._forward.device)
+        chance = [self._ranks.gather(state) for state in states]
         if not self._ranks.is_first:
             return
         self._checkpoint.save(
@@ -262,7 +263,7 @@ class EncoderTrainer:
         self._generator.set_state(state["generator"])
         hidden, dropout = (of_ranks[self._ranks.rank] for of_ranks in state["dropout"])
         self._dropped.generator.set_state(hidden)
-        torch.set_rng_state(dropout)
+        restore_chance(self._forward.device, dropout)
         self._is_linked = state["is_linked"]
         self._stopping.restore(state["stopping"])
         if self._curves is not None:
@@ -280,7 +281,7 @@ def _loss(
     dropped: Dropped,
     config: TrainSection,
 ) -> Tensor:
-    model = forward.model
+    model, device = forward.model, forward.device
     learns = batch.target >= 0  # [B, L]
     rows, at = torch.cat([batch.events.row[batch.events.mask], batch.target[learns], negatives]).unique(
         return_inverse=True
@@ -289,14 +290,16 @@ def _loss(
     row = torch.full_like(batch.events.row, -1)
     row[batch.events.mask] = at[:inputs]
     events = replace(batch.events, row=row)
-    with torch.autocast(rows.device.type, dtype=torch.bfloat16, enabled=config.half):
-        table = forward(rows, graph, dropped).float()  # [A, d]
-        if config.augment_mask:
-            events = mask(events, config.augment_mask, len(table), dropped.generator)
-            table = torch.cat([table, forward.unknown().float()])
-        asked = [query[learns].float() for query in queries(model, table, events, batch.target_kind)]  # [P, d] each
+    if config.augment_mask:
+        events = mask(events, config.augment_mask, len(rows), dropped.generator)
     masked = session_mask(batch.target, batch.target_session, negatives, len(sampler.log_inclusion))[learns]
-    correction = config.popularity_share * sampler.log_inclusion[negatives]
+    masked, learns, at = masked.to(device), learns.to(device), at.to(device)
+    correction = (config.popularity_share * sampler.log_inclusion[negatives]).to(device)
+    with in_half(device, config.half):
+        table = forward(rows, graph, dropped).float()  # [A, d]
+        known = torch.cat([table, forward.unknown().float()]) if config.augment_mask else table
+        kind = batch.target_kind.to(device)
+        asked = [query[learns].float() for query in queries(model, known, events.to(device), kind)]  # [P, d] each
     losses = []
     for query in asked:
         positive = (query * table[at[inputs : inputs + targets]]).sum(-1)

@@ -5,6 +5,7 @@ Shapes: N items, B rows, d width, F content features.
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
@@ -33,7 +34,9 @@ class Dropped:
 
 
 class ItemForward:
-    """Computes embeddings [B, d] of any rows, as of a graph.
+    """Computes embeddings [B, d] of any rows, as of a graph, on the device that the model is on.
+
+    Rows, graph, words and content lie in a CPU's memory; what a call needs of them is sent along.
 
     Args:
         word: [N] int64 vocabulary numbers, 0 where training has not seen the item.
@@ -49,6 +52,10 @@ class ItemForward:
     def __len__(self) -> int:
         return len(self._word)
 
+    @property
+    def device(self) -> torch.device:
+        return self.model.log_temperature.device
+
     def __call__(self, rows: Tensor, graph: LiveGraph | None, dropped: Dropped | None = None) -> Tensor:
         """[B, d] normalised embeddings of distinct `rows` [B]; without a graph, as if no item had neighbors."""
         encoder = self.model.graph
@@ -60,18 +67,18 @@ class ItemForward:
         users = user_edges.row[user_edges.mask].unique()
         history = graph.user_items.latest(users, USER_NEIGHBORS)
         needed = torch.cat([rows, next_edges.row.flatten(), history.row.flatten()]).clamp_min(0).unique()
-        place = self._place
+        device, place = self.device, self._place
         place[needed] = torch.arange(len(needed))
 
         def remapped(edges: Neighbors) -> Neighbors:
-            return replace(edges, row=torch.where(edges.mask, place[edges.row.clamp_min(0)], -1))
+            return replace(edges, row=torch.where(edges.mask, place[edges.row.clamp_min(0)], -1)).to(device)
 
         base = self._base(needed, dropped)
         # Attention needs a table of at least one row, though no edge points into it.
         user_vectors = encoder.users(base, remapped(history)) if len(users) else base[:1]
         at_user = torch.searchsorted(users, user_edges.row)
-        user_edges = replace(user_edges, row=torch.where(user_edges.mask, at_user, -1))
-        return encoder.items(base[place[rows]], user_vectors, user_edges, base, remapped(next_edges))
+        user_edges = replace(user_edges, row=torch.where(user_edges.mask, at_user, -1)).to(device)
+        return encoder.items(base[place[rows].to(device)], user_vectors, user_edges, base, remapped(next_edges))
 
     def habit(self, rows: Tensor) -> Tensor:
         """[..., HABITS] what the model knows of how items are had again."""
@@ -85,11 +92,13 @@ class ItemForward:
     def unknown(self) -> Tensor:
         """[1, d] embedding of an item of which nothing is known: no learned id, no content, no neighbors."""
         encoder = self.model.graph
-        return _alone(encoder, encoder.base(torch.zeros(1, dtype=torch.int64), torch.zeros(1, self._content.shape[1])))
+        word, content = torch.zeros(1, dtype=torch.int64), torch.zeros(1, self._content.shape[1])
+        return _alone(encoder, encoder.base(word.to(self.device), content.to(self.device)))
 
     def _base(self, rows: Tensor, dropped: Dropped | None) -> Tensor:
         word = self._word[rows]
-        return self.model.graph.base(word if dropped is None else dropped.hide_ids(word), self._content[rows])
+        word = word if dropped is None else dropped.hide_ids(word)
+        return self.model.graph.base(word.to(self.device), self._content[rows].to(self.device))
 
 
 def queries(model: Recommender, table: Tensor, events: Neighbors, kind: Tensor) -> list[Tensor]:
@@ -104,9 +113,14 @@ def queries(model: Recommender, table: Tensor, events: Neighbors, kind: Tensor) 
     return [model.sequence.query(states, goal) for goal in goals]
 
 
+def in_half(device: torch.device, half: bool) -> AbstractContextManager[object]:
+    """Within it what is computed on the device is so in bfloat16, where that is wanted."""
+    return torch.autocast(device.type, dtype=torch.bfloat16) if half else nullcontext()
+
+
 def _alone(encoder: GraphEncoder, target: Tensor) -> Tensor:
     """[B, d] embeddings of items without neighbors, from their layer 0."""
-    nothing = _no_edges(len(target))
+    nothing = _no_edges(len(target)).to(target.device)
     return encoder.items(target, target[:1], nothing, target[:1], nothing)
 
 

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import Parameter
 
+from engine.model.device import CPU, check_device
 from trainer.dataset import Windows
 
 
@@ -27,11 +28,13 @@ class Ranks:
     Attributes:
         rank: from 0; the first is the one that validates and writes.
         size: 1 where it is alone, and every method then costs nothing.
+        device: that this one trains on.
     """
 
-    def __init__(self, rank: int = 0, size: int = 1) -> None:
+    def __init__(self, rank: int = 0, size: int = 1, device: torch.device = CPU) -> None:
         self.rank = rank
         self.size = size
+        self.device = device
 
     @property
     def is_first(self) -> bool:
@@ -79,10 +82,11 @@ class Ranks:
         """
         if self.size == 1:
             return loss
-        has_grad = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32)  # [P]
+        device = parameters[0].device
+        has_grad = torch.tensor([p.grad is not None for p in parameters], dtype=torch.float32, device=device)  # [P]
         sums = [p.new_zeros(p.numel()) if p.grad is None else p.grad.flatten() * weight for p in parameters]
         # One message a step: gradients, who has one, how many targets, and their losses.
-        message = torch.cat([*sums, has_grad, torch.tensor([float(weight), loss * weight])])
+        message = torch.cat([*sums, has_grad, torch.tensor([float(weight), loss * weight], device=device)])
         dist.all_reduce(message)
         *means, has_grad, totals = message.split([*(p.numel() for p in parameters), len(parameters), 2])
         targets, losses = totals.tolist()
@@ -92,13 +96,28 @@ class Ranks:
 
 
 @contextmanager
-def joined() -> Iterator[Ranks]:
-    """The ranks that torchrun started this process among, or this process alone."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ:
-        yield Ranks()
+def joined(name: str = CPU.type) -> Iterator[Ranks]:
+    """The ranks that torchrun started this process among, or this process alone.
+
+    Args:
+        name: of the device to train on; where it is `cuda`, each process of a machine has a GPU of its own.
+
+    Raises:
+        ValueError: the device is not there.
+    """
+    alone = int(os.environ.get("WORLD_SIZE", "1")) == 1 or "RANK" not in os.environ
+    if name == "cuda" and not alone:
+        name = f"cuda:{os.environ['LOCAL_RANK']}"
+    device = check_device("trainer.device", name)
+    if alone:
+        yield Ranks(device=device)
         return
-    dist.init_process_group("gloo")
+    if device == CPU:
+        dist.init_process_group("gloo")
+    else:
+        torch.cuda.set_device(device)
+        dist.init_process_group("cpu:gloo,cuda:nccl")
     try:
-        yield Ranks(dist.get_rank(), dist.get_world_size())
+        yield Ranks(dist.get_rank(), dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from engine.model.device import CPU
 from engine.model.recommender import ModelShape, Recommender
 from engine.model.weights import Weights
 from trainer.checkpoint import Checkpoint
@@ -72,7 +73,8 @@ def train(
     Args:
         previous: weights to start from and to compare with, or None for a first training. They may be another
             catalog's: what they know of content holds for items that they have never seen.
-        checkpoint, curves, ranks: of the encoders' training, see `EncoderTrainer`.
+        checkpoint, curves, ranks: of the encoders' training, see `EncoderTrainer`. Without ranks, one process on
+            `config.device`.
 
     Raises:
         Stopped: `stop` was set.
@@ -95,9 +97,11 @@ def train(
     begin = _WARM_BEGIN if again else 0.0
     schedule = Schedule(budget_s * _ENCODER_SHARE - (time.monotonic() - started), config.max_steps, begin)
     validate = Validation(data, histories, ranked, judged, config).score if config.patience else None
-    ranks = ranks or Ranks()
+    ranks = ranks or Ranks(device=torch.device(config.device))
+    weights.model.to(ranks.device)
     encoder = EncoderTrainer(forward, data, histories, ranked, config, schedule, checkpoint, validate, curves, ranks)
     encoder.run(stop, progress)
+    weights.model.to(CPU)  # where the state lies that the ranker's lists are made of
     if not ranks.is_first:
         raise Helped
     train_ranker(forward, data, histories, ranked, judged, config, stop, progress)

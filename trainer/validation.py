@@ -42,11 +42,12 @@ class Validation:
         """NDCG@20; `linked` tells whether items have their neighbors, or are as if they had none."""
         model = forward.model.eval()
         table = forward.table(self._graph if linked else None)  # [N, d]
+        deleted = self._deleted.to(table.device)
         gains = []
         for at in torch.arange(len(self._target)).split(_AT_ONCE):
-            query = model.sequence(table, self._history.select(at))[:, -1]  # [q, d]
-            cosine = (query @ table.T).masked_fill_(self._deleted, -2.0)
-            shown = cosine.topk(min(K, cosine.shape[1])).indices
+            query = model.sequence(table, self._history.select(at).to(table.device))[:, -1]  # [q, d]
+            cosine = (query @ table.T).masked_fill_(deleted, -2.0)
+            shown = cosine.topk(min(K, cosine.shape[1])).indices.cpu()
             gains.append(ndcg(rank_of(shown, self._target[at])))
         model.train()
         return torch.cat(gains).mean().item() if gains else 0.0

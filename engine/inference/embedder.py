@@ -12,8 +12,9 @@ Shapes: N items, U users, R rows to refresh, d width.
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,8 +22,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import InferenceConfig
+from engine.inference.bulk import embed_all
 from engine.inference.dirty import DirtyRows, Rows
 from engine.inference.graph_forward import GraphForward
+from engine.model.device import CPU
 from engine.model.features import HABITS
 from engine.model.gnn import USER_NEIGHBORS
 from engine.model.recommender import Recommender
@@ -30,6 +33,8 @@ from engine.state.graph import LiveGraph
 from engine.state.kernels import compiled
 from engine.state.state import Folded
 from engine.state.table import reserve
+
+_log = logging.getLogger(__name__)
 
 _BUILD_ROWS = 512  # in one forward of a build: a few ms of a core that a list may wait for
 
@@ -78,8 +83,15 @@ class Embedder:
         users: Tensor,
         stopped: Callable[[], bool] = lambda: False,
     ) -> None:
-        """Computes everything anew for `users` [R] and all of `item_ids`, or until `stopped`, which may also rest."""
+        """Computes everything anew for `users` [R], rising, and all of `item_ids`, or until `stopped`.
+
+        Args:
+            stopped: asked now and then; it may also rest.
+        """
         size = min(self._config.chunk_rows, _BUILD_ROWS)
+        device = torch.device(self._config.device)
+        if device != CPU and self._build_on(device, graph, item_ids, content, users, size, stopped):
+            return
         items = np.arange(len(item_ids))
         for part in _parts(items, size):
             if stopped():
@@ -94,6 +106,31 @@ class Embedder:
             if stopped():
                 return
             self._refresh_items(graph, part)
+
+    def _build_on(
+        self,
+        device: torch.device,
+        graph: LiveGraph,
+        item_ids: Sequence[str],
+        content: Tensor,
+        users: Tensor,
+        size: int,
+        stopped: Callable[[], bool],
+    ) -> bool:
+        """`build` on another device; False where its memory is too small."""
+        word = self._words(item_ids)
+        try:
+            made = embed_all(self._model, device, graph, word, content, users, size, stopped)
+        except torch.OutOfMemoryError as error:
+            _log.warning(
+                "embedding on the CPU, because the memory of inference.device %s is too small: %s", device, error
+            )
+            return False
+        if made is not None:
+            self.base[: len(word)], self.items[: len(word)] = made.base, made.items
+            self.habit[: len(word)] = self._habit[word]
+            self.users[users] = self._spread[users] = made.users
+        return True
 
     @torch.inference_mode()
     def refresh(self, graph: LiveGraph, item_ids: Sequence[str], content: Tensor, folded: Folded) -> Rows:
@@ -168,10 +205,14 @@ class Embedder:
 
     def _refresh_base(self, rows: Rows, item_ids: Sequence[str], content: Tensor) -> None:
         for part in _parts(rows, self._config.chunk_rows):
-            word = torch.tensor([self._number.get(item_ids[row], 0) for row in part.tolist()], dtype=torch.int64)
+            word = self._words(item_ids[row] for row in part.tolist())
             at = torch.from_numpy(part)
             self.base[at] = self._model.base(word, content[at])
             self.habit[at] = self._habit[word]
+
+    def _words(self, item_ids: Iterable[str]) -> Tensor:
+        """[N] int64 vocabulary number of each, 0 where it has none."""
+        return torch.tensor([self._number.get(item_id, 0) for item_id in item_ids], dtype=torch.int64)
 
     def _refresh_users(self, graph: LiveGraph, rows: Rows) -> None:
         for part in _parts(rows, self._config.chunk_rows):

@@ -6,6 +6,8 @@ Shapes: B rows, n neighbors of each, M rows in a table, L events in a session, d
 from __future__ import annotations
 
 import math
+import sys
+from pathlib import Path
 from typing import Literal, Protocol
 
 import torch
@@ -57,6 +59,7 @@ class RingAttention(TransformerConv):
 
     def __init__(self, dim: int, heads: int, edge_dim: int) -> None:
         super().__init__(dim, dim // heads, heads=heads, edge_dim=edge_dim)
+        _remove_generated(type(self))
 
     def gather(self, target: Tensor, table: Tensor, index: Tensor, edge: Tensor) -> Tensor:
         """Attends from `target` [B, d] to `table[index]` ([M, d], [B, n], -1 where none) with `edge` [B, n, e].
@@ -79,6 +82,13 @@ class RingAttention(TransformerConv):
         score = (query * key).sum(-1) / math.sqrt(width)  # [B, n, H]
         attention = score.masked_fill(~mask[..., None], NO_ATTENTION).softmax(dim=1) * mask[..., None]
         return (attention[..., None] * value).sum(1).reshape(rows, heads * width) + self.lin_skip(target)
+
+
+def _remove_generated(of: type) -> None:
+    """Deletes the file that PyG writes to the temporary folder for a class: each process left one."""
+    generated = sys.modules.get(f"{of.__module__}_{of.__name__}_propagate")
+    if generated is not None and generated.__file__ is not None:
+        Path(generated.__file__).unlink(missing_ok=True)
 
 
 class RingPooling(nn.Module):

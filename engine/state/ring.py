@@ -66,6 +66,10 @@ class Neighbors:
     def columns(self) -> tuple[Tensor, ...]:
         return self.row, self.time_ms, self.kind, self.weight, self.session
 
+    def to(self, device: torch.device) -> Neighbors:
+        """The same on another device; itself where it lies there."""
+        return Neighbors(*(column.to(device) for column in self.columns()))
+
     def arrays(self) -> Arrays:
         """The columns, in the same memory."""
         return (

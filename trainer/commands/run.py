@@ -16,6 +16,7 @@ from engine.config import ConfigError, load_settings
 from engine.events.source import SourceError
 from engine.events.topics import topic_id
 from engine.log_output import log_to_stderr
+from engine.model.device import check_device
 from trainer.archive.archive import Archive
 from trainer.archive.folder import ArchiveError
 from trainer.config import TrainerConfig
@@ -36,7 +37,8 @@ def run(
     """Follow the log, train, and push to the engine what is better than popularity, until interrupted."""
     try:
         settings = load_settings(TrainerConfig, config)
-    except ConfigError as error:
+        check_device("trainer.device", settings.trainer.device)
+    except ValueError as error:
         raise SystemExit(f"ousel-trainer: {error}") from None
     log_to_stderr(settings.log_level)
     torch.set_num_threads(settings.trainer.threads)

@@ -17,6 +17,7 @@ from rich.console import Console
 from engine.config import load_settings
 from engine.events.source import SourceError
 from engine.log_output import log_to_stderr
+from engine.model.device import check_device
 from engine.model.weights import Weights
 from trainer.checkpoint import Checkpoint, CheckpointError
 from trainer.config import TrainerConfig
@@ -56,6 +57,7 @@ def train(
     """Train once on what files or the log hold, and write the model to a file. Nothing is pushed."""
     try:
         settings = load_settings(TrainerConfig, config)
+        check_device("trainer.device", settings.trainer.device)
         _check_paths(out, events, items, checkpoint, force)
         if curves:
             check_installed()
@@ -63,7 +65,7 @@ def train(
         raise SystemExit(f"ousel-trainer train: {error}") from None
     torch.set_num_threads(settings.trainer.threads)
     os.nice(settings.trainer.nice)
-    with stopping() as stop, joined() as ranks:
+    with stopping() as stop, joined(settings.trainer.device) as ranks:
         log_to_stderr(settings.log_level if ranks.is_first else "warning")
         try:
             data, start, run = _inputs(settings, events, items, previous, ranks, stop)

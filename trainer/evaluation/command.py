@@ -13,11 +13,13 @@ from typing import Annotated, Any, get_args
 
 import torch
 import typer
+from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
-from engine.config import Precision
+from engine.config import Device, Precision
 from engine.log_output import log_to_stderr
+from engine.model.device import check_device
 from engine.model.layers import Aggregation
 from trainer.checkpoint import Checkpoint, CheckpointError
 from trainer.curves import Curves, CurvesError
@@ -87,6 +89,7 @@ def evaluate(
         ks = _lengths(k)
         settings = _settings(model or [], protocol, content=items is not None)
         log = read_events(events, items)
+        check_device("--set device", settings.device)
         if settings.content and items is None:
             raise ValueError("--set content=true needs --items, got none")
         if settings.patience and protocol is not Protocol.LEAVE_ONE_OUT:
@@ -172,6 +175,7 @@ _READ: dict[Any, Callable[[str], Any]] = {
     "bool": {"true": True, "false": False}.__getitem__,
     "Aggregation": {name: name for name in get_args(Aggregation)}.__getitem__,
     "Precision": {name: name for name in get_args(Precision)}.__getitem__,
+    "Device": TypeAdapter(Device).validate_python,
 }
 _ALLOWED: dict[Any, str] = {
     "int": "a whole number",
@@ -179,6 +183,7 @@ _ALLOWED: dict[Any, str] = {
     "bool": "true or false",
     "Aggregation": f"one of {', '.join(get_args(Aggregation))}",
     "Precision": f"one of {', '.join(get_args(Precision))}",
+    "Device": "cpu, cuda or cuda:N",
 }
 
 

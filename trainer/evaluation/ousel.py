@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.model.device import CPU
 from engine.model.ranker import Ranker
 from engine.model.recommender import ModelShape, Recommender
 from engine.state.catalog import NO_GROUP
@@ -165,6 +166,7 @@ class OuselScorer:
             # Ids alone must tell items apart from the first step on; what all of them share would drown them.
             torch.nn.init.normal_(model.graph.identity.weight[1:], std=0.02)
             torch.nn.init.zeros_(model.graph.content.bias)
+        model.to(settings.device)
         self._forward = ItemForward(model, word, content)
         self._known = seen | content.any(1)
         rows = (count > 0).nonzero().squeeze(1)
@@ -176,6 +178,7 @@ class OuselScorer:
             owners = len(events.sessions if settings.by_session else events.users)
             train_linked(self._forward, log, owners, settings)
             self._linked = True
+        model.to(CPU)
         self._embed()
 
     @torch.no_grad()
@@ -220,7 +223,7 @@ class OuselScorer:
         """Of the questions [B, d] and the items [N, d], all of length 1, and [N] whether an item is known at all."""
         assert self._forward is not None and self._live is not None, "fit comes first"
         sequence = self._forward.model.sequence
-        history = self._live.history(questions, sequence.reach + 1)
+        history = self._live.history(questions, sequence.reach + 1).to(self._table.device)
         return sequence.latest(self._table, history), self._table, self._known
 
     def score(self, questions: Questions) -> NDArray[np.float32]:
@@ -247,4 +250,4 @@ class OuselScorer:
     @torch.no_grad()
     def _cosine(self, questions: Questions) -> Tensor:
         query, table, known = self.vectors(questions)
-        return (query @ table.T).masked_fill(~known, -1.0)
+        return (query @ table.T).cpu().masked_fill(~known, -1.0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from engine.config import Precision
+from engine.config import Device, Precision
 from engine.model.layers import Aggregation
 from engine.model.recommender import check_heads
 
@@ -22,6 +22,7 @@ class OuselSettings:
         augment_crop, augment_mask, augment_reorder: see `TrainSection`.
         stride: share of the window after which the next one of a long history begins.
         half: products in bfloat16.
+        device: that the encoders are trained on; see `TrainSection`.
         content: whether items have features of the catalog besides their learned ids. With `id_dropout` the ids are
             hidden at times, so that an item without one can be found by its features.
         min_count: events that an item needs for a learned id.
@@ -60,6 +61,7 @@ class OuselSettings:
     augment_reorder: float = 0.0
     stride: float = 0.5
     half: bool = False
+    device: Device = field(default="cpu", repr=False)  # a checkpoint can go on elsewhere
     min_count: int = 1
     full_softmax: int = 20_000
     negatives: int = 1024

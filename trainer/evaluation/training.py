@@ -16,11 +16,11 @@ from torch import Tensor
 
 from engine.model.recommender import Recommender
 from trainer.augment import crop, mask, reorder
-from trainer.checkpoint import Checkpoint
+from trainer.checkpoint import Checkpoint, chance_of, restore_chance
 from trainer.dataset import Histories, SessionBatch, Windows
 from trainer.encoder import Schedule, parameter_groups
 from trainer.evaluation.settings import OuselSettings
-from trainer.forward import Dropped, ItemForward, queries
+from trainer.forward import Dropped, ItemForward, in_half, queries
 from trainer.losses import full_softmax, sampled_softmax, session_mask
 from trainer.negatives import NegativeSampler
 from trainer.replay import EventLog
@@ -55,7 +55,7 @@ class Course:
 
 
 class EpochTrainer:
-    """Trains `forward.model` in place.
+    """Trains `forward.model` in place, on the device that it is on.
 
     Args:
         log: what may be learned from.
@@ -174,7 +174,7 @@ class EpochTrainer:
         if self._sampler is not None:
             return self._sampled(batch, self._sampler)
         asked, table = self._encoded(batch, self._rows, self._number)
-        target = self._number[batch.target[batch.target >= 0]]
+        target = self._number[batch.target[batch.target >= 0]].to(self._forward.device)
         return torch.stack([full_softmax(query, table, target) for query in asked]).mean()
 
     def _sampled(self, batch: SessionBatch, sampler: NegativeSampler) -> Tensor:
@@ -186,28 +186,30 @@ class EpochTrainer:
         place = torch.full_like(self._number, -1)
         place[rows] = torch.arange(len(rows))
         asked, table = self._encoded(batch, rows, place)
-        masked = session_mask(batch.target, batch.target_session, negatives, len(place))[learns]
-        log_inclusion = sampler.log_inclusion[self._number[negatives]]
+        device = self._forward.device
+        masked = session_mask(batch.target, batch.target_session, negatives, len(place))[learns].to(device)
+        log_inclusion = sampler.log_inclusion[self._number[negatives]].to(device)
+        wanted, others = place[target].to(device), place[negatives].to(device)
         losses = []
         for query in asked:
             items = table.to(query.dtype)
-            positive = (query * items[place[target]]).sum(-1).float()
-            negative = (query @ items[place[negatives]].T).float()  # [P, M]
+            positive = (query * items[wanted]).sum(-1).float()
+            negative = (query @ items[others].T).float()  # [P, M]
             losses.append(sampled_softmax(positive, negative, log_inclusion, masked))
         return torch.stack(losses).mean()
 
     def _encoded(self, batch: SessionBatch, rows: Tensor, place: Tensor) -> tuple[list[Tensor], Tensor]:
         """Scaled queries [P, d] at the positions that have a target, and the table of `rows` at their `place`."""
-        model, settings, events = self._model, self._settings, batch.events
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=settings.half):
+        model, settings, events, device = self._model, self._settings, batch.events, self._forward.device
+        events = replace(events, row=torch.where(events.mask, place[events.row.clamp_min(0)], -1))
+        learns, kind = (batch.target >= 0).to(device), batch.target_kind.to(device)
+        with in_half(device, settings.half):
             table = self._forward(rows, None, self._dropped).float()
-            events = replace(events, row=torch.where(events.mask, place[events.row.clamp_min(0)], -1))
             items = table
             if settings.augment_mask:
                 events = mask(events, settings.augment_mask, len(table), self._generator)
                 items = torch.cat([table, self._forward.unknown().float()])
-            learns = batch.target >= 0
-            asked = queries(model, items, events, batch.target_kind)
+            asked = queries(model, items, events.to(device), kind)
             scaled = [model.logits(query[learns].float()) for query in asked]
         return [query.bfloat16() if settings.half else query for query in scaled], table
 
@@ -220,7 +222,7 @@ class EpochTrainer:
                 "model": self._model.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "generator": self._generator.get_state(),
-                "dropout": torch.get_rng_state(),
+                "dropout": chance_of(self._forward.device),
             }
         )
 
@@ -232,7 +234,7 @@ class EpochTrainer:
         self._checkpoint.restore(self._model, state)
         self._optimizer.load_state_dict(state["optimizer"])
         self._generator.set_state(state["generator"])
-        torch.set_rng_state(state["dropout"])
+        restore_chance(self._forward.device, state["dropout"])
         self._schedule.step = course.step
         _log.info("going on from %s after epoch %d", self._checkpoint, course.epoch)
         return course

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
@@ -101,3 +104,9 @@ def test_without_dropout_a_block_is_deterministic():
     block = SessionBlock(DIM, heads=2, dropout=0.5).eval()
     x, bias = torch.randn(2, 3, DIM), torch.zeros(2, 2, 3, 3)
     assert torch.equal(block(x, bias), block(x, bias))
+
+
+def test_a_layer_leaves_no_file_of_the_library_behind():
+    RingAttention(DIM, heads=2, edge_dim=4)
+    generated = sys.modules["engine.model.layers_RingAttention_propagate"].__file__
+    assert generated is not None and not Path(generated).exists()
