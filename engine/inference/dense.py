@@ -7,17 +7,16 @@ Shapes: n inputs, m outputs of one row; B users, C candidates of each, M rows of
 
 from __future__ import annotations
 
-import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.inference.elementary import exp, gelu
 from engine.state.kernels import compiled
 
 Floats = NDArray[np.float32]
 Longs = NDArray[np.int64]
-
-_ROOT_HALF = np.float32(math.sqrt(0.5))
 
 
 @compiled("void(f4[::1], f4[:,::1], f4[::1])", any_order=True)
@@ -52,10 +51,21 @@ def layer_norm(x: Floats, weight: Floats, bias: Floats, eps: float, out: Floats)
 
 
 @compiled("void(f4[::1])")
-def gelu(x: Floats) -> None:
-    """The exact GELU, in place."""
+def gelu_all(x: Floats) -> None:
+    """The exact GELU of each, in place."""
     for k in range(len(x)):
-        x[k] = np.float32(0.5) * x[k] * (np.float32(1) + math.erf(x[k] * _ROOT_HALF))
+        x[k] = gelu(x[k])
+
+
+@compiled("f4(f4[::1], f4)")
+def exp_all(x: Floats, most: Any) -> Any:
+    """Turns each into e ** (x - most), and returns their sum."""
+    for k in range(len(x)):
+        x[k] = exp(x[k] - most)
+    total = np.float32(0)
+    for k in range(len(x)):
+        total += x[k]
+    return total
 
 
 def cosines(table: Floats, rows: Longs, queries: Floats) -> Floats:

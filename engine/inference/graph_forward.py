@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from engine.inference.elementary import exp, gelu, log1p
 from engine.model.gnn import GraphEncoder
 from engine.model.layers import EdgeFeatures, RingAttention
 from engine.state.kernels import compiled
@@ -181,11 +182,14 @@ def _attend(
         for j in range(n):
             if row[b, j] >= 0:
                 there[found] = j
-                age[found] = np.log1p(np.float32(max(newest - time_ms[b, j], 0)) / np.float32(_HOUR_MS)) / 8.0
-                amount[found] = np.log1p(max(weight[b, j], np.float32(0.0))) / 2.0
+                age[found] = np.float32(max(newest - time_ms[b, j], 0)) / np.float32(_HOUR_MS)
+                amount[found] = max(weight[b, j], np.float32(0.0))
                 found += 1
         if found == 0:
             continue
+        for at in range(found):
+            age[at] = log1p(age[at]) / np.float32(8.0)
+            amount[at] = log1p(amount[at]) / np.float32(2.0)
         for h in range(heads):
             meets = asked[first + h * (d + features) : first + (h + 1) * (d + features)]
             most = np.float32(-np.inf)
@@ -200,7 +204,8 @@ def _attend(
                 most = max(most, score)
             total = np.float32(0.0)
             for at in range(found):
-                share[at] = np.exp(share[at] - most)
+                share[at] = exp(share[at] - most)
+            for at in range(found):
                 total += share[at]
             got = sums[b, into + h * (d + features + 1) : into + (h + 1) * (d + features + 1)]
             for at in range(found):
@@ -214,17 +219,12 @@ def _attend(
                 got[d + features] += part
 
 
-@compiled("f4(f4)")
-def _gelu(x: np.float32) -> np.float32:
-    return np.float32(0.5) * x * (np.float32(1.0) + np.float32(math.erf(x * np.float32(math.sqrt(0.5)))))
-
-
 @compiled("void(f4[:,::1], f4[::1])")
 def _gelu_of(made: Floats, skip: Floats) -> None:
     """Turns each row of `made` [B, d] into gelu(row + skip)."""
     for b in range(made.shape[0]):
         for i in range(made.shape[1]):
-            made[b, i] = _gelu(made[b, i] + skip[i])
+            made[b, i] = gelu(made[b, i] + skip[i])
 
 
 @compiled("void(f4[:,::1], f4[:,::1], i8, f4[:,::1], f4[::1], f4[::1], f8)", any_order=True)
@@ -238,7 +238,8 @@ def _residual(own: Floats, asked: Floats, skip: int, made: Floats, gain: Floats,
     for b in range(count):
         mean = np.float32(0.0)
         for i in range(d):
-            made[b, i] = own[b, i] + _gelu(made[b, i] + asked[b, skip + i])
+            made[b, i] = own[b, i] + gelu(made[b, i] + asked[b, skip + i])
+        for i in range(d):
             mean += made[b, i]
         mean /= d
         spread = np.float32(0.0)

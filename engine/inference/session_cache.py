@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine import metrics
+from engine.inference.session_anew import compute_anew
 from engine.inference.session_forward import SessionForward
 from engine.model.sequence import SequenceEncoder
 from engine.state.kernels import compiled
@@ -159,6 +160,10 @@ class SessionCache:
     def _compute(self, slots: Tensor, history: Neighbors, table: Tensor) -> None:
         """Computes all positions that a query depends on."""
         events = history.last(self._encoder.reach + 1)
+        if self._forward is not None:
+            self._count[slots] = self._room
+            compute_anew(self._forward, events, table, slots.numpy(), self._kept, self._room, self._state)
+            return
         kept = min(self._room, events.row.shape[1])
         self._count[slots] = count = torch.full_like(slots, self._room)
         back = torch.arange(kept - 1, -1, -1)

@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engine.inference.dense import gelu, layer_norm, project
+from engine.inference.dense import exp_all, gelu_all, layer_norm, project
 from engine.model.layers import SessionBlock
 from engine.model.sequence import SequenceEncoder
 from engine.state.kernels import compiled
 from engine.state.ring import Neighbors
 
-_MINUTE_MS = np.float32(60_000.0)  # as in `SequenceEncoder`
+MINUTE_MS = np.float32(60_000.0)  # as in `SequenceEncoder`
 _SMALLEST_NORM = 1e-12  # as torch.nn.functional.normalize
 
 Floats = NDArray[np.float32]
@@ -200,7 +200,7 @@ def _append(
                 for h in range(heads):
                     bias[found, h] = distance[at - j, h]
                 if len(gap):
-                    minutes = np.float32(max(time_ms[b, at] - time_ms[b, j], 0)) / _MINUTE_MS
+                    minutes = np.float32(max(time_ms[b, at] - time_ms[b, j], 0)) / MINUTE_MS
                     bucket = int(min(np.log2(minutes + np.float32(1)), np.float32(len(gap) // 2 - 1)))
                     same = 1 if session[b, at] == session[b, j] else 0
                     for h in range(heads):
@@ -232,10 +232,7 @@ def _append(
                             total += asked[i] * key[i]
                         score[s] = total * scale + bias[s, h]
                         most = max(most, score[s])
-                    total = np.float32(0)
-                    for s in range(found):
-                        score[s] = np.exp(score[s] - most)
-                        total += score[s]
+                    total = exp_all(score[:found], most)
                     for s in range(found):
                         share = score[s] / total
                         value = kept[ring + (newest - (at - seen[s])) % room]
@@ -247,7 +244,7 @@ def _append(
                 layer_norm(x, norms[n, 2], norms[n, 3], eps, normed)
                 hidden[:] = up[n, 0]
                 project(normed, up[n, 1:], hidden)
-                gelu(hidden)
+                gelu_all(hidden)
                 for i in range(d):
                     x[i] += down[n, 0, i]
                 project(hidden, down[n, 1:], x)

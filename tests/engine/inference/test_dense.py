@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engine.inference.dense import gelu, layer_norm, project
+from engine.inference.dense import exp_all, gelu_all, layer_norm, project
 
 
 def row(n: int, scale: float = 1.0) -> torch.Tensor:
@@ -32,5 +32,13 @@ def test_norm_and_gelu(scale: float) -> None:
     layer_norm(x.numpy(), norm.weight.numpy(), norm.bias.numpy(), norm.eps, out)
     torch.testing.assert_close(torch.from_numpy(out), norm(x), atol=1e-5, rtol=1e-5)
     bent = x.numpy().copy()
-    gelu(bent)
+    gelu_all(bent)
     torch.testing.assert_close(torch.from_numpy(bent), F.gelu(x), atol=1e-6, rtol=1e-5)
+
+
+def test_exponentials_and_their_sum() -> None:
+    x = row(50).numpy()
+    expected = np.exp(x - 2.0)
+    total = exp_all(x, np.float32(2.0))
+    np.testing.assert_allclose(x, expected, rtol=1e-6)
+    assert total == pytest.approx(expected.sum(), rel=1e-6)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from engine import metrics
 from engine.config import EventsConfig, StateConfig
+from engine.inference.session_anew import compute_anew
 from engine.inference.session_cache import SessionCache
 from engine.inference.session_forward import SessionForward
 from engine.model.precision import in_precision
@@ -115,7 +116,12 @@ def test_one_event_costs_one_position(monkeypatch: pytest.MonkeyPatch, compiled:
             positions.extend(given[3].tolist())
             append(*given)
 
+        def counted_anew(*given: Any) -> None:
+            positions.append(given[1].row.shape[1])
+            compute_anew(*given)
+
         monkeypatch.setattr(SessionForward, "append", lambda self, *given: counted(*given))
+        monkeypatch.setattr("engine.inference.session_cache.compute_anew", counted_anew)
     else:
         cache._forward = None
     for count in (20, 21, 21, 23, 24, 60):
