@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.inference.elementary import gelu
 from engine.model.recommender import Recommender
+from engine.state.kernels import compiled
 
 Floats = NDArray[np.float32]
+
+_AT_ONCE = 1024  # candidates: so many hidden layers stay in a core's cache
 
 
 class RankerForward:
@@ -32,18 +35,45 @@ class RankerForward:
         offset = norm.bias.detach().double() - norm.running_mean.double() * factor
         weight = first.weight.detach().double()  # [h, 1 + FEATURES]
         self._scale = float(model.logits(torch.ones(())))
-        self._session = (weight[:, 0] * factor[0] / 8.0).float()
-        self._features = (weight[:, 1:] * factor[1:]).T.float().contiguous()
-        self._bias = (first.bias.detach().double() + weight @ offset).float()
-        self._middle = ranker.middle.weight.detach().T.contiguous(), ranker.middle.bias.detach()
-        self._last = ranker.score.weight.detach()[0]
+        self._session = _floats(weight[:, 0] * factor[0] / 8.0)
+        self._features = _floats((weight[:, 1:] * factor[1:]).T)
+        self._bias = _floats(first.bias.detach().double() + weight @ offset)
+        self._middle, self._middle_bias = _floats(ranker.middle.weight.T), _floats(ranker.middle.bias)
+        self._last = _floats(ranker.score.weight[0])
         self._own, self._last_bias = float(ranker.session), float(ranker.score.bias)
 
-    @torch.inference_mode()
     def score(self, cosine: Floats, features: Tensor) -> Floats:
         """[B, C] scores from the session's cosines [B, C] and the features [B, C, FEATURES]."""
-        session = torch.from_numpy(cosine.reshape(-1) * np.float32(self._scale))
-        x = torch.addmm(self._bias, features.flatten(0, 1), self._features).addr_(session, self._session)
-        x = F.gelu(torch.addmm(self._middle[1], F.gelu(x), self._middle[0]))
-        score: Floats = torch.mv(x, self._last).add_(session, alpha=self._own).add_(self._last_bias).numpy()
-        return score.reshape(cosine.shape)
+        session = cosine.reshape(-1) * np.float32(self._scale)
+        rows = features.flatten(0, 1).numpy()
+        for at in range(0, len(rows), _AT_ONCE):
+            part = session[at : at + _AT_ONCE]
+            hidden = rows[at : at + _AT_ONCE] @ self._features  # [n, h]
+            _first(hidden, self._bias, self._session, part)
+            hidden = hidden @ self._middle
+            _last(hidden, self._middle_bias, self._last, self._last_bias, self._own, part)
+        return session.reshape(cosine.shape)
+
+
+def _floats(values: Tensor) -> Floats:
+    return np.ascontiguousarray(values.detach().numpy(), np.float32)
+
+
+@compiled("void(f4[:,::1], f4[::1], f4[::1], f4[::1])")
+def _first(hidden: Floats, bias: Floats, weight: Floats, session: Floats) -> None:
+    """Turns each row of `hidden` [n, h] into gelu(row + bias + its session [n] * weight)."""
+    for r in range(len(hidden)):
+        for i in range(hidden.shape[1]):
+            hidden[r, i] = gelu(hidden[r, i] + bias[i] + session[r] * weight[i])
+
+
+@compiled("void(f4[:,::1], f4[::1], f4[::1], f4, f4, f4[::1])", any_order=True)
+def _last(hidden: Floats, bias: Floats, weight: Floats, last_bias: float, own: float, session: Floats) -> None:
+    """Turns `session` [n] into scores, from the middle layer's products `hidden` [n, h]."""
+    for r in range(len(hidden)):
+        for i in range(hidden.shape[1]):
+            hidden[r, i] = gelu(hidden[r, i] + bias[i])
+        total = np.float32(0)
+        for i in range(hidden.shape[1]):
+            total += hidden[r, i] * weight[i]
+        session[r] = own * session[r] + total + last_bias
