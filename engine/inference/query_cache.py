@@ -26,6 +26,7 @@ from engine.state.table import reserve
 _ANY = -1  # a goal that is none
 
 Longs = NDArray[np.int64]
+Floats = NDArray[np.float32]
 
 
 class QueryCache:
@@ -64,15 +65,13 @@ class QueryCache:
         slots = np.asarray(users, np.int64) % self._size
         kept = self._query.numpy()
         anew = np.flatnonzero(self._print.numpy()[slots] != prints)
-        found: NDArray[np.float32] = kept[slots]
+        found: Floats = kept[slots]
         if len(anew):
             rows = [users[at] for at in anew.tolist()]
             part = history if len(anew) == len(users) else history.select(torch.from_numpy(anew))
             encoded = self._sessions.encoded(rows, part, table, goal).numpy()
             found[anew] = encoded
-            # Place by place: of two users who share one, the print and the query must be of the same.
-            for at, slot in enumerate(slots[anew].tolist()):
-                kept[slot], self._print[slot] = encoded[at], int(prints[anew[at]])
+            _note(slots[anew], prints[anew], encoded, self._print.numpy(), kept)
         metrics.QUERIES_ENCODED.inc(len(anew))
         metrics.QUERIES_KEPT.inc(len(users) - len(anew))
         return torch.from_numpy(found)
@@ -84,6 +83,14 @@ class QueryCache:
             slots = users % self._size
             self._print[slots] = 0
             self._query[slots] = 0
+
+
+@compiled("void(i8[::1], i8[::1], f4[:,:], i8[::1], f4[:,::1])")
+def _note(slots: Longs, prints: Longs, queries: Floats, print_: Longs, kept: Floats) -> None:
+    """Place by place: of two users who share one, the print and the query must be of the same."""
+    for at in range(len(slots)):
+        print_[slots[at]] = prints[at]
+        kept[slots[at]] = queries[at]
 
 
 @compiled("i8[::1](i8[:,:], i8[:,:], i8[:,:], i4[:,:], i8)")

@@ -240,6 +240,8 @@ def _features(
             distinct += count[c] > 0
         repeats = 1.0 - distinct / max(1.0, float(events))
         away = max(0.0, float(clock_ms - end_ms)) / _DAY_MS if events else 0.0
+        of_length, of_sessions = np.log1p(length) / 4.0, np.log1p(sessions) / 4.0
+        of_away, of_depth = np.log1p(away) / 4.0, np.log1p(events / sessions) / 4.0
         for c in range(width):
             if candidates[b, c] < 0:
                 continue
@@ -262,16 +264,16 @@ def _features(
             out[10] = np.log1p(fade_16[c])
             out[11] = np.log1p(fade_14d[c])
             out[12] = np.log1p(follows[c])
-            out[13] = np.log1p(length) / 4.0
-            out[14] = np.log1p(sessions) / 4.0
+            out[13] = of_length
+            out[14] = of_sessions
             out[15] = repeats
             out[17] = np.log(habitual + 1e-4) / 4.0
             out[18] = np.log(count[c] + _CROWD * share[b, c] + 1e-4) / 4.0
             out[19] = np.log(fade_16[c] / min(sessions, 23.0) + share[b, c] + 1e-5) / 4.0 + 1.0
             out[20] = np.log(at_hour[c] + _CROWD / 6.0 * share[b, c] + 1e-3) / 4.0
             out[21] = np.log(on_day[c] + _CROWD / 7.0 * share[b, c] + 1e-3) / 4.0
-            out[22] = np.log1p(away) / 4.0
-            out[23] = np.log1p(events / sessions) / 4.0
+            out[22] = of_away
+            out[23] = of_depth
             if kin[c] >= 0:
                 g = kin[c]
                 out[24] = np.log1p(kin_fade[g])
