@@ -119,6 +119,12 @@ class Installer:
                 "model version %d has no goals: its lists are for events of any kind, not for ranking.goal %s."
                 " Train with trainer.by_kind", version, goal,
             )  # fmt: skip
+        reach, history = weights.model.sequence.reach, self._config.state.history
+        if self._config.inference.sessions and reach >= history:
+            _log.warning(
+                "model version %d looks at a session's latest %d events and state.history is %d: its sessions are"
+                " computed anew for each list. Raise state.history above it", version, reach, history,
+            )  # fmt: skip
         try:
             copy, missed = self._freeze().result()
             frozen: Frozen = copy.frozen()

@@ -119,19 +119,11 @@ class Publisher:
                 than serving.max_wait_ms.
         """
         answer: Future[Ranking] = Future()
-        serving = self._config.serving
         with self._lock:
-            waiting = len(self._calls)
-            self._refused += 1  # taken back below
-            if waiting + len(self._held) >= serving.max_queries:
-                raise Overloaded(f"at most {serving.max_queries} calls may wait, try again later")
-            # One batch may always wait: the first lists of all, or few at a time, cost more each than what follows.
-            if waiting >= serving.max_batch and waiting * self._list_s * 1000 > serving.max_wait_ms:
-                raise Overloaded(
-                    f"{waiting} calls wait, more than get a list in {serving.max_wait_ms:g} ms, try again later",
-                    retry_after_ms=math.ceil(serving.max_wait_ms),
-                )
-            self._refused -= 1
+            refusal = self._refusal()
+            if refusal is not None:
+                self._refused += 1
+                raise refusal
             self._calls.append(_Call(query, after, answer))
         return answer
 
@@ -178,6 +170,19 @@ class Publisher:
                 metrics.FRESHNESS_SECONDS.observe(max(0.0, now_ms - made_ms) / 1000)
         if not self._more_due:
             self._record_ms.clear()
+
+    def _refusal(self) -> Overloaded | None:
+        """Why no further call may wait, if so; with the lock held."""
+        serving, waiting = self._config.serving, len(self._calls)
+        if waiting + len(self._held) >= serving.max_queries:
+            return Overloaded(f"at most {serving.max_queries} calls may wait, try again later")
+        # One batch may always wait: the first lists of all, or few at a time, cost more each than what follows.
+        if waiting >= serving.max_batch and waiting * self._list_s * 1000 > serving.max_wait_ms:
+            return Overloaded(
+                f"{waiting} calls wait, more than get a list in {serving.max_wait_ms:g} ms, try again later",
+                retry_after_ms=math.ceil(serving.max_wait_ms),
+            )
+        return None
 
     def _make_way(self) -> None:
         """Lets the event loop keep the interpreter for longer while calls are refused.

@@ -280,7 +280,7 @@ class LiveIndex:
         if self._probe.low(MIN_RECALL):
             return True
         masked = self._graph.size - self._served_count
-        # From half of the rows on the delta costs as much as a scan of everything.
+        # A catalog so small that searches scan it from a quarter on, at little cost, is not built anew before half.
         smallest = min(MIN_DELTA, self._current.size // 2)
         return max(self._delta.size, masked) > max(smallest, self._config.max_delta * self._current.size)
 

@@ -73,6 +73,20 @@ def test_a_roll_back_that_is_refused_changes_nothing():
         assert ask(engine).model_version == 1
 
 
+def test_a_model_whose_sessions_cannot_be_kept_is_said(caplog: pytest.LogCaptureFixture):
+    history = CONFIG.state.history
+    with Engine() as engine:
+        engine.source.append(events(20))
+        for version, window in enumerate((history - 1, history), start=1):
+            data = encode_weights(small_weights(ITEMS, window=window))
+            engine.pipeline.install(data, version, {}).result(DEADLINE_S)
+    said = [record.getMessage() for record in caplog.records if "computed anew for each list" in record.getMessage()]
+    assert len(said) == 1
+    assert said[0].startswith(
+        f"model version 2 looks at a session's latest {history} events and state.history is {history}"
+    )
+
+
 def test_generations_that_are_dropped_have_their_indexes_closed():
     with Engine() as engine:
         engine.source.append(events(20))
