@@ -5,8 +5,9 @@
 An engine in a process of its own follows a broker, with 100 streams open, lists asked for at a steady rate and catalog
 records that change. First it is offered as many events as this machine can produce, for a few seconds: what it folds of
 them meanwhile is its capacity here. Then 70% of that, for the rest of the time, a tenth of them by users who come once,
-so that it is full and the longest idle make room; while a model is pushed early on, snapshots are taken, and 1,000
-streams are opened and dropped in ten waves: half of the waves close theirs, the processes of the others are killed.
+so that it is full and the longest idle make room; while a model is pushed early on, and asked for as many users' lists
+as it keeps sessions of (these caches would else take the ten minutes to fill), snapshots are taken, and 1,000 streams
+are opened and dropped in ten waves: half of the waves close theirs, the processes of the others are killed.
 
     slope_mb_per_min     of the resident memory of the engine and the process that reads for it, by least squares over
                          the second half; slope_share_per_min is its share of the memory
@@ -28,11 +29,12 @@ import os
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # or what it does at a fork ends the processes started here
 
+import asyncio
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,7 +45,7 @@ import psutil
 import torch
 from ousel.v1 import catalog_pb2
 
-from benchmarks.freshness_load import Events, Producer, item_id, user_id
+from benchmarks.freshness_load import Events, K, Producer, item_id, user_id
 from benchmarks.recovery_engine import KillableEngine
 from benchmarks.report import Figure, report
 from benchmarks.swap_models import honest
@@ -61,6 +63,7 @@ _SHARE = 0.7  # of the capacity
 _FASTEST = 100_000.0  # events/s: more than can be produced
 _STREAMS = 100  # of a wave
 _CALLS_PER_S, _ITEMS_PER_S = 20, 10
+_ASKING = 16  # at a time: few enough that none is refused
 _TIMEOUT_S = 300.0
 _MB = 2**20
 
@@ -227,7 +230,7 @@ def _soak(config: Config, engine: KillableEngine, watch: Watch, per_s: float, se
     """Returns what went wrong."""
     wrong: list[str] = []
     began_s = time.monotonic()
-    pushing = threading.Thread(target=_push, args=(engine.address, 2, wrong), daemon=True)
+    pushing = threading.Thread(target=_renew, args=(config, engine.address, wrong), daemon=True)
     with Producer(config.kafka, Events(_USERS, _ITEMS, 2, _VISITORS), per_s, 0):
         for wave in range(waves):
             address, first = engine.address, wave * _STREAMS
@@ -253,6 +256,25 @@ def _push(address: str, version: int, wrong: list[str]) -> None:
         push(address, encode_weights(honest(names, version)), version, {}, _TIMEOUT_S)
     except Exception as error:  # whatever it is, the run is not what it should be
         wrong.append(f"push: {error}")
+
+
+def _renew(config: Config, address: str, wrong: list[str]) -> None:
+    """Pushes a second model, then asks for as many users' lists as it keeps sessions: what is bounded is full then."""
+    _push(address, 2, wrong)
+
+    async def ask(client: ousel.AsyncClient, users: Iterator[int]) -> None:
+        for user in users:
+            await client.recommend(user_id(user), k=K, timeout_s=_TIMEOUT_S)
+
+    async def ask_all() -> None:
+        users = iter(range(min(_USERS, config.inference.sessions)))
+        async with ousel.AsyncClient(address) as client:
+            await asyncio.gather(*(ask(client, users) for _ in range(_ASKING)))
+
+    try:
+        asyncio.run(ask_all())
+    except ousel.OuselError as error:
+        wrong.append(f"call: {error}")
 
 
 def _failed(name: str) -> bool:
@@ -287,6 +309,7 @@ def _figures(
         "backlog_most": max(sample.backlog for sample in warm),
         "backlog_end": warm[-1].backlog,
         "dirty_rows_end": warm[-1].dirty_rows,
+        "sessions_kept": int(end["ousel_sessions_cached"]),
         "streams_left": int(end["ousel_streams"]),
         "users_evicted": int(end["ousel_users_evicted"]),
         "threads_before": before[0],

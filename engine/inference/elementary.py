@@ -18,10 +18,8 @@ from engine.state.kernels import compiled
 
 _F = np.float32
 _LOG2_E = _F(math.log2(math.e))
-_LN2_HIGH, _LN2_LOW = (
-    _F(0.693359375),
-    _F(-2.12194440e-4),
-)  # of which the first has few bits, so that n times it is exact
+_LN2_HIGH = _F(0.693359375)  # of few bits, so that n times it is exact
+_LN2_LOW = _F(-2.12194440e-4)
 _ROOT_HALF = _F(math.sqrt(0.5))
 _BITS = np.int32(23)  # of a float's fraction
 _BIAS = np.int32(127)  # of its exponent
