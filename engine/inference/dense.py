@@ -11,12 +11,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from engine.inference.elementary import exp, gelu
 from engine.state.kernels import compiled
 
 Floats = NDArray[np.float32]
 Longs = NDArray[np.int64]
+
+
+def floats(values: Tensor) -> Floats:
+    """Weights as the compiled layers take them."""
+    return np.ascontiguousarray(values.detach().numpy(), np.float32)
 
 
 @compiled("void(f4[::1], f4[:,::1], f4[::1])", any_order=True)

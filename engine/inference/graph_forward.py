@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from engine.inference.dense import floats
 from engine.inference.elementary import exp, gelu, log1p
 from engine.model.gnn import GraphEncoder
 from engine.model.layers import EdgeFeatures, RingAttention
@@ -42,19 +43,19 @@ class GraphForward:
         self._heads, self._features = of_user.heads, encoder.edge.kind.num_embeddings + 2
         root = encoder.user_root.detach().double()
         ask, bias = _asking(of_user, encoder.edge)
-        self._user_ask = _floats(root @ ask + bias)[None]  # [1, H * (d + F)]: every user asks alike
-        self._user_answer = _floats(_answering(of_user, encoder.edge))
-        self._user_skip = _floats(root @ _weight(of_user.lin_skip) + _bias(of_user.lin_skip))
+        self._user_ask = floats(root @ ask + bias)[None]  # [1, H * (d + F)]: every user asks alike
+        self._user_answer = floats(_answering(of_user, encoder.edge))
+        self._user_skip = floats(root @ _weight(of_user.lin_skip) + _bias(of_user.lin_skip))
         asks = [_asking(layer, encoder.edge) for layer in (from_users, from_next)]
         skips = (from_users.lin_skip, from_next.lin_skip)
-        self._item_ask = _floats(torch.cat([*(one for one, _ in asks), _weight(skips[0]) + _weight(skips[1])], dim=1))
-        self._item_bias = _floats(torch.cat([*(one for _, one in asks), _bias(skips[0]) + _bias(skips[1])]))
+        self._item_ask = floats(torch.cat([*(one for one, _ in asks), _weight(skips[0]) + _weight(skips[1])], dim=1))
+        self._item_bias = floats(torch.cat([*(one for _, one in asks), _bias(skips[0]) + _bias(skips[1])]))
         self._asked = asks[0][0].shape[1]  # columns of one of the two
         answers = [_answering(layer, encoder.edge) for layer in (from_users, from_next)]
-        self._item_answer = _floats(torch.cat(answers))
+        self._item_answer = floats(torch.cat(answers))
         self._answered = len(answers[0])
-        self._norm = _floats(encoder.norm_item.weight), _floats(encoder.norm_item.bias), encoder.norm_item.eps
-        self._mix, self._mix_bias = _floats(_weight(encoder.mix)), _floats(encoder.mix.bias)
+        self._norm = floats(encoder.norm_item.weight), floats(encoder.norm_item.bias), encoder.norm_item.eps
+        self._mix, self._mix_bias = floats(_weight(encoder.mix)), floats(encoder.mix.bias)
 
     @classmethod
     def of(cls, encoder: GraphEncoder) -> GraphForward | None:
@@ -131,10 +132,6 @@ def _weight(layer: nn.Module) -> Tensor:
 def _bias(layer: nn.Module) -> Tensor:
     bias: Tensor = layer.bias  # type: ignore[assignment]
     return bias.detach().double()
-
-
-def _floats(values: Tensor) -> Floats:
-    return np.ascontiguousarray(values.detach().numpy(), np.float32)
 
 
 def _columns(edges: Neighbors) -> tuple[Longs, Longs, Longs, Floats]:

@@ -14,6 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.inference.dense import floats
 from engine.inference.elementary import gelu
 from engine.model.recommender import Recommender
 from engine.state.kernels import compiled
@@ -35,11 +36,11 @@ class RankerForward:
         offset = norm.bias.detach().double() - norm.running_mean.double() * factor
         weight = first.weight.detach().double()  # [h, 1 + FEATURES]
         self._scale = float(model.logits(torch.ones(())))
-        self._session = _floats(weight[:, 0] * factor[0] / 8.0)
-        self._features = _floats((weight[:, 1:] * factor[1:]).T)
-        self._bias = _floats(first.bias.detach().double() + weight @ offset)
-        self._middle, self._middle_bias = _floats(ranker.middle.weight.T), _floats(ranker.middle.bias)
-        self._last = _floats(ranker.score.weight[0])
+        self._session = floats(weight[:, 0] * factor[0] / 8.0)
+        self._features = floats((weight[:, 1:] * factor[1:]).T)
+        self._bias = floats(first.bias.detach().double() + weight @ offset)
+        self._middle, self._middle_bias = floats(ranker.middle.weight.T), floats(ranker.middle.bias)
+        self._last = floats(ranker.score.weight[0])
         self._own, self._last_bias = float(ranker.session), float(ranker.score.bias)
 
     def score(self, cosine: Floats, features: Tensor) -> Floats:
@@ -53,10 +54,6 @@ class RankerForward:
             hidden = hidden @ self._middle
             _last(hidden, self._middle_bias, self._last, self._last_bias, self._own, part)
         return session.reshape(cosine.shape)
-
-
-def _floats(values: Tensor) -> Floats:
-    return np.ascontiguousarray(values.detach().numpy(), np.float32)
 
 
 @compiled("void(f4[:,::1], f4[::1], f4[::1], f4[::1])")

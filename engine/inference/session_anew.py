@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.inference.dense import exp_all, gelu_all, layer_norm
-from engine.inference.session_forward import MINUTE_MS, SessionForward
+from engine.inference.session_forward import SessionForward, gap_row
 from engine.state.kernels import compiled
 from engine.state.ring import Neighbors
 
@@ -124,11 +124,9 @@ def _fill_bias(
             for h in range(heads):
                 bias[s, h] = distance[i - j, h]
             if len(gap):
-                minutes = np.float32(max(time_ms[b, i] - time_ms[b, j], 0)) / MINUTE_MS
-                bucket = int(min(np.log2(minutes + np.float32(1)), np.float32(len(gap) // 2 - 1)))
-                same = 1 if session[b, i] == session[b, j] else 0
+                apart = gap_row(time_ms[b, i] - time_ms[b, j], session[b, i] == session[b, j], len(gap))
                 for h in range(heads):
-                    bias[s, h] += gap[2 * bucket + same, h]
+                    bias[s, h] += gap[apart, h]
             s += 1
 
 

@@ -16,13 +16,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engine.inference.dense import exp_all, gelu_all, layer_norm, project
+from engine.inference.dense import exp_all, floats, gelu_all, layer_norm, project
 from engine.model.layers import SessionBlock
 from engine.model.sequence import SequenceEncoder
 from engine.state.kernels import compiled
 from engine.state.ring import Neighbors
 
-MINUTE_MS = np.float32(60_000.0)  # as in `SequenceEncoder`
+_MINUTE_MS = np.float32(60_000.0)  # as in `SequenceEncoder`
 _SMALLEST_NORM = 1e-12  # as torch.nn.functional.normalize
 
 Floats = NDArray[np.float32]
@@ -70,7 +70,7 @@ class SessionForward:
         distance[encoder.local_window :, : encoder.local_heads] = -torch.inf
         both = (encoder.gap_bias.weight[:, None] + encoder.session_bias.weight).detach().flatten(0, 1)
         goals = [torch.zeros(1, encoder.out.in_features), *([] if encoder.goal is None else [encoder.goal.weight])]
-        qkv, out, up, down = (_floats(torch.stack([_affine(some[at]) for some in layers])) for at in range(4))
+        qkv, out, up, down = (floats(torch.stack([_affine(some[at]) for some in layers])) for at in range(4))
         norms = [
             torch.stack(
                 [one.norm_attention.weight, one.norm_attention.bias, one.norm_forward.weight, one.norm_forward.bias]
@@ -80,17 +80,17 @@ class SessionForward:
         return cls(
             blocks[0].attention.heads,
             blocks[0].norm_attention.eps,
-            _floats(torch.cat([encoder.kind.weight, encoder.start.weight])),
-            _floats(distance),
-            _floats(both if encoder.relative_time else both[:0]),
-            _floats(torch.stack(norms)),
+            floats(torch.cat([encoder.kind.weight, encoder.start.weight])),
+            floats(distance),
+            floats(both if encoder.relative_time else both[:0]),
+            floats(torch.stack(norms)),
             qkv,
             out,
             up,
             down,
-            _floats(torch.cat(goals)),
-            _floats(torch.stack([encoder.norm.weight, encoder.norm.bias])),
-            _floats(_affine(encoder.out)),
+            floats(torch.cat(goals)),
+            floats(torch.stack([encoder.norm.weight, encoder.norm.bias])),
+            floats(_affine(encoder.out)),
         )
 
     def query(self, states: Floats, goal: int | None) -> Floats:
@@ -150,8 +150,12 @@ def _affine(layer: nn.Module) -> Tensor:
     return torch.cat([layer.bias[None], layer.weight.T])
 
 
-def _floats(values: Tensor) -> Floats:
-    return np.ascontiguousarray(values.detach().numpy(), np.float32)
+@compiled("i8(i8, b1, i8)")
+def gap_row(gap_ms: int, same: bool, gaps: int) -> int:
+    """Row of `SessionForward.gap`, of `gaps` rows, for two events so far apart; `same`: both are of one session."""
+    minutes = np.float32(max(gap_ms, 0)) / _MINUTE_MS
+    bucket = int(min(np.log2(minutes + np.float32(1)), np.float32(gaps // 2 - 1)))
+    return 2 * bucket + int(same)
 
 
 @compiled(
@@ -200,11 +204,9 @@ def _append(
                 for h in range(heads):
                     bias[found, h] = distance[at - j, h]
                 if len(gap):
-                    minutes = np.float32(max(time_ms[b, at] - time_ms[b, j], 0)) / MINUTE_MS
-                    bucket = int(min(np.log2(minutes + np.float32(1)), np.float32(len(gap) // 2 - 1)))
-                    same = 1 if session[b, at] == session[b, j] else 0
+                    apart = gap_row(time_ms[b, at] - time_ms[b, j], session[b, at] == session[b, j], len(gap))
                     for h in range(heads):
-                        bias[found, h] += gap[2 * bucket + same, h]
+                        bias[found, h] += gap[apart, h]
                 seen[found] = j
                 found += 1
             vector = table[max(row[b, at], 0)]
