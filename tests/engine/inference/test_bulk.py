@@ -15,7 +15,7 @@ from tests.engine.models import CONTENT_DIM, small_weights
 from tests.far import FAR, far_device
 
 ITEMS = [f"i{at}" for at in range(12)]
-DEVICES = ["cpu", FAR.type, *(["cuda"] if torch.cuda.is_available() else [])]
+DEVICES = [FAR.type, *(["cuda"] if torch.cuda.is_available() else [])]
 
 
 def world() -> State:
