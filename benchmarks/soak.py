@@ -12,7 +12,8 @@ are opened and dropped in ten waves: half of the waves close theirs, the process
     slope_mb_per_min     of the resident memory of the engine and the process that reads for it, by least squares over
                          the second half; slope_share_per_min is its share of the memory
     slope_error          two standard errors of it
-    backlog_per_min      growth of the records that are not folded yet, likewise; backlog_end: how many at the end
+    backlog_per_min      growth of the records that are not folded yet, likewise, with backlog_error; backlog_end: how
+                         many at the end
     streams_left         open at the end, by the engine's own count: wanted 0
     failed_calls         calls, streams and events that did not end as they should: wanted 0
     threads, files       of the engine before the load and after it
@@ -296,7 +297,7 @@ def _figures(
     warm = samples[len(samples) // 2 :]
     at_min = [sample.at_s / 60 for sample in warm]
     steep, error = slope(at_min, [sample.rss_mb for sample in warm])
-    growth, _ = slope(at_min, [sample.backlog for sample in warm])
+    growth, growth_error = slope(at_min, [sample.backlog for sample in warm])
     memory = warm[-1].rss_mb
     return {
         "rss_start_mb": round(samples[0].rss_mb, 1),
@@ -306,6 +307,7 @@ def _figures(
         "slope_error": round(error, 2),
         "slope_share_per_min": round(steep / memory, 5),
         "backlog_per_min": round(growth, 1),
+        "backlog_error": round(growth_error, 1),
         "backlog_most": max(sample.backlog for sample in warm),
         "backlog_end": warm[-1].backlog,
         "dirty_rows_end": warm[-1].dirty_rows,
@@ -327,7 +329,8 @@ def _report(figures: dict[str, Figure]) -> None:
         ("events/s offered, and folded at most", shown("offered_events_per_s", "capacity_events_per_s")),
         ("MB of memory at the start, once warm, at the end", shown("rss_start_mb", "rss_warm_mb", "rss_end_mb")),
         ("MB it grows by per minute once warm, give or take", shown("slope_mb_per_min", "slope_error")),
-        ("backlog: growth per minute, most, at the end", shown("backlog_per_min", "backlog_most", "backlog_end")),
+        ("backlog: growth per minute, give or take", shown("backlog_per_min", "backlog_error")),
+        ("backlog: most, at the end", shown("backlog_most", "backlog_end")),
         ("streams opened, left", shown("streams_opened", "streams_left")),
         ("calls, failed", shown("calls", "failed_calls")),
         ("threads before and after", shown("threads_before", "threads_after")),

@@ -27,6 +27,7 @@ from kafka.errors import KafkaError
 from ousel.v1 import event_pb2
 
 from engine import collector
+from engine.arenas import limit_arenas
 from engine.config import Config, ConfigError, load_config
 from engine.events.dead_letter import KafkaDeadLetters
 from engine.events.kafka import KafkaSource, wait_for_broker
@@ -64,6 +65,7 @@ def serve(
     except ValueError as error:
         raise SystemExit(f"ousel-engine: {error}") from None
     log_to_stderr(settings.log_level)
+    limit_arenas()
     torch.set_num_threads(settings.model.threads)
     # The engine's thread computes while the event loop answers: hand the interpreter over sooner than every 5 ms. The
     # thread gives it away in each call of a library and waits as long to have it back: of 0.2 ms each, lists took a
