@@ -16,7 +16,7 @@ import torch
 import xxhash
 from numpy.typing import NDArray
 
-from engine.state.kernels import find_keys, insert_keys, remove_keys
+from engine.state.kernels import find_keys, insert_keys, read_keys, remove_keys
 from engine.state.table import reserve
 
 _AT_ONCE = 16_384  # digests made without letting other threads run
@@ -50,10 +50,9 @@ class IdTable:
         rows = np.empty(len(keys), np.int64)
         return rows, find_keys(keys, self._slot, self._key, rows)
 
-    def keys_of(self, rows: NDArray[np.int64]) -> Keys:
-        """[R, 2] digests of rows that are there."""
-        found: Keys = self._key[rows]
-        return found
+    def read_keys(self, rows: NDArray[np.int64], first: int, keys: Keys) -> None:
+        """Fills `keys` [R, 2] with the digests of those of `rows` [R], counted from `first`, that are of this table."""
+        read_keys(rows, first, self._key, keys)
 
     def insert(self, keys: Keys, rows: NDArray[np.int64]) -> None:
         """Gives distinct digests that are not there yet their rows."""

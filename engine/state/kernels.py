@@ -74,6 +74,15 @@ def find_keys(keys: Longs, slot: Ints, key: Longs, rows: Longs) -> int:
     return unknown
 
 
+@compiled("void(i8[::1], i8, i8[:,::1], i8[:,::1])")
+def read_keys(rows: Longs, first: int, key: Longs, keys: Longs) -> None:
+    """Fills `keys` [R, 2] for those of `rows` [R] that lie in `key`, whose row 0 is `first`."""
+    for r in range(len(rows)):
+        local = rows[r] - first
+        if 0 <= local < len(key):
+            keys[r] = key[local]
+
+
 @compiled("void(i8[:,::1], i8[::1], i4[::1], i8[:,::1])")
 def insert_keys(keys: Longs, rows: Longs, slot: Ints, key: Longs) -> None:
     """Gives E distinct keys that the table does not have their rows; there must be more slots than rows."""
@@ -219,7 +228,7 @@ def find_naming(neighbor: Ints, mark: NDArray[np.bool_], blocks: int, owner: Int
 
 @compiled(
     "void(i8[::1], i4[::1], i4[::1], i8[:,::1], i8, i8, i4[::1],"
-    " i8[::1], i4[::1], i8, i8, i8[::1],"
+    " i8[::1], i4[::1], i8, i8, i8[::1], b1,"
     " i8[:,::1], i8[:,::1], i8[:,::1], f4[:,::1], i4[:,::1])"
 )
 def latest_edges(
@@ -235,6 +244,7 @@ def latest_edges(
     first: int,
     limit: int,
     outward: Longs,
+    by_time: bool,
     row: Longs,
     time_ms: Longs,
     kind: Longs,
@@ -247,6 +257,8 @@ def latest_edges(
         inward: 1 + the ring's row by row asked for; empty where it is `row - first`, within 0..limit-1. Rows that the
             ring does not have are passed over.
         outward: what an edge leads to, by the ring's row; empty where it is that row + `first`.
+        by_time: places each edge by its time among those that are there already, before the ones of equal time, and
+            the oldest make room: what other rings have of the same nodes stays as far as it is as new.
     """
     n = row.shape[1]
     halves = edge.view(np.int32)
@@ -256,23 +268,33 @@ def latest_edges(
         if node < 0 or node >= limit:
             continue
         to = n
+        if by_time:
+            while to > 0 and row[b, to - 1] >= 0:
+                to -= 1
         slot = degree[node] % size
         for _ in range(min(n, degree[node])):
             slot = slot - 1 if slot > 0 else size - 1
             home = np.int64(block[node * width + (slot >> BLOCK_BITS)])
             at = (home << BLOCK_BITS) + (slot & (BLOCK - 1))
             found = np.int64(neighbor[at]) - 1
-            if found < 0:
+            time = edge[at, 0] >> 8
+            if found < 0 or (to == 0 and time <= time_ms[b, 0]):
                 continue
             tag = halves[at, 3]
             if len(generation) and ((tag ^ generation[found]) & _TAG) != 0:
                 continue
-            to -= 1
-            row[b, to] = outward[found] if len(outward) else found + first
-            time_ms[b, to] = edge[at, 0] >> 8
-            kind[b, to] = edge[at, 0] & 0xFF
-            weight[b, to] = weights[at, 2]
-            session[b, to] = (tag >> 16) & _TAG
+            to = max(to - 1, 0)
+            j = to
+            if by_time:
+                while j + 1 < n and time_ms[b, j + 1] < time:
+                    row[b, j], time_ms[b, j], kind[b, j] = row[b, j + 1], time_ms[b, j + 1], kind[b, j + 1]
+                    weight[b, j], session[b, j] = weight[b, j + 1], session[b, j + 1]
+                    j += 1
+            row[b, j] = outward[found] if len(outward) else found + first
+            time_ms[b, j] = time
+            kind[b, j] = edge[at, 0] & 0xFF
+            weight[b, j] = weights[at, 2]
+            session[b, j] = (tag >> 16) & _TAG
 
 
 @compiled(

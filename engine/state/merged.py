@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.state.kernels import merge_edges
-from engine.state.ring import Arrays, Neighbors, Ring, no_edges
+from engine.state.ring import Neighbors, Ring, no_edges
 from engine.state.slice import Slice
 from engine.state.table import reserve
 
@@ -115,17 +115,17 @@ class ItemEdges:
 
     def latest(self, rows: Tensor, n: int | None = None) -> Neighbors:
         """[B, n] newest edges of each item in `rows` [B]."""
-        n = self.size if n is None else min(n, self.size)
-        sets = no_edges(len(self.slices), len(rows), n)
-        for at, placed in enumerate(self.slices.values()):
-            row, time_ms, kind, weight, session = sets
-            one = (row[at], time_ms[at], kind[at], weight[at], session[at])
+        found = no_edges(len(rows), self.size if n is None else min(n, self.size))
+        # By time also where one slice alone knows these items: what is asked for with them must not matter. From the
+        # last slice on: its edges go before those of equal time in the others.
+        by_time = len(self.slices) > 1
+        for placed in reversed(list(self.slices.values())):
+            ring = self.ring(placed.slice)
             if self.to_items:
-                self.ring(placed.slice).read(one, rows.numpy(), inward=placed.row_of, outward=placed.item_of)
+                ring.read(found, rows.numpy(), inward=placed.row_of, outward=placed.item_of, by_time=by_time)
             else:
-                self.ring(placed.slice).read(one, rows.numpy(), inward=placed.row_of, first=placed.first_user)
-        # By time also where one slice alone knows these items: what is asked for with them must not matter.
-        return Neighbors.of(one if len(self.slices) == 1 else _newest(sets, n))
+                ring.read(found, rows.numpy(), inward=placed.row_of, first=placed.first_user, by_time=by_time)
+        return Neighbors.of(found)
 
     def naming(self, rows: Tensor) -> Tensor:
         """[R] int64 items with an edge to any of `rows`."""
@@ -157,10 +157,6 @@ class MergedGraph:
 
 def newest(sets: Neighbors, n: int) -> Neighbors:
     """[B, n] the newest by time of several sets of edges [P, B, m] of the same nodes; of equal times the later wins."""
-    return Neighbors.of(_newest(sets.arrays(), n))
-
-
-def _newest(sets: Arrays, n: int) -> Arrays:
-    found = no_edges(sets[0].shape[1], n)
-    merge_edges(*sets, *found)
-    return found
+    found = no_edges(sets.row.shape[1], n)
+    merge_edges(*sets.arrays(), *found)
+    return Neighbors.of(found)

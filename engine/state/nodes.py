@@ -73,9 +73,9 @@ class Nodes:
         """`find` of ids whose `digests` [E, 2] are known, and how many of them have no row."""
         return self._table.find(keys)
 
-    def digests_of(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """[R, 2] the `digests` of rows in use."""
-        return self._table.keys_of(rows)
+    def read_digests(self, rows: NDArray[np.int64], first: int, keys: NDArray[np.int64]) -> None:
+        """Fills `keys` [R, 2] with the `digests` of those of `rows` [R], counted from `first`, that are here."""
+        self._table.read_keys(rows, first, keys)
 
     def add(self, ids: Sequence[str], rows: NDArray[np.int64]) -> list[int]:
         """Gives rows to ids that have none, in order of appearance.

@@ -59,25 +59,33 @@ class People:
         else:
             place, same = self._everywhere(self._keys(np.array(rows)))
         links = np.zeros((len(same), LINKS), np.int64)
-        linked = sum(
+        for placed in self._slices.values():
             _read_links(same, placed.first_user, self._stride, placed.slice.sessions.table.array, links)
+        # Every session that a user had is named; hardly any of them was anonymous at first.
+        names = set(links.ravel().tolist())
+        known = {
+            name: self._anonymous(name)
             for placed in self._slices.values()
-        )
-        if len(same) == len(rows) and not linked:  # as most often
+            for name in placed.slice.anonymous.keys() & names
+        }
+        if len(same) == len(rows) and not known:  # as most often
             return {}
-        named = links.any(axis=1)
         found: dict[int, list[int]] = {}
         for at, other in zip(place.tolist(), same.tolist(), strict=True):
             if other != rows[at]:
                 found.setdefault(at, []).append(other)
-        for one in np.flatnonzero(named).tolist():
+        for one in np.flatnonzero(np.isin(links, list(known)).any(axis=1)).tolist():
             at = int(place[one])
-            for name in links[one][links[one] != 0].tolist():
-                for placed in self._slices.values():
-                    anonymous = placed.slice.anonymous.get(name)
-                    if anonymous is not None and placed.first_user + anonymous != rows[at]:
-                        found.setdefault(at, []).append(placed.first_user + anonymous)
+            for name in links[one].tolist():
+                for anonymous in known.get(name, ()):
+                    if anonymous != rows[at]:
+                        found.setdefault(at, []).append(anonymous)
         return {at: list(dict.fromkeys(more)) for at, more in found.items()}  # several links may lead to one session
+
+    def _anonymous(self, name: int) -> list[int]:
+        """Rows of the anonymous session of that name, in every slice that knows it."""
+        rows = ((placed, placed.slice.anonymous.get(name)) for placed in self._slices.values())
+        return [placed.first_user + row for placed, row in rows if row is not None]
 
     def home_of(self, row: int) -> tuple[int, Placed, int]:
         """Partition, slice and row in the slice of a row."""
@@ -99,10 +107,7 @@ class People:
         """[B, 2] the digests that these users are known by."""
         keys = np.zeros((len(rows), 2), np.int64)
         for placed in self._slices.values():
-            local = rows - placed.first_user
-            here = (local >= 0) & (local < self._stride)
-            if here.any():
-                keys[here] = placed.slice.users.digests_of(local[here])
+            placed.slice.users.read_digests(rows, placed.first_user, keys)
         return keys
 
 
@@ -119,15 +124,12 @@ def _prefer_newer(local: Longs, sessions: Longs, first_user: int, best: Longs, n
             newest_ms[b] = last_ms
 
 
-@compiled("i8(i8[::1], i8, i8, i8[:,::1], i8[:,::1])")
-def _read_links(rows: Longs, first_user: int, stride: int, sessions: Longs, links: Longs) -> int:
-    """Fills `links` [R, L] for those rows that are of this slice; returns how many of the names there are any."""
-    count = 0
+@compiled("void(i8[::1], i8, i8, i8[:,::1], i8[:,::1])")
+def _read_links(rows: Longs, first_user: int, stride: int, sessions: Longs, links: Longs) -> None:
+    """Fills `links` [R, L] for those rows that are of this slice."""
     for r in range(len(rows)):
         local = rows[r] - first_user
         if local < 0 or local >= stride:
             continue
         for at in range(links.shape[1]):
             links[r, at] = sessions[local, LINK + at]
-            count += links[r, at] != 0
-    return count

@@ -214,14 +214,17 @@ class Ring:
         inward: NDArray[np.int32] = _NO_INTS,
         first: int = 0,
         outward: NDArray[np.int64] = _NO_LONGS,
+        by_time: bool = False,
     ) -> None:
-        """Fills `found` [B, n], which holds nothing yet, with the newest n edges of those of `rows` [B] that are here.
+        """Fills `found` [B, n] with the newest n edges of those of `rows` [B] that are here; it has nothing of them.
 
         Rows may be those of other rooms.
 
         Args:
             inward: 1 + the row here by row there; empty where rows here start at `first` there.
             outward: what an edge leads to in rows there, by row here; empty where they start at `first`, too.
+            by_time: `found` may have edges of the same nodes from other rings, by time, and keeps the newest n of all;
+                of equal times those that it had.
         """
         latest_edges(
             self.degree.array,
@@ -236,6 +239,7 @@ class Ring:
             first,
             len(self.degree),
             outward,
+            by_time,
             *found,
         )
 
