@@ -59,7 +59,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.freshness", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="within 50 s")
     quick = parser.parse_args().quick
-    history, floor_s, engine_s = (30_000, 2.5, 7.0) if quick else (200_000, 20.0, 60.0)
+    history, floor_s, engine_s = (20_000, 2.5, 7.0) if quick else (200_000, 20.0, 60.0)
     torch.set_num_threads(1)
     with (
         tempfile.TemporaryDirectory(prefix="ousel-freshness-") as folder,

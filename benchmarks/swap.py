@@ -87,7 +87,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.swap", description=__doc__.split("\n")[0])
     parser.add_argument("--quick", action="store_true", help="a small catalog; within 50 s")
     quick = parser.parse_args().quick
-    users, items, idle_s = (1000, 3000, 0.8) if quick else (20_000, 20_000, 5.0)
+    users, items, idle_s = (1000, 2000, 0.8) if quick else (20_000, 20_000, 5.0)
     torch.set_num_threads(1)
     names = [f"item-{number}" for number in range(items)]
     chance = Random(0)
