@@ -63,11 +63,10 @@ class People:
             _read_links(same, placed.first_user, self._stride, placed.slice.sessions.table.array, links)
         # Every session that a user had is named; hardly any of them was anonymous at first.
         names = set(links.ravel().tolist())
-        known = {
-            name: self._anonymous(name)
-            for placed in self._slices.values()
-            for name in placed.slice.anonymous.keys() & names
-        }
+        known: dict[int, list[int]] = {}
+        for placed in self._slices.values():
+            for name in placed.slice.anonymous.keys() & names:
+                known.setdefault(name, []).append(placed.first_user + placed.slice.anonymous[name])
         if len(same) == len(rows) and not known:  # as most often
             return {}
         found: dict[int, list[int]] = {}
@@ -81,11 +80,6 @@ class People:
                     if anonymous != rows[at]:
                         found.setdefault(at, []).append(anonymous)
         return {at: list(dict.fromkeys(more)) for at, more in found.items()}  # several links may lead to one session
-
-    def _anonymous(self, name: int) -> list[int]:
-        """Rows of the anonymous session of that name, in every slice that knows it."""
-        rows = ((placed, placed.slice.anonymous.get(name)) for placed in self._slices.values())
-        return [placed.first_user + row for placed, row in rows if row is not None]
 
     def home_of(self, row: int) -> tuple[int, Placed, int]:
         """Partition, slice and row in the slice of a row."""

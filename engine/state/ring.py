@@ -216,7 +216,7 @@ class Ring:
         outward: NDArray[np.int64] = _NO_LONGS,
         by_time: bool = False,
     ) -> None:
-        """Fills `found` [B, n] with the newest n edges of those of `rows` [B] that are here; it has nothing of them.
+        """Fills `found` [B, n] with the newest n edges of those of `rows` [B] that are here.
 
         Rows may be those of other rooms.
 
@@ -224,7 +224,7 @@ class Ring:
             inward: 1 + the row here by row there; empty where rows here start at `first` there.
             outward: what an edge leads to in rows there, by row here; empty where they start at `first`, too.
             by_time: `found` may have edges of the same nodes from other rings, by time, and keeps the newest n of all;
-                of equal times those that it had.
+                of equal times those that it had. Else it has nothing of these nodes yet.
         """
         latest_edges(
             self.degree.array,

@@ -275,7 +275,8 @@ def test_a_topic_made_anew_has_another_id_where_the_broker_gives_any(kafka_confi
     with closing(KafkaAdminClient(**connection_settings(kafka_config))) as admin:
         admin.delete_topics([topic])
         deadline = time.monotonic() + DEADLINE_S
-        while topic in admin.list_topics() and time.monotonic() < deadline:
+        while topic in admin.list_topics():
+            assert time.monotonic() < deadline, f"{topic} is still there"
             time.sleep(0.05)
     ensure_topics(kafka_config)
     second = topic_id(kafka_config, topic)
