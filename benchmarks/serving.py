@@ -128,7 +128,7 @@ async def _measure(config: Config, events: int, seconds: float, turns: int) -> d
     await asyncio.to_thread(ready.wait)
     await asyncio.wrap_future(pipeline.install(encode_weights(_weights(config)), 1, {}))
     server = _EchoServer(config, pipeline, subscriptions, None)
-    server.echo = await asyncio.wrap_future(pipeline.submit(lambda: _one_list(pipeline, config)))
+    server.echo = await asyncio.wrap_future(pipeline.errands.submit(lambda: _one_list(pipeline, config)))
     await server.start()
     feeder = threading.Thread(target=_feed, args=(source, config, events, stop), name="feeder")
     feeder.start()

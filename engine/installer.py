@@ -14,6 +14,7 @@ from typing import Protocol, TypeVar
 
 from engine.canary import Trial, check_vectors, recent_users
 from engine.config import Config
+from engine.errands import in_background
 from engine.generation import Frozen, FrozenCopy, Generation, build_generation, check_fits, goal_of
 from engine.generations import Aside, Generations, Missed, RollBackRefused
 from engine.model.weights import decode_weights
@@ -95,16 +96,11 @@ class Installer:
         done: Future[R] = Future()
         done.set_running_or_notify_cancel()  # from here on it can't be taken back
 
-        def run() -> None:
-            try:
-                with self._one:
-                    result = work()
-                done.set_result(result)
-            except Exception as error:
-                done.set_exception(error)
+        def one_at_a_time() -> R:
+            with self._one:
+                return work()
 
-        self._newest = threading.Thread(target=run, name=name, daemon=True)
-        self._newest.start()
+        self._newest = in_background(name, one_at_a_time, done)
         return done
 
     def _install(self, data: bytes, version: int, model_metrics: Mapping[str, float]) -> None:

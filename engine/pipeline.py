@@ -8,15 +8,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
-from typing import TypeVar
 
 from engine import metrics
 from engine.checkpoint import Checkpoints
 from engine.config import Config
 from engine.copies import Copies
+from engine.errands import Errands, in_background
 from engine.events.batch import Decoded
 from engine.events.codec import Decoder
 from engine.events.dead_letter import DeadLetters
@@ -38,8 +37,6 @@ __all__ = [
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
-
-R = TypeVar("R")
 
 _IDLE_POLL_S = 0.2
 _REPORT_S = 5.0
@@ -85,8 +82,7 @@ class Pipeline:
         self._rest_s = 0.0  # while nobody waits, before more is let spread
         self._observe_at = 0.0
         self._started = time.monotonic()
-        self._lock = threading.Lock()  # guards the errands
-        self._errands: deque[Callable[[], None]] = deque()  # what other threads want done in this one
+        self.errands = Errands(self.wake)
         self._assignment: Assignment | None = None
         self._copies = Copies()
         self._checkpoints: Checkpoints | None = None
@@ -95,7 +91,7 @@ class Pipeline:
             self.generations,
             state=lambda: self.state,
             freeze=self._freeze,
-            in_engine_thread=self._in_engine_thread,
+            in_engine_thread=self.errands.run,
             announce=self._announce,
         )
         self.install = self._installer.install
@@ -141,7 +137,7 @@ class Pipeline:
         7. Checkpoint: one piece of a copy of the state, for a snapshot or for a new model.
         """
         self._source, self._letters = source, dead_letters
-        self._run_errands()
+        self.errands.work_off()
         # Step 0.
         self._follow(source)
         # Step 1.
@@ -213,17 +209,9 @@ class Pipeline:
 
     def _patience_s(self) -> float:
         """How long to wait for records: not at all where there is other work, or only to give others a turn."""
-        if self._publisher.busy or self._errands or (self._assignment is not None and len(self._copies)):
+        if self._publisher.busy or self.errands or (self._assignment is not None and len(self._copies)):
             return 0.0
         return self._rest_s if self.generation and self.generation.embedder.backlog else _IDLE_POLL_S
-
-    def _run_errands(self) -> None:
-        while True:
-            with self._lock:
-                if not self._errands:
-                    return
-                errand = self._errands.popleft()
-            errand()
 
     def _set_aside(self, batch: Decoded, dead_letters: DeadLetters) -> None:
         if batch.rejected:
@@ -293,7 +281,7 @@ class Pipeline:
             assert self.generations.building is not None
             whole.set_result((copy, self.generations.building))
 
-        self._in_engine_thread(lambda: self._copies.want(begin, done, whole.set_exception))
+        self.errands.run(lambda: self._copies.want(begin, done, whole.set_exception))
         return whole
 
     def _announce(self, generation: Generation) -> None:
@@ -306,7 +294,7 @@ class Pipeline:
         self._installer.closing.set()
         over = NotFollowing("the engine is stopping")
         while True:
-            self._run_errands()
+            self.errands.work_off()
             if self._checkpoints is not None:
                 self._checkpoints.abandon(over)
             self._copies.drop(over)  # the state may have been left half folded
@@ -315,29 +303,9 @@ class Pipeline:
             self._installer.join(0.05)  # it may wait for an errand, or for a copy
         self.generations.close()
 
-    def submit(self, errand: Callable[[], R]) -> Future[R]:
-        """Has something done in the engine's thread, between two steps."""
-        result: Future[R] = Future()
-
-        def run() -> None:
-            if not result.set_running_or_notify_cancel():
-                return
-            try:
-                result.set_result(errand())
-            except Exception as error:
-                result.set_exception(error)
-
-        with self._lock:
-            self._errands.append(run)
-        self.wake()
-        return result
-
-    def _in_engine_thread(self, errand: Callable[[], R]) -> R:
-        return self.submit(errand).result()
-
     def export(self, subject: str) -> Future[tuple[Subject, ...]]:
         """All that is held about a user or an anonymous session, by its subject_key."""
-        return self.submit(lambda: export_subject(self.state, subject))
+        return self.errands.submit(lambda: export_subject(self.state, subject))
 
     def snapshot(self) -> Future[Mapping[tuple[str, int], int]]:
         """Takes a snapshot now; the answer is the next offset of each partition, once it is safe.
@@ -356,27 +324,22 @@ class Pipeline:
             else:
                 self._checkpoints.want(answer)
 
-        self.submit(want)
+        self.errands.submit(want)
         return answer
 
     def digest(self) -> Future[StateDigest]:
         """What the state is at one moment, as digests; made aside from a copy."""
         answer: Future[StateDigest] = Future()
-        answer.set_running_or_notify_cancel()
-
-        def work(copy: StateCopy) -> None:
-            try:
-                answer.set_result(state_digest(copy.saved(), self._config.state, self._config.events))
-            except Exception as error:
-                answer.set_exception(error)
+        answer.set_running_or_notify_cancel()  # from here on it can't be taken back
 
         def begin() -> StateCopy:
             return StateCopy(self.state, self._config.snapshot.piece_bytes)
 
         def done(copy: StateCopy) -> None:
-            threading.Thread(target=work, args=(copy,), name="digest", daemon=True).start()
+            config = self._config
+            in_background("digest", lambda: state_digest(copy.saved(), config.state, config.events), answer)
 
-        self.submit(lambda: self._copies.want(begin, done, answer.set_exception))
+        self.errands.submit(lambda: self._copies.want(begin, done, answer.set_exception))
         return answer
 
     def status(self) -> EngineStatus:

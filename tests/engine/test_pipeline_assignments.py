@@ -71,7 +71,7 @@ def test_partitions_that_come_later_are_replayed_as_the_past_while_the_engine_st
     while not pipeline.status().caught_up:
         assert time.monotonic() < deadline
         threading.Event().wait(0.001)
-    assert pipeline.submit(lambda: None).result(DEADLINE_S) is None
+    assert pipeline.errands.submit(lambda: None).result(DEADLINE_S) is None
     assert freshness_count() == before  # what is replayed was made long ago
 
     source.append([event_record(CONFIG, 1, 4, user_id="bob", item_id=ITEMS[7], event_id="new", time_ms=9)])

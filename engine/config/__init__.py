@@ -1,0 +1,36 @@
+"""The engine's configuration: one section per stage, from defaults, a TOML file and OUSEL_* variables.
+
+`OUSEL_KAFKA__BOOTSTRAP=host:port` sets `kafka.bootstrap`; variables win over the file named by `--config`, which wins
+over the defaults. Every field is checked here, at the edge; the rooms behind trust what they get.
+"""
+
+from engine.config.events import EventsConfig
+from engine.config.kafka import KafkaConfig
+from engine.config.load import Config, Settings, load_config, load_settings
+from engine.config.model import CanaryConfig, IndexConfig, InferenceConfig, ModelConfig
+from engine.config.ranking import RankingConfig
+from engine.config.section import ConfigError, Device, Precision, Section
+from engine.config.serving import ServingConfig
+from engine.config.snapshot import SnapshotConfig
+from engine.config.state import StateConfig
+
+__all__ = [
+    "CanaryConfig",
+    "Config",
+    "ConfigError",
+    "Device",
+    "EventsConfig",
+    "IndexConfig",
+    "InferenceConfig",
+    "KafkaConfig",
+    "ModelConfig",
+    "Precision",
+    "RankingConfig",
+    "Section",
+    "ServingConfig",
+    "Settings",
+    "SnapshotConfig",
+    "StateConfig",
+    "load_config",
+    "load_settings",
+]

@@ -1,0 +1,48 @@
+"""What an event may say."""
+
+from __future__ import annotations
+
+from pydantic import Field, model_validator
+
+from engine.config.section import DAY_S, Section
+
+
+class EventsConfig(Section):
+    """What an event may say. Whatever breaks a rule goes to the dead-letter topic with the reason."""
+
+    kinds: dict[str, float] = Field(
+        default={
+            "view": 1.0,
+            "click": 1.0,
+            "play": 1.0,
+            "cart": 2.0,
+            "like": 2.0,
+            "rate": 2.0,
+            "share": 2.0,
+            "purchase": 3.0,
+        },
+        description="known kinds and the weight of each in decayed popularity; the order numbers them, so append only",
+    )
+    default_kind: str = "view"
+    relations: dict[str, float] = Field(
+        default={"follows": 1.0, "friend": 2.0, "has": 1.0},
+        description="known relations of users and of items, and how much each weighs where candidates are proposed,"
+        " 0: it proposes none; the order numbers them, so append only",
+    )
+    default_user_relation: str = Field("follows", description="of an event with target_user_id that names no kind")
+    default_item_relation: str = Field("has", description="of an event with entity_id that names no kind")
+    max_id_bytes: int = Field(256, ge=8, le=4096, description="longest user, session, item or event id, in UTF-8")
+    max_future_s: float = Field(DAY_S, ge=0, description="how far ahead of its record an event's time may lie")
+
+    @model_validator(mode="after")
+    def _kinds_fit(self) -> EventsConfig:
+        if not 1 <= len(self.kinds) <= 127:
+            raise ValueError(f"kinds must be 1 to 127 names, got {len(self.kinds)}")
+        if self.default_kind not in self.kinds:
+            raise ValueError(f"default_kind must be one of {sorted(self.kinds)}, got {self.default_kind!r}")
+        if not 1 <= len(self.relations) <= 127:
+            raise ValueError(f"relations must be 1 to 127 names, got {len(self.relations)}")
+        for name in ("default_user_relation", "default_item_relation"):
+            if getattr(self, name) not in self.relations:
+                raise ValueError(f"{name} must be one of {sorted(self.relations)}, got {getattr(self, name)!r}")
+        return self

@@ -1,0 +1,80 @@
+"""Where the log is, and how it is reached."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationInfo, field_validator
+
+from engine.config.section import Section
+
+
+class KafkaConfig(Section):
+    """Where the log is. The same section serves the engine, the trainer and EventService."""
+
+    bootstrap: str = Field("127.0.0.1:9092", min_length=3, description="host:port[,host:port] of the brokers")
+    events_topic: str = "ousel.events"
+    items_topic: str = "ousel.items"
+    dead_letters_topic: str = "ousel.dead-letters"
+    events_partitions: int = Field(4, ge=1, le=1024, description="partitions of the events topic where we create it")
+    replication_factor: int = Field(1, ge=1, le=15, description="of topics that we create")
+    max_poll_records: int = Field(4096, ge=1, le=65536, description="records in one batch; bounds a step's memory")
+    queue_batches: int = Field(
+        8,
+        ge=1,
+        le=1024,
+        description="full batches polled ahead of the fold, in however many small ones; then polling waits",
+    )
+    request_timeout_ms: int = Field(10_000, ge=100, description="how long one produce or fetch may take")
+    group_id: str = Field(
+        "ousel-engine", min_length=1, description="consumer group: where positions are noted, and who shares partitions"
+    )
+    share: bool = Field(
+        False, description="engines of one group share the events topic's partitions; false: each reads all of them"
+    )
+    session_timeout_ms: int = Field(
+        10_000, ge=1000, le=1_800_000, description="an engine silent for longer loses its partitions to the group"
+    )
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] | None = Field(
+        None, description="with SASL_*: also sasl_username and sasl_password"
+    )
+    sasl_username: str | None = None
+    sasl_password: SecretStr | None = None
+    ssl_cafile: Path | None = Field(None, description="PEM file of the authorities to trust; none: the system's")
+    ssl_certfile: Path | None = Field(None, description="PEM file of the client's certificate, where brokers want one")
+    ssl_keyfile: Path | None = Field(None, description="PEM file of its key, where that is not in ssl_certfile")
+    ssl_check_hostname: bool = Field(True, description="the broker's certificate must be for its name")
+
+    # Below what it is checked with, and checked itself, so that no message shows the password.
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
+        "PLAINTEXT", validate_default=True
+    )
+
+    @field_validator("ssl_cafile", "ssl_certfile", "ssl_keyfile")
+    @classmethod
+    def _readable(cls, path: Path | None) -> Path | None:
+        if path is not None and not (path.is_file() and os.access(path, os.R_OK)):
+            raise ValueError("must name a file that can be read")
+        return path
+
+    @field_validator("security_protocol")
+    @classmethod
+    def _has_what_it_needs(cls, protocol: str, info: ValidationInfo) -> str:
+        sasl = {name: info.data.get(name, "wrong") for name in ("sasl_mechanism", "sasl_username", "sasl_password")}
+        tls = {name: info.data.get(name, "wrong") for name in ("ssl_cafile", "ssl_certfile", "ssl_keyfile")}
+        if protocol.startswith("SASL"):
+            missing = [name for name, value in sasl.items() if not value]
+            if missing:
+                mechanisms = "PLAIN, SCRAM-SHA-256 or SCRAM-SHA-512"
+                raise ValueError(f"{protocol} needs {' and '.join(sasl)} ({mechanisms}), {missing[0]} is not set")
+        elif any(sasl.values()):
+            given = next(name for name, value in sasl.items() if value)
+            raise ValueError(f"must be SASL_PLAINTEXT or SASL_SSL where {given} is set")
+        if any(tls.values()) and not protocol.endswith("SSL"):
+            given = next(name for name, value in tls.items() if value)
+            raise ValueError(f"must be SSL or SASL_SSL where {given} is set")
+        if tls["ssl_keyfile"] and not tls["ssl_certfile"]:
+            raise ValueError("needs ssl_certfile where ssl_keyfile is set")
+        return protocol

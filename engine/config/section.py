@@ -1,0 +1,21 @@
+"""What every section of the configuration shares."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+HOUR_S = 3600.0
+DAY_S = 24 * HOUR_S
+
+Precision = Literal["float32", "bfloat16", "int8"]
+Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d{1,3})?)$")]
+
+
+class ConfigError(ValueError):
+    """A setting is missing, unknown or out of range; the message names it, its value and what is allowed."""
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)

@@ -1,0 +1,23 @@
+"""Where the server listens, and how much it takes on."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from engine.config.section import Section
+
+
+class ServingConfig(Section):
+    """Where the server listens, and how much it takes on."""
+
+    host: str = Field("127.0.0.1", description="loopback unless told otherwise")
+    port: int = Field(50051, ge=0, le=65535, description="gRPC; 0 takes a free one and says which")
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int = Field(9464, ge=0, le=65535, description="Prometheus /metrics; 0 takes a free one")
+    max_streams: int = Field(10_000, ge=1, description="open subscriptions; one more is refused")
+    max_queries: int = Field(10_000, ge=1, description="calls waiting for a list; one more is refused")
+    max_wait_ms: float = Field(
+        250.0, gt=0, description="calls that would wait longer for their list, as lists cost now, are refused"
+    )
+    max_batch: int = Field(64, ge=1, le=4096, description="lists computed in one forward")
+    grace_s: float = Field(2.0, ge=0, description="how long open calls may finish at shutdown")

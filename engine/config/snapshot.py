@@ -1,0 +1,25 @@
+"""Where and how often the state is saved."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import Field
+
+from engine.config.section import Section
+
+
+class SnapshotConfig(Section):
+    """Where the state is saved, so that a restart need not read the whole log again."""
+
+    dir: Path | None = Field(
+        None, description="folder of the snapshots; none: every start reads the log from its begin"
+    )
+    engine: str | None = Field(
+        None, description="name of this engine in that folder, its own and lasting; none: host name and serving.port"
+    )
+    interval_s: float = Field(60.0, gt=0, description="from the end of one snapshot to the start of the next")
+    keep: int = Field(3, ge=1, le=1000, description="newest snapshots of this engine that are kept")
+    piece_bytes: int = Field(
+        4 * 2**20, ge=4096, description="copied per step while a snapshot is taken; more ends sooner, and pauses longer"
+    )

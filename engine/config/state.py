@@ -1,0 +1,62 @@
+"""How much of the log is remembered."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from engine.config.section import DAY_S, HOUR_S, Section
+
+
+class StateConfig(Section):
+    """Sizes of what is remembered. Memory follows the events there are, up to these limits."""
+
+    max_users: int = Field(
+        1_000_000, ge=1, le=2**30,
+        description="users and anonymous sessions, in equal parts for the partitions of the events topic;"
+        " beyond that the longest idle of a partition are forgotten",
+    )  # fmt: skip
+    max_items: int = Field(
+        200_000, ge=1, le=2**30,
+        description="items that events of one partition have named, and items in the catalog;"
+        " beyond that the longest idle, or the longest not updated, are forgotten",
+    )  # fmt: skip
+
+    history: int = Field(128, ge=2, le=4096, description="most recent events kept per user or anonymous session")
+    neighbors: int = Field(16, ge=1, le=1024, description="most recent users, and most recent next items, per item")
+    relations: int = Field(32, ge=1, le=256, description="latest relations kept per user, per item, and per entity")
+    max_targets: int = Field(
+        200_000, ge=1, le=2**30,
+        description="users and entities that relations of one partition lead to;"
+        " beyond that the longest not named are forgotten",
+    )  # fmt: skip
+    session_gap_s: float = Field(1800.0, gt=0, description="idle time that starts a new session where none is named")
+    half_lives_s: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+        (7 * DAY_S, DAY_S, HOUR_S), min_length=1, max_length=8,
+        description="decayed popularity halves in this event time; the first one orders the ready list",
+    )  # fmt: skip
+    popular: int = Field(1000, ge=1000, le=100_000, description="length of the ready list; a page may ask for 1,000")
+    duplicates_window: int = Field(
+        65_536, ge=0, le=2**24,
+        description="event ids remembered per partition, to fold a producer's repeat once; 0: none",
+    )  # fmt: skip
+    features_dim: int = Field(0, ge=0, le=4096, description="length of Item.features; 0: the field must be empty")
+    content_dim: int = Field(
+        128, ge=8, le=4096, description="width of what is made of an item's categories and title; a model gives its own"
+    )
+    content_encoder: Literal["hashed", "sentence-transformer"] = Field(
+        "hashed", description="hashed words cost nothing; a model (extra `text`) knows what they mean, item by item"
+    )
+    content_model: str | None = Field(
+        None, description="name or folder of the sentence-transformer, where content_encoder is that"
+    )
+
+    @model_validator(mode="after")
+    def _model_where_one_is_needed(self) -> StateConfig:
+        if (self.content_encoder == "sentence-transformer") != (self.content_model is not None):
+            raise ValueError(
+                "content_model must be set where content_encoder is sentence-transformer, and only there,"
+                f" got {self.content_model!r} and {self.content_encoder!r}"
+            )
+        return self
