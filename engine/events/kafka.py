@@ -9,9 +9,8 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import InvalidSessionTimeoutError, KafkaConnectionError, KafkaError, OffsetOutOfRangeError
@@ -19,16 +18,18 @@ from kafka.errors import InvalidSessionTimeoutError, KafkaConnectionError, Kafka
 from engine.config import KafkaConfig
 from engine.events.committer import Committer
 from engine.events.connection import connection_settings, wait_for_broker
+from engine.events.consumer_settings import consumer_settings
 from engine.events.diagnosis import connection_problem
+from engine.events.log_watch import LogWatch
+from engine.events.read_ahead import ReadAhead, pack_fetched
 from engine.events.records import Records
-from engine.events.sharing import Membership, SharedEvents
+from engine.events.sharing import Membership
 from engine.events.source import Assignment, LogRange, Partition, SourceError, starting_offsets
 
 __all__ = ["MAX_PAUSE_S", "KafkaSource", "connection_settings", "wait_for_broker"]
 
 log = logging.getLogger(__name__)
 
-_FETCH_WAIT_MS = 50  # how long the broker may hold a fetch that finds nothing
 # Pauses between polls that find nothing. Kafka holds a fetch until there is something, but the embedded broker answers
 # at once, and the client would ask again without a break: two idle readers took most of two cores.
 _FIRST_PAUSE_S = 0.001
@@ -40,37 +41,8 @@ _ROOM_S = 0.05  # how long a full queue is waited for before the partitions are 
 _MEMBER_POLL_MS = 50
 _JOINING_POLL_MS = 200
 _LOOK_S = 0.1  # how often positions are looked at while nothing comes
-_CHECK_S = 1.0  # how often the connection is looked at
 _COMMIT_BOOTSTRAP_MS = 2000
 _CLOSE_MS = 3000
-# How long the group waits for a member to join again; its thread is never busy for longer than two look-ups of offsets.
-_MAX_POLL_INTERVAL_MS = 60_000
-
-
-def _consumer_settings(config: KafkaConfig) -> dict[str, Any]:
-    settings = connection_settings(config) | {
-        "enable_auto_commit": False,
-        "fetch_min_bytes": 1,
-        "fetch_max_wait_ms": _FETCH_WAIT_MS,
-        "max_poll_records": config.max_poll_records,
-        "allow_auto_create_topics": False,
-        # Starting over where the log lost our place would fold records twice: `KafkaSource` fails instead.
-        "auto_offset_reset": "none",
-    }
-    if config.share:
-        settings |= {
-            "group_id": config.group_id,
-            "session_timeout_ms": config.session_timeout_ms,
-            "heartbeat_interval_ms": config.session_timeout_ms // 4,
-            "max_poll_interval_ms": max(_MAX_POLL_INTERVAL_MS, 4 * config.request_timeout_ms),
-            "partition_assignment_strategy": [SharedEvents(config.items_topic)],
-        }
-    return settings
-
-
-class _Batch(NamedTuple):
-    records: Records
-    positions: dict[TopicPartition, int]  # next offset of each partition after these records
 
 
 class KafkaSource:
@@ -99,7 +71,7 @@ class KafkaSource:
         self._max_pause_s = max_pause_s
         # Guarded by `_ready`; the consumer itself belongs to the polling thread once that runs.
         self._ready = threading.Condition()
-        self._queue: deque[_Batch] = deque()
+        self._queue = ReadAhead(config.queue_batches * config.max_poll_records)
         self._woken = False
         self._failure: SourceError | None = None
         self._assignment: Assignment | None = None
@@ -115,12 +87,12 @@ class KafkaSource:
         self._flowing: frozenset[TopicPartition] = frozenset()  # not paused
         self._pause_s = _FIRST_PAUSE_S
         self._looked_s = 0.0
-        self._connected = True
         try:
-            self._consumer = KafkaConsumer(**_consumer_settings(config))
+            self._consumer = KafkaConsumer(**consumer_settings(config))
         except KafkaError as error:
             problem = connection_problem(config, connection_settings(config))
             raise SourceError(problem or f"no Kafka broker answers at {config.bootstrap}: {error}") from error
+        self._watch = LogWatch(config, self._consumer)
         self._committer = Committer(config.group_id, self._committing_consumer, drive=not config.share)
         try:
             self._subscribe()
@@ -166,15 +138,11 @@ class KafkaSource:
             self._woken = False
             if not self._queue and self._failure:
                 raise self._failure
-            parts: list[Records] = []
-            room = self._config.max_poll_records
-            while self._queue and len(self._queue[0].records) <= room:
-                batch = self._queue.popleft()
-                parts.append(batch.records)
-                room -= len(batch.records)
+            batches = self._queue.take(self._config.max_poll_records)
+            for batch in batches:
                 self._returned.update(batch.positions)
             self._ready.notify_all()
-            return Records.joined(parts)
+            return Records.joined([batch.records for batch in batches])
 
     def wake(self) -> None:
         with self._ready:
@@ -256,7 +224,6 @@ class KafkaSource:
             self._ready.notify_all()
 
     def _run(self) -> None:
-        check_at = time.monotonic() + _CHECK_S
         while not self._closing.is_set():
             try:
                 self._turn()
@@ -273,10 +240,11 @@ class KafkaSource:
             except Exception as error:
                 log.exception("the polling thread failed")
                 self._fail(f"reading from {self._config.bootstrap} failed: {error!r}")
-            if time.monotonic() >= check_at:
-                check_at = time.monotonic() + _CHECK_S
-                self._check_connection()
-                self._check_partitions()
+            # Not only after a poll that went well: a broker that is away makes polls fail, and that is to be said.
+            try:
+                self._watch.check(self._assignment)
+            except SourceError as error:
+                self._fail(str(error))
 
     def _turn(self) -> None:
         """One poll of Kafka, and what comes before and after it."""
@@ -316,14 +284,9 @@ class KafkaSource:
         """What to fetch from: nothing while the queue is full, the catalog alone until it is through, then all."""
         if start is None:
             return frozenset()
-        most = self._config.queue_batches * self._config.max_poll_records
         with self._ready:
             room = self._ready.wait_for(
-                lambda: (
-                    self._closing.is_set()
-                    or self._start is not start
-                    or sum(len(batch.records) for batch in self._queue) < most
-                ),
+                lambda: self._closing.is_set() or self._start is not start or not self._queue.full,
                 _ROOM_S,
             )
             if not room or self._start is not start or self._assignment is None:
@@ -341,23 +304,16 @@ class KafkaSource:
             self._flowing = wanted
 
     def _queue_up(self, start: dict[TopicPartition, int], fetched: Mapping[TopicPartition, Sequence[Any]]) -> None:
-        records = Records.fetched(fetched.values())
-        # Positions, not the last record, say how far we are: compaction and transactions leave offsets without one.
-        positions: dict[TopicPartition, int] = {}
-        for partition, before in self._polled.items():
-            position = self._consumer.position(partition, timeout_ms=0)
-            if position is not None and position != before:
-                positions[partition] = position
-        if not positions:
+        batch = pack_fetched(self._consumer, self._polled, fetched)
+        if not batch.positions:
             return
-        ends = {partition: self._consumer.highwater(partition) or 0 for partition in positions}
-        self._polled.update(positions)
+        self._polled.update(batch.positions)
         with self._ready:
             if self._start is not start:
                 return
-            for partition, end in ends.items():
-                self._ends[partition] = max(self._ends[partition], positions[partition], end)
-            self._queue.append(_Batch(records, positions))
+            for partition, end in batch.ends.items():
+                self._ends[partition] = max(self._ends[partition], batch.positions[partition], end)
+            self._queue.append(batch)
             self._ready.notify_all()
 
     def _fail(self, reason: str) -> None:
@@ -366,29 +322,11 @@ class KafkaSource:
             self._closing.set()
             self._ready.notify_all()
 
-    def _check_connection(self) -> None:
-        """Says once that the broker went, and once that it is back; the client itself reconnects."""
-        now = self._consumer.metrics()["consumer-metrics"].get("connection-count", 0) > 0
-        if self._connected and not now:
-            log.warning("no Kafka broker answers at %s; reading goes on once one does", self._config.bootstrap)
-        elif now and not self._connected:
-            log.warning("connected to Kafka at %s again", self._config.bootstrap)
-        self._connected = now
-
-    def _check_partitions(self) -> None:
-        """Ends the engine where a topic has got more partitions; with a share, the group deals them out anew."""
-        if self._config.share or self._assignment is None:
-            return
-        for topic, had in self._assignment.totals.items():
-            now = len(self._consumer.partitions_for_topic(topic) or ())
-            if now > had:
-                self._fail(f"topic {topic!r} has {now} partitions now, and had {had}: restart every engine")
-
     def _committing_consumer(self) -> KafkaConsumer:
         """With a share, the member itself; else one of its own, so that reading never waits for a group."""
         if self._config.share:
             return self._consumer
-        if not self._connected:
+        if not self._watch.connected:
             raise KafkaConnectionError("no broker answers")  # a consumer that fails at its start leaves a thread behind
         settings = connection_settings(self._config)
         settings |= {"group_id": self._config.group_id, "bootstrap_timeout_ms": _COMMIT_BOOTSTRAP_MS}

@@ -12,6 +12,7 @@ from kafka.errors import KafkaTimeoutError, OffsetOutOfRangeError, TopicAuthoriz
 
 from engine.config import KafkaConfig
 from engine.events import kafka as module
+from engine.events import log_watch
 from engine.events.batch import Record
 from engine.events.kafka import KafkaSource
 from engine.events.source import Assignment, LogRange, SourceError, start_at_beginning
@@ -313,7 +314,7 @@ def test_a_start_that_comes_too_late_changes_nothing(monkeypatch: pytest.MonkeyP
 
 
 def test_a_topic_that_gets_more_partitions_than_are_read_ends_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_CHECK_S", 0.0)
+    monkeypatch.setattr(log_watch, "_CHECK_S", 0.0)
     source, consumer = source_of(monkeypatch, 1)
     with closing(source):
         assert offsets(source.poll(DEADLINE_S)) == [0]

@@ -1,0 +1,35 @@
+"""The settings of the consumer that reads the log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from engine.config import KafkaConfig
+from engine.events.connection import connection_settings
+from engine.events.sharing import SharedEvents
+
+_FETCH_WAIT_MS = 50  # The broker may hold a fetch that finds nothing for so long.
+# The group waits so long for a member to join again; its thread is never busy for longer than two look-ups of offsets.
+_MAX_POLL_INTERVAL_MS = 60_000
+
+
+def consumer_settings(config: KafkaConfig) -> dict[str, Any]:
+    """The settings of a `KafkaConsumer` that reads all partitions, or this engine's share of them."""
+    settings = connection_settings(config) | {
+        "enable_auto_commit": False,
+        "fetch_min_bytes": 1,
+        "fetch_max_wait_ms": _FETCH_WAIT_MS,
+        "max_poll_records": config.max_poll_records,
+        "allow_auto_create_topics": False,
+        # Starting over where the log lost our place would fold records twice: `KafkaSource` fails instead.
+        "auto_offset_reset": "none",
+    }
+    if config.share:
+        settings |= {
+            "group_id": config.group_id,
+            "session_timeout_ms": config.session_timeout_ms,
+            "heartbeat_interval_ms": config.session_timeout_ms // 4,
+            "max_poll_interval_ms": max(_MAX_POLL_INTERVAL_MS, 4 * config.request_timeout_ms),
+            "partition_assignment_strategy": [SharedEvents(config.items_topic)],
+        }
+    return settings

@@ -1,0 +1,84 @@
+"""Records that are read ahead of the fold: packed as they are fetched, and queued within a bound."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from kafka import KafkaConsumer, TopicPartition
+
+from engine.events.records import Records
+
+
+class Fetched(NamedTuple):
+    """What one poll of Kafka brought.
+
+    Attributes:
+        records: those that it returned.
+        positions: the next offset of each partition after these records, for the partitions that moved.
+        ends: the end of the log of these partitions, as the broker last said.
+    """
+
+    records: Records
+    positions: Mapping[TopicPartition, int]
+    ends: Mapping[TopicPartition, int]
+
+
+def pack_fetched(
+    consumer: KafkaConsumer, polled: Mapping[TopicPartition, int], fetched: Mapping[TopicPartition, Sequence[Any]]
+) -> Fetched:
+    """Packs what a poll brought.
+
+    Args:
+        polled: the position of each partition before the poll.
+        fetched: what `KafkaConsumer.poll` returned.
+    """
+    # Positions, not the last record, say how far we are: compaction and transactions leave offsets without one.
+    positions: dict[TopicPartition, int] = {}
+    for partition, before in polled.items():
+        position = consumer.position(partition, timeout_ms=0)
+        if position is not None and position != before:
+            positions[partition] = position
+    ends = {partition: consumer.highwater(partition) or 0 for partition in positions}
+    return Fetched(Records.fetched(fetched.values()), positions, ends)
+
+
+class ReadAhead:
+    """Fetched batches in the order in which they came; its owner guards it by a lock of its own.
+
+    Args:
+        max_records: the queue is full once it holds as many.
+    """
+
+    def __init__(self, max_records: int) -> None:
+        self._max_records = max_records
+        self._batches: deque[Fetched] = deque()
+        self._records = 0
+
+    def __len__(self) -> int:
+        """Batches that wait, those without any record included."""
+        return len(self._batches)
+
+    @property
+    def full(self) -> bool:
+        return self._records >= self._max_records
+
+    def append(self, batch: Fetched) -> None:
+        self._batches.append(batch)
+        self._records += len(batch.records)
+
+    def take(self, max_records: int) -> list[Fetched]:
+        """Removes and returns the oldest batches, of so many records at most."""
+        taken: list[Fetched] = []
+        room = max_records
+        while self._batches and len(self._batches[0].records) <= room:
+            batch = self._batches.popleft()
+            taken.append(batch)
+            room -= len(batch.records)
+            self._records -= len(batch.records)
+        return taken
+
+    def clear(self) -> None:
+        self._batches.clear()
+        self._records = 0
