@@ -73,6 +73,9 @@ STREAMS = Gauge("ousel_streams", "Open recommendation streams")
 LISTS_PUSHED = Counter("ousel_lists_pushed", "Lists pushed on streams", ["cause"])
 LISTS_REPLACED = Counter("ousel_lists_replaced", "Lists that a newer one replaced before a slow reader took them")
 CALLS = Counter("ousel_calls", "gRPC calls by method and status code", ["method", "code"])
+CALLS_UNSEEN = Gauge(
+    "ousel_calls_unseen", "gRPC calls that wait to be taken up, and those that gRPC cancelled before they were"
+)
 REQUEST_SECONDS = Histogram("ousel_request_seconds", "Latency of unary gRPC calls", ["method"], buckets=_MS_BUCKETS)
 QUERIES_WAITING = Gauge("ousel_queries_waiting", "Calls waiting for their list")
 

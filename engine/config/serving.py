@@ -16,6 +16,11 @@ class ServingConfig(Section):
     metrics_port: int = Field(9464, ge=0, le=65535, description="Prometheus /metrics; 0 takes a free one")
     max_streams: int = Field(10_000, ge=1, description="open subscriptions; one more is refused")
     max_queries: int = Field(10_000, ge=1, description="calls waiting for a list; one more is refused")
+    max_backlog: int = Field(
+        30_000, ge=1_000, le=1_000_000,
+        description="Calls and streams of a burst wait in gRPC until the engine takes them up, up to this many. gRPC"
+        " cancels further ones without telling their callers when to come back.",
+    )  # fmt: skip
     max_wait_ms: float = Field(
         250.0, gt=0, description="calls that would wait longer for their list, as lists cost now, are refused"
     )

@@ -40,10 +40,11 @@ class CallObserver(grpc.aio.ServerInterceptor):
 
     Attributes:
         failed: calls, streams included, that ended with one of `FAILURES`.
+        taken: calls that gRPC has handed over, health and reflection included.
     """
 
     def __init__(self) -> None:
-        self.failed = 0
+        self.failed = self.taken = 0
         self._handlers: dict[str, grpc.RpcMethodHandler] = {}
 
     async def intercept_service(
@@ -51,6 +52,7 @@ class CallObserver(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[grpc.RpcMethodHandler]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> grpc.RpcMethodHandler:
+        self.taken += 1
         method = handler_call_details.method
         handler = await continuation(handler_call_details)
         if handler is None or not method.startswith(_PACKAGE):

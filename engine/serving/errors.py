@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass
 
 import grpc
 
 from engine.model.weights import WeightsError
 from engine.pipeline import NotFollowing, Overloaded, RollBackRefused, SnapshotsOff, StaleVersion
+
+# The one key of trailing metadata that stock gRPC clients obey as a server's wish (gRFC A6). It says how long to wait
+# before the next try.
+RETRY_PUSHBACK = "grpc-retry-pushback-ms"
+_SPREAD = 2.0  # hints are drawn up to so many times their least, or callers refused together would return together
 
 
 class InvalidRequest(ValueError):
@@ -75,8 +81,8 @@ FAILURES = frozenset(
 def status_of(error: Exception) -> CallStatus:
     """The status for an error; INTERNAL where it is not one that a call may end with."""
     if isinstance(error, Overloaded):
-        retry = (("retry-after-ms", str(error.retry_after_ms)),)
-        return CallStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), retry)
+        wait_ms = round(error.retry_after_ms * random.uniform(1, _SPREAD))
+        return CallStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), ((RETRY_PUSHBACK, str(wait_ms)),))
     if isinstance(error, TimeoutError):
         return CallStatus(grpc.StatusCode.DEADLINE_EXCEEDED, str(error) or "the call's deadline passed")
     for kind, code in _CODES:

@@ -13,6 +13,8 @@ from ousel.v1 import event_pb2, privacy_service_pb2
 
 from engine.config import Config
 from engine.events.codec import validate_event
+from engine.events.producer import ProducerFullError
+from engine.pipeline import Overloaded
 from engine.serving.errors import InvalidRequest, LogUnavailable
 
 
@@ -48,6 +50,7 @@ class EventWriter:
 
         Raises:
             InvalidRequest: the event breaks a rule.
+            Overloaded: too many events wait for the log already; this one is not in it.
             LogUnavailable: the log did not take it. It may still do so: repeat with the same event_id.
             TimeoutError: the deadline passed first. The event may or may not be in the log.
         """
@@ -65,6 +68,7 @@ class EventWriter:
 
         Raises:
             InvalidRequest: a subject breaks a rule.
+            Overloaded: too many events wait for the log already; the log may take some of the records all the same.
             LogUnavailable: the log did not take all of it. It may have taken some, and repeating it does no harm.
             TimeoutError: the deadline passed first; likewise.
         """
@@ -103,5 +107,7 @@ class EventWriter:
             if remaining_s is not None and remaining_s < limit_s:
                 raise TimeoutError(f"the deadline passed before the log acknowledged {what}") from None
             raise LogUnavailable(f"the log did not acknowledge {what} within {limit_s:g} s") from None
+        except ProducerFullError as error:
+            raise Overloaded(f"{what} could not be written to the log: {error}") from None
         except Exception as error:
             raise LogUnavailable(f"{what} could not be written to the log: {error}") from error

@@ -25,7 +25,9 @@ from ousel.v1 import (
     state_service_pb2_grpc,
 )
 
-from engine.config import Config
+from engine import metrics
+from engine.config import Config, ServingConfig
+from engine.serving.arrivals import Arrivals
 from engine.serving.calls import CallObserver
 from engine.serving.engine import Engine
 from engine.serving.event_servicer import EventServicer
@@ -42,17 +44,6 @@ SERVICES = (
     model_service_pb2.DESCRIPTOR.services_by_name["ModelService"].full_name,
     privacy_service_pb2.DESCRIPTOR.services_by_name["PrivacyService"].full_name,
     state_service_pb2.DESCRIPTOR.services_by_name["StateService"].full_name,
-)
-
-_OPTIONS = (
-    ("grpc.so_reuseport", 0),  # or a second engine would share the port and nobody would notice
-    ("grpc.max_receive_message_length", 4 * 2**20),
-    # A client that vanished without a word, with its power or its network, gives its stream free after 80 s.
-    ("grpc.keepalive_time_ms", 60_000),
-    ("grpc.keepalive_timeout_ms", 20_000),
-    # And clients may look after us as often as every 10 s.
-    ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
-    ("grpc.keepalive_permit_without_calls", 1),
 )
 
 
@@ -90,7 +81,8 @@ class Server:
         """
         serving = self._config.serving
         calls = CallObserver()
-        server = grpc.aio.server(interceptors=[calls], options=_OPTIONS)
+        server = grpc.aio.server(interceptors=[calls], options=_options(serving))
+        metrics.CALLS_UNSEEN.set_function(Arrivals(lambda: calls.taken).unseen)
         self._register(server, calls)
         await self.set_serving(False)
         # The metrics first, because gRPC doesn't give a port back that it never served.
@@ -151,6 +143,24 @@ class Server:
             await asyncio.to_thread(http.shutdown)
             http.server_close()
             thread.join()
+
+
+def _options(serving: ServingConfig) -> tuple[tuple[str, int], ...]:
+    return (
+        ("grpc.so_reuseport", 0),  # or a second engine would share the port and nobody would notice
+        ("grpc.max_receive_message_length", 4 * 2**20),
+        # By default gRPC cancels calls by chance once 1,000 of them wait for the event loop, and all beyond 3,000. Such
+        # a caller gets no status that says when to come back, and nothing counts the call. With both limits equal
+        # chance has no part in it, and up to there the engine itself answers or refuses every call.
+        ("grpc.server.max_pending_requests", serving.max_backlog),
+        ("grpc.server.max_pending_requests_hard_limit", serving.max_backlog),
+        # A client that vanished without a word, with its power or its network, gives its stream free after 80 s.
+        ("grpc.keepalive_time_ms", 60_000),
+        ("grpc.keepalive_timeout_ms", 20_000),
+        # And clients may look after us as often as every 10 s.
+        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_permit_without_calls", 1),
+    )
 
 
 def _bind(server: grpc.aio.Server, host: str, port: int) -> int:

@@ -61,6 +61,7 @@ class FakeEngine(
             `rolled_back`.
         on_subscribe: what a stream gets for its subscription, (cause, list) each.
         failures: statuses that the next unary calls fail with, one each.
+        pushback_ms: the hint that goes with each of these failures; None: none does.
         stream_failure: what a stream fails with on its next event.
         end_streams: a stream ends well after the lists for its subscription.
         deaf: a stream reads nothing more after its subscription.
@@ -92,6 +93,7 @@ class FakeEngine(
         )
         self.rolled_back = model_service_pb2.RollBackResponse(version=2, swap_ms=12.0)
         self.failures: deque = deque()
+        self.pushback_ms: int | None = None
         self.stream_failure: tuple[grpc.StatusCode, str] | None = None
         self.end_streams = False
         self.deaf = False
@@ -178,6 +180,8 @@ class FakeEngine(
         if self.hang:
             self._released.wait(DEADLINE_S)
         if self.failures:
+            if self.pushback_ms is not None:
+                context.set_trailing_metadata((("grpc-retry-pushback-ms", str(self.pushback_ms)),))
             context.abort(*self.failures.popleft())
 
     def _stream_closed(self) -> None:

@@ -169,6 +169,7 @@ def test_status_before_the_first_snapshot_has_no_time_of_one(client):
 )
 def test_a_failed_call_raises_the_kind_of_its_status_with_the_engines_words(engine, client, code, kind):
     engine.failures.append((code, "query.k must be 1..1000, got 0"))
+    engine.pushback_ms = -1  # by which a server says: don't come back
     with pytest.raises(OuselError) as caught:
         client.recommend("ann", k=0)
     assert type(caught.value) is kind
@@ -368,3 +369,27 @@ def test_a_stream_refuses_events_when_the_engine_takes_none(engine, monkeypatch)
             for _ in range(1000):  # more than gRPC itself buffers
                 updates.track("kiwi", attributes={"note": "x" * 100_000})
         assert next(updates).cause == Cause.SUBSCRIBED  # the stream itself goes on
+
+
+def test_an_overloaded_engine_is_asked_again_when_it_says_so(engine, client):
+    engine.failures.extend([(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls wait")] * 2)
+    engine.pushback_ms = 1
+    assert client.recommend("ann").items
+    assert len(engine.requests) == 3
+
+
+def test_an_overloaded_engine_that_asks_for_a_long_pause_is_left_alone_for_so_long(engine, client):
+    engine.failures.append((grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls wait"))
+    engine.pushback_ms = 60_000
+    with pytest.raises(DeadlineExceeded):
+        client.track("apple", "ann", timeout_s=1.5)  # without the hint the next try would come within 0.1 s
+    assert len(engine.requests) == 1
+
+
+def test_an_engine_that_refuses_nearly_all_calls_is_not_asked_four_times_as_often(engine, client):
+    engine.failures.extend([(grpc.StatusCode.RESOURCE_EXHAUSTED, "too many calls wait")] * 1000)
+    engine.pushback_ms = 1
+    for _ in range(100):
+        with pytest.raises(ResourceExhausted):
+            client.recommend("ann")
+    assert len(engine.requests) < 200

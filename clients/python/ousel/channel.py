@@ -1,4 +1,8 @@
-"""How both clients connect: calls that are safe to repeat are retried while the engine is unavailable."""
+"""How both clients connect: calls that are safe to repeat are retried while the engine is unavailable or overloaded.
+
+An engine that refuses a call because it has too much to do says by `grpc-retry-pushback-ms` when to come back. gRPC
+waits for that long before its next try, or for the backoff below where the answer does not say.
+"""
 
 from __future__ import annotations
 
@@ -24,10 +28,13 @@ _SERVICE_CONFIG = {
                 "initialBackoff": "0.1s",
                 "maxBackoff": "1s",
                 "backoffMultiplier": 2,
-                "retryableStatusCodes": ["UNAVAILABLE"],
+                "retryableStatusCodes": ["UNAVAILABLE", "RESOURCE_EXHAUSTED"],
             },
         }
-    ]
+    ],
+    # Each failure takes a token and each success gives half of one. Below half of the tokens nothing is retried, so
+    # that an engine that refuses most calls does not get four times as many.
+    "retryThrottling": {"maxTokens": 100, "tokenRatio": 0.5},
 }
 
 CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (

@@ -10,9 +10,10 @@ from tests.engine.serving.fakes import FakeEngine, FakeLog, Served
 
 
 @pytest.fixture
-def config() -> Config:
+def config(request: pytest.FixtureRequest) -> Config:
+    """Small limits; a test may bring another serving section by way of `indirect`."""
     return Config(
-        serving=ServingConfig(port=0, metrics_port=0),
+        serving=getattr(request, "param", ServingConfig(port=0, metrics_port=0)),
         events=EventsConfig(max_id_bytes=32),
         model=ModelConfig(max_weights_bytes=100_000),
         kafka=KafkaConfig(request_timeout_ms=2000),

@@ -44,5 +44,8 @@ def test_hides_the_text_of_an_unexpected_error():
 
 
 def test_hints_when_to_come_back_only_where_the_engine_is_overloaded():
-    assert dict(status_of(Overloaded("why")).trailing_metadata) == {"retry-after-ms": "200"}
+    hints = [dict(status_of(Overloaded("why", 100)).trailing_metadata) for _ in range(50)]
+    assert all(hint.keys() == {"grpc-retry-pushback-ms"} for hint in hints)  # the key that stock clients obey
+    waits_ms = [int(hint["grpc-retry-pushback-ms"]) for hint in hints]
+    assert 100 <= min(waits_ms) < max(waits_ms) <= 200  # they do not all come back at once
     assert status_of(InvalidRequest("why")).trailing_metadata == ()

@@ -84,7 +84,7 @@ async def test_says_when_to_come_back_where_too_many_calls_wait(served: Served):
         await served.recommender.Recommend(request())
     assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
     assert caught.value.details() == "at most 5 calls may wait, try again later"
-    assert int(dict(caught.value.trailing_metadata())["retry-after-ms"]) > 0
+    assert int(dict(caught.value.trailing_metadata())["grpc-retry-pushback-ms"]) > 0
 
 
 async def test_takes_the_call_back_when_its_deadline_passes(served: Served):
