@@ -7,10 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 from engine.config import KafkaConfig
+from engine.events.broker_client import BrokerClient
 from engine.events.diagnosis import connection_problem
 
 _FIRST_BACKOFF_S = 0.25
 _MAX_BACKOFF_S = 10.0
+# A topic that changes must be noticed within 10 s, so every client asks for its metadata twice as often.
+_METADATA_MAX_AGE_MS = 5000
 
 
 def connection_settings(config: KafkaConfig) -> dict[str, Any]:
@@ -20,6 +23,9 @@ def connection_settings(config: KafkaConfig) -> dict[str, Any]:
         "client_id": "ousel",
         "request_timeout_ms": config.request_timeout_ms,
         "bootstrap_timeout_ms": config.request_timeout_ms,
+        "metadata_max_age_ms": _METADATA_MAX_AGE_MS,
+        # Without it, a client makes again what somebody has deleted.
+        "kafka_client": BrokerClient,
         # After an outage, be back within a second of the broker.
         "reconnect_backoff_max_ms": 1000,
         "security_protocol": config.security_protocol,

@@ -60,5 +60,7 @@ def _topic(config: KafkaConfig, partitions: int, configs: dict[str, str] | None 
     return {
         "num_partitions": partitions,
         "replication_factor": config.replication_factor,
-        "configs": configs or {},
+        # The broker's own clock is the one bound on the time of an event, and decides what retention deletes: a
+        # producer that sets the time of its records may set any.
+        "configs": {"message.timestamp.type": "LogAppendTime"} | (configs or {}),
     }
