@@ -65,7 +65,7 @@ def _open(number: int, held: LogRange, state: State, snapshots: Snapshots | None
             number, state.events_topic, slice_.position, held.end - slice_.position,
         )  # fmt: skip
     else:
-        slice_.position = held.begin
+        slice_.position = slice_.began = held.begin
         _log.info("partition %d of %s: no snapshot, %d records to replay", number, state.events_topic,
                   held.end - held.begin)  # fmt: skip
     return state.open(number, slice_)

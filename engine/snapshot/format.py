@@ -1,4 +1,4 @@
-"""What is in the folder of one snapshot, format version 2.
+"""What is in the folder of one snapshot.
 
     manifest.json         what the snapshot is, and of every part its position, files, sizes, digests and row counts
     manifest.json.sha256  its digest, as `sha256sum` writes and checks it
@@ -7,8 +7,8 @@
     catalog.items         the catalog, longest not updated first: lines of JSON, each a list of some records' fields
     catalog.content       only where `state.content_encoder` is not hashed: a vector of float32 per record of it
 
-What a slice holds is data here. A version of the engine that gives it other tables, or another meaning, must raise
-`FORMAT`: older snapshots are skipped then.
+What a slice holds is data here. A version of Ousel that gives it other tables, or another meaning, raises `FORMAT` and
+adds the step that makes an older slice its own: see `upgrades`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from engine.snapshot.files import (
     sync_folder,
     write_file,
 )
+from engine.snapshot.upgrades import FORMAT, OLDEST_FORMAT, upgraded
 from engine.state.copying import SavedCatalog, SavedState
 from engine.state.slice import SavedSlice
 
-FORMAT = 2
 _MANIFEST, _DIGEST = "manifest.json", "manifest.json.sha256"
 # Values per line. A line is made and read in one go, during which no other thread runs: a few ms at most.
 _VALUES, _ITEMS = 4096, 64
@@ -50,12 +50,14 @@ class Manifest:
     """What a snapshot says of itself.
 
     Attributes:
+        version: of the format that it was written in.
         positions: next offset to fold by partition of the events topic.
         slices: by partition, what is needed to read one.
         catalog_positions: next offset to fold by (topic, partition).
         catalog: what is needed to read it.
     """
 
+    version: int
     settings: Mapping[str, Any]
     positions: Mapping[int, int]
     slices: Mapping[int, Mapping[str, Any]]
@@ -112,23 +114,26 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         said = orjson.loads(text)
         version = said["format"]
-        if version != FORMAT:
-            raise OtherFormatError(f"{folder}: has format version {version}, this engine reads {FORMAT}")
+        if version not in range(OLDEST_FORMAT, FORMAT + 1):
+            raise OtherFormatError(
+                f"{folder}: has format version {version}, this engine reads {OLDEST_FORMAT} to {FORMAT}"
+            )
         slices = {int(partition): part for partition, part in said["slices"].items()}
         positions = {partition: int(part["numbers"]["position"]) for partition, part in slices.items()}
         catalog = said["catalog"]
         catalog_positions = {(topic, partition): int(position) for topic, partition, position in catalog["positions"]}
-        return Manifest(said["settings"], positions, slices, catalog_positions, catalog)
+        return Manifest(version, said["settings"], positions, slices, catalog_positions, catalog)
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise DamagedError(f"{folder / _MANIFEST}: makes no sense: {error!r}") from error
 
 
-def read_slice(folder: Path, part: Mapping[str, Any]) -> SavedSlice:
-    """One slice, as `part` of the manifest describes it; takes about the memory that the slice itself has.
+def read_slice(folder: Path, manifest: Manifest, partition: int) -> SavedSlice:
+    """One slice, as this version has it; takes about the memory that the slice itself has.
 
     Raises:
         DamagedError, OSError: it can't be used.
     """
+    part = manifest.slices[partition]
     arrays = {table["name"]: np.empty(table["shape"], table["dtype"]) for table in part["tables"]}
     read_buffers(folder, FileEntry(**part["tables_file"]), list(arrays.values()))
     columns: dict[str, list[Any]] = {name: [] for name in part["rows"]}
@@ -138,7 +143,8 @@ def read_slice(folder: Path, part: Mapping[str, Any]) -> SavedSlice:
     lists = {name.removeprefix(_LIST): columns[name] for name in columns if name.startswith(_LIST)}
     tables = {name: torch.from_numpy(array) for name, array in arrays.items()}
     ids = columns["users"], columns["items"], columns["recent_ids"]
-    return SavedSlice(tables, *ids, numbers=part["numbers"], lists=lists, targets=columns["targets"])
+    saved = SavedSlice(tables, *ids, part["numbers"], lists, columns["targets"], part.get("began", 0))
+    return upgraded(saved, manifest.version)
 
 
 def read_catalog(folder: Path, manifest: Manifest) -> SavedCatalog:
@@ -174,6 +180,7 @@ def _write_slice(folder: Path, partition: int, saved: SavedSlice) -> dict[str, A
     lines = (_line([name, part]) for name, values in columns.items() for part in _parts(values, _VALUES))
     tables = write_file(folder / f"slice-{partition}.tables", buffer_pieces(arrays.values()))
     return {
+        "began": saved.began,
         "numbers": dict(saved.numbers),
         "rows": {name: len(values) for name, values in columns.items()},
         "tables": [{"name": name, "dtype": array.dtype.str, "shape": array.shape} for name, array in arrays.items()],

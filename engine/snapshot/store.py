@@ -119,7 +119,7 @@ class SnapshotStore:
             f"partition {partition} of the events",
             lambda manifest: manifest.positions.get(partition),
             lambda manifest: _outside(manifest.positions[partition], log_range),
-            lambda path, manifest: read_slice(path, manifest.slices[partition]),
+            lambda path, manifest: read_slice(path, manifest, partition),
         )
 
     def newest_catalog(self, log_ranges: Mapping[Partition, LogRange]) -> SavedCatalog | None:

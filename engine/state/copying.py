@@ -78,7 +78,7 @@ class SliceCopy:
         rest = self._rest
         tables = {name: copy.data for name, copy in self._tables.items()}
         users, items, targets = (copy.ids for copy in self._ids)
-        return SavedSlice(tables, users, items, rest.recent_ids, rest.numbers, rest.lists, targets)
+        return SavedSlice(tables, users, items, rest.recent_ids, rest.numbers, rest.lists, targets, rest.began)
 
 
 class _Pieces:

@@ -47,6 +47,7 @@ class SavedSlice:
         recent_ids: event ids in the window, oldest first.
         numbers: position and counters by name.
         lists: free rows and blocks, and scales, by name.
+        began: the first offset that was folded into it; 0 where a snapshot of an older version does not say.
     """
 
     tables: Mapping[str, Tensor]
@@ -56,6 +57,7 @@ class SavedSlice:
     numbers: Mapping[str, int]
     lists: Mapping[str, list[int]]
     targets: Sequence[str | None] = ()
+    began: int = 0
 
 
 class Slice:
@@ -67,6 +69,7 @@ class Slice:
     Attributes:
         anonymous: rows of the anonymous sessions by session_name, as the links of `sessions` have it.
         position: the next offset to fold; a record below it is a redelivery.
+        began: the first offset that was folded: the log before it is not in here.
         newest_ms: the latest time of an event; 0 before the first.
     """
 
@@ -87,6 +90,7 @@ class Slice:
         self.recent_ids = RecentIds(config.duplicates_window)
         self.anonymous: dict[int, int] = {}  # session_name -> row of the anonymous session
         self.position = 0
+        self.began = 0
         self.newest_ms = 0
         self.events_folded = 0
         self.redelivered = 0  # says nothing of the log, so it is not saved
@@ -140,10 +144,12 @@ class Slice:
             | {f"{name}.free": ring.free.tolist() for name, ring in self._rings().items()}
             | {f"{name}.blocks": [ring.blocks] for name, ring in self._rings().items()},
             targets=targets,
+            began=self.began,
         )
 
     def restore(self, saved: SavedSlice) -> None:
         """Makes an empty slice what `saved` says."""
+        self.began = saved.began
         lists = saved.lists
         self.users.restore(saved.users, lists["users.free"])
         self.items.restore(saved.items, lists["items.free"])

@@ -92,6 +92,7 @@ def assert_same(got: SavedSlice | None, want: SavedSlice) -> None:
     assert list(got.targets) == list(want.targets)
     assert list(got.recent_ids) == list(want.recent_ids)
     assert dict(got.numbers) == dict(want.numbers)
+    assert got.began == want.began
     assert {name: list(values) for name, values in got.lists.items()} == dict(want.lists)
 
 

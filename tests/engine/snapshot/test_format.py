@@ -44,6 +44,7 @@ slices = st.builds(
     recent_ids=st.lists(names, max_size=9),
     numbers=st.dictionaries(names, whole, max_size=3).map(lambda numbers: numbers | {"position": 7}),
     lists=st.dictionaries(names, st.lists(whole, max_size=5), max_size=4),
+    began=st.integers(0, 2**62),
 )
 records = st.builds(
     CatalogItem,
@@ -63,7 +64,7 @@ def written(folder: Path, saved: SavedState) -> Path:
 
 
 def slice_of(folder: Path, partition: int = 0) -> SavedSlice:
-    return read_slice(folder, read_manifest(folder).slices[partition])
+    return read_slice(folder, read_manifest(folder), partition)
 
 
 @pytest.mark.parametrize("events", [0, 1, 20, len(ROWS)])

@@ -57,10 +57,10 @@ def test_a_snapshot_deleted_while_it_is_read_gives_way_to_the_newer_one(tmp_path
     writer.write(state_of(20))
     read, newer = engine.snapshot.store.read_slice, [state_of(30)]
 
-    def late(folder, part):
+    def late(folder, manifest, partition):
         if newer:
             writer.write(newer.pop())
-        return read(folder, part)
+        return read(folder, manifest, partition)
 
     monkeypatch.setattr(engine.snapshot.store, "read_slice", late)
     assert_same(reader.newest(0, ANY), state_of(30).slices[0])

@@ -1,0 +1,44 @@
+"""An upgrade of Ousel loses nothing: snapshots of older formats are restored to what this version makes of the log."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from engine.config import SnapshotConfig
+from engine.events.source import LogRange
+from engine.snapshot.settings import fingerprint
+from engine.snapshot.store import SnapshotStore
+from engine.snapshot.upgrades import _STEPS, FORMAT, OLDEST_FORMAT
+from engine.state.copying import StateCopy
+from engine.state.digest import catalog_digest, slice_digest
+from tests.engine.snapshot.older import CONFIG, DATA, EVENTS, KAFKA, PARTITIONS, folded
+from tests.engine.snapshot.saved import warnings
+
+SETTINGS = fingerprint(CONFIG, EVENTS, KAFKA, PARTITIONS)
+VERSIONS = sorted(int(path.name.removeprefix("format-")) for path in DATA.glob("format-*"))
+
+
+def test_every_older_format_has_its_step_and_a_snapshot_to_try_it_with():
+    assert sorted(_STEPS) == list(range(OLDEST_FORMAT, FORMAT))
+    assert sorted(_STEPS) == VERSIONS
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_snapshot_of_an_older_format_is_restored_to_what_folding_its_log_gives_now(tmp_path, caplog, version):
+    shutil.copytree(DATA / f"format-{version}", tmp_path, dirs_exist_ok=True)
+    store = SnapshotStore(SnapshotConfig(dir=tmp_path), "new", SETTINGS)
+    copy = StateCopy(folded(), 2**30)
+    while not copy.step():
+        pass
+    now = copy.saved()
+    for partition, want in now.slices.items():
+        got = store.newest(partition, LogRange(0, 1000))
+        assert got is not None
+        assert slice_digest(got, CONFIG, EVENTS) == slice_digest(want, CONFIG, EVENTS)
+    catalog = store.newest_catalog({(KAFKA.items_topic, 0): LogRange(0, 3)})
+    assert catalog is not None
+    assert catalog_digest(catalog.items) == catalog_digest(now.catalog.items)
+    assert catalog.positions == now.catalog.positions
+    assert not warnings(caplog)
