@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field, model_validator
 
-from engine.config import Device, EventsConfig, KafkaConfig, Section, Settings, StateConfig
+from engine.config import Address, Device, EventsConfig, KafkaConfig, Section, Settings, StateConfig
 from engine.model.layers import Aggregation
 from engine.model.recommender import check_heads
 
@@ -95,7 +95,7 @@ class TrainSection(Section):
     retrain_minutes: float = Field(60.0, gt=0, description="or this time, where at least one event came")
 
     # Where it pushes.
-    engine: str = Field("127.0.0.1:50051", min_length=3, description="host:port of the engine's gRPC server")
+    engine: Address = Field("127.0.0.1:50051", min_length=3, description="host:port of the engine's gRPC server")
     push_timeout_s: float = Field(300.0, gt=0, description="one push, the engine's rebuild of its index included")
     check_s: float = Field(5.0, gt=0, description="how often to ask the engine whether it still has the model")
 

@@ -4,6 +4,7 @@
 over the defaults. Every field is checked here, at the edge; the rooms behind trust what they get.
 """
 
+from engine.config.address import Address, address_problem
 from engine.config.events import EventsConfig
 from engine.config.kafka import KafkaConfig
 from engine.config.load import Config, Settings, load_config, load_settings
@@ -15,6 +16,7 @@ from engine.config.snapshot import SnapshotConfig
 from engine.config.state import StateConfig
 
 __all__ = [
+    "Address",
     "CanaryConfig",
     "Config",
     "ConfigError",
@@ -31,6 +33,7 @@ __all__ = [
     "Settings",
     "SnapshotConfig",
     "StateConfig",
+    "address_problem",
     "load_config",
     "load_settings",
 ]

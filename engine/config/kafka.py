@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
+from engine.config.address import Addresses
 from engine.config.section import Section
+
+Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
 
 class KafkaConfig(Section):
     """Where the log is. The same section serves the engine, the trainer and EventService."""
 
-    bootstrap: str = Field("127.0.0.1:9092", min_length=3, description="host:port[,host:port] of the brokers")
-    events_topic: str = "ousel.events"
-    items_topic: str = "ousel.items"
-    dead_letters_topic: str = "ousel.dead-letters"
+    bootstrap: Addresses = Field("127.0.0.1:9092", min_length=3, description="host:port[,host:port] of the brokers")
+    events_topic: Topic = "ousel.events"
+    items_topic: Topic = Field("ousel.items", validate_default=True)
+    dead_letters_topic: Topic = Field("ousel.dead-letters", validate_default=True)
     events_partitions: int = Field(4, ge=1, le=1024, description="partitions of the events topic where we create it")
     replication_factor: int = Field(1, ge=1, le=15, description="of topics that we create")
     max_poll_records: int = Field(4096, ge=1, le=65536, description="records in one batch; bounds a step's memory")
@@ -51,6 +54,15 @@ class KafkaConfig(Section):
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", validate_default=True
     )
+
+    @field_validator("items_topic", "dead_letters_topic")
+    @classmethod
+    def _is_a_topic_of_its_own(cls, topic: str, info: ValidationInfo) -> str:
+        # A dead letter in a topic that is read would be decoded, refused and written again, without end.
+        for other in ("events_topic", "items_topic"):
+            if info.data.get(other) == topic:
+                raise ValueError(f"must differ from kafka.{other}")
+        return topic
 
     @field_validator("ssl_cafile", "ssl_certfile", "ssl_keyfile")
     @classmethod

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import json
+import os
+import re
+import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, get_origin
 
 from pydantic import ValidationError, ValidationInfo, field_validator
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, TomlConfigSettingsSource
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    SettingsError,
+    TomlConfigSettingsSource,
+)
 
 from engine.config.events import EventsConfig
+from engine.config.explained import explained
 from engine.config.kafka import KafkaConfig
 from engine.config.model import CanaryConfig, IndexConfig, InferenceConfig, ModelConfig
 from engine.config.ranking import RankingConfig
@@ -28,6 +39,7 @@ class Settings(BaseSettings):
         env_nested_delimiter="__",
         extra="ignore",
         frozen=True,
+        hide_input_in_errors=True,
         nested_model_default_partial_update=True,
     )
 
@@ -90,5 +102,30 @@ def load_settings(kind: type[T], path: Path | None) -> T:
     try:
         return WithFile()
     except ValidationError as error:
-        lines = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}, got {e['input']!r}" for e in error.errors()]
-        raise ConfigError("; ".join(lines)) from None
+        raise ConfigError(explained(error, kind)) from None
+    except SettingsError as error:
+        raise ConfigError(_not_json(error, kind)) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--config {str(path)!r} must be TOML in UTF-8: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"--config {str(path)!r} can't be read: {error.strerror}") from None
+
+
+def _not_json(error: SettingsError, kind: type[Settings]) -> str:
+    """Names the variables that may be meant: pydantic names their section alone."""
+    found = re.search(r'field "(\w+)"', str(error))
+    section = found[1] if found else ""
+    fields = getattr(kind.model_fields[section].annotation, "model_fields", {}) if section in kind.model_fields else {}
+    tables = [name for name, field in fields.items() if get_origin(field.annotation) in (dict, tuple)]
+    names = [f"OUSEL_{section}".upper(), *(f"OUSEL_{section}__{name}".upper() for name in tables)]
+    given = [name for name in sorted(os.environ) if name.upper() in names and not _is_json(os.environ[name])]
+    said = " and ".join(given or names[:1])
+    return f'{section}: {said} must be JSON, a table {{"name": 1}} or a list [1, 2], and the value is not shown'
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True

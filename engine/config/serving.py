@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from pydantic import Field
 
+from engine.config.address import Host
 from engine.config.section import Section
 
 
 class ServingConfig(Section):
     """Where the server listens, and how much it takes on."""
 
-    host: str = Field("127.0.0.1", description="loopback unless told otherwise")
+    host: Host = Field("127.0.0.1", description="loopback unless told otherwise")
     port: int = Field(50051, ge=0, le=65535, description="gRPC; 0 takes a free one and says which")
-    metrics_host: str = "127.0.0.1"
+    metrics_host: Host = "127.0.0.1"
     metrics_port: int = Field(9464, ge=0, le=65535, description="Prometheus /metrics; 0 takes a free one")
     max_streams: int = Field(10_000, ge=1, description="open subscriptions; one more is refused")
     max_queries: int = Field(10_000, ge=1, description="calls waiting for a list; one more is refused")

@@ -330,6 +330,15 @@ def test_the_address_defaults_to_the_loopback(capsys, monkeypatch):
     assert "OUSEL_ADDRESS" not in os.environ
 
 
+@pytest.mark.parametrize("arguments", [("status",), ("watch", "ann"), ("track", "apple", "ann")])
+def test_a_password_in_the_address_is_refused_and_not_shown(capsys, monkeypatch, arguments):
+    monkeypatch.setenv("OUSEL_ADDRESS", "me:hunter2@127.0.0.1:50051")
+    assert main(arguments) == 1
+    captured = capsys.readouterr()
+    assert captured.err == "ousel: the address must be host:port without a user, a password and an @\n"
+    assert "hunter2" not in captured.out
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from engine.config import load_settings
+from engine.config import ConfigError, address_problem, load_settings
 from engine.log_output import log_to_stderr
 from trainer.config import TrainerConfig
 from trainer.model_file import load_model
@@ -28,6 +28,9 @@ def push(
     """Push a weights file to an engine, as its next version; exit code 1 where it does not take it."""
     try:
         settings = load_settings(TrainerConfig, config)
+        problem = None if engine is None else address_problem(engine)
+        if problem is not None:
+            raise ConfigError(f"--engine: {problem}")
         model = load_model(weights)
     except ValueError as error:
         raise SystemExit(f"ousel-trainer push: {error}") from None

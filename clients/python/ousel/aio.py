@@ -12,7 +12,7 @@ from typing import Any, Self
 import grpc
 
 from ousel import convert
-from ousel.channel import CHANNEL_OPTIONS, DEFAULT_ADDRESS, SLOW_TIMEOUT_S
+from ousel.channel import CHANNEL_OPTIONS, DEFAULT_ADDRESS, SLOW_TIMEOUT_S, checked_address
 from ousel.errors import OuselError, StreamEnded, from_status
 from ousel.types import (
     Exported,
@@ -50,7 +50,7 @@ class AsyncClient:
     """
 
     def __init__(self, address: str = DEFAULT_ADDRESS, timeout_s: float = 5.0) -> None:
-        self.address = address
+        self.address = checked_address(address)
         self._timeout_s = timeout_s
         self._opened: grpc.aio.Channel | None = None
 

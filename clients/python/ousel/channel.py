@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 
+from ousel.errors import InvalidArgument
+
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 SLOW_TIMEOUT_S = 60.0  # of calls that go through all that the engine holds
 
@@ -45,3 +47,14 @@ CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5000),
 )
+
+
+def checked_address(address: str) -> str:
+    """The address as it came; every error names it, so one that may hold a password is refused.
+
+    Raises:
+        InvalidArgument: a user or a password stands before the host.
+    """
+    if "@" in address:
+        raise InvalidArgument("the address must be host:port without a user, a password and an @")
+    return address

@@ -10,7 +10,7 @@ from typing import Any, Self
 import grpc
 
 from ousel import convert
-from ousel.channel import CHANNEL_OPTIONS, DEFAULT_ADDRESS, SLOW_TIMEOUT_S
+from ousel.channel import CHANNEL_OPTIONS, DEFAULT_ADDRESS, SLOW_TIMEOUT_S, checked_address
 from ousel.errors import from_status
 from ousel.subscription import Subscription
 from ousel.types import Exported, Forgotten, Position, RecommendationList, RolledBack, StateDigest, Status, Tracked
@@ -37,9 +37,9 @@ class Client:
     """
 
     def __init__(self, address: str = DEFAULT_ADDRESS, timeout_s: float = 5.0) -> None:
-        self.address = address
+        self.address = checked_address(address)
         self._timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self._channel = grpc.insecure_channel(self.address, options=CHANNEL_OPTIONS)
         self._recommender = recommender_service_pb2_grpc.RecommenderServiceStub(self._channel)
         self._events = event_service_pb2_grpc.EventServiceStub(self._channel)
         self._model = model_service_pb2_grpc.ModelServiceStub(self._channel)

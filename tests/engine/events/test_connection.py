@@ -74,7 +74,7 @@ def test_a_source_without_a_broker_says_where_it_looked(refused_port: int) -> No
         KafkaSource(KafkaConfig(bootstrap=address, request_timeout_ms=100))
 
 
-@pytest.mark.parametrize("address", ["nonsense", "localhost:port", "localhost:99999", "host.invalid:9092"])
+@pytest.mark.parametrize("address", ["nonsense", "localhost:99999", "host.invalid:9092"])
 def test_an_address_that_is_none_is_reported_like_an_absent_broker(address: str) -> None:
     (line,) = wait(KafkaConfig(bootstrap=address), reports=1)
     assert f"no Kafka broker at {address}: check kafka.bootstrap" in line
@@ -255,7 +255,7 @@ TLS, SASL = "SSL or SASL_SSL", "SASL_PLAINTEXT or SASL_SSL"
         ({"SASL_MECHANISM": "PLAIN", "SECURITY_PROTOCOL": "SSL"}, f"must be {SASL} where sasl_mechanism is set"),
         ({"SSL_CAFILE": __file__}, f"must be {TLS} where ssl_cafile is set"),
         ({"SECURITY_PROTOCOL": "SSL", "SSL_KEYFILE": __file__}, "needs ssl_certfile where ssl_keyfile is set"),
-        ({"SECURITY_PROTOCOL": "SSL", "SSL_CAFILE": "/absent.pem"}, "kafka.ssl_cafile: Value error, must name a file"),
+        ({"SECURITY_PROTOCOL": "SSL", "SSL_CAFILE": "/absent.pem"}, "kafka.ssl_cafile: must name a file"),
     ],
 )
 def test_security_settings_that_do_not_fit_are_refused_at_the_start(

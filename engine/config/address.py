@@ -1,0 +1,46 @@
+"""Addresses in the configuration: host:port, without a user, a password or a scheme."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import AfterValidator
+
+_NAME = r"[\w.-]+"
+_IPV6 = r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[\w.-]+)?"
+_HOST = re.compile(rf"{_NAME}|{_IPV6}")
+_ADDRESS = re.compile(rf"(?:{_NAME}|\[{_IPV6}\])(?::\d{{1,5}})?")
+
+
+def address_problem(text: str) -> str | None:
+    """What is wrong with `host:port`; None where nothing is. It never quotes the text, which may hold a password."""
+    if "@" in text:
+        return "must be host:port without a user, a password and an @"
+    if not _ADDRESS.fullmatch(text.strip()):
+        return "must be host:port, or [IPv6]:port, without a scheme and a path"
+    return None
+
+
+def _is_address(text: str) -> str:
+    problem = address_problem(text)
+    if problem is not None:
+        raise ValueError(problem)
+    return text
+
+
+def _is_host(text: str) -> str:
+    if not _HOST.fullmatch(text):
+        raise ValueError("must be the name or the IP address of a host, without a user, a password and a port")
+    return text
+
+
+def _are_addresses(text: str) -> str:
+    for address in text.split(","):
+        _is_address(address)
+    return text
+
+
+Host = Annotated[str, AfterValidator(_is_host)]
+Address = Annotated[str, AfterValidator(_is_address)]
+Addresses = Annotated[str, AfterValidator(_are_addresses)]  # with commas between them
