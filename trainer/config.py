@@ -7,8 +7,12 @@ from pathlib import Path
 from pydantic import Field, model_validator
 
 from engine.config import Address, Device, EventsConfig, KafkaConfig, Section, Settings, StateConfig
+from engine.config.section import DAY_S
 from engine.model.layers import Aggregation
 from engine.model.recommender import check_heads
+
+_WEEK_MINUTES = 7 * 24 * 60
+_MOST = 10**9  # events or steps: no setting that counts them needs more
 
 
 class TrainSection(Section):
@@ -27,15 +31,23 @@ class TrainSection(Section):
     by_kind: bool = Field(
         False, description="also learn what the next event of each kind names, for ranking.goal; steps cost more"
     )
-    min_count: int = Field(3, ge=1, description="events an item needs for a learned id; fewer teach it nothing")
-    max_vocabulary: int = Field(500_000, ge=1, description="learned ids at most, the most frequent items first")
+    min_count: int = Field(
+        3, ge=1, le=1_000_000, description="events an item needs for a learned id; fewer teach it nothing"
+    )
+    max_vocabulary: int = Field(
+        500_000, ge=1, le=2**30, description="learned ids at most, the most frequent items first"
+    )
 
     # How it is trained.
-    max_minutes: float = Field(2.0, gt=0, description="wall-clock of a first training, ranker and evaluation included")
-    retrain_max_minutes: float = Field(
-        0.75, gt=0, description="the same from the weights before; it starts near the end"
+    max_minutes: float = Field(
+        2.0, gt=0, le=_WEEK_MINUTES, description="wall-clock of a first training, ranker and evaluation included"
     )
-    max_steps: int | None = Field(None, ge=1, description="steps of the encoder instead of a time budget: repeatable")
+    retrain_max_minutes: float = Field(
+        0.75, gt=0, le=_WEEK_MINUTES, description="the same from the weights before; it starts near the end"
+    )
+    max_steps: int | None = Field(
+        None, ge=1, le=10**9, description="steps of the encoder instead of a time budget: repeatable"
+    )
     graph_share: float = Field(0.4, ge=0, le=1, description="last part of the steps that also train the graph layers")
     chunks: int = Field(8, ge=1, le=1000, description="pieces of the log; in each the graph is as of the piece's start")
     batch: int = Field(32, ge=1, le=65_536, description="windows in one step; many small steps beat few large ones")
@@ -50,23 +62,34 @@ class TrainSection(Section):
     augment_crop: float = Field(0.0, ge=0, le=1, description="windows shown from a random event on; for sparse data")
     augment_mask: float = Field(0.0, ge=0, lt=1, description="events shown without their item; for sparse data")
     augment_reorder: float = Field(0.0, ge=0, le=1, description="windows with four events shuffled; for sparse data")
-    learning_rate: float = Field(3e-3, gt=0, description="at its peak")
-    weight_decay: float = Field(0.01, ge=0)
-    ranker_samples: int = Field(5000, ge=1, description="events of the held-out slice that the ranker learns from")
+    learning_rate: float = Field(3e-3, gt=0, le=10, description="at its peak")
+    weight_decay: float = Field(0.01, ge=0, le=10)
+    ranker_samples: int = Field(
+        5000, ge=1, le=_MOST, description="events of the held-out slice that the ranker learns from"
+    )
     ranker_epochs: int = Field(6, ge=1, le=1000)
-    ranker_candidates: int = Field(128, ge=2, description="candidates drawn from each list in a step, target included")
-    ranker_learning_rate: float = Field(5e-3, gt=0)
+    ranker_candidates: int = Field(
+        128, ge=2, le=100_000, description="candidates drawn from each list in a step, target included"
+    )
+    ranker_learning_rate: float = Field(5e-3, gt=0, le=10)
     patience: int = Field(
         0,
         ge=0,
+        le=_MOST,
         description="validations without a gain after which the encoders stop, their best weights kept; 0: never",
     )
-    validate_steps: int = Field(500, ge=1, description="steps from one validation to the next, where there is patience")
-    validation_samples: int = Field(1000, ge=1, description="events of the ranker's slice that a validation predicts")
-    checkpoint_s: float = Field(60.0, gt=0, description="from one save of the checkpoint of `train` to the next")
+    validate_steps: int = Field(
+        500, ge=1, le=_MOST, description="steps from one validation to the next, where there is patience"
+    )
+    validation_samples: int = Field(
+        1000, ge=1, le=_MOST, description="events of the ranker's slice that a validation predicts"
+    )
+    checkpoint_s: float = Field(
+        60.0, gt=0, le=7 * DAY_S, description="from one save of the checkpoint of `train` to the next"
+    )
     device: Device = Field("cpu", description="cpu, cuda or cuda:N: where the encoders are trained")
     half: bool = Field(False, description="encoders in bfloat16 while they train; their weights stay whole")
-    seed: int = 1
+    seed: int = Field(1, ge=0, le=2**31 - 1, description="of everything that is drawn by chance")
     threads: int = Field(1, ge=1, le=256, description="intra-op threads; leave cores to the engine beside it")
 
     nice: int = Field(10, ge=0, le=19, description="lowers its priority, so that an engine on the machine goes first")
@@ -79,29 +102,44 @@ class TrainSection(Section):
     # How it is judged.
     ranker_share: float = Field(0.1, gt=0, lt=0.5, description="of the log, kept from the encoder for the ranker")
     holdout_share: float = Field(0.05, gt=0, lt=0.5, description="of the log, the newest, kept from both to judge them")
-    ranker_events: int = Field(16_000, ge=1, description="at most so many: on a long log a share would take too long")
-    holdout_events: int = Field(8000, ge=1, description="likewise")
-    evaluation_samples: int = Field(3000, ge=1, description="events of the newest slice that are predicted")
+    ranker_events: int = Field(
+        16_000, ge=1, le=_MOST, description="at most so many: on a long log a share would take too long"
+    )
+    holdout_events: int = Field(8000, ge=1, le=_MOST, description="likewise")
+    evaluation_samples: int = Field(3000, ge=1, le=_MOST, description="events of the newest slice that are predicted")
     max_drop: float = Field(0.05, ge=0, le=1, description="share of hit rate that may be lost to the model before")
 
     # What it trains from, and when.
-    min_events: int = Field(1000, ge=10, description="no training before the log holds this many")
-    max_log_events: int = Field(5_000_000, ge=100, description="newest events kept to train from, up to 66 bytes each")
+    min_events: int = Field(1000, ge=10, le=_MOST, description="no training before the log holds this many")
+    max_log_events: int = Field(
+        5_000_000, ge=100, le=_MOST, description="newest events kept to train from, up to 66 bytes each"
+    )
     archive_dir: Path | None = Field(
         None, description="folder that keeps what was read beyond the log's retention; none: nothing is kept"
     )
     archive_days: int = Field(90, ge=1, le=36_500, description="days (UTC, event time) before today that it keeps")
-    retrain_events: int = Field(10_000, ge=1, description="new events after which to train again")
-    retrain_minutes: float = Field(60.0, gt=0, description="or this time, where at least one event came")
+    retrain_events: int = Field(10_000, ge=1, le=_MOST, description="new events after which to train again")
+    retrain_minutes: float = Field(
+        60.0, gt=0, le=365 * 24 * 60, description="or this time, where at least one event came"
+    )
 
     # Where it pushes.
     engine: Address = Field("127.0.0.1:50051", min_length=3, description="host:port of the engine's gRPC server")
-    push_timeout_s: float = Field(300.0, gt=0, description="one push, the engine's rebuild of its index included")
-    check_s: float = Field(5.0, gt=0, description="how often to ask the engine whether it still has the model")
+    push_timeout_s: float = Field(
+        300.0, gt=0, le=DAY_S, description="one push, the engine's rebuild of its index included"
+    )
+    check_s: float = Field(
+        5.0, gt=0, le=DAY_S, description="how often to ask the engine whether it still has the model"
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> TrainSection:
         check_heads(self.dim, self.heads, self.local_heads)
+        if self.min_events > self.max_log_events:
+            raise ValueError(
+                f"min_events must be <= max_log_events ({self.max_log_events}), or no training ever begins,"
+                f" got {self.min_events}"
+            )
         return self
 
 

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from pydantic import Field, model_validator
+from typing import Annotated, Any
 
-from engine.config.section import DAY_S, Section
+from pydantic import Field, field_validator, model_validator
+
+from engine.config.section import DAY_S, YEAR_S, Section
+
+MAX_WEIGHT = 1_000_000.0
+
+Kind = Annotated[str, Field(min_length=1, max_length=256)]
+Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT)]
 
 
 class EventsConfig(Section):
     """What an event may say. Whatever breaks a rule goes to the dead-letter topic with the reason."""
 
-    kinds: dict[str, float] = Field(
+    kinds: dict[Kind, Weight] = Field(
         default={
             "view": 1.0,
             "click": 1.0,
@@ -24,7 +31,7 @@ class EventsConfig(Section):
         description="known kinds and the weight of each in decayed popularity; the order numbers them, so append only",
     )
     default_kind: str = "view"
-    relations: dict[str, float] = Field(
+    relations: dict[Kind, Weight] = Field(
         default={"follows": 1.0, "friend": 2.0, "has": 1.0},
         description="known relations of users and of items, and how much each weighs where candidates are proposed,"
         " 0: it proposes none; the order numbers them, so append only",
@@ -32,7 +39,21 @@ class EventsConfig(Section):
     default_user_relation: str = Field("follows", description="of an event with target_user_id that names no kind")
     default_item_relation: str = Field("has", description="of an event with entity_id that names no kind")
     max_id_bytes: int = Field(256, ge=8, le=4096, description="longest user, session, item or event id, in UTF-8")
-    max_future_s: float = Field(DAY_S, ge=0, description="how far ahead of its record an event's time may lie")
+    max_future_s: float = Field(
+        DAY_S, ge=0, le=YEAR_S, description="how far ahead of its record an event's time may lie"
+    )
+
+    @field_validator("kinds", "relations", mode="before")
+    @classmethod
+    def _no_weight_is_negative(cls, weights: Any) -> Any:
+        # The usual message would not say that weights below 0 are refused for now only.
+        for kind, weight in weights.items() if isinstance(weights, dict) else ():
+            if isinstance(weight, int | float) and weight < 0:
+                raise ValueError(
+                    f"the weight of {str(kind)[:40]!r} must be >= 0, got {weight}: a kind that counts against an item"
+                    " needs dislikes, which this version does not have"
+                )
+        return weights
 
     @model_validator(mode="after")
     def _kinds_fit(self) -> EventsConfig:

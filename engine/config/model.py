@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from engine.config.section import Device, Precision, Section
+from engine.config.section import DAY_S, Device, Precision, Section
 
 
 class ModelConfig(Section):
     """How inference runs. The shape of the model itself travels with its weights."""
 
     threads: int = Field(1, ge=1, le=256, description="intra-op threads; on few cores 1 is steadier and no slower")
-    max_weights_bytes: int = Field(2**30, ge=2**10, description="largest pushed file that is accepted")
+    max_weights_bytes: int = Field(2**30, ge=2**10, le=2**36, description="largest pushed file that is accepted")
     build_share: float = Field(
         0.5, gt=0, le=1, description="of a core, and of the engine's thread, that a push takes; more swaps sooner"
     )
@@ -38,8 +38,10 @@ class InferenceConfig(Section):
     """How far and how fast a moved embedding spreads."""
 
     epsilon: float = Field(0.1, ge=0, le=2, description="a user whose vector moved less (L2) does not touch its items")
-    spread_rows: int = Field(32, ge=0, description="rows recomputed in a step because a neighbor moved; the rest waits")
-    chunk_rows: int = Field(4096, ge=1, description="rows in one forward; bounds its memory")
+    spread_rows: int = Field(
+        32, ge=0, le=1_000_000, description="rows recomputed in a step because a neighbor moved; the rest waits"
+    )
+    chunk_rows: int = Field(4096, ge=1, le=1_000_000, description="rows in one forward; bounds its memory")
     device: Device = Field("cpu", description="cpu, cuda or cuda:N: where all items and users are embedded for a model")
     precision: Precision = Field(
         "float32",
@@ -69,11 +71,12 @@ class IndexConfig(Section):
     max_delta: float = Field(0.15, gt=0, le=1, description="share of items in the exact delta that starts a rebuild")
     rebuild_threads: int = Field(1, ge=1, le=64)
     scan_below: int = Field(
-        0, ge=0, description="a catalog of fewer items is scanned, which costs less up to about 10,000; 0: HNSW for all"
-    )
+        0, ge=0, le=2**30,
+        description="a catalog of fewer items is scanned, which costs less up to about 10,000; 0: HNSW for all",
+    )  # fmt: skip
     probe_queries: int = Field(
-        100, ge=0, description="one search in so many is compared with an exact one, as a metric; 0: none"
+        100, ge=0, le=2**30, description="one search in so many is compared with an exact one, as a metric; 0: none"
     )
     probe_interval_s: float = Field(
-        1.0, ge=0, description="at least this long between two of them; large catalogs wait longer"
+        1.0, ge=0, le=DAY_S, description="at least this long between two of them; large catalogs wait longer"
     )

@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
+YEAR_S = 365 * DAY_S
 
 Precision = Literal["float32", "bfloat16", "int8"]
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d{1,3})?)$")]

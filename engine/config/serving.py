@@ -15,15 +15,18 @@ class ServingConfig(Section):
     port: int = Field(50051, ge=0, le=65535, description="gRPC; 0 takes a free one and says which")
     metrics_host: Host = "127.0.0.1"
     metrics_port: int = Field(9464, ge=0, le=65535, description="Prometheus /metrics; 0 takes a free one")
-    max_streams: int = Field(10_000, ge=1, description="open subscriptions; one more is refused")
-    max_queries: int = Field(10_000, ge=1, description="calls waiting for a list; one more is refused")
+    max_streams: int = Field(10_000, ge=1, le=1_000_000, description="open subscriptions; one more is refused")
+    max_queries: int = Field(10_000, ge=1, le=1_000_000, description="calls waiting for a list; one more is refused")
     max_backlog: int = Field(
         30_000, ge=1_000, le=1_000_000,
         description="Calls and streams of a burst wait in gRPC until the engine takes them up, up to this many. gRPC"
         " cancels further ones without telling their callers when to come back.",
     )  # fmt: skip
     max_wait_ms: float = Field(
-        250.0, gt=0, description="calls that would wait longer for their list, as lists cost now, are refused"
+        250.0,
+        gt=0,
+        le=600_000,
+        description="calls that would wait longer for their list, as lists cost now, are refused",
     )
     max_batch: int = Field(64, ge=1, le=4096, description="lists computed in one forward")
-    grace_s: float = Field(2.0, ge=0, description="how long open calls may finish at shutdown")
+    grace_s: float = Field(2.0, ge=0, le=3600, description="how long open calls may finish at shutdown")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from engine.config.section import Section
+from engine.config.section import DAY_S, Section
 
 
 class SnapshotConfig(Section):
@@ -18,8 +18,13 @@ class SnapshotConfig(Section):
     engine: str | None = Field(
         None, description="name of this engine in that folder, its own and lasting; none: host name and serving.port"
     )
-    interval_s: float = Field(60.0, gt=0, description="from the end of one snapshot to the start of the next")
+    interval_s: float = Field(
+        60.0, gt=0, le=7 * DAY_S, description="from the end of one snapshot to the start of the next"
+    )
     keep: int = Field(3, ge=1, le=1000, description="newest snapshots of this engine that are kept")
     piece_bytes: int = Field(
-        4 * 2**20, ge=4096, description="copied per step while a snapshot is taken; more ends sooner, and pauses longer"
+        4 * 2**20,
+        ge=4096,
+        le=2**30,
+        description="copied per step while a snapshot is taken; more ends sooner, and pauses longer",
     )

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from engine.config.section import DAY_S, HOUR_S, Section
+from engine.config.section import DAY_S, HOUR_S, YEAR_S, Section
 
 
 class StateConfig(Section):
@@ -31,8 +31,10 @@ class StateConfig(Section):
         description="users and entities that relations of one partition lead to;"
         " beyond that the longest not named are forgotten",
     )  # fmt: skip
-    session_gap_s: float = Field(1800.0, gt=0, description="idle time that starts a new session where none is named")
-    half_lives_s: tuple[Annotated[float, Field(gt=0)], ...] = Field(
+    session_gap_s: float = Field(
+        1800.0, gt=0, le=YEAR_S, description="idle time that starts a new session where none is named"
+    )
+    half_lives_s: tuple[Annotated[float, Field(gt=0, le=100 * YEAR_S)], ...] = Field(
         (7 * DAY_S, DAY_S, HOUR_S), min_length=1, max_length=8,
         description="decayed popularity halves in this event time; the first one orders the ready list",
     )  # fmt: skip

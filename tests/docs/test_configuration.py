@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pydantic.fields import FieldInfo
 
 from engine.config import Config, ConfigError, load_config
 from trainer.config import TrainerConfig
@@ -31,6 +32,20 @@ def test_every_setting_is_documented_with_its_default():
     for name, default in expected.items():
         if default is not None and not isinstance(default, dict):
             assert documented[name] == str(default), name
+
+
+def bounds(field: FieldInfo) -> str:
+    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
+    found = [(sign, getattr(one, name)) for one in field.metadata for name, sign in signs.items() if hasattr(one, name)]
+    return ", ".join(f"{sign} {value:.15g}" for sign, value in found)
+
+
+def test_the_bounds_of_every_number_are_documented():
+    rows = re.findall(r"^\| `(\w+)\.(\w+)` \| [^|]* \| ([^|]*) \|", PAGE.read_text(), re.MULTILINE)
+    sections = {name: field.annotation for name, field in (Config.model_fields | TrainerConfig.model_fields).items()}
+    for section, name, allowed in rows:
+        expected = bounds(sections[section].model_fields[name])
+        assert not expected or allowed.strip() == expected, f"{section}.{name}"
 
 
 def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(monkeypatch):
