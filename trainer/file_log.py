@@ -16,12 +16,13 @@ from ousel.v1 import catalog_pb2, event_pb2
 
 from engine.events.batch import Record
 from engine.events.codec import Decoder
+from engine.events.times import TimeRule
 from trainer.config import TrainerConfig
 from trainer.encoder import Stopped
 from trainer.evaluation.files import FileError, Rows, read_items, read_rows
 from trainer.replay import Replay
 
-_ORDER_MS = 60_000  # an order that is no time counts as minutes
+_ORDER_MS = 60_000  # An order that is no time counts as minutes from the earliest plausible time on.
 
 
 def replay_files(events: Path, items: Path | None, config: TrainerConfig, stop: threading.Event) -> Replay:
@@ -34,14 +35,15 @@ def replay_files(events: Path, items: Path | None, config: TrainerConfig, stop: 
     decoder = Decoder(config.kafka, config.events, config.state.features_dim)
     replay = Replay(config.state, config.events, config.trainer.max_log_events, events_topic=config.kafka.events_topic)
     size = config.kafka.max_poll_records
-    rows = read_rows(events)
+    times = TimeRule.of(config.events)
+    rows = read_rows(events, times)
     if items is not None:
         for records in _catalog(items, config.kafka.items_topic, size):
             decoded = decoder.decode(records)
             for rejection in decoded.rejected:
                 raise FileError(f"{items}, item {rejection.record.offset + 1}: {rejection.reason}")
             replay.fold(decoded)
-    for records in _events(rows, config.kafka.events_topic, size):
+    for records in _events(rows, config.kafka.events_topic, size, times.earliest_ms):
         if stop.is_set():
             raise Stopped
         decoded = decoder.decode(records)
@@ -65,9 +67,9 @@ def _item(item_id: str, title: str, categories: Sequence[str]) -> bytes:
     return catalog_pb2.Item(item_id=item_id, title=title, categories=categories).SerializeToString()
 
 
-def _events(rows: Rows, topic: str, size: int) -> Iterator[Sequence[Record]]:
+def _events(rows: Rows, topic: str, size: int, earliest_ms: int) -> Iterator[Sequence[Record]]:
     """One partition; a record's time is its event's."""
-    time_ms = np.round(rows.time * (1000 if rows.timed else _ORDER_MS)).astype(np.int64)
+    time_ms = np.round(rows.time * 1000 if rows.timed else earliest_ms + rows.time * _ORDER_MS).astype(np.int64)
     for first in range(0, len(rows), size):
         part = slice(first, first + size)
         ids = (column[part].to_pylist() for column in (rows.user, rows.session, rows.item, rows.kind))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Any
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from pydantic import Field, field_validator, model_validator
 
@@ -42,6 +43,17 @@ class EventsConfig(Section):
     max_future_s: float = Field(
         DAY_S, ge=0, le=YEAR_S, description="how far ahead of its record an event's time may lie"
     )
+    earliest_year: int = Field(
+        1990,
+        ge=1970,
+        le=2025,
+        description="times of events and of availability before this year are refused as implausible, since seconds"
+        " that are taken for milliseconds lie in January 1970",
+    )
+    time_zone: str = Field(
+        "",
+        description="the zone of times that name none, such as UTC or Europe/Berlin; empty: such times are refused",
+    )
 
     @field_validator("kinds", "relations", mode="before")
     @classmethod
@@ -54,6 +66,19 @@ class EventsConfig(Section):
                     " needs dislikes, which this version does not have"
                 )
         return weights
+
+    @field_validator("time_zone")
+    @classmethod
+    def _zone_exists(cls, name: str) -> str:
+        try:
+            if name not in ("", "UTC"):
+                ZoneInfo(name)
+        except (ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(
+                f"time_zone must be a name of the IANA database of zones, which the system or the package tzdata has,"
+                f" got {name!r}"
+            ) from None
+        return name
 
     @model_validator(mode="after")
     def _kinds_fit(self) -> EventsConfig:

@@ -19,6 +19,7 @@ from engine.config import EventsConfig, KafkaConfig
 from engine.events.batch import CatalogItem, Decoded, EventBatch, Record, Rejection
 from engine.events.records import Records
 from engine.events.rules import event_problem, id_problem, item_problem, relation_problem, shown
+from engine.events.times import TimeError, TimeRule, ms_of_timestamp
 from engine.events.wire import EventParser
 
 # event_id, user_id, session_id, item_id, target_id, kind, time_ms, value, partition, offset, timestamp_ms, forget, ends
@@ -63,6 +64,7 @@ class Decoder:
         self._features_dim = features_dim
         self._kinds = {kind: position for position, kind in enumerate(events.kinds)}
         self._relations = {kind: position for position, kind in enumerate(events.relations)}
+        self._times = TimeRule.of(events)
         self._parser = EventParser(kafka.events_topic, events)
 
     def decode(self, records: Sequence[Record]) -> Decoded:
@@ -95,7 +97,7 @@ class Decoder:
                 self._decode_other(record, items, rejected)
                 continue
             try:
-                event = _parse(event_pb2.Event, payload)
+                event = _parse(event_pb2.Event, payload, self._times)
             except PayloadError as error:
                 rejected.append(Rejection(record, str(error)))
                 continue
@@ -121,14 +123,14 @@ class Decoder:
             rejected.append(Rejection(record, str(error)))
 
     def _item(self, payload: bytes) -> CatalogItem:
-        item = _parse(catalog_pb2.Item, payload)
+        item = _parse(catalog_pb2.Item, payload, self._times)
         decoded = CatalogItem(
             item_id=item.item_id,
             title=item.title,
             categories=tuple(item.categories),
             features=tuple(item.features),
-            available_from_ms=_to_ms(item.available_from) if item.HasField("available_from") else None,
-            available_until_ms=_to_ms(item.available_until) if item.HasField("available_until") else None,
+            available_from_ms=ms_of_timestamp(item.available_from) if item.HasField("available_from") else None,
+            available_until_ms=ms_of_timestamp(item.available_until) if item.HasField("available_until") else None,
             deleted=item.deleted,
         )
         problem = item_problem(decoded, self._features_dim, self._config)
@@ -168,7 +170,7 @@ def validate_event(
 
 def _judged(event: event_pb2.Event, now_ms: int, config: EventsConfig) -> tuple[str, int, str | None]:
     """Kind and time in ms of an event, by default where it has none, and which rule it breaks."""
-    time_ms = _to_ms(event.time) if event.HasField("time") else now_ms
+    time_ms = ms_of_timestamp(event.time) if event.HasField("time") else now_ms
     target_user_id, entity_id = event.target_user_id, event.entity_id
     ids = event.event_id, event.user_id, event.session_id, event.item_id
     if not (target_user_id or entity_id or event.ends):
@@ -200,11 +202,7 @@ def _to_batch(rows: list[Row]) -> EventBatch:
     )
 
 
-def _to_ms(time: Timestamp) -> int:
-    return time.seconds * 1000 + time.nanos // 1_000_000
-
-
-def _parse(kind: type[M], payload: bytes | None) -> M:
+def _parse(kind: type[M], payload: bytes | None, times: TimeRule) -> M:
     if not payload:
         raise PayloadError(f"payload must be {kind.DESCRIPTOR.full_name} as protobuf or JSON, got nothing")
     # 10 and 32 are white space to JSON and field tags to protobuf, so a brace behind them proves nothing yet.
@@ -218,7 +216,7 @@ def _parse(kind: type[M], payload: bytes | None) -> M:
                     f"payload must be {kind.DESCRIPTOR.full_name} as protobuf or JSON: {error}"
                 ) from None
         else:
-            return _from_json(kind, fields)
+            return _from_json(kind, fields, times)
     try:
         return kind.FromString(payload)
     except DecodeError as error:
@@ -226,7 +224,7 @@ def _parse(kind: type[M], payload: bytes | None) -> M:
         raise PayloadError(reason) from None
 
 
-def _from_json(kind: type[M], fields: Mapping[str, Any]) -> M:
+def _from_json(kind: type[M], fields: Mapping[str, Any], times: TimeRule) -> M:
     """Fills a message from parsed JSON, so that the rules meet one form only. Unknown fields and nulls are left out."""
     message = kind()
     for name, field in kind.DESCRIPTOR.fields_by_name.items():
@@ -234,7 +232,7 @@ def _from_json(kind: type[M], fields: Mapping[str, Any]) -> M:
         if value is None:
             continue
         if field.message_type is Timestamp.DESCRIPTOR:
-            getattr(message, name).CopyFrom(_json_time(name, value))
+            getattr(message, name).CopyFrom(_json_time(name, value, times))
         elif field.message_type is not None:  # the only other message is the map of attributes
             _expect(name, value, dict, "an object")
             for key, text in value.items():
@@ -257,17 +255,9 @@ def _expect(name: str, value: object, types: type | tuple[type, ...], words: str
         raise PayloadError(f"{name} must be {words}, got {shown(value)}")
 
 
-def _json_time(name: str, value: object) -> Timestamp:
-    time = Timestamp()
-    if isinstance(value, str):
-        try:
-            time.FromJsonString(value)
-        except ValueError:
-            example = "2026-03-31T08:00:00Z"
-            raise PayloadError(f"{name} must be RFC 3339 text such as {example}, got {shown(value)}") from None
-        return time
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise PayloadError(f"{name} must be RFC 3339 text or integer milliseconds, got {shown(value)}")
-    time.seconds, ms = divmod(value, 1000)
-    time.nanos = ms * 1_000_000
-    return time
+def _json_time(name: str, value: object, times: TimeRule) -> Timestamp:
+    try:
+        seconds, ms = divmod(times.ms(value), 1000)
+    except TimeError as error:
+        raise PayloadError(f"{name} {error}, got {shown(value)}") from None
+    return Timestamp(seconds=seconds, nanos=ms * 1_000_000)

@@ -11,14 +11,11 @@ from collections.abc import Mapping
 
 from engine.config import EventsConfig
 from engine.events.batch import CatalogItem
+from engine.events.times import TimeRule, shown_ms
 
 MAX_TITLE_CHARS = 1024
 MAX_CATEGORIES = 64
 _SHOWN = 40
-
-# The years 1 to 9999, as google.protobuf.Timestamp has them.
-_MIN_TIME_MS = -62_135_596_800_000
-MAX_TIME_MS = 253_402_300_799_999
 _control = re.compile(r"[\x00-\x1f\x7f]").search
 
 
@@ -129,10 +126,12 @@ def _said_problem(
     """Checks what all events say beside ids."""
     if kind not in kinds:
         return f"kind must be one of {list(kinds)}, got {shown(kind)}"
-    latest_ms = min(now_ms + config.max_future_s * 1000, MAX_TIME_MS) if now_ms >= 0 else MAX_TIME_MS
-    if not 0 <= time_ms <= latest_ms:
-        ahead = f"at most {config.max_future_s:g} s ahead of its record"
-        return f"time must lie in 0..{latest_ms:.0f} ms since 1970, {ahead}, got {time_ms} ms"
+    problem = TimeRule.of(config).problem("time", time_ms)
+    if problem:
+        return problem if time_ms != now_ms else f"{problem} (the time of its record, since it names none)"
+    if now_ms >= 0 and time_ms > now_ms + config.max_future_s * 1000:
+        latest = f"at most {config.max_future_s:g} s (events.max_future_s) ahead of its record"
+        return f"time must lie {latest}, which is of {shown_ms(now_ms)}, got {shown_ms(time_ms)}"
     if not 0 <= value < math.inf:
         return f"value must be a finite number >= 0, got {value}"
     return None
@@ -168,10 +167,10 @@ def item_problem(item: CatalogItem, features_dim: int, config: EventsConfig) -> 
         return f"features[{position}] must be finite, got {feature}"
     start_ms, end_ms = item.available_from_ms, item.available_until_ms
     for name, time_ms in (("available_from", start_ms), ("available_until", end_ms)):
-        if time_ms is not None and not _MIN_TIME_MS <= time_ms <= MAX_TIME_MS:
-            return f"{name} must lie in the years 1..9999, {_MIN_TIME_MS}..{MAX_TIME_MS} ms, got {time_ms} ms"
+        if time_ms is not None and (problem := TimeRule.of(config).problem(name, time_ms)):
+            return f"{problem}; an item that is not bounded on this side leaves the field out"
     if start_ms is not None and end_ms is not None and start_ms >= end_ms:
-        return f"available_from must be before available_until, got {start_ms} and {end_ms} ms"
+        return f"available_from must be before available_until, got {shown_ms(start_ms)} and {shown_ms(end_ms)}"
     return None
 
 

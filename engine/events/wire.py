@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from engine.config import EventsConfig
 from engine.events.batch import EventBatch
 from engine.events.records import Records
-from engine.events.rules import MAX_TIME_MS
+from engine.events.times import MAX_TIME_MS, earliest_ms
 
 Bytes = NDArray[np.uint8]
 Ints = NDArray[np.int64]
@@ -52,6 +52,7 @@ class EventParser:
         self._topic = topic
         self._max_id_bytes = config.max_id_bytes
         self._max_future_ms = config.max_future_s * 1000
+        self._earliest_ms = earliest_ms(config.earliest_year)
         self._kinds = _Kinds(config)
 
     def parse(self, records: Records) -> Parsed:
@@ -95,7 +96,7 @@ class EventParser:
 
     def _time_holds(self, time_ms: Ints, now_ms: Ints) -> Bools:
         latest_ms = np.minimum(now_ms + self._max_future_ms, MAX_TIME_MS)
-        return (time_ms >= 0) & (time_ms <= np.where(now_ms < 0, MAX_TIME_MS, latest_ms))
+        return (time_ms >= self._earliest_ms) & (time_ms <= np.where(now_ms < 0, MAX_TIME_MS, latest_ms))
 
     def _ids_hold(self, ids: list[_Delimited]) -> Bools:
         _, user, session, item = (field.size for field in ids)

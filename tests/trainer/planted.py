@@ -15,6 +15,7 @@ from trainer.replay import Replay, TrainingData
 
 KINDS = EventsConfig()
 PAIRS = 40
+BEGIN_MS = 1_700_000_000_000
 
 
 def decoded(
@@ -74,7 +75,7 @@ def planted_log(events: int, seed: int = 0, users: int = 30, *, catalog: str = "
         for pair in range(PAIRS)
         for side, by in (("A", 0), ("B", shift))
     ]
-    return decoded(user, item, [60_000 * at for at in range(len(user))], session, items)
+    return decoded(user, item, [BEGIN_MS + 60_000 * at for at in range(len(user))], session, items)
 
 
 def replayed(batch: Decoded, history: int = 16, neighbors: int = 4, content_dim: int = 16) -> Replay:

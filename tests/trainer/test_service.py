@@ -25,11 +25,14 @@ from trainer.service import TrainerService
 from trainer.train import Trained
 
 TOPIC = "ousel.events"
+BEGIN_MS = 1_700_000_000_000
 
 
 def records(first: int, count: int, partition: int = 0) -> Sequence[Record]:
     events = [event_pb2.Event(user_id="u", item_id=f"i{at % 5}") for at in range(first, first + count)]
-    return [Record(TOPIC, partition, first + at, 1000 + at, None, e.SerializeToString()) for at, e in enumerate(events)]
+    return [
+        Record(TOPIC, partition, first + at, BEGIN_MS + at, None, e.SerializeToString()) for at, e in enumerate(events)
+    ]
 
 
 class Stage:
@@ -242,7 +245,7 @@ def test_a_changed_assignment_is_read_anew_into_an_empty_store(monkeypatch: pyte
 
 def test_a_forget_record_in_the_log_takes_the_users_events_out_of_the_store() -> None:
     forget = event_pb2.Event(user_id="u", forget=True).SerializeToString()
-    stage = Stage([records(0, 30), [Record(TOPIC, 0, 30, 2000, b"u", forget)], records(31, 12)], [0.2])
+    stage = Stage([records(0, 30), [Record(TOPIC, 0, 30, BEGIN_MS + 1000, b"u", forget)], records(31, 12)], [0.2])
     assert stage.service.run(once=True)
     assert stage.trained_on == [12]
 
@@ -290,7 +293,7 @@ def test_a_changed_assignment_is_archived_once(tmp_path: Path, monkeypatch: pyte
 def test_a_forget_record_takes_the_users_events_out_of_the_archive(tmp_path: Path) -> None:
     forget = event_pb2.Event(user_id="u", forget=True).SerializeToString()
     with archive_in(tmp_path) as archive, limits(flush_rows=1):
-        batches = [records(0, 30), [Record(TOPIC, 0, 30, 2000, b"u", forget)], records(31, 12)]
+        batches = [records(0, 30), [Record(TOPIC, 0, 30, BEGIN_MS + 1000, b"u", forget)], records(31, 12)]
         assert Stage(batches, [0.2], archive).service.run(once=True)
     assert [line.offset for line in archived(tmp_path)] == list(range(30, 43))
     assert not any(line.user for line in archived(tmp_path)[:1])
@@ -299,7 +302,7 @@ def test_a_forget_record_takes_the_users_events_out_of_the_archive(tmp_path: Pat
 def test_an_archive_of_another_log_ends_it_and_stays_as_it_is(tmp_path: Path) -> None:
     with archive_in(tmp_path) as archive:
         assert Stage([records(0, 30)], [0.2], archive).service.run(once=True)
-    anew = [record._replace(timestamp_ms=5000) for record in records(0, 40)]
+    anew = [record._replace(timestamp_ms=BEGIN_MS + 4000) for record in records(0, 40)]
     with archive_in(tmp_path) as archive:
         stage = Stage([records(0, 20, partition=1), anew], [0.2], archive)
         with pytest.raises(ArchiveError, match="is of another log"):

@@ -17,11 +17,13 @@ from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
-from engine.config import Device, Precision
+from engine.config import Device, Precision, load_settings
+from engine.events.times import TimeRule
 from engine.log_output import log_to_stderr
 from engine.model.device import check_device
 from engine.model.layers import Aggregation
 from trainer.checkpoint import Checkpoint, CheckpointError
+from trainer.config import TrainerConfig
 from trainer.curves import Curves, CurvesError
 from trainer.evaluation import splits
 from trainer.evaluation.arms import FrozenOusel, RetrainedOusel
@@ -88,7 +90,7 @@ def evaluate(
     try:
         ks = _lengths(k)
         settings = _settings(model or [], protocol, content=items is not None)
-        log = read_events(events, items)
+        log = read_events(events, items, TimeRule.of(load_settings(TrainerConfig, None).events))
         check_device("--set device", settings.device)
         if settings.content and items is None:
             raise ValueError("--set content=true needs --items, got none")

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
@@ -17,15 +16,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from engine.config import EventsConfig
+from engine.events.times import ALLOWED, MAX_TIME_MS, TimeError, TimeRule, seconds_of_numbers, shown_ms
 from trainer.evaluation.log import Events, Ints
 from trainer.evaluation.table import FileError, Table, as_file_error, as_numpy, read_table
 
 _EVENT_COLUMNS = ("user_id", "session_id", "item_id", "timestamp", "kind", "value", "split")
 _ITEM_COLUMNS = ("item_id", "title", "categories")
 _DEFAULT_KIND = "view"
-_ORDER_BELOW = 1e8  # seconds: March 1973, so a whole number below it is no time but a place in an order
-_SECONDS_BELOW = 1e11  # the year 5138: what is above counts in milliseconds or finer
-_TIME = "a finite number of seconds since 1970 below 1e11, an order, or an ISO 8601 time"
+_ORDER_BELOW = 1e8  # As seconds it is March 1973, so a column of whole numbers below it holds no times but an order.
+_TIME = f"{ALLOWED}; or whole numbers below 1e8 in all rows, which are an order"
+_DEFAULT_RULE = TimeRule.of(EventsConfig())
 _VALUE = "a finite number >= 0"
 
 
@@ -65,8 +66,11 @@ class Rows:
         return len(self.item)
 
 
-def read_rows(path: Path) -> Rows:
+def read_rows(path: Path, rule: TimeRule) -> Rows:
     """Reads and checks a file of events.
+
+    Args:
+        rule: how its times are read; the log's are read so, too.
 
     Raises:
         FileError: names the line, the column, the cell and what it must be.
@@ -81,7 +85,7 @@ def read_rows(path: Path) -> Rows:
     if "user_id" in table.columns:
         table.check(nobody, "user_id", "an id where there is no session_id")
     table.check(nobody, "session_id", "an id where there is no user_id")
-    time, ordinal = _times(table)
+    time, ordinal = _times(table, rule)
     value = _values(table)
     test = None
     if "split" in table.columns:
@@ -102,12 +106,12 @@ def read_rows(path: Path) -> Rows:
     )
 
 
-def read_events(path: Path, items: Path | None = None) -> Events:
+def read_events(path: Path, items: Path | None = None, rule: TimeRule = _DEFAULT_RULE) -> Events:
     """The events of a file in log order, and with `items` the catalog items that no event names as well.
 
     A session id means one session wherever it stands. Kinds are "view" where the file names none.
     """
-    rows = read_rows(path)
+    rows = read_rows(path, rule)
     item_of, item_ids = _numbers(rows.item)
     user_of, user_ids = _numbers_of_either(rows.user, rows.session)
     session_of, session_ids = _numbers_of_either(rows.session, rows.user)
@@ -149,26 +153,57 @@ def read_items(path: Path) -> Items:
     )
 
 
-def _times(table: Table) -> tuple[NDArray[np.float64], bool]:
-    """[R] times, and whether they are but an order."""
+def _times(table: Table, rule: TimeRule) -> tuple[NDArray[np.float64], bool]:
+    """[R] times in seconds since 1970, or places in an order; and whether they are but an order."""
     column = table.columns["timestamp"]
-    numeric = True
     if pa.types.is_temporal(column.type):
-        numeric = False
-        with as_file_error(table.path):
-            zone = getattr(column.type, "tz", None)
-            us = column.cast(pa.timestamp("us", tz=zone), safe=False).cast(pa.int64())
-        time = as_numpy(us.cast(pa.float64(), safe=False)) / 1e6
+        time = _temporal(table, column, rule)
     elif pa.types.is_string(column.type) or pa.types.is_large_string(column.type):
         # The first cell decides, so that one broken cell is not taken for another way to write times.
         numeric = _number(column[0].as_py()) is not None
-        time = _parsed(table, "timestamp", _number if numeric else _iso, _TIME)
+        number = _parsed(table, "timestamp", _number if numeric else _seconds(rule), _TIME)
+        if numeric and _is_order(number):
+            return number, True
+        time = seconds_of_numbers(number) if numeric else number
     elif pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        time = as_numpy(column.cast(pa.float64(), safe=False))
+        number = as_numpy(column.cast(pa.float64(), safe=False))
+        if _is_order(number):
+            return number, True
+        time = seconds_of_numbers(number)
     else:
         raise FileError(f"{table.path}: timestamp must be numbers or times, got a column of {column.type}")
-    table.check(pa.array(~(np.abs(time) < _SECONDS_BELOW)), "timestamp", _TIME)
-    return time, numeric and bool(np.all((np.abs(time) < _ORDER_BELOW) & (time == np.floor(time))))
+    table.check(pa.array(~np.isfinite(time)), "timestamp", _TIME)
+    earliest = f"a time not before {shown_ms(rule.earliest_ms)} (events.earliest_year): {_TIME}"
+    table.check(pa.array(time < rule.earliest_ms / 1000), "timestamp", earliest)
+    table.check(pa.array(time > MAX_TIME_MS / 1000), "timestamp", "a time in the years up to 9999")
+    return time, False
+
+
+def _is_order(number: NDArray[np.float64]) -> bool:
+    return bool(np.all((np.abs(number) < _ORDER_BELOW) & (number == np.floor(number))))
+
+
+def _temporal(table: Table, column: pa.Array, rule: TimeRule) -> NDArray[np.float64]:
+    """[R] times of a column that has a type for them."""
+    zone = getattr(column.type, "tz", None)
+    with as_file_error(table.path):
+        if zone is None and rule.zone is None:
+            raise FileError(
+                f"{table.path}: timestamp must have a time zone, got a column of {column.type} without one:"
+                " set events.time_zone (OUSEL_EVENTS__TIME_ZONE), such as UTC"
+            )
+        instant = column.cast(pa.timestamp("us", tz=zone), safe=False)
+        if zone is None:
+            instant = pc.assume_timezone(instant, str(rule.zone), ambiguous="earliest", nonexistent="earliest")
+        us = instant.cast(pa.int64())
+    return as_numpy(us.cast(pa.float64(), safe=False)) / 1e6
+
+
+def _seconds(rule: TimeRule) -> Callable[[str | None], float | None]:
+    def parse(cell: str | None) -> float | None:
+        return rule.ms(cell) / 1000 if cell else None
+
+    return parse
 
 
 def _values(table: Table) -> NDArray[np.float32]:
@@ -192,7 +227,13 @@ def _values(table: Table) -> NDArray[np.float32]:
 def _parsed(table: Table, name: str, parse: Callable[[str | None], float | None], allowed: str) -> NDArray[np.float64]:
     """[R] each distinct cell is parsed once: logs repeat their times."""
     encoded = table.columns[name].fill_null("").dictionary_encode()
-    number = [parse(cell) for cell in encoded.dictionary.to_pylist()]
+    number: list[float | None] = []
+    for cell in encoded.dictionary.to_pylist():
+        try:
+            number.append(parse(cell))
+        except TimeError as error:
+            # A dictionary is in the order of first appearance, so that this is the first cell that is wrong.
+            table.check(pc.equal(encoded.indices, len(number)), name, str(error).removeprefix("must be "))
     at = as_numpy(encoded.indices)
     wrong = np.array([value is None for value in number])
     table.check(pa.array(wrong[at]), name, allowed)
@@ -204,15 +245,6 @@ def _number(cell: str | None) -> float | None:
         return None if not cell or "_" in cell else float(cell)
     except ValueError:
         return None
-
-
-def _iso(cell: str | None) -> float | None:
-    """Seconds since 1970 of a time that is in UTC unless it says otherwise."""
-    try:
-        time = datetime.fromisoformat(cell or "")
-    except ValueError:
-        return None
-    return (time if time.tzinfo else time.replace(tzinfo=UTC)).timestamp()
 
 
 def _numbers(ids: pa.Array) -> tuple[Ints, list[str]]:

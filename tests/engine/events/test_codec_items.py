@@ -13,6 +13,7 @@ from engine.events.codec import Decoder
 from tests.engine.events.payloads import (
     EVENTS,
     KAFKA,
+    NOW_MS,
     at,
     decode,
     decode_item,
@@ -27,14 +28,14 @@ def test_an_item_is_decoded_whole() -> None:
         title="t" * 1024,
         categories=["a", "b"],
         features=[1.0, 2.0, 0.5],
-        available_from=at(5),
-        available_until=at(6),
+        available_from=at(NOW_MS + 5),
+        available_until=at(NOW_MS + 6),
         attributes={"a": "b"},
     )
-    expected = CatalogItem("i", "t" * 1024, ("a", "b"), (1.0, 2.0, 0.5), 5, 6)
+    expected = CatalogItem("i", "t" * 1024, ("a", "b"), (1.0, 2.0, 0.5), NOW_MS + 5, NOW_MS + 6)
     assert decode_item(message).items == [expected]
     fields = {"item_id": "i", "title": "t" * 1024, "categories": ["a", "b"], "features": [1, 2.0, 0.5]}
-    fields |= {"available_from": 5, "available_until": "1970-01-01T00:00:00.006Z", "attributes": {"a": "b"}}
+    fields |= {"available_from": NOW_MS + 5, "available_until": "2023-11-14T22:13:20.006Z", "attributes": {"a": "b"}}
     assert decode(record(json.dumps(fields).encode(), KAFKA.items_topic)).items == [expected]
 
 
@@ -73,11 +74,15 @@ def test_a_tombstone_needs_an_item_id_as_its_key(key: bytes | None, said: str) -
         ({"features": [1.0, math.nan, 2.0]}, "features[1] must be finite, got nan"),
         ({"features": [math.inf, 1.0, -math.inf]}, "features[0] must be finite, got inf"),
         (
-            {"available_from": at(6), "available_until": at(6)},
-            "available_from must be before available_until, got 6 and 6",
+            {"available_from": at(NOW_MS), "available_until": at(NOW_MS)},
+            "available_from must be before available_until, got 2023-11-14T22:13:20.000Z and 2023-11-14T22:13:20.000Z",
         ),
-        ({"available_from": Timestamp(seconds=2**60)}, "available_from must lie in the years 1..9999"),
-        ({"available_until": Timestamp(seconds=-(2**60))}, "available_until must lie in the years 1..9999"),
+        (
+            {"available_until": at(NOW_MS // 1000)},
+            "available_until must not be before 1990-01-01T00:00:00.000Z (events",
+        ),
+        ({"available_until": Timestamp()}, "an item that is not bounded on this side leaves the field out"),
+        ({"available_from": Timestamp(seconds=-(2**60))}, "available_from must not be before 1990"),
     ],
 )
 def test_an_item_that_breaks_a_rule_is_rejected(fields: dict[str, Any], said: str) -> None:
@@ -98,7 +103,7 @@ def test_features_are_refused_where_none_are_configured() -> None:
         ({"features": [1, "2", 3]}, "features[1] must be a number, got '2'"),
         ({"features": {"0": 1}}, "features must be a list, got {'0': 1}"),
         ({"deleted": 1}, "deleted must be true or false, got 1"),
-        ({"available_from": {}}, "available_from must be RFC 3339 text or integer milliseconds, got {}"),
+        ({"available_from": {}}, "available_from must be RFC 3339 text with a zone, such as"),
     ],
 )
 def test_an_item_in_json_of_the_wrong_type_is_rejected(fields: dict[str, Any], said: str) -> None:

@@ -13,6 +13,7 @@ from engine.config import EventsConfig
 from engine.events.batch import Record
 from engine.events.codec import Decoder
 from engine.events.records import Records
+from engine.events.times import earliest_ms
 from engine.events.wire import EventParser
 from tests.engine.events.both_ways import decoded_both_ways
 from tests.engine.events.payloads import DIM, EVENTS, KAFKA, NOW_MS, at, event, record
@@ -33,8 +34,8 @@ def left_over(records: list[Record], config: EventsConfig = EVENTS) -> list[int]
     [
         {},
         {"time": at(NOW_MS), "value": 2.5},
-        {"time": Timestamp(), "value": -0.0},
-        {"time": Timestamp(nanos=999_999_999)},
+        {"time": at(earliest_ms(1990)), "value": -0.0},
+        {"time": Timestamp(seconds=NOW_MS // 1000, nanos=999_999_999)},
         {"event_id": ""},
         {"user_id": ""},
         {"session_id": ""},
@@ -71,6 +72,9 @@ def test_usual_events_are_read_at_once(fields: dict[str, Any]) -> None:
         event(**USUAL, value=-1.0).SerializeToString(),
         event(**USUAL, value=float("inf")).SerializeToString(),
         event(**USUAL, time=at(-1)).SerializeToString(),
+        event(**USUAL, time=at(NOW_MS // 1000)).SerializeToString(),
+        event(**USUAL, time=at(earliest_ms(1990) - 1)).SerializeToString(),
+        event(**USUAL, time=Timestamp(seconds=NOW_MS)).SerializeToString(),
         event(**USUAL, time=at(NOW_MS + 60_001)).SerializeToString(),
         event(**USUAL, time=Timestamp(seconds=1, nanos=-1)).SerializeToString(),
         event(**USUAL, time=Timestamp(seconds=2**40)).SerializeToString(),
@@ -117,7 +121,7 @@ def test_long_ids_and_kinds_of_any_name_are_read_alike() -> None:
 
 @pytest.mark.parametrize("timestamp_ms", [-1, 0, NOW_MS, 2**62])
 def test_without_a_time_the_records_counts(timestamp_ms: int) -> None:
-    fits = timestamp_ms in (0, NOW_MS)
+    fits = timestamp_ms == NOW_MS
     assert left_over([record(event().SerializeToString(), timestamp_ms=timestamp_ms)]) == ([] if fits else [0])
 
 

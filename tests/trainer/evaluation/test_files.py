@@ -14,6 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from engine.config import EventsConfig
+from engine.events.times import TimeRule
 from trainer.evaluation.files import FileError, read_events, read_items
 from trainer.evaluation.log import Events
 
@@ -25,6 +27,9 @@ NULLS = st.sampled_from(["NA", "null", "NaN", "007", "7", "7.0", "true", " a", '
 def write(path: Path, text: str) -> Path:
     path.write_bytes(text.encode())
     return path
+
+
+T = 1709251200
 
 
 def rows_of(events: Events) -> list[tuple[str, str, str, float]]:
@@ -108,14 +113,15 @@ def test_every_column_is_read_and_empty_kinds_and_values_have_their_defaults(tmp
     [
         (["0", "1", "2"], [0, 1, 2], False),
         (["99999999"], [99999999], False),
-        (["100000000", "5"], [5, 100000000], True),
-        (["0.5", "1"], [0.5, 1], True),
+        (["874724710", "100000000000000"], [874724710, 100000000000], True),
+        (["1709251200000", "1709251201", "1709251202000000", "1709251203000000000"], [*range(T, T + 4)], True),
         (["1396437466.94"], [1396437466.94], True),
         (["2024-03-01T00:00:00Z", "2024-03-01 02:00:01+02:00"], [1709251200, 1709251201], True),
-        (["2024-03-01", "1970-01-01T00:00:00.25"], [0.25, 1709251200], True),
+        (["2024-03-01T00:00:00.25Z", "1709251200000"], [T, T + 0.25], True),
+        (["2024-03-01 00:00:00 UTC"], [T], True),
     ],
 )
-def test_times_are_seconds_or_iso_and_small_whole_numbers_are_an_order(
+def test_the_size_of_a_number_tells_its_unit_and_small_whole_numbers_are_an_order(
     tmp_path: Path, cells: list[str], times: list[float], timed: bool
 ) -> None:
     events = read_events(
@@ -126,15 +132,29 @@ def test_times_are_seconds_or_iso_and_small_whole_numbers_are_an_order(
 
 
 @pytest.mark.parametrize(
-    "kind", [pa.timestamp("s"), pa.timestamp("ms", "UTC"), pa.timestamp("ns", "Europe/Berlin"), pa.date32()]
+    ("kind", "zone"),
+    [
+        (pa.timestamp("s"), "UTC"),
+        (pa.timestamp("ms", "UTC"), ""),
+        (pa.timestamp("ns", "Europe/Berlin"), ""),
+        (pa.date32(), "UTC"),
+        (pa.timestamp("us"), "Europe/Berlin"),
+    ],
 )
-def test_times_of_parquet_are_seconds_whatever_their_unit_and_zone(tmp_path: Path, kind: pa.DataType) -> None:
+def test_times_of_parquet_are_seconds_whatever_their_unit_and_zone(
+    tmp_path: Path, kind: pa.DataType, zone: str
+) -> None:
     day = datetime(2024, 3, 1, tzinfo=UTC)
+    rule = TimeRule.of(EventsConfig(time_zone=zone))
     table = {"user_id": pa.array([7, 8]), "item_id": pa.array(["a", "b"]).dictionary_encode()}
     table["timestamp"] = pa.array([day.replace(tzinfo=None)] * 2).cast(pa.timestamp("us", "UTC")).cast(kind)
     parquet.write_table(pa.table(table), tmp_path / "e.parquet")
-    events = read_events(tmp_path / "e.parquet")
-    assert events.time.tolist() == [day.timestamp()] * 2
+    if zone:
+        with pytest.raises(FileError, match=r"timestamp must have a time zone, .*OUSEL_EVENTS__TIME_ZONE"):
+            read_events(tmp_path / "e.parquet")
+    events = read_events(tmp_path / "e.parquet", rule=rule)
+    offset_s = 3600 if zone == "Europe/Berlin" else 0
+    assert events.time.tolist() == [day.timestamp() - offset_s] * 2
     assert (events.timed, list(events.users), list(events.items)) == (True, ["7", "8"], ["a", "b"])
 
 
@@ -151,12 +171,22 @@ def test_times_of_parquet_are_seconds_whatever_their_unit_and_zone(tmp_path: Pat
         ("user_id,item_id,timestamp\nu,a,1\nu,,2\n", "line 3: item_id must be a non-empty id, got ''"),
         ("user_id,item_id,timestamp\n,a,1\n", "line 2: user_id must be an id"),
         ("session_id,item_id,timestamp\n,a,1\n", "line 2: session_id must be an id"),
-        ("user_id,item_id,timestamp\nu,a,1\nu,b,nan\n", "line 3: timestamp must be a finite number .* got 'nan'"),
+        ("user_id,item_id,timestamp\nu,a,1\nu,b,nan\n", "line 3: timestamp must be .* got 'nan'"),
         ("user_id,item_id,timestamp\nu,a,inf\n", "line 2: timestamp must be .* got 'inf'"),
         ("user_id,item_id,timestamp\nu,a,\n", "line 2: timestamp must be .* got ''"),
         ("user_id,item_id,timestamp\nu,a,1\nu,b,2024-01-01\n", "line 3: timestamp must be .* got '2024-01-01'"),
-        ("user_id,item_id,timestamp\nu,a,2024-01-01\nu,b,2024-13-01\n", "line 3: timestamp .* got '2024-13-01'"),
-        ("user_id,item_id,timestamp\nu,a,1709251200000\n", "line 2: timestamp must be .* below 1e11"),
+        ("user_id,item_id,timestamp\nu,a,2024-01-01Z\n", "line 2: timestamp must be RFC 3339 .* got '2024-01-01Z'"),
+        (
+            "user_id,item_id,timestamp\nu,a,2024-01-01T00:00:00Z\nu,b,2024-01-01\n",
+            "line 3: timestamp must be a time with its zone, .* events.time_zone must be set, got '2024-01-01'",
+        ),
+        (
+            "user_id,item_id,timestamp\nu,a,1709251200\nu,b,5\n",
+            r"line 3: timestamp must be a time not before 1990-01-0",
+        ),
+        ("user_id,item_id,timestamp\nu,a,1970-01-20T18:47:31Z\n", "line 2: timestamp must be a time not before 1990"),
+        ("user_id,item_id,timestamp\nu,a,0.5\n", "line 2: timestamp must be a time not before 1990"),
+        ("user_id,item_id,timestamp\nu,a,3e20\n", "line 2: timestamp must be a time in the years up to 9999"),
         ('user_id,item_id,timestamp\nu,"a\nb",1\n\nu,,2\n', "line 5: item_id"),
         ("user_id,item_id,timestamp\nu,a,1,2\n", "can't be read: .*Expected 3 columns, got 4"),
         (HEADER + "u,s,a,1,,-1,test\n", "line 2: value must be a finite number >= 0, got '-1'"),
