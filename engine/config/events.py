@@ -11,6 +11,14 @@ from engine.config.section import DAY_S, YEAR_S, Section
 
 MAX_WEIGHT = 1_000_000.0
 
+# The texts that languages print for a missing value, the user number that shop systems give to guests, and the id that
+# phones report where tracking is off.
+PLACEHOLDER_IDS = (
+    "null", "(null)", "<null>", "undefined", "none", "nil", "<nil>", "nan", "n/a", "false", "true", "0", "-1",
+    "[object object]", "00000000-0000-0000-0000-000000000000", "00000000000000000000000000000000",
+    "anonymous", "guest", "unknown",
+)  # fmt: skip
+
 Kind = Annotated[str, Field(min_length=1, max_length=256)]
 Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT)]
 
@@ -54,6 +62,19 @@ class EventsConfig(Section):
         "",
         description="the zone of times that name none, such as UTC or Europe/Berlin; empty: such times are refused",
     )
+
+    placeholder_ids: tuple[Annotated[str, Field(max_length=127)], ...] = Field(
+        PLACEHOLDER_IDS, max_length=1000,
+        description="Users and sessions of these ids are refused, in any case of the letters, since broken producers"
+        " send them for everybody and strangers would become one person. An empty list refuses none.",
+    )  # fmt: skip
+
+    @field_validator("placeholder_ids")
+    @classmethod
+    def _in_lower_case(cls, ids: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(one.strip() for one in ids):
+            raise ValueError("no placeholder may be empty, since an empty id is refused by other rules")
+        return tuple(dict.fromkeys(one.strip().lower() for one in ids))
 
     @field_validator("kinds", "relations", mode="before")
     @classmethod

@@ -17,6 +17,7 @@ from ousel.v1 import catalog_pb2, event_pb2
 
 from engine.config import EventsConfig, KafkaConfig
 from engine.events.batch import CatalogItem, Decoded, EventBatch, Record, Rejection
+from engine.events.placeholders import named_event_id
 from engine.events.records import Records
 from engine.events.rules import event_problem, id_problem, item_problem, relation_problem, shown
 from engine.events.times import TimeError, TimeRule, ms_of_timestamp
@@ -107,7 +108,8 @@ class Decoder:
                 continue
             target_id, ends = event.target_user_id or event.entity_id, event.ends
             number = relations[kind] if target_id else kinds[kind]
-            row = (event.event_id, event.user_id, event.session_id, event.item_id, target_id, number, time_ms)
+            event_id = named_event_id(event.event_id, config)
+            row = (event_id, event.user_id, event.session_id, event.item_id, target_id, number, time_ms)
             rows.append((*row, event.value or 1.0, partition, offset, timestamp_ms, event.forget, ends))
             row_of.append(position)
         return _Each(rows, row_of, items, rejected)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from engine.config import EventsConfig
 from engine.events.batch import CatalogItem
+from engine.events.placeholders import placeholder_problem
 from engine.events.times import TimeRule, shown_ms
 
 MAX_TITLE_CHARS = 1024
@@ -57,7 +58,9 @@ def event_problem(
         )
         if problem:
             return problem
-    return _said_problem(kind, config.kinds, time_ms, value, now_ms, config)
+    # Somebody may still have to be forgotten who was folded under such an id before it was listed.
+    problem = None if forget else _nobody_problem(config, user_id=user_id, session_id=session_id)
+    return problem or _said_problem(kind, config.kinds, time_ms, value, now_ms, config)
 
 
 def relation_problem(
@@ -96,7 +99,14 @@ def relation_problem(
         problem = id_problem(name, given, config.max_id_bytes)
         if problem:
             return problem
-    return _said_problem(kind, config.relations, time_ms, value, now_ms, config)
+    problem = _nobody_problem(config, user_id=user_id, session_id=session_id, target_user_id=target_user_id)
+    return problem or _said_problem(kind, config.relations, time_ms, value, now_ms, config)
+
+
+def _nobody_problem(config: EventsConfig, **ids: str) -> str | None:
+    """Checks by field that ids of users and sessions stand for somebody."""
+    problems = (placeholder_problem(name, given, config) for name, given in ids.items())
+    return next((problem for problem in problems if problem), None)
 
 
 def _social_problem(user_id: str, item_id: str, target_user_id: str) -> str | None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from engine.config import EventsConfig
 from engine.events.batch import EventBatch
+from engine.events.placeholders import PlaceholderFilter
 from engine.events.records import Records
 from engine.events.times import MAX_TIME_MS, earliest_ms
 
@@ -54,6 +55,7 @@ class EventParser:
         self._max_future_ms = config.max_future_s * 1000
         self._earliest_ms = earliest_ms(config.earliest_year)
         self._kinds = _Kinds(config)
+        self._placeholders = PlaceholderFilter(config)
 
     def parse(self, records: Records) -> Parsed:
         """Parses what has the usual form and breaks no rule."""
@@ -73,6 +75,8 @@ class EventParser:
         good = records.of_topic(self._topic) & fields.whole() & seconds_nanos.whole() & (nanos < _NANOS) & (kind >= 0)
         good &= (value >= 0) & (value < np.inf) & self._time_holds(time_ms, records.timestamp_ms)
         good &= self._ids_hold(ids)
+        for field in ids[:3]:  # Items are no persons.
+            good &= ~self._placeholders.suspects(payload, field.start, field.end)
         good &= _printable(payload, begin, ids, good)
         # Step 3. Cut the ids out.
         accepted = np.flatnonzero(good)

@@ -13,6 +13,7 @@ from ousel.v1 import event_pb2, privacy_service_pb2
 
 from engine.config import Config
 from engine.events.codec import validate_event
+from engine.events.placeholders import named_event_id
 from engine.events.producer import ProducerFullError
 from engine.pipeline import Overloaded
 from engine.serving.errors import InvalidRequest, LogUnavailable
@@ -85,7 +86,7 @@ class EventWriter:
 
     def _complete(self, event: event_pb2.Event, *, may_forget: bool) -> None:
         now_ms = time.time_ns() // 1_000_000
-        event.event_id = event.event_id or uuid.uuid4().hex
+        event.event_id = named_event_id(event.event_id, self._config.events) or uuid.uuid4().hex
         if not event.HasField("time"):
             event.time.FromMilliseconds(now_ms)
         if problem := validate_event(event, now_ms, self._config.events, may_forget=may_forget):
