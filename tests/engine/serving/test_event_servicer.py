@@ -49,7 +49,7 @@ async def test_gives_an_event_its_id_and_time(served: Served):
         ({"value": float("nan")}, "event.value must be a finite number >= 0, got nan"),
         ({"forget": True}, "event.forget must be false: call PrivacyService.ForgetUser"),
         ({"forget": True, "item_id": ""}, "event.forget must be false: call PrivacyService.ForgetUser"),
-        ({"time": {"seconds": 99_999_999_999}}, "event.time must lie in"),
+        ({"time": {"seconds": 99_999_999_999}}, "event.time must lie at most 86400 s"),
     ],
 )
 async def test_refuses_an_event_that_breaks_a_rule(served: Served, fields, message):
