@@ -29,8 +29,10 @@ from ousel.v1 import event_pb2
 from engine import collector
 from engine.arenas import limit_arenas
 from engine.config import Config, ConfigError, load_config
+from engine.end_check import EndCheck
 from engine.events.dead_letter import KafkaDeadLetters
 from engine.events.kafka import KafkaSource, wait_for_broker
+from engine.events.log_ends import KafkaLogEnds
 from engine.events.process import ProcessSource
 from engine.events.producer import EventProducer
 from engine.events.source import SourceError
@@ -170,6 +172,7 @@ class _Follower:
             ensure_topics(kafka)
             with ExitStack() as opened:
                 self._producer = opened.enter_context(closing(EventProducer(kafka)))
+                opened.enter_context(closing(EndCheck(self.pipeline.waiting, KafkaLogEnds(kafka))))
                 dead_letters = opened.enter_context(closing(KafkaDeadLetters(kafka)))
                 # In a process of its own: what polling costs is taken from no list.
                 reader = partial(KafkaSource, kafka)

@@ -54,6 +54,9 @@ class Pipeline:
     Args:
         snapshots: gives the snapshots for an events topic of so many partitions; None: none are taken.
         on_ready: called once the log is caught up with.
+
+    Attributes:
+        waiting: the calls whose lists must reflect a record that is not folded yet.
     """
 
     def __init__(
@@ -67,6 +70,7 @@ class Pipeline:
         self._config = config
         self._audience = audience
         self._publisher = Publisher(config, audience)
+        self.waiting = self._publisher.waiting
         self._open_snapshots = snapshots
         self._snapshots: Snapshots | None = None
         self._on_ready = on_ready

@@ -8,9 +8,8 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
 from typing import Protocol
 
 from engine import metrics
@@ -21,29 +20,17 @@ from engine.ranking.query import Cause, Position, Query, Ranking
 from engine.ranking.recommender import recommend
 from engine.state.state import Folded, State
 from engine.state.subjects import subject_key
+from engine.waiting import Call, NotFollowing, Overloaded, WaitingCalls
+
+__all__ = ["Audience", "Due", "NotFollowing", "Overloaded", "Publisher"]
 
 _log = logging.getLogger(__name__)
 
 
 _FADE = 0.9  # of what is known of the pace of lists, at each batch
 _REFUSING_S = 0.005  # before the interpreter is handed over, while calls are refused
+_RELEASED = 4  # one place of so many is for calls whose record has come, where as many other calls wait
 _STREAMS = 4  # one place of so many in a batch is for streams, where as many calls wait as fill it
-
-
-class Overloaded(RuntimeError):
-    """More is asked for than the configuration allows.
-
-    Attributes:
-        retry_after_ms: when it may be worth another try.
-    """
-
-    def __init__(self, message: str, retry_after_ms: int = 200) -> None:
-        super().__init__(message)
-        self.retry_after_ms = retry_after_ms
-
-
-class NotFollowing(RuntimeError):
-    """The engine does not read the log, or not the partition that is asked for: not yet, or not any more."""
 
 
 class Due(Protocol):
@@ -66,36 +53,24 @@ class Audience(Protocol):
         """Hands over the list made for one of them."""
 
 
-@dataclass(frozen=True, eq=False, slots=True)
-class _Call:
-    """One that waits for a list, and the record that the list must reflect."""
-
-    query: Query
-    after: Position | None
-    answer: Future[Ranking]
-
-    def waits(self, positions: Mapping[tuple[str, int], int]) -> bool:
-        """Whether the record is still to come, given the next offset to fold of each partition that is read."""
-        if self.after is None or self.answer.cancelled():
-            return False
-        position = positions.get(self.after.partition_key)
-        return position is not None and position <= self.after.offset
-
-
 class Publisher:
-    """Calls may come from any thread; all else happens in the engine's."""
+    """Calls may come from any thread; all else happens in the engine's.
+
+    Attributes:
+        waiting: the calls whose lists must reflect a record that is not folded yet.
+    """
 
     def __init__(self, config: Config, audience: Audience) -> None:
         self._config = config
         self._audience = audience
+        self.waiting = WaitingCalls(config.serving.max_waiting)
         self._lock = threading.Lock()  # guards the calls
-        self._calls: deque[_Call] = deque()
-        self._held: list[_Call] = []  # until their records are folded
+        self._calls: deque[Call] = deque()  # those that wait for no record
         self._spent_s, self._made = 0.0, 0.0  # lately, for so many lists
         self._began_s: float | None = None  # when calls began to wait for the next batch; None: none did when it began
         self._refused = 0  # calls since the last batch
         self._calm_s: float | None = None  # switch interval of before calls were refused; None: none are
-        self._streams_turn = False  # where a batch has one place
+        self._streams_turn = self._released_turn = False  # where a batch has one place
         self._record_ms: dict[str, int] = {}  # newest event of each subject, until its list is out
         self._more_due = False  # streams may still wait after the last batch of lists
 
@@ -107,24 +82,27 @@ class Publisher:
     @property
     def busy(self) -> bool:
         """Whether a call or a stream waits for a list that can be made now."""
-        return bool(self._calls or self._more_due)
+        return bool(self._calls or self.waiting.ready or self._more_due)
 
     def ask(self, query: Query, after: Position | None = None) -> Future[Ranking]:
         """A list from the state as it will be at the next step, or at the first that has folded `after`.
 
-        The future fails with NotFollowing where nothing will fold it: its partition is not read here.
+        The future fails with NotFollowing where nothing will fold it, because its partition is not read here, and with
+        NoSuchRecord where the broker says that the log does not have it.
 
         Raises:
             Overloaded: more than serving.max_queries calls wait already, or so many that this one would wait longer
-                than serving.max_wait_ms.
+                than serving.max_wait_ms; or serving.max_waiting calls wait for records.
         """
+        if after is not None:
+            return self.waiting.add(query, after)
         answer: Future[Ranking] = Future()
         with self._lock:
             refusal = self._refusal()
             if refusal is not None:
                 self._refused += 1
                 raise refusal
-            self._calls.append(_Call(query, after, answer))
+            self._calls.append(Call(query, None, answer))
         return answer
 
     def mark(self, batch: Decoded, folded: Folded, *, live: bool) -> None:
@@ -144,18 +122,20 @@ class Publisher:
     def publish(self, state: State, generation: Generation | None) -> None:
         """Makes one batch of lists: of waiting calls, and of streams by urgency, which always get a part of it."""
         self._make_way()
+        if len(self.waiting):
+            self.waiting.release(state.positions)
         limit = self._config.serving.max_batch
         began_s = time.perf_counter() if self._began_s is None else self._began_s
-        places = max(limit - len(self._calls), self._places_of_streams(limit))
+        places = max(limit - len(self._calls) - self.waiting.ready, self._places_of_streams(limit))
         dues = self._audience.due(places)
-        calls = self._take(limit - len(dues), state)
+        calls, plain = self._take(limit - len(dues))
         self._more_due = len(dues) == places
         if not dues and not calls:
             self._record_ms.clear()
             self._began_s = None
             return
         rankings = self._rank([call.query for call in calls] + [due.query for due in dues], state, generation)
-        self._note_pace(began_s, len(calls) if self._began_s is not None else len(rankings))
+        self._note_pace(began_s, plain if self._began_s is not None else len(rankings))
         for call, ranking in zip(calls, rankings, strict=False):
             if isinstance(ranking, Ranking):
                 call.answer.set_result(ranking)
@@ -174,7 +154,7 @@ class Publisher:
     def _refusal(self) -> Overloaded | None:
         """Why no further call may wait, if so; with the lock held."""
         serving, waiting = self._config.serving, len(self._calls)
-        if waiting + len(self._held) >= serving.max_queries:
+        if waiting >= serving.max_queries:
             return Overloaded(f"at most {serving.max_queries} calls may wait, try again later")
         # One batch may always wait: the first lists of all, or few at a time, cost more each than what follows.
         if waiting >= serving.max_batch and waiting * self._list_s * 1000 > serving.max_wait_ms:
@@ -214,23 +194,23 @@ class Publisher:
             self._made = _FADE * self._made + made
         self._began_s = now_s if self._calls else None
 
-    def _take(self, limit: int, state: State) -> list[_Call]:
-        """Up to `limit` calls to be answered now; those whose record is not folded yet are held back."""
-        taken: list[_Call] = []
+    def _take(self, limit: int) -> tuple[list[Call], int]:
+        """Up to `limit` calls to be answered now, and how many of them waited for no record.
+
+        Calls whose record has come take what the others leave, and a part in any case: many may have waited for one
+        record, and the others must not wait for all of them.
+        """
+        if limit > 1:
+            places = max(limit - len(self._calls), limit // _RELEASED, 1)
+        else:
+            self._released_turn = not self._released_turn
+            places = limit if self._released_turn or not self._calls else 0
+        released = self.waiting.take_ready(places)
         with self._lock:
-            if not self._calls and not self._held:
-                return taken
-            positions = state.positions
-            self._calls.extendleft(call for call in reversed(self._held) if not call.waits(positions))
-            self._held = [call for call in self._held if call.waits(positions)]
-            for _ in range(min(limit, len(self._calls))):
-                call = self._calls.popleft()
-                (self._held if call.waits(positions) else taken).append(call)
-        taken = [call for call in taken if call.answer.set_running_or_notify_cancel()]
-        for call in taken:
-            if call.after is not None and call.after.partition_key not in positions:
-                call.answer.set_exception(NotFollowing(f"{call.after.topic}[{call.after.partition}] is not read here"))
-        return [call for call in taken if not call.answer.done()]
+            plain = [self._calls.popleft() for _ in range(min(limit - len(released), len(self._calls)))]
+        plain = [call for call in plain if call.answer.set_running_or_notify_cancel()]
+        released = [call for call in released if call.answer.set_running_or_notify_cancel()]
+        return plain + released, len(plain)
 
     def _rank(self, queries: Sequence[Query], state: State, generation: Generation | None) -> list[Ranking | Exception]:
         """One list per query. Where they fail together each is tried alone: one bad list must not cost the others."""

@@ -17,6 +17,16 @@ class ServingConfig(Section):
     metrics_port: int = Field(9464, ge=0, le=65535, description="Prometheus /metrics; 0 takes a free one")
     max_streams: int = Field(10_000, ge=1, le=1_000_000, description="open subscriptions; one more is refused")
     max_queries: int = Field(10_000, ge=1, le=1_000_000, description="calls waiting for a list; one more is refused")
+    max_waiting: int = Field(
+        10_000, ge=1, le=1_000_000,
+        description="So many `Recommend` calls may wait for the record that their list must reflect; one more is"
+        " refused. They take no place of serving.max_queries.",
+    )  # fmt: skip
+    max_record_wait_ms: int = Field(
+        10_000, ge=1, le=3_600_000,
+        description="A `Recommend` call waits no longer than this for the record that its list must reflect, and no"
+        " longer than its own deadline; then it ends with DEADLINE_EXCEEDED.",
+    )  # fmt: skip
     max_backlog: int = Field(
         30_000, ge=1_000, le=1_000_000,
         description="Calls and streams of a burst wait in gRPC until the engine takes them up, up to this many. gRPC"

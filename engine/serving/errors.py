@@ -9,6 +9,7 @@ import grpc
 
 from engine.model.weights import WeightsError
 from engine.pipeline import NotFollowing, Overloaded, RollBackRefused, SnapshotsOff, StaleVersion
+from engine.waiting import NoSuchRecord
 
 # The one key of trailing metadata that stock gRPC clients obey as a server's wish (gRFC A6). It says how long to wait
 # before the next try.
@@ -56,6 +57,7 @@ class CallStatus:
 _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
     (WeightsError, grpc.StatusCode.INVALID_ARGUMENT),
+    (NoSuchRecord, grpc.StatusCode.OUT_OF_RANGE),
     (StaleVersion, grpc.StatusCode.FAILED_PRECONDITION),
     (RollBackRefused, grpc.StatusCode.FAILED_PRECONDITION),
     (SnapshotsOff, grpc.StatusCode.FAILED_PRECONDITION),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
 from typing import Any
 
 from ousel.v1 import recommender_service_pb2, recommender_service_pb2_grpc
 
 from engine import metrics
 from engine.config import Config
-from engine.ranking.query import Position, Ranking
+from engine.ranking.query import Position, Query, Ranking
 from engine.serving.engine import Engine
 from engine.serving.errors import InvalidRequest, StreamOver
 from engine.serving.event_writer import EventWriter
@@ -18,6 +17,7 @@ from engine.serving.inbox import Inbox
 from engine.serving.lists import response_bytes, update_bytes
 from engine.serving.requests import for_subscriber, parse_after, parse_query, read_request
 from engine.serving.subscriptions import Subscription, Subscriptions
+from engine.waiting import NoSuchRecord, Overloaded
 
 
 class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceServicer):
@@ -36,23 +36,37 @@ class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceService
         after = parse_after(request, self._config)
         if self._inbox is None:
             self._inbox = Inbox(asyncio.get_running_loop())
+        if after is not None:
+            return response_bytes(await self._once_folded(query, after, context))
         with metrics.QUERIES_WAITING.track_inprogress():
-            waiting = self._inbox.wait(self._engine.ask(query, after))
-            # Without a record to wait for, gRPC ends the call at its deadline, and a timer of our own costs as much
-            # as reading the request.
-            ranking = await (waiting if after is None else self._until(waiting, after, context))
-        return response_bytes(ranking)
+            # gRPC ends the call at its deadline, and a timer of our own costs as much as reading the request.
+            return response_bytes(await self._inbox.wait(self._engine.ask(query)))
 
-    async def _until(self, waiting: Coroutine[Any, Any, Ranking], after: Position, context: Any) -> Ranking:
-        limit_s = context.time_remaining()
-        if limit_s is None:  # or a record that never comes would be waited for without end
-            limit_s = self._config.kafka.request_timeout_ms / 1000
+    async def _once_folded(self, query: Query, after: Position, context: Any) -> Ranking:
+        assert self._inbox is not None
+        remaining_s, most_s = context.time_remaining(), self._config.serving.max_record_wait_ms / 1000
+        limit_s = most_s if remaining_s is None else min(most_s, remaining_s)
+        how = "failed"
         try:
             async with asyncio.timeout(limit_s):
-                return await waiting
+                ranking = await self._inbox.wait(self._engine.ask(query, after))
+            how = "answered"
+            return ranking
         except TimeoutError:
+            how = "late"
             where = f"{after.topic}[{after.partition}] at offset {after.offset}"
             raise TimeoutError(f"the engine has not folded {where} within {limit_s:g} s") from None
+        except asyncio.CancelledError:
+            how = "left"
+            raise
+        except NoSuchRecord:
+            how = "no_record"
+            raise
+        except Overloaded:
+            how = "refused"
+            raise
+        finally:
+            metrics.CALLS_WAITED.labels(how).inc()
 
     async def StreamRecommendations(self, _: Any, context: Any) -> None:
         """A list at once and whenever it changes, until the client cancels; it may stop writing earlier."""

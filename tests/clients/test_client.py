@@ -10,6 +10,7 @@ from ousel import (
     InvalidArgument,
     Origin,
     OuselError,
+    OutOfRange,
     Position,
     ResourceExhausted,
     RolledBack,
@@ -162,6 +163,7 @@ def test_status_before_the_first_snapshot_has_no_time_of_one(client):
     ("code", "kind"),
     [
         (grpc.StatusCode.INVALID_ARGUMENT, InvalidArgument),
+        (grpc.StatusCode.OUT_OF_RANGE, OutOfRange),
         (grpc.StatusCode.RESOURCE_EXHAUSTED, ResourceExhausted),
         (grpc.StatusCode.FAILED_PRECONDITION, OuselError),
         (grpc.StatusCode.INTERNAL, OuselError),

@@ -182,18 +182,20 @@ def test_a_call_waits_until_its_own_record_is_folded_and_holds_up_no_other():
     assert next_.result(0).reflects[0].offset == 5
 
 
-def test_calls_that_wait_for_a_record_count_as_waiting_until_they_are_taken_back():
-    config = CONFIG.model_copy(update={"serving": CONFIG.serving.model_copy(update={"max_queries": 2})})
+def test_calls_that_wait_for_a_record_have_places_of_their_own_until_they_are_taken_back():
+    limits = {"max_queries": 2, "max_waiting": 2}
+    config = CONFIG.model_copy(update={"serving": CONFIG.serving.model_copy(update=limits)})
     engine = Engine(config=config)
     engine.step(*events(1))
     waiting = [engine.pipeline.ask(Query("u1", "", 3), at(9)) for _ in range(2)]
     engine.step()
-    with pytest.raises(Overloaded):
-        engine.pipeline.ask(Query("u1", "", 3))
-    for call in waiting:
-        call.cancel()
+    with pytest.raises(Overloaded, match="at most 2 calls may wait for a record"):
+        engine.pipeline.ask(Query("u1", "", 3), at(9))
+    plain = [engine.pipeline.ask(Query("u1", "", 3)) for _ in range(2)]
     engine.step()
-    assert not engine.pipeline.ask(Query("u1", "", 3)).done()
+    assert all(call.done() for call in plain)
+    waiting[0].cancel()
+    assert not engine.pipeline.ask(Query("u1", "", 3), at(9)).done()  # its place is free at once
 
 
 def test_more_records_at_once_than_lists_in_a_batch_are_answered_batch_by_batch():

@@ -8,11 +8,11 @@ import pytest
 
 from engine.config import Config, ServingConfig
 from engine.publisher import Overloaded, Publisher
-from engine.ranking.query import Query
+from engine.ranking.query import Position, Query
 from engine.ranking.recommender import recommend
 from tests.engine.logs import decoded
 from tests.engine.test_pipeline import Streams
-from tests.engine.worlds import ITEMS, NOW_MS, small_config, small_state
+from tests.engine.worlds import ITEMS, NOW_MS, purchases, small_config, small_state
 
 LIMIT = 5
 CONFIG = Config(**dict(small_config()) | {"serving": ServingConfig(max_streams=LIMIT, max_batch=2)})
@@ -147,3 +147,30 @@ def test_while_calls_are_refused_the_event_loop_keeps_the_interpreter_for_longer
         assert sys.getswitchinterval() == usual_s
     finally:
         sys.setswitchinterval(before_s)
+
+
+@pytest.mark.parametrize("limit", [1, 2, 8])
+def test_calls_that_wait_for_a_record_keep_no_other_call_from_its_list(limit):
+    serving = ServingConfig(max_queries=3, max_waiting=500, max_batch=limit)
+    config = Config(**dict(small_config()) | {"serving": serving})
+    state = small_state(config)
+    publisher = Publisher(config, Streams())
+    end = state.positions[state.events_topic, 0]
+    held = [publisher.ask(Query("u1", "", 3), Position(state.events_topic, 0, end)) for _ in range(500)]
+    with pytest.raises(Overloaded, match="at most 500 calls may wait for a record"):
+        publisher.ask(Query("u1", "", 3), Position(state.events_topic, 0, end))
+    for _ in range(5):  # their record does not come
+        plain = [publisher.ask(Query("u2", "", 3)) for _ in range(3)]
+        while publisher.busy:
+            publisher.publish(state, None)
+        assert all(answer.result(0).items for answer in plain)
+    assert not any(answer.done() for answer in held)
+    state.fold(decoded(purchases(1), first_offset=end))
+    for _ in range(60):  # it comes, and all 500 lists are due
+        plain = [publisher.ask(Query("u2", "", 3)) for _ in range(min(3, limit))]
+        for _ in range(2 * len(plain)):
+            publisher.publish(state, None)
+        assert all(answer.result(0).items for answer in plain)
+    while publisher.busy:
+        publisher.publish(state, None)
+    assert all(answer.result(0).items for answer in held)

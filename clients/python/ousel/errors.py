@@ -27,6 +27,12 @@ class InvalidArgument(OuselError, ValueError):
     default_code = "INVALID_ARGUMENT"
 
 
+class OutOfRange(InvalidArgument):
+    """The record that a list must reflect lies beyond the end of the log; was its position made up? Don't retry."""
+
+    default_code = "OUT_OF_RANGE"
+
+
 class Unavailable(OuselError):
     """The engine can't be reached or isn't ready. Worth a retry later."""
 
@@ -52,7 +58,8 @@ class StreamEnded(OuselError):
 
 
 _BY_CODE: dict[str, type[OuselError]] = {
-    kind.default_code: kind for kind in (InvalidArgument, Unavailable, DeadlineExceeded, ResourceExhausted, StreamEnded)
+    kind.default_code: kind
+    for kind in (InvalidArgument, OutOfRange, Unavailable, DeadlineExceeded, ResourceExhausted, StreamEnded)
 }
 
 

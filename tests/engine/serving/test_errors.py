@@ -12,6 +12,7 @@ from engine.serving.errors import (
     SnapshotFailed,
     status_of,
 )
+from engine.waiting import NoSuchRecord
 
 
 @pytest.mark.parametrize(
@@ -19,6 +20,7 @@ from engine.serving.errors import (
     [
         (InvalidRequest("why"), grpc.StatusCode.INVALID_ARGUMENT),
         (WeightsError("why"), grpc.StatusCode.INVALID_ARGUMENT),
+        (NoSuchRecord("why"), grpc.StatusCode.OUT_OF_RANGE),
         (StaleVersion("why"), grpc.StatusCode.FAILED_PRECONDITION),
         (RollBackRefused("why"), grpc.StatusCode.FAILED_PRECONDITION),
         (SnapshotsOff("why"), grpc.StatusCode.FAILED_PRECONDITION),

@@ -2,7 +2,7 @@ import asyncio
 
 import grpc
 import pytest
-from ousel.v1 import event_pb2, recommender_service_pb2
+from ousel.v1 import recommender_service_pb2
 from ousel.v1.recommender_service_pb2 import (
     Query,
     QueryOptions,
@@ -102,46 +102,6 @@ async def test_takes_the_call_back_when_its_client_leaves(served: Served):
     call.cancel()
     await until(lambda: served.engine.asked_futures[0].cancelled(), "the engine's future is cancelled")
     await until(lambda: metrics.QUERIES_WAITING._value.get() == 0, "nobody waits")
-
-
-async def test_a_list_may_be_asked_for_that_reflects_a_record(served: Served):
-    position = event_pb2.LogPosition(topic="ousel.events", partition=2, offset=7)
-    await served.recommender.Recommend(request())
-    await served.recommender.Recommend(RecommendRequest(query=request().query, after=position))
-    assert served.engine.asked_after == [None, ranking_query.Position("ousel.events", 2, 7)]
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("topic", "other", "after.topic must be 'ousel.events', got 'other'"),
-        ("partition", -1, "after.partition must be >= 0, got -1"),
-        ("offset", -3, "after.offset must be >= 0, got -3"),
-    ],
-)
-async def test_refuses_a_record_that_can_not_be(served: Served, field, value, message):
-    position = event_pb2.LogPosition(topic="ousel.events", partition=0, offset=0)
-    setattr(position, field, value)
-    call = served.recommender.Recommend(RecommendRequest(query=request().query, after=position))
-    assert await failure(call) == (INVALID, message)
-
-
-@pytest.mark.parametrize("timeout", [0.3, None])
-async def test_a_record_that_does_not_come_is_waited_for_within_a_limit(config, timeout):
-    engine = FakeEngine()
-    engine.hold = True
-    kafka = config.kafka.model_copy(update={"request_timeout_ms": 300})
-    server = Server(config.model_copy(update={"kafka": kafka}), engine, engine.subscriptions, None)
-    await server.start()
-    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        after = event_pb2.LogPosition(topic="ousel.events", partition=2, offset=7)
-        recommender = Served(server, engine, None, channel).recommender
-        code, _ = await failure(
-            recommender.Recommend(RecommendRequest(query=request().query, after=after), timeout=timeout)
-        )
-    await server.stop(0)
-    assert code is grpc.StatusCode.DEADLINE_EXCEEDED
-    assert engine.asked_futures[0].cancelled()
 
 
 # -- StreamRecommendations: lists ------------------------------------------------------------------------------------
