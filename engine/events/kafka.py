@@ -13,9 +13,16 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import InvalidSessionTimeoutError, KafkaConnectionError, KafkaError, OffsetOutOfRangeError
+from kafka.errors import (
+    InvalidSessionTimeoutError,
+    KafkaConnectionError,
+    KafkaError,
+    LogTruncationError,
+    OffsetOutOfRangeError,
+)
 
 from engine.config import KafkaConfig
+from engine.events.broker_client import BrokerLink
 from engine.events.committer import Committer
 from engine.events.connection import connection_settings, wait_for_broker
 from engine.events.consumer_settings import consumer_settings
@@ -24,7 +31,8 @@ from engine.events.log_watch import LogWatch
 from engine.events.read_ahead import ReadAhead, pack_fetched
 from engine.events.records import Records
 from engine.events.sharing import Membership
-from engine.events.source import Assignment, LogRange, Partition, SourceError, starting_offsets
+from engine.events.source import Assignment, LogHealth, LogRange, Partition, SourceError, starting_offsets
+from engine.events.topic_watch import TopicWatch
 
 __all__ = ["MAX_PAUSE_S", "KafkaSource", "connection_settings", "wait_for_broker"]
 
@@ -87,9 +95,12 @@ class KafkaSource:
         self._flowing: frozenset[TopicPartition] = frozenset()  # not paused
         self._pause_s = _FIRST_PAUSE_S
         self._looked_s = 0.0
+        self._link = BrokerLink()
+        self._began_s = time.monotonic()
         try:
-            self._consumer = KafkaConsumer(**consumer_settings(config))
+            self._consumer = KafkaConsumer(**consumer_settings(config) | {"kafka_client": self._link})
         except KafkaError as error:
+            self._link.close()
             problem = connection_problem(config, connection_settings(config))
             raise SourceError(problem or f"no Kafka broker answers at {config.bootstrap}: {error}") from error
         self._watch = LogWatch(config, self._consumer)
@@ -102,6 +113,7 @@ class KafkaSource:
                 raise SourceError(f"the topics at {config.bootstrap} can't be read: {error}") from error
             raise
         self._woken = False  # nobody has polled yet
+        self._topic_watch = TopicWatch(config, self._topics)
         self._thread = threading.Thread(target=self._run, name="kafka-source", daemon=True)
         self._thread.start()
 
@@ -169,11 +181,16 @@ class KafkaSource:
                 self._returned[TopicPartition(*partition)] >= log_range.end for partition, log_range in partitions
             )
 
+    def health(self) -> LogHealth:
+        answered_s = self._link.answered_s() or self._began_s
+        return LogHealth(time.monotonic() - answered_s, len(self._topic_watch.problems))
+
     def close(self) -> None:
         self._closing.set()
         with self._ready:
             self._ready.notify_all()
         self._thread.join()
+        self._topic_watch.close()
         self._committer.close()
         self._consumer.close(timeout_ms=_CLOSE_MS)
 
@@ -215,7 +232,10 @@ class KafkaSource:
         begin = self._consumer.beginning_offsets(partitions) if partitions else {}
         end = self._consumer.end_offsets(partitions) if partitions else {}
         ranges = {(p.topic, p.partition): LogRange(begin[p], end[p]) for p in partitions}
-        totals = {topic: len(self._consumer.partitions_for_topic(topic)) for topic in self._topics}
+        totals = {topic: len(self._consumer.partitions_for_topic(topic) or ()) for topic in self._topics}
+        gone = next((topic for topic, total in totals.items() if total == 0), None)
+        if gone is not None:
+            raise SourceError(self._topic_watch.explain() or f"topic {gone!r} has no partitions any more")
         self._arrived = None
         with self._ready:
             self._returned, self._ends = dict(begin), dict(end)
@@ -227,8 +247,9 @@ class KafkaSource:
         while not self._closing.is_set():
             try:
                 self._turn()
-            except OffsetOutOfRangeError as error:
-                self._fail(f"the log no longer holds the records that come next ({error}): check its retention")
+            except (OffsetOutOfRangeError, LogTruncationError) as error:
+                lost = f"the log no longer holds the records that come next ({error}): check its retention"
+                self._fail(self._topic_watch.explain() or lost)
             except InvalidSessionTimeoutError:
                 limits = "the broker's group.min.session.timeout.ms and group.max.session.timeout.ms"
                 self._fail(f"kafka.session_timeout_ms must lie within {limits}, got {self._config.session_timeout_ms}")
@@ -237,14 +258,15 @@ class KafkaSource:
                     self._fail(f"reading from {self._config.bootstrap} failed: {error}")
                 log.debug("a fetch failed and will be repeated: %s", error)
                 self._closing.wait(_LOOK_S)
+            except SourceError as error:
+                self._fail(str(error))
             except Exception as error:
                 log.exception("the polling thread failed")
                 self._fail(f"reading from {self._config.bootstrap} failed: {error!r}")
             # Not only after a poll that went well: a broker that is away makes polls fail, and that is to be said.
-            try:
-                self._watch.check(self._assignment)
-            except SourceError as error:
-                self._fail(str(error))
+            self._watch.check()
+            if self._topic_watch.failure is not None:
+                self._fail(self._topic_watch.failure)
 
     def _turn(self) -> None:
         """One poll of Kafka, and what comes before and after it."""

@@ -7,15 +7,16 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, Pipe
 
-from engine.events.process_child import Failed, Polled, Seen, Status
+from engine.events.process_child import Beat, Failed, Polled, Seen, Status
 from engine.events.records import Records
-from engine.events.source import Assignment, EventSource, Partition, SourceError
+from engine.events.source import Assignment, EventSource, LogHealth, Partition, SourceError
 
 _CLOSE_S = 10.0  # for the child to leave its group and end; then it is killed
 
@@ -57,6 +58,8 @@ class ProcessSource:
         self._starts = 0
         self._caught_up = False
         self._lag: Mapping[Partition, int] = {}  # what the child has not polled
+        self._health = LogHealth()
+        self._beat_s = time.monotonic()  # when the child said that
         self._sending = threading.Lock()
         self._pipe, theirs = Pipe()
         self._child: subprocess.Popen[bytes] | None = None
@@ -124,6 +127,12 @@ class ProcessSource:
         with self._changed:
             return self._caught_up
 
+    def health(self) -> LogHealth:
+        """How the log answers; a child that says nothing, since it is frozen, counts as a log that does not."""
+        with self._changed:
+            silent_s = time.monotonic() - self._beat_s
+            return replace(self._health, age_s=self._health.age_s + silent_s)
+
     def close(self) -> None:
         with self._changed:
             self._closing = True
@@ -177,6 +186,8 @@ class ProcessSource:
             case Polled(_, records, status):
                 self._queue.append(_Batch(records, status.caught_up))
                 self._note(status)
+            case Beat(health):
+                self._health, self._beat_s = health, time.monotonic()
             case Failed(reason):
                 self._failure = SourceError(reason)
 

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
 from multiprocessing.connection import Connection
@@ -15,13 +16,14 @@ from typing import Any, NamedTuple
 
 from engine import collector
 from engine.events.records import Records
-from engine.events.source import Assignment, EventSource, Partition, SourceError
+from engine.events.source import Assignment, EventSource, LogHealth, Partition, SourceError
 from engine.log_output import log_to_stderr
 
 log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _POLL_S = 0.1  # also how soon a change of the lag is told while nothing comes
+_BEAT_S = 1.0  # between two words on how the log answers
 _LOOK_S = 0.05  # how soon a new assignment is noticed while there is no room for records
 
 
@@ -45,6 +47,12 @@ class Polled(NamedTuple):
     starts: int
     records: Records
     status: Status
+
+
+class Beat(NamedTuple):
+    """How the log answers, once a second: silence of this process is as bad as silence of the brokers."""
+
+    health: LogHealth
 
 
 class Failed(NamedTuple):
@@ -104,10 +112,12 @@ class _Reader:
         self._assignments = 0
         self._starts = 0
         self._told: Status | None = None
+        self._beat_at = 0.0
 
     def run(self) -> None:
         threading.Thread(target=self._listen, name="commands", daemon=True).start()
         while self._obey():
+            self._beat()
             # Step 1. An assignment goes before whatever is read for it.
             assignment = self._source.assignment()
             if assignment is not self._assignment:
@@ -155,6 +165,11 @@ class _Reader:
         if status != self._told:
             self._told = status
             self._pipe.send(status)
+
+    def _beat(self) -> None:
+        if time.monotonic() >= self._beat_at:
+            self._beat_at = time.monotonic() + _BEAT_S
+            self._pipe.send(Beat(self._source.health()))
 
     def _status(self) -> Status:
         return Status(dict(self._source.lag_by_partition()), self._source.caught_up())

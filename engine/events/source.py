@@ -34,6 +34,19 @@ class Assignment:
     totals: Mapping[str, int]
 
 
+@dataclass(frozen=True)
+class LogHealth:
+    """How the log answers.
+
+    Attributes:
+        age_s: since a broker last answered anything; lists may be as old as this without anybody knowing.
+        problems: settings of topics that will lose data or keep engines from sharing; each is logged when it begins.
+    """
+
+    age_s: float = 0.0
+    problems: int = 0
+
+
 class EventSource(Protocol):
     """A log read in order, partition by partition.
 
@@ -71,6 +84,9 @@ class EventSource(Protocol):
 
     def caught_up(self) -> bool:
         """True once `poll` has returned every record that the log held when the assignment was made."""
+
+    def health(self) -> LogHealth:
+        """How the log answers, now."""
 
     def close(self) -> None:
         """Stops reading. Safe to call twice."""
@@ -214,6 +230,9 @@ class MemorySource:
     def caught_up(self) -> bool:
         with self._ready:
             return self._pending is not None and self._due <= 0
+
+    def health(self) -> LogHealth:
+        return LogHealth()
 
     def close(self) -> None:
         self.wake()

@@ -8,11 +8,15 @@ from typing import Any, NamedTuple
 
 import pytest
 from kafka import ConsumerRebalanceListener, TopicPartition
-from kafka.errors import KafkaTimeoutError, OffsetOutOfRangeError, TopicAuthorizationFailedError
+from kafka.errors import (
+    KafkaTimeoutError,
+    LogTruncationError,
+    OffsetOutOfRangeError,
+    TopicAuthorizationFailedError,
+)
 
 from engine.config import KafkaConfig
 from engine.events import kafka as module
-from engine.events import log_watch
 from engine.events.batch import Record
 from engine.events.kafka import KafkaSource
 from engine.events.source import Assignment, LogRange, SourceError, start_at_beginning
@@ -100,11 +104,26 @@ class FakeConsumer:
         self.closed = True
 
 
+class FakeWatch:
+    """Topics that stay as they are, until a test says otherwise."""
+
+    def __init__(self, *_: object) -> None:
+        self.failure: str | None = None
+        self.problems: frozenset[str] = frozenset()
+        self.news: str | None = None  # for a reader that asks
+
+    def explain(self) -> str | None:
+        return self.news
+
+    def close(self) -> None: ...
+
+
 def source_of(
     monkeypatch: pytest.MonkeyPatch, *script: Step, end: int = 0, started: bool = True, **config: Any
 ) -> tuple[KafkaSource, FakeConsumer]:
     consumer = FakeConsumer(list(script), end)
     monkeypatch.setattr(module, "KafkaConsumer", consumer)
+    monkeypatch.setattr(module, "TopicWatch", FakeWatch)
     source = KafkaSource(KafkaConfig(**config), topics=[PARTITION.topic])
     if started:
         assert start_at_beginning(source) is not None
@@ -313,12 +332,27 @@ def test_a_start_that_comes_too_late_changes_nothing(monkeypatch: pytest.MonkeyP
         assert offsets(source.poll(DEADLINE_S)) == [0, 1]
 
 
-def test_a_topic_that_gets_more_partitions_than_are_read_ends_the_engine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(log_watch, "_CHECK_S", 0.0)
-    source, consumer = source_of(monkeypatch, 1)
+def test_a_topic_that_can_not_be_read_on_ends_reading_behind_the_records_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source, _ = source_of(monkeypatch, 1)
     with closing(source):
+        eventually(source.lag_by_partition)
         assert offsets(source.poll(DEADLINE_S)) == [0]
-        consumer.partitions = 2
+        source._topic_watch.failure = "topic 'ousel.events' has 2 partitions now, and had 1: restart every engine"
         eventually(lambda: source._failure)
         with pytest.raises(SourceError, match="has 2 partitions now, and had 1: restart every engine"):
+            source.poll(DEADLINE_S)
+
+
+@pytest.mark.parametrize("error", [OffsetOutOfRangeError({PARTITION: 1}), LogTruncationError({PARTITION: None})])
+@pytest.mark.parametrize("news", [None, "topic 'ousel.events' was deleted and made again"])
+def test_a_lost_place_in_the_log_is_explained_by_what_became_of_the_topic(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, news: str | None
+) -> None:
+    source, consumer = source_of(monkeypatch)
+    with closing(source):
+        source._topic_watch.news = news  # type: ignore[attr-defined]
+        consumer.script = [error]
+        with pytest.raises(SourceError, match=news or "no longer holds the records that come next"):
             source.poll(DEADLINE_S)
