@@ -107,7 +107,10 @@ async def _serve(config: Config, snapshots: Callable[[int], Snapshots] | None) -
         collector.set_aside()  # what was replayed stays
         asyncio.run_coroutine_threadsafe(server.set_serving(True), loop)
 
-    follower.on_ready = ready
+    def unready() -> None:
+        asyncio.run_coroutine_threadsafe(server.set_serving(False), loop)
+
+    follower.on_ready, follower.on_unready = ready, unready
     await server.start()
     _log.info("gRPC on %s:%d, metrics on %s:%d/metrics", config.serving.host, server.port,
               config.serving.metrics_host, server.metrics_port)  # fmt: skip
@@ -140,9 +143,16 @@ class _Follower:
         self._producer: EventProducer | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.subscriptions = Subscriptions(config.serving.max_streams, wake=lambda: self.pipeline.wake())
-        self.pipeline = Pipeline(config, self.subscriptions, snapshots, on_ready=lambda: self.on_ready())
+        self.pipeline = Pipeline(
+            config,
+            self.subscriptions,
+            snapshots,
+            on_ready=lambda: self.on_ready(),
+            on_unready=lambda: self.on_unready(),
+        )
         self.failure: Exception | None = None
         self.on_ready: Callable[[], object] = lambda: None
+        self.on_unready: Callable[[], object] = lambda: None
 
     def start(self) -> None:
         self._thread.start()

@@ -26,6 +26,7 @@ from engine.installer import Installer, RollBackRefused, StaleVersion
 from engine.partitions import Snapshots, take
 from engine.publisher import Audience, Due, NotFollowing, Overloaded, Publisher
 from engine.ranking.query import Position, Query, Ranking
+from engine.readiness import Readiness
 from engine.state.copying import StateCopy
 from engine.state.digest import StateDigest, state_digest
 from engine.state.export import Subject, export_subject
@@ -53,7 +54,8 @@ class Pipeline:
 
     Args:
         snapshots: gives the snapshots for an events topic of so many partitions; None: none are taken.
-        on_ready: called once the log is caught up with.
+        on_ready: called once the log is caught up with, and whenever it answers again after a silence.
+        on_unready: called when the log has not answered for serving.max_log_age_s.
 
     Attributes:
         waiting: the calls whose lists must reflect a record that is not folded yet.
@@ -66,6 +68,7 @@ class Pipeline:
         snapshots: Callable[[int], Snapshots] | None = None,
         *,
         on_ready: Callable[[], object] = lambda: None,
+        on_unready: Callable[[], object] = lambda: None,
     ) -> None:
         self._config = config
         self._audience = audience
@@ -73,13 +76,13 @@ class Pipeline:
         self.waiting = self._publisher.waiting
         self._open_snapshots = snapshots
         self._snapshots: Snapshots | None = None
-        self._on_ready = on_ready
+        self._readiness = Readiness(config.serving.max_log_age_s, lambda ready: on_ready() if ready else on_unready())
         self._decoder = Decoder(config.kafka, config.events, config.state.features_dim)
         self.state = State(config.state, config.events, events_topic=config.kafka.events_topic)
         self.generations = Generations()
         self._source: EventSource | None = None
         self._letters: DeadLetters | None = None
-        self._ready = False
+        self._ready = False  # has been, once
         self._caught_up = False  # with all that the log held when partitions last came
         self._dead_lettered = 0
         self._unspread = 0  # steps since anything was let spread
@@ -245,6 +248,7 @@ class Pipeline:
         if now_s >= self._observe_at:
             self._observe_at = now_s + _OBSERVE_S
             observe(self.state, self._config.state, self.generation, source)
+            self._readiness.observe(source.health())
 
     def _become_ready(self) -> None:
         self._caught_up = True
@@ -253,12 +257,11 @@ class Pipeline:
             _log.info("caught up with the partitions that came: %d events folded", self.state.events_folded)
             return
         self._ready = True
-        metrics.READY.set(1)
         _log.info(
             "ready: %d events and %d items folded, %d users", self.state.events_folded, self.state.items.count,
             self.state.user_count,
         )  # fmt: skip
-        self._on_ready()
+        self._readiness.catch_up()
 
     # -- any thread ---------------------------------------------------------------------------------------------------
 
@@ -352,7 +355,7 @@ class Pipeline:
             self.state,
             self.generation,
             self._source,
-            ready=self._ready,
+            ready=self._readiness.ready,
             caught_up=self._caught_up,
             model_versions=tuple(self.generations.versions),
             dead_lettered=self._dead_lettered,

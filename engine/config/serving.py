@@ -39,4 +39,10 @@ class ServingConfig(Section):
         description="calls that would wait longer for their list, as lists cost now, are refused",
     )
     max_batch: int = Field(64, ge=1, le=4096, description="lists computed in one forward")
+    max_log_age_s: float = Field(
+        30.0, ge=1, le=86_400,
+        description="The engine is not ready while no broker has answered it for longer. A broker that restarts or"
+        " hands its partitions over is away for less than half a minute, and all engines would leave the load balancer"
+        " at once for it.",
+    )  # fmt: skip
     grace_s: float = Field(2.0, ge=0, le=3600, description="how long open calls may finish at shutdown")

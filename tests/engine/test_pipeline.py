@@ -12,7 +12,7 @@ from ousel.v1 import event_pb2
 from engine.config import RankingConfig
 from engine.events.batch import Record
 from engine.events.dead_letter import MemoryDeadLetters
-from engine.events.source import MemorySource, SourceError
+from engine.events.source import LogHealth, MemorySource, SourceError
 from engine.generation import Frozen, Generation, build_generation
 from engine.index.hnsw import BuildStoppedError
 from engine.model.weights import WeightsError, encode_weights
@@ -345,3 +345,36 @@ def test_while_records_keep_coming_what_spreads_is_gathered_and_at_rest_it_is_no
     engine.step()
     engine.step()
     assert spread == [4, 4, 2, 1]
+
+
+class QuietSource(MemorySource):
+    """A log whose last answer is as old as a test says."""
+
+    age_s = 0.0
+
+    def health(self):
+        return LogHealth(self.age_s)
+
+
+def test_an_engine_whose_log_is_silent_is_not_ready_and_makes_lists_all_the_same():
+    ready, unready, source = threading.Event(), threading.Event(), QuietSource()
+    pipeline = Pipeline(CONFIG, Streams(), on_ready=ready.set, on_unready=unready.set)
+    stop = threading.Event()
+    source.append(events(3))
+    thread = threading.Thread(target=pipeline.run, args=(source, MemoryDeadLetters(), stop), daemon=True)
+    thread.start()
+    try:
+        assert ready.wait(DEADLINE_S)
+        ready.clear()
+        source.age_s = CONFIG.serving.max_log_age_s + 1
+        assert unready.wait(DEADLINE_S)
+        assert not pipeline.status().ready
+        assert [item.item_id for item in pipeline.ask(Query("u1", "", 3)).result(DEADLINE_S).items]
+        source.age_s = 0.0
+        assert ready.wait(DEADLINE_S)
+        assert pipeline.status().ready
+    finally:
+        stop.set()
+        pipeline.wake()
+        thread.join(DEADLINE_S)
+        pipeline.close()

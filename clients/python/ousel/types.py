@@ -207,7 +207,7 @@ class Status:
     """How the engine is doing.
 
     Attributes:
-        serving: True once the engine has caught up with the log.
+        serving: True once the engine has caught up with the log, and while the log answers.
         model_version: 0 before the first model.
         model_metrics: what the trainer measured, by name.
         model_versions: every version served since the engine started, in order; one rolled back to comes again.

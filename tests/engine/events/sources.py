@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 
 from engine.events.batch import Record
-from engine.events.source import MemorySource, Partition, SourceError
+from engine.events.source import LogHealth, MemorySource, Partition, SourceError
 
 TOPIC = "t"
 
@@ -22,6 +22,10 @@ class CuedSource(MemorySource):
     def __init__(self, batches: Sequence[Sequence[Record]] = ()) -> None:
         super().__init__(batches)
         self.polled = 0
+        self.age_s = 0.0
+
+    def health(self) -> LogHealth:
+        return LogHealth(self.age_s, problems=1)
 
     def poll(self, timeout_s: float) -> Sequence[Record]:
         records = super().poll(timeout_s)
@@ -39,6 +43,8 @@ class CuedSource(MemorySource):
                 self.fail(SourceError("check the weather"))
             elif what == "raise":
                 raise ValueError("not foreseen")
+            elif what == "age":
+                self.age_s = float(value)
             elif what == "exit":
                 os._exit(value)
 

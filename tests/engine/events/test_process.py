@@ -288,3 +288,21 @@ def test_the_child_ends_with_a_parent_that_is_killed() -> None:
             return True
 
     until(gone)
+
+
+def test_a_child_that_is_frozen_is_a_log_that_does_not_answer(opened: Open) -> None:
+    source = opened(MemorySource)
+    until(lambda: source.health().age_s < 0.5)  # a word of the child, not long ago
+    child().suspend()
+    try:
+        until(lambda: source.health().age_s > 2.5)  # longer than from one word to the next
+    finally:
+        child().resume()
+    until(lambda: source.health().age_s < 0.5)
+
+
+def test_what_the_source_says_of_the_log_is_passed_on(opened: Open) -> None:
+    source = opened(CuedSource)
+    source.commit({("age", 0): 70})
+    until(lambda: 70 <= source.health().age_s < 72)
+    assert source.health().problems == 1
