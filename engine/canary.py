@@ -136,7 +136,7 @@ class Trial:
         queries, users = [query] * len(asked.users), asked.users.tolist()
         now_ms = int(time.time() * 1000)
         ranked = rank_by_model(queries, users, asked.before, state, generation, self._config.ranking, now_ms)
-        return [{item.item_id for item in page} for page in ranked]
+        return [{item.item_id for item in items} for items, _ in ranked]
 
     def _compare(self, asked: _Asked, serving: list[set[str]]) -> None:
         self.tried += len(serving)

@@ -72,6 +72,7 @@ INDEX_LIVE_RECALL = Gauge("ousel_index_live_recall_ratio", "Recall@100 of the la
 INDEX_PROBES = Gauge("ousel_index_probes", "Searches of the serving index that were compared with an exact one")
 INDEX_UNREACHABLE = Gauge("ousel_index_unreachable_items", "Items that the graph did not find when it was built")
 STREAMS = Gauge("ousel_streams", "Open recommendation streams")
+STREAMS_STALE = Gauge("ousel_streams_stale", "Streams whose list waits to be made again because the catalog changed")
 LISTS_PUSHED = Counter("ousel_lists_pushed", "Lists pushed on streams", ["cause"])
 LISTS_REPLACED = Counter("ousel_lists_replaced", "Lists that a newer one replaced before a slow reader took them")
 CALLS = Counter("ousel_calls", "gRPC calls by method and status code", ["method", "code"])

@@ -1,4 +1,4 @@
-"""Keeps a thread that works aside from taking the processor from the engine's thread.
+"""Keeps work that can wait from taking the processor from what can't.
 
 Most of a build runs in torch and hnswlib, without the interpreter lock, so what it takes from a list is its core: the
 thread rests between pieces of work, in proportion to what they took, and stands behind others where cores are scarce.
@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 
 
@@ -31,6 +32,31 @@ class Pace:
         self._stop.wait(self._rest * (time.thread_time() - self._used_s))
         self._used_s = time.thread_time()
         return self._stop.is_set()
+
+
+class Allowance:
+    """How long a thread may work on something that can wait: a share of the time that passes, saved up to a limit.
+
+    Args:
+        share: of one core.
+        most_s: saved up at most; as much is there at the beginning. Work that takes more is paid off afterwards.
+    """
+
+    def __init__(self, share: float, most_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._share, self._most_s, self._clock = share, most_s, clock
+        self._left_s, self._at_s = most_s, clock()
+
+    @property
+    def ready(self) -> bool:
+        """Whether any is left now."""
+        now_s = self._clock()
+        self._left_s = min(self._most_s, self._left_s + self._share * (now_s - self._at_s))
+        self._at_s = now_s
+        return self._left_s > 0
+
+    def spend(self, seconds: float) -> None:
+        """So much was worked."""
+        self._left_s -= seconds
 
 
 def step_back(nice: int) -> None:

@@ -294,7 +294,7 @@ class Pipeline:
     def _announce(self, generation: Generation) -> None:
         metrics.MODEL_VERSION.set(generation.version)
         _log.info("model version %d serves, %d items in its index", generation.version, generation.index.size)
-        self._audience.mark((), model=True, catalog=False)
+        self._audience.mark((), model=True)
 
     def close(self) -> None:
         """Ends what runs aside, after `run` has returned: a thread cut off inside a library would abort the process."""

@@ -13,9 +13,12 @@ from concurrent.futures import Future
 from typing import Protocol
 
 from engine import metrics
+from engine.catalog_watch import CatalogWatch
 from engine.config import Config
 from engine.events.batch import Decoded
 from engine.generation import Generation
+from engine.pace import Allowance
+from engine.ranking.catalog_change import CatalogChange
 from engine.ranking.query import Cause, Position, Query, Ranking
 from engine.ranking.recommender import recommend
 from engine.state.state import Folded, State
@@ -27,6 +30,7 @@ __all__ = ["Audience", "Due", "NotFollowing", "Overloaded", "Publisher"]
 _log = logging.getLogger(__name__)
 
 
+_CATALOG_BURST_S = 1.0  # of lists that changes of the catalog may have made at once, where they were rare before
 _FADE = 0.9  # of what is known of the pace of lists, at each batch
 _REFUSING_S = 0.005  # before the interpreter is handed over, while calls are refused
 _RELEASED = 4  # one place of so many is for calls whose record has come, where as many other calls wait
@@ -43,11 +47,18 @@ class Due(Protocol):
 class Audience(Protocol):
     """Who listens. The engine's thread tells it what changed, and makes the lists that it asks for."""
 
-    def mark(self, subjects: Collection[str], *, model: bool, catalog: bool) -> None:
-        """`subjects` have new events; the model, or the catalog, has changed for all."""
+    def mark(self, subjects: Collection[str], *, model: bool) -> None:
+        """`subjects` have new events; the model has changed for all."""
 
-    def due(self, limit: int) -> Sequence[Due]:
-        """Takes up to `limit` streams that wait for a list, the most urgent first."""
+    def mark_catalog(self, change: CatalogChange) -> None:
+        """The catalog has changed, for the streams whose lists that concerns."""
+
+    def due(self, limit: int, *, catalog: bool) -> Sequence[Due]:
+        """Takes up to `limit` streams that wait for a list, the most urgent first.
+
+        Args:
+            catalog: whether streams may be among them that wait because of the catalog alone.
+        """
 
     def deliver(self, due: Due, ranking: Ranking) -> None:
         """Hands over the list made for one of them."""
@@ -73,6 +84,8 @@ class Publisher:
         self._streams_turn = self._released_turn = False  # where a batch has one place
         self._record_ms: dict[str, int] = {}  # newest event of each subject, until its list is out
         self._more_due = False  # streams may still wait after the last batch of lists
+        self._catalog = CatalogWatch()
+        self._catalog_time = Allowance(config.serving.catalog_share, _CATALOG_BURST_S)
 
     @property
     def _list_s(self) -> float:
@@ -117,24 +130,29 @@ class Publisher:
             for subject in list(self._record_ms)[: -self._config.serving.max_streams]:
                 del self._record_ms[subject]
         # The relation of an item names nobody: its key, of no user and no session, is no one's.
-        self._audience.mark(set(subjects), model=False, catalog=len(folded.catalog) > 0)
+        self._audience.mark(set(subjects), model=False)
+        self._catalog.note(folded.catalog.numpy())
 
     def publish(self, state: State, generation: Generation | None) -> None:
         """Makes one batch of lists: of waiting calls, and of streams by urgency, which always get a part of it."""
         self._make_way()
+        self._mark_catalog(state, generation)
         if len(self.waiting):
             self.waiting.release(state.positions)
         limit = self._config.serving.max_batch
         began_s = time.perf_counter() if self._began_s is None else self._began_s
         places = max(limit - len(self._calls) - self.waiting.ready, self._places_of_streams(limit))
-        dues = self._audience.due(places)
+        dues = self._audience.due(places, catalog=self._catalog_time.ready)
         calls, plain = self._take(limit - len(dues))
         self._more_due = len(dues) == places
         if not dues and not calls:
             self._record_ms.clear()
             self._began_s = None
             return
+        worked_s = time.thread_time()
         rankings = self._rank([call.query for call in calls] + [due.query for due in dues], state, generation)
+        for_catalog = sum(due.cause == Cause.CATALOG for due in dues)
+        self._catalog_time.spend((time.thread_time() - worked_s) * for_catalog / len(rankings))
         self._note_pace(began_s, plain if self._began_s is not None else len(rankings))
         for call, ranking in zip(calls, rankings, strict=False):
             if isinstance(ranking, Ranking):
@@ -150,6 +168,13 @@ class Publisher:
                 metrics.FRESHNESS_SECONDS.observe(max(0.0, now_ms - made_ms) / 1000)
         if not self._more_due:
             self._record_ms.clear()
+
+    def _mark_catalog(self, state: State, generation: Generation | None) -> None:
+        """Tells the streams what has changed in the catalog, as often as its share of the time allows."""
+        if self._catalog.look(state) and self._catalog_time.ready:
+            worked_s = time.thread_time()
+            self._audience.mark_catalog(self._catalog.take(state, generation))
+            self._catalog_time.spend(time.thread_time() - worked_s)
 
     def _refusal(self) -> Overloaded | None:
         """Why no further call may wait, if so; with the lock held."""

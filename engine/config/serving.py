@@ -45,4 +45,9 @@ class ServingConfig(Section):
         " hands its partitions over is away for less than half a minute, and all engines would leave the load balancer"
         " at once for it.",
     )  # fmt: skip
+    catalog_share: float = Field(
+        0.05, ge=0.001, le=1,
+        description="Changes of the catalog may keep the engine's thread busy with lists of streams for this share of"
+        " the time, after a burst of one second.",
+    )  # fmt: skip
     grace_s: float = Field(2.0, ge=0, le=3600, description="how long open calls may finish at shutdown")

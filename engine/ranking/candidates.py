@@ -6,6 +6,7 @@ Shapes: B users, k index hits of each, d width, C candidates.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -24,6 +25,31 @@ from engine.state.state import State
 _NONE = torch.zeros(0, dtype=torch.int64)
 
 
+class Breadth(NamedTuple):
+    """How many candidates the index and popularity propose for a query."""
+
+    hits: int
+    popular: int
+
+
+def breadth_of(query: Query, history: int, config: RankingConfig) -> Breadth:
+    """A query's own breadth, whatever it is answered together with; it doubles, so that few queries differ by it.
+
+    Args:
+        history: events kept of a user at most.
+    """
+    # Whatever a filter takes away, k must still be there: history and exclusions are the largest takers.
+    needed = query.k + len(query.exclude_item_ids) + (history if query.exclude_history else 0)
+    return Breadth(_doubled(config.index_candidates, needed), _doubled(config.popular_candidates, needed))
+
+
+class Proposed(NamedTuple):
+    """Candidates of B users, and the score [B] that an item needs to be found by the index; -inf: any is found."""
+
+    candidates: Candidates
+    floor: NDArray[np.float32]
+
+
 def propose(
     queries: Sequence[Query],
     history: Neighbors,
@@ -32,28 +58,36 @@ def propose(
     generation: Generation,
     config: RankingConfig,
     following: Tensor,
-) -> Candidates:
+) -> Proposed:
     """Gathers C candidates for each of B known users, given their histories and encoded sessions [B, d].
 
     Args:
+        queries: of one breadth, or their lists depend on which others they were made with.
         following: [B, SOURCES, n] what lately followed each user's latest items.
     """
-    # Whatever a filter takes away, k must still be there: history and exclusions are the largest takers.
-    longest = max(query.k + len(query.exclude_item_ids) for query in queries)
-    if any(query.exclude_history for query in queries):
-        longest += state.graph.user_items.size
-    k = max(config.index_candidates, longest)
+    breadths = [breadth_of(query, state.graph.user_items.size, config) for query in queries]
+    k = max(breadth.hits for breadth in breadths)
     vectors = encoded.numpy()
-    found = generation.index.search(vectors, k).row
+    hits = generation.index.search(vectors, k)
+    found, floor = hits.row, hits.score[:, -1].copy()
     for at, query in enumerate(queries):
         if query.categories:
-            found[at] = _within(state.catalog.members(query.categories), vectors[at], generation, k)
-    popular = torch.from_numpy(state.popularity.top(max(config.popular_candidates, longest)))
+            members = state.catalog.members(query.categories)
+            found[at], floor[at] = _within(members, vectors[at], generation, k)
+    popular = torch.from_numpy(state.popularity.top(max(breadth.popular for breadth in breadths)))
     related = _related(queries, history, state, config) if state.relations else ()
     read = following if config.neighbor_sources <= SOURCES else None
-    return gather_candidates(
+    candidates = gather_candidates(
         state.graph, history, torch.from_numpy(found), popular, config.neighbor_sources, related, read
     )  # fmt: skip
+    return Proposed(candidates, floor)
+
+
+def _doubled(least: int, needed: int) -> int:
+    """`least`, doubled as often as it takes to reach `needed`."""
+    while least < needed:
+        least *= 2
+    return least
 
 
 def _related(
@@ -91,8 +125,14 @@ def _padded(lists: Sequence[Tensor]) -> Tensor:
     return pad_sequence(list(lists), batch_first=True, padding_value=-1)
 
 
-def _within(rows: NDArray[np.int64], vector: NDArray[np.float32], generation: Generation, k: int) -> NDArray[np.int64]:
-    """[k] the best of `rows` by exact search, -1 where there are fewer: an index can't see through a narrow filter."""
+def _within(
+    rows: NDArray[np.int64], vector: NDArray[np.float32], generation: Generation, k: int
+) -> tuple[NDArray[np.int64], float]:
+    """[k] the best of `rows` by exact search, -1 where there are fewer, and the score of the last, then -inf.
+
+    An index can't see through a narrow filter.
+    """
     score = generation.embedder.items.numpy()[rows] @ vector
-    best = rows[np.argsort(-score, kind="stable")[:k]]
-    return np.concatenate([best, np.full(k - len(best), -1, dtype=np.int64)])
+    best = np.argsort(-score, kind="stable")[:k]
+    floor = float(score[best[-1]]) if len(best) == k else -np.inf
+    return np.concatenate([rows[best], np.full(k - len(best), -1, dtype=np.int64)]), floor

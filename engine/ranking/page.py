@@ -5,6 +5,8 @@ Shapes: B queries, C candidates of each.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,9 +20,16 @@ _SOURCES = tuple(tuple(s for s in Source if bits & (1 << (s - 1))) for bits in r
 Longs = NDArray[np.int64]
 
 
+class Page(NamedTuple):
+    """The items of one list, best first, and their rows [n]."""
+
+    items: tuple[RankedItem, ...]
+    rows: Longs
+
+
 def pages(
     rows: Longs, score: NDArray[np.floating], bits: Longs, allowed: NDArray[np.bool_], k: list[int], state: State
-) -> list[tuple[RankedItem, ...]]:
+) -> list[Page]:
     """The k[b] best of each query, best first; ties go to the lower row.
 
     Args:
@@ -33,8 +42,10 @@ def pages(
     made = []
     for b, n in enumerate(count.tolist()):
         at = places[b, :n]
-        picked = zip(rows[b, at].tolist(), score[b, at].tolist(), bits[b, at].tolist(), strict=True)
-        made.append(tuple([RankedItem(ids[row], title[row], value, _SOURCES[bit]) for row, value, bit in picked]))
+        listed = rows[b, at]
+        picked = zip(listed.tolist(), score[b, at].tolist(), bits[b, at].tolist(), strict=True)
+        items = tuple([RankedItem(ids[row], title[row], value, _SOURCES[bit]) for row, value, bit in picked])
+        made.append(Page(items, listed))
     return made
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 from engine.state.subjects import subject_key
 
@@ -73,12 +76,40 @@ class Position(NamedTuple):
         return self.topic, self.partition
 
 
+@dataclass(frozen=True, eq=False, slots=True)
+class Basis:
+    """What a list was made from, as far as a change of the catalog may change the list.
+
+    Attributes:
+        query: what was asked.
+        version: of the model whose order it is; 0: of popularity.
+        listed: [n] int32 rows of its items.
+        candidates: [C] int32 rows that were weighed, those that may not be listed included; empty where popularity
+            ordered.
+        vector: [d] the session as the index was asked for it; None where popularity ordered.
+        floor: the score that another item needs to be found by the index, or to be listed by popularity; -inf where
+            there is room for any.
+        scale: of popularity's scores when the list was made.
+        popular: how many of the popular items were candidates.
+    """
+
+    query: Query
+    version: int
+    listed: NDArray[np.int32]
+    candidates: NDArray[np.int32]
+    vector: NDArray[np.float32] | None
+    floor: float
+    scale: int
+    popular: int
+
+
 @dataclass(frozen=True)
 class Ranking:
     """A list, best first, all of it from one generation and one moment of the state.
 
     Attributes:
         reflects: the last record folded of each partition.
+        basis: what the list was made from, to tell which changes of the catalog concern it.
     """
 
     items: tuple[RankedItem, ...]
@@ -86,3 +117,4 @@ class Ranking:
     known: bool
     model_version: int
     reflects: tuple[Position, ...]
+    basis: Basis | None = field(default=None, compare=False, repr=False)

@@ -6,7 +6,7 @@ Shapes: B queries, C candidates of each.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import torch
@@ -18,10 +18,10 @@ from engine.generation import Generation
 from engine.inference.dense import cosines
 from engine.model.features import Crowd, candidate_features, trend_half_lives, trend_of
 from engine.model.votes import count_votes, gather_voters
-from engine.ranking.candidates import propose
+from engine.ranking.candidates import Breadth, breadth_of, propose
 from engine.ranking.filters import allowed
 from engine.ranking.page import pages
-from engine.ranking.query import Origin, Position, Query, RankedItem, Ranking, Source
+from engine.ranking.query import Basis, Origin, Position, Query, RankedItem, Ranking, Source
 from engine.state.ring import Neighbors
 from engine.state.state import State
 
@@ -41,19 +41,31 @@ def recommend(
     now_ms = int(time.time() * 1000)
     users = state.find_users([query.subject for query in queries])
     answers: list[Ranking | None] = [None] * len(queries)
-    modelled = [at for at, user in enumerate(users) if user >= 0 and generation is not None]
-    if modelled and generation is not None:
-        rows = [users[at] for at in modelled]
-        ranked = rank_by_model(
-            [queries[at] for at in modelled], rows, state.histories(rows), state, generation, config, now_ms
-        )
-        for at, items in zip(modelled, ranked, strict=True):
-            answers[at] = Ranking(items, Origin.MODEL, True, generation.version, reflects)
+    if generation is not None:
+        for alike in _by_breadth(queries, users, state, config):
+            rows = [users[at] for at in alike]
+            ranked = rank_by_model(
+                [queries[at] for at in alike], rows, state.histories(rows), state, generation, config, now_ms
+            )
+            for at, (items, basis) in zip(alike, ranked, strict=True):
+                answers[at] = Ranking(items, Origin.MODEL, True, generation.version, reflects, basis)
     version = generation.version if generation else 0
-    return [
-        answer or Ranking(_by_popularity(query, user, state, now_ms), Origin.POPULARITY, user >= 0, version, reflects)
-        for query, user, answer in zip(queries, users, answers, strict=True)
-    ]
+    for at, (query, user) in enumerate(zip(queries, users, strict=True)):
+        if answers[at] is None:
+            items, basis = _by_popularity(query, user, state, now_ms)
+            answers[at] = Ranking(items, Origin.POPULARITY, user >= 0, version, reflects, basis)
+    return [answer for answer in answers if answer is not None]
+
+
+def _by_breadth(
+    queries: Sequence[Query], users: Sequence[int], state: State, config: RankingConfig
+) -> Iterable[list[int]]:
+    """Places of the queries of known users, those of one breadth together: one of many items must not widen others."""
+    alike: dict[Breadth, list[int]] = {}
+    for at, (query, user) in enumerate(zip(queries, users, strict=True)):
+        if user >= 0:
+            alike.setdefault(breadth_of(query, state.graph.user_items.size, config), []).append(at)
+    return alike.values()
 
 
 @torch.inference_mode()
@@ -65,13 +77,17 @@ def rank_by_model(
     generation: Generation,
     config: RankingConfig,
     now_ms: int,
-) -> list[tuple[RankedItem, ...]]:
-    """The model's order for users [B] of whom `history` [B, K] is known, or is to be taken as known."""
+) -> list[tuple[tuple[RankedItem, ...], Basis]]:
+    """The model's order for users [B] of whom `history` [B, K] is known, or is to be taken as known.
+
+    Args:
+        queries: of one breadth.
+    """
     history = _trimmed(history)
     table = generation.embedder.items
     encoded = generation.sessions.encoded(users, history, table, generation.goal)  # [B, d]
     voters = gather_voters(state.graph, history, torch.tensor(users))
-    found = propose(queries, history, encoded, state, generation, config, voters.following)
+    found, floor = propose(queries, history, encoded, state, generation, config, voters.following)
     item = found.item.clamp_min(0)  # [B, C]
     flat = item.numpy().reshape(-1)
     cosine = cosines(table.numpy(), item.numpy(), encoded.numpy())
@@ -84,7 +100,19 @@ def rank_by_model(
     score = generation.ranker.score(cosine, features)  # [B, C]
     rows = found.item.numpy()
     listed = allowed(queries, rows, state, history.row.numpy(), now_ms)
-    return pages(rows, score, found.source.numpy(), listed, [query.k for query in queries], state)
+    made = pages(rows, score, found.source.numpy(), listed, [query.k for query in queries], state)
+    narrow, vectors, scale = rows.astype(np.int32), encoded.numpy(), state.popularity_scale
+    popular = breadth_of(queries[0], state.graph.user_items.size, config).popular
+    return [
+        (
+            page.items,
+            Basis(
+                query, generation.version, page.rows.astype(np.int32), narrow[b][narrow[b] >= 0], vectors[b].copy(),
+                float(floor[b]), scale, popular,
+            ),
+        )
+        for b, (query, page) in enumerate(zip(queries, made, strict=True))
+    ]  # fmt: skip
 
 
 def _trimmed(history: Neighbors) -> Neighbors:
@@ -100,11 +128,16 @@ def _trend(state: State, item: Tensor, config: RankingConfig) -> Tensor:
     return trend_of(counts[: item.numel()], counts[item.numel() :]).view(*item.shape, -1)
 
 
-def _by_popularity(query: Query, user: int, state: State, now_ms: int) -> tuple[RankedItem, ...]:
+def _by_popularity(query: Query, user: int, state: State, now_ms: int) -> tuple[tuple[RankedItem, ...], Basis]:
     rows = state.catalog.members(query.categories) if query.categories else state.popularity.top()
     history = np.zeros((1, 0), dtype=np.int64)
     if query.exclude_history and user >= 0:
         history = state.histories([user]).row.numpy()
     listed = allowed([query], rows[None], state, history, now_ms)
     bits = np.full((1, len(rows)), 1 << (Source.POPULAR - 1))
-    return pages(rows[None], state.popularity.share(rows)[None], bits, listed, [query.k], state)[0]
+    page = pages(rows[None], state.popularity.share(rows)[None], bits, listed, [query.k], state)[0]
+    full = len(page.rows) == query.k
+    floor = float(state.popularity.score[page.rows[-1]]) if full else -np.inf
+    return page.items, Basis(
+        query, 0, page.rows.astype(np.int32), np.zeros(0, np.int32), None, floor, state.popularity_scale, 0
+    )

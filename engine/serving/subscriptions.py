@@ -12,9 +12,12 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Set
 from dataclasses import dataclass
 
+import numpy as np
+
 from engine import metrics
 from engine.pipeline import Due, Overloaded
-from engine.ranking.query import Cause, Query, Ranking
+from engine.ranking.catalog_change import CatalogChange
+from engine.ranking.query import Basis, Cause, Query, Ranking
 from engine.serving.errors import ShuttingDown
 
 _SHUTTING = "the engine is shutting down"
@@ -33,6 +36,7 @@ class Subscription:
         self.causes: set[Cause] = set()  # why a list is to be made; empty: none is
         self.pending: tuple[Ranking, Set[Cause]] | None = None  # made, not taken
         self.taken: Ranking | None = None
+        self.basis: Basis | None = None  # of the newest list that was made, whether or not it was news
 
     async def next(self) -> tuple[Ranking, Cause]:
         """Waits for a list that the reader has not had, and why it was made. One reader at a time.
@@ -123,7 +127,7 @@ class Subscriptions:
                 return
             self._forget(subscription)
             subscription.query = query
-            subscription.pending = subscription.taken = None
+            subscription.pending = subscription.taken = subscription.basis = None
             self._by_subject.setdefault(query.subject, {})[subscription] = None
             self._add(subscription, Cause.SUBSCRIBED)
         self._wake()
@@ -148,7 +152,7 @@ class Subscriptions:
             if subscription.ended:
                 return
             subscription.ended = reason
-            subscription.pending = subscription.taken = None
+            subscription.pending = subscription.taken = subscription.basis = None
             self._forget(subscription)
             del self._all[subscription]
             metrics.STREAMS.set(len(self._all))
@@ -164,26 +168,45 @@ class Subscriptions:
 
     # -- the engine's thread ------------------------------------------------------------------------------------------
 
-    def mark(self, subjects: Collection[str], *, model: bool, catalog: bool) -> None:
-        """`subjects` have new events; the model, or the catalog, has changed for all."""
+    def mark(self, subjects: Collection[str], *, model: bool) -> None:
+        """`subjects` have new events; the model has changed for all."""
         with self._lock:
             for subject in subjects:
                 for subscription in self._by_subject.get(subject, ()):
                     self._add(subscription, Cause.EVENTS)
-            for cause, changed in ((Cause.MODEL, model), (Cause.CATALOG, catalog)):
-                for subscription in self._all if changed else ():
-                    self._add(subscription, cause)
+            for subscription in self._all if model else ():
+                self._add(subscription, Cause.MODEL)
 
-    def due(self, limit: int) -> list[DueList]:
-        """Takes up to `limit` waiting streams: the most urgent cause first, and within one the longest waiting."""
+    def mark_catalog(self, change: CatalogChange) -> None:
+        """The catalog has changed, for the streams whose lists that concerns."""
+        with self._lock:
+            made = [(one, one.basis) for one in self._all if one.basis is not None]
+            new = [(one, basis) for one, basis in made if Cause.CATALOG not in one.causes]
+        concerned = np.flatnonzero(change.concerns([basis for _, basis in new])).tolist()
+        urgent = np.flatnonzero(change.forbids([basis for _, basis in made])).tolist()
+        with self._lock:
+            for found, first in (([new[at] for at in concerned], False), ([made[at] for at in urgent], True)):
+                for subscription, basis in found:
+                    if subscription.basis is basis:  # else it is made again for another reason, or has ended
+                        self._add(subscription, Cause.CATALOG, first=first)
+            metrics.STREAMS_STALE.set(len(self._queues[Cause.CATALOG]))
+
+    def due(self, limit: int, *, catalog: bool = True) -> list[DueList]:
+        """Takes up to `limit` waiting streams: the most urgent cause first, and within one the longest waiting.
+
+        Args:
+            catalog: whether streams may be among them that wait because of the catalog alone.
+        """
         found: list[DueList] = []
         with self._lock:
-            for queue in self._queues.values():
+            queues = [queue for cause, queue in self._queues.items() if catalog or cause is not Cause.CATALOG]
+            for queue in queues:
                 while queue and len(found) < limit:
                     subscription, _ = queue.popitem(last=False)
                     causes, subscription.causes = subscription.causes, set()
                     found.append(DueList(subscription, subscription.query, min(causes), causes))
-            left = any(self._queues.values())
+            left = any(queues)
+            metrics.STREAMS_STALE.set(len(self._queues[Cause.CATALOG]))
         if left:  # or they would wait for the next record
             self._wake()
         return found
@@ -196,6 +219,7 @@ class Subscriptions:
             # A query that was replaced meanwhile is due again; its old list would be wrong.
             if subscription.ended or subscription.query is not due.query:
                 return
+            subscription.basis = ranking.basis
             waiting = subscription.pending
             causes = due.causes | waiting[1] if waiting else due.causes
             news = _is_news(ranking, subscription.taken, causes)
@@ -207,13 +231,16 @@ class Subscriptions:
 
     # -- with the lock held -------------------------------------------------------------------------------------------
 
-    def _add(self, subscription: Subscription, cause: Cause) -> None:
+    def _add(self, subscription: Subscription, cause: Cause, *, first: bool = False) -> None:
+        """Makes a list due; `first` puts it before the others of its cause."""
         urgent = min(subscription.causes, default=None)
         if urgent is None or cause < urgent:
             if urgent is not None:
                 del self._queues[urgent][subscription]
             self._queues[cause][subscription] = None
         subscription.causes.add(cause)
+        if first and subscription in self._queues[cause]:
+            self._queues[cause].move_to_end(subscription, last=False)
 
     def _forget(self, subscription: Subscription) -> None:
         """Takes it out of its queue and its subject."""

@@ -133,6 +133,18 @@ class Catalog:
         """[len(rows)] True where an item may be recommended now."""
         return ~self._deleted[rows] & (self._from_ms[rows] <= now_ms) & (now_ms < self._until_ms[rows])
 
+    def windows(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """[len(rows)] times in ms from which, and until which, an item may be recommended."""
+        return self._from_ms[rows], self._until_ms[rows]
+
+    def fingerprint(self, row: int) -> int:
+        """A hash of everything that the catalog says of an item and that a list may depend on; never 0."""
+        mixed = xxhash.xxh3_64()
+        mixed.update("\x00".join((self.title[row], *self.categories[row])).encode())
+        mixed.update(self._content.array[row].tobytes())
+        mixed.update(np.array([self._from_ms[row], self._until_ms[row], self._deleted[row]]).tobytes())
+        return mixed.intdigest() >> 1 | 1
+
     def members(self, categories: Iterable[str]) -> NDArray[np.int64]:
         """Rows of the items in at least one of `categories`, ascending; deleted ones may be among them."""
         rows: set[int] = set()

@@ -99,7 +99,7 @@ class TopItems:
     """Scores of all items, and the `limit` best rows in order, brought up to date when they are asked for."""
 
     def __init__(self, limit: int) -> None:
-        self._limit = limit
+        self.limit = limit
         self.score = np.zeros(0, dtype=np.float64)  # [N]
         self._hidden = np.zeros(0, dtype=bool)  # [N] deleted items
         self._items = 0
@@ -118,7 +118,7 @@ class TopItems:
             self.score = np.concatenate([self.score, np.zeros(more)])
             self._hidden = np.concatenate([self._hidden, np.zeros(more, dtype=bool)])
             self._inside = np.concatenate([self._inside, np.zeros(more, dtype=bool)])
-        self._note(np.arange(self._items, min(items, self._items + self._limit)))
+        self._note(np.arange(self._items, min(items, self._items + self.limit)))
         self._items = items
 
     def put(self, rows: NDArray[np.int64], score: NDArray[np.float64]) -> None:
@@ -150,6 +150,13 @@ class TopItems:
             self._changed, self._changed_count = [], 0
         return self._top[:k]
 
+    def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        """[len(rows)] how many of the top come before each row; as many as there may be where it is not in the top."""
+        place = np.full(max(self._items, 1), self.limit)
+        top = self.top()
+        place[top] = np.arange(len(top))
+        return place[rows]
+
     def share(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
         """[len(rows)] the score of `rows` (default all) over the sum of all scores; zeros before the first event."""
         total = self.score[: self._items].sum()
@@ -165,17 +172,17 @@ class TopItems:
 
     def _merge(self, rows: NDArray[np.int64]) -> None:
         # Nothing falls, so what stays below the last of a full top does not get in; most of what changes is such.
-        full = len(self._top) == self._limit
-        edge = self.score[self._top].min() if full and self._limit else -np.inf
+        full = len(self._top) == self.limit
+        edge = self.score[self._top].min() if full and self.limit else -np.inf
         outside = ~self._hidden[rows] & ~self._inside[rows] & (self.score[rows] >= edge)
         candidates = np.concatenate([self._top, np.unique(rows[outside])])
-        if len(candidates) > 4 * self._limit:
+        if len(candidates) > 4 * self.limit:
             # Sorting only what can be in the top; ties at its edge are kept and settled below.
-            edge = np.partition(self.score[candidates], -self._limit)[-self._limit]
+            edge = np.partition(self.score[candidates], -self.limit)[-self.limit]
             candidates = candidates[self.score[candidates] >= edge]
         order = np.lexsort((candidates, -self.score[candidates]))
         self._inside[self._top] = False
-        self._top = candidates[order[: self._limit]].astype(np.int64)
+        self._top = candidates[order[: self.limit]].astype(np.int64)
         self._inside[self._top] = True
 
 

@@ -187,6 +187,11 @@ class State:
         return max((placed.slice.newest_ms for placed in self.slices.values()), default=0)
 
     @property
+    def popularity_scale(self) -> int:
+        """Doublings by which the scores of `popularity` are scaled down; they compare over time once it is the same."""
+        return self._scale
+
+    @property
     def events_folded(self) -> int:
         return sum(placed.slice.events_folded for placed in list(self.slices.values()))
 

@@ -32,16 +32,21 @@ class Streams:
     def __init__(self, *subjects: str) -> None:
         self.subjects = {subject: Query(subject, "", 3) for subject in subjects}
         self.waiting: list = []
+        self.changes: list = []
         self.lists: list = []
 
-    def mark(self, subjects, *, model, catalog):
-        causes = [(cause, self.subjects) for cause, on in ((Cause.MODEL, model), (Cause.CATALOG, catalog)) if on]
-        for cause, concerned in [(Cause.EVENTS, subjects), *causes]:
+    def mark(self, subjects, *, model):
+        for cause, concerned in [(Cause.EVENTS, subjects), (Cause.MODEL, self.subjects if model else ())]:
             self.waiting += [_Due(self.subjects[each], cause) for each in concerned if each in self.subjects]
 
-    def due(self, limit):
-        taken, self.waiting = self.waiting[:limit], self.waiting[limit:]
-        return taken
+    def mark_catalog(self, change):
+        self.changes.append(change)
+        self.waiting += [_Due(query, Cause.CATALOG) for query in self.subjects.values()]
+
+    def due(self, limit, *, catalog):
+        able = [due for due in self.waiting if catalog or due.cause is not Cause.CATALOG][:limit]
+        self.waiting = [due for due in self.waiting if due not in able]
+        return able
 
     def deliver(self, due, ranking):
         self.lists.append((due.query.user_id, due.cause, ranking))

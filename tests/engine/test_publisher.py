@@ -7,8 +7,10 @@ import sys
 import pytest
 
 from engine.config import Config, ServingConfig
+from engine.events.batch import CatalogItem
+from engine.pace import Allowance
 from engine.publisher import Overloaded, Publisher
-from engine.ranking.query import Position, Query
+from engine.ranking.query import Cause, Position, Query
 from engine.ranking.recommender import recommend
 from tests.engine.logs import decoded
 from tests.engine.test_pipeline import Streams
@@ -109,7 +111,7 @@ def test_streams_get_a_part_of_each_batch_however_many_calls_wait_and_calls_the_
     publisher = Publisher(config, streams)
     answers = [publisher.ask(Query("u1", "", 3)) for _ in range(60)]
     for _ in range(10):
-        streams.mark((), model=True, catalog=False)
+        streams.mark((), model=True)
         for _ in range(4):
             publisher.publish(state, None)
     listed, answered = len(streams.lists), sum(answer.done() for answer in answers)
@@ -123,7 +125,7 @@ def test_streams_fill_what_calls_leave():
     streams = Streams("u1", "u2", "u3", "u4", "u5")
     publisher = Publisher(config, streams)
     answer = publisher.ask(Query("u1", "", 3))
-    streams.mark((), model=True, catalog=False)
+    streams.mark((), model=True)
     publisher.publish(state, None)
     assert answer.done() and len(streams.lists) == 5
     assert not publisher.busy
@@ -174,3 +176,57 @@ def test_calls_that_wait_for_a_record_keep_no_other_call_from_its_list(limit):
     while publisher.busy:
         publisher.publish(state, None)
     assert all(answer.result(0).items for answer in held)
+
+
+def record_of(item: str, title: str) -> CatalogItem:
+    return CatalogItem(item, title, ("c1",))
+
+
+def test_catalog_changes_are_told_once_for_many_records_and_only_where_a_record_says_something_new():
+    state, streams = small_state(CONFIG), Streams("u1")
+    publisher = Publisher(CONFIG, streams)
+    publisher.publish(state, None)
+    for title in ("new", "newer", "newer"):
+        batch = decoded([], items=[record_of(ITEMS[1], title), record_of(ITEMS[2], title)])
+        publisher.mark(batch, state.fold(batch), live=True)
+    publisher.publish(state, None)
+    assert [[state.items.id_of(row) for row in change.rows] for change in streams.changes] == [[ITEMS[1], ITEMS[2]]]
+    again = decoded([], items=[record_of(ITEMS[1], "newer")])
+    publisher.mark(again, state.fold(again), live=True)
+    publisher.publish(state, None)
+    assert len(streams.changes) == 1
+
+
+def test_lists_that_the_catalog_asks_for_take_their_share_of_the_time_and_events_and_calls_go_on(monkeypatch):
+    worked_s, now_s = [0.0], [0.0]
+
+    def make(queries, *rest):
+        worked_s[0] += 0.2 * len(queries)
+        return recommend(queries, *rest)
+
+    monkeypatch.setattr("engine.publisher.recommend", make)
+    monkeypatch.setattr("engine.publisher.time.thread_time", lambda: worked_s[0])
+    state, streams = small_state(CONFIG), Streams("u1", "u2", "u3")
+    publisher = Publisher(CONFIG, streams)
+    publisher._catalog_time = Allowance(0.05, 1.0, lambda: now_s[0])
+    publisher.publish(state, None)
+
+    def lists_of(seconds: int) -> list[Cause]:
+        streams.lists.clear()
+        for _ in range(10 * seconds):
+            now_s[0] += 0.1
+            batch = decoded([], items=[record_of(ITEMS[1], f"title at {now_s[0]}")])
+            publisher.mark(batch, state.fold(batch), live=True)
+            publisher.publish(state, None)
+        return [cause for _, cause, _ in streams.lists]
+
+    assert len(lists_of(10)) in range(7, 10), "one second saved up, and a twentieth of ten"
+    assert len(lists_of(100)) in range(24, 28), "a twentieth of a hundred"
+    changes = len(streams.changes)
+    publisher._catalog_time.spend(1000.0)
+    streams.mark(["u1"], model=False)
+    answer = publisher.ask(Query("u2", "", 3))
+    assert lists_of(10) == [Cause.EVENTS] and answer.done()
+    assert len(streams.changes) == changes, "not even looked for while there is no time"
+    streams.mark_catalog(None)
+    assert lists_of(10) == [], "told before, and no time to make the list"

@@ -45,10 +45,13 @@ PARTITIONS = 2
 class Nobody:
     """An audience that never listens."""
 
-    def mark(self, subjects, *, model, catalog):
+    def mark(self, subjects, *, model):
         pass
 
-    def due(self, limit):
+    def mark_catalog(self, change):
+        pass
+
+    def due(self, limit, *, catalog):
         return ()
 
     def deliver(self, due, ranking):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 import grpc
+import numpy as np
 from ousel.v1 import (
     event_pb2,
     event_service_pb2_grpc,
@@ -19,7 +20,7 @@ from ousel.v1 import (
     state_service_pb2_grpc,
 )
 
-from engine.ranking.query import Cause, Origin, Position, Query, RankedItem, Ranking, Source
+from engine.ranking.query import Basis, Cause, Origin, Position, Query, RankedItem, Ranking, Source
 from engine.serving.server import Server
 from engine.serving.subscriptions import Subscriptions
 from engine.state.digest import StateDigest
@@ -29,10 +30,26 @@ from engine.status import EngineStatus
 T = TypeVar("T")
 
 
+BASIS = Basis(Query("u1", "", 5), 3, np.zeros(0, np.int32), np.zeros(0, np.int32), None, 0.0, 0, 0)
+
+
 def ranking(*item_ids: str, score: float = 0.5, origin: Origin = Origin.MODEL, title: str = "title") -> Ranking:
     """A list of these items, each with the same score and title."""
     items = tuple(RankedItem(item_id, title, score, (Source.INDEX, Source.POPULAR)) for item_id in item_ids)
-    return Ranking(items, origin, True, 3, (Position("ousel.events", 1, 41),))
+    return Ranking(items, origin, True, 3, (Position("ousel.events", 1, 41),), replace(BASIS))
+
+
+class Change:
+    """A change of the catalog that concerns the lists of some users, or those of all."""
+
+    def __init__(self, *users: str, forbids: tuple[str, ...] = ()) -> None:
+        self._users, self._forbids = users, forbids
+
+    def concerns(self, bases: Sequence[Basis]) -> np.ndarray:
+        return np.array([not self._users or basis.query.user_id in self._users for basis in bases], np.bool_)
+
+    def forbids(self, bases: Sequence[Basis]) -> np.ndarray:
+        return np.array([basis.query.user_id in self._forbids for basis in bases], np.bool_)
 
 
 class FakeEngine:
@@ -152,7 +169,9 @@ class FakeEngine:
             self.subscriptions.deliver(due, self.lists(due.query))
 
     def change(self, *subjects: str, model: bool = False, catalog: bool = False) -> None:
-        self.subscriptions.mark(subjects, model=model, catalog=catalog)
+        self.subscriptions.mark(subjects, model=model)
+        if catalog:
+            self.subscriptions.mark_catalog(Change())
         self.publish()
 
 

@@ -2,6 +2,7 @@ import asyncio
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -11,7 +12,7 @@ from engine.ranking.query import Cause, Origin, Query, Ranking
 from engine.serving.errors import ShuttingDown, StreamOver
 from engine.serving.subscriptions import Subscription, Subscriptions
 from engine.state.subjects import subject_key
-from tests.engine.serving.fakes import ranking
+from tests.engine.serving.fakes import BASIS, Change, ranking
 
 ONE = Query("u1", "", 5)
 TWO = Query("u2", "", 5)
@@ -39,11 +40,13 @@ class Stage:
         return subscription
 
     def mark(self, *subjects: str, model: bool = False, catalog: bool = False) -> None:
-        self.all.mark(subjects, model=model, catalog=catalog)
+        self.all.mark(subjects, model=model)
+        if catalog:
+            self.all.mark_catalog(Change())
 
     def make(self, made: Ranking) -> None:
         for due in self.all.due(100):
-            self.all.deliver(due, made)
+            self.all.deliver(due, replace(made, basis=replace(BASIS, query=due.query)))
 
     def due(self, limit: int = 100) -> list[tuple[str, Cause]]:
         return [(due.query.user_id, due.cause) for due in self.all.due(limit)]
@@ -95,7 +98,7 @@ async def test_model_and_catalog_concern_all():
     stage = Stage()
     stage.open(ONE)
     stage.open(TWO)
-    stage.due()
+    stage.make(ranking("a"))
     stage.mark(model=True)
     assert stage.due() == [("u1", Cause.MODEL), ("u2", Cause.MODEL)]
     stage.mark(catalog=True)
@@ -106,7 +109,7 @@ async def test_the_most_urgent_come_first_and_the_longest_waiting_first_among_eq
     stage = Stage()
     for number in range(4):
         stage.open(Query(f"u{number}", "", 5))
-    stage.due()
+    stage.make(ranking("a"))
     stage.mark(catalog=True)
     stage.mark("u3")
     stage.mark("u2")
@@ -119,6 +122,56 @@ async def test_the_most_urgent_come_first_and_the_longest_waiting_first_among_eq
         ("u1", Cause.CATALOG),
     ]
     assert stage.due(2) + stage.due(2) + stage.due(2) == expected
+
+
+async def test_a_catalog_change_is_for_the_streams_whose_lists_it_concerns():
+    stage = Stage()
+    for query in (ONE, TWO, ONE):
+        stage.open(query)
+    stage.make(ranking("a"))
+    stage.open(Query("u1", "", 7))
+    stage.all.mark_catalog(Change("u1"))
+    assert stage.due() == [("u1", Cause.SUBSCRIBED), ("u1", Cause.CATALOG), ("u1", Cause.CATALOG)]
+    assert stage.due() == []
+
+
+async def test_streams_that_show_what_may_not_be_listed_any_more_come_before_others_of_the_catalog():
+    stage = Stage()
+    for number in range(4):
+        stage.open(Query(f"u{number}", "", 5))
+    stage.make(ranking("a"))
+    stage.mark(catalog=True)
+    stage.all.mark_catalog(Change("u0", forbids=("u2",)))
+    stage.mark("u3")
+    assert [user for user, _ in stage.due()] == ["u3", "u2", "u0", "u1"]
+
+
+async def test_streams_that_only_the_catalog_concerns_wait_where_it_has_no_time_and_wake_nobody():
+    stage = Stage()
+    stage.open(ONE)
+    stage.open(TWO)
+    stage.make(ranking("a"))
+    stage.mark("u2", catalog=True)
+    wakes = stage.wakes
+    assert [due.query for due in stage.all.due(10, catalog=False)] == [TWO]
+    assert stage.wakes == wakes and metrics.STREAMS_STALE._value.get() == 1
+    assert stage.due() == [("u1", Cause.CATALOG)]
+    assert metrics.STREAMS_STALE._value.get() == 0
+
+
+async def test_a_stream_that_ends_or_asks_anew_while_a_change_is_weighed_is_left_alone():
+    stage = Stage()
+    first, second = stage.open(ONE), stage.open(TWO)
+    stage.make(ranking("a"))
+
+    class Meanwhile(Change):
+        def concerns(self, bases):
+            first.close(OVER)
+            second.replace(ONE)
+            return super().concerns(bases)
+
+    stage.all.mark_catalog(Meanwhile())
+    assert stage.due() == [("u1", Cause.SUBSCRIBED)]
 
 
 async def test_two_causes_make_one_list_of_the_more_urgent():
@@ -372,7 +425,7 @@ async def test_every_reader_ends_with_the_last_list_made_by_another_thread():
 
     def engine() -> None:
         for number in range(rounds):
-            subscriptions.mark(subjects, model=False, catalog=False)
+            subscriptions.mark(subjects, model=False)
             for due in subscriptions.due(readers):
                 subscriptions.deliver(due, ranking(str(number)))
 

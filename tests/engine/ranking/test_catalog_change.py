@@ -1,0 +1,156 @@
+"""Which lists a catalog change concerns, against the plainest oracle: all lists made before it and after it."""
+
+from __future__ import annotations
+
+import random
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.catalog_watch import CatalogWatch
+from engine.config import RankingConfig
+from engine.events.batch import CatalogItem
+from engine.ranking import recommender
+from engine.ranking.catalog_change import CatalogChange
+from engine.ranking.query import Query
+from engine.ranking.recommender import recommend
+from engine.state.state import State
+from tests.engine.logs import HOUR_MS, Line, batch
+from tests.engine.worlds import NOW_MS, USERS, small_config, small_generation
+
+ITEMS = [f"i{at:02}" for at in range(40)]
+LATE = [f"late{at}" for at in range(8)]  # known to no model, and to nobody before their first record
+CONFIG = small_config().model_copy(
+    update={
+        "ranking": RankingConfig(index_candidates=4, popular_candidates=2, neighbor_sources=1, entity_candidates=2),
+        "state": small_config().state.model_copy(update={"popular": 8}),
+    }
+)
+QUERIES = [
+    *(Query(user, "", 3) for user in USERS),
+    *(Query(user, "", 2, exclude_history=True) for user in USERS[:2]),
+    Query("u0", "", 3, categories=("c1",)),
+    Query("u1", "", 2, categories=("c0", "c2")),
+    Query("u2", "", 12),
+    Query("u3", "", 2, exclude_item_ids=("i03", "i04")),
+    Query("nobody", "", 3),
+    Query("nobody", "", 2, categories=("c1",)),
+    Query("nobody", "", 30),
+    Query("nobody", "", 30, categories=("c2",)),
+    Query("nobody", "", 2, exclude_item_ids=("i00", "i01")),
+]
+
+
+class World:
+    """A shop at a time that tests move, its streams' lists, and what the engine would tell the streams."""
+
+    def __init__(self, seed: int, *, modelled: bool) -> None:
+        self.chance = random.Random(seed)
+        self.now_ms = NOW_MS
+        self.offset = 0
+        self.state = State(CONFIG.state, CONFIG.events)
+        self.watch = CatalogWatch(lambda: self.now_ms)
+        self.generation = None
+        self.fold(events=[self.event() for _ in range(60)])
+        self.fold(items=[self.record(item) for item in ITEMS])
+        if modelled:
+            self.generation = small_generation(CONFIG, self.state)
+        self.told()
+
+    def fold(self, *, items=(), events=()) -> None:
+        folded = self.state.fold(batch(events, items))
+        if self.generation:
+            self.generation.follow(self.state, folded)
+        self.watch.note(folded.catalog.numpy())
+
+    def event(self) -> Line:
+        self.offset += 1
+        line = Line(
+            user=self.chance.choice(USERS), item=self.chance.choice(ITEMS), kind=7, time_ms=NOW_MS, offset=self.offset,
+            event_id=f"e{self.offset}",
+        )  # fmt: skip
+        return line._replace(item="", kind=0, target=self.chance.choice(USERS)) if self.chance.random() < 0.1 else line
+
+    def record(self, item: str) -> CatalogItem:
+        chance = self.chance
+        if chance.random() < 0.25:
+            return CatalogItem(item, deleted=True)
+        return CatalogItem(
+            item,
+            f"Title {chance.randrange(3)} of {item}",
+            tuple(chance.sample(["c0", "c1", "c2"], chance.randrange(3))),
+            available_from_ms=NOW_MS + chance.choice([-1, 1]) * HOUR_MS if chance.random() < 0.2 else None,
+            available_until_ms=NOW_MS + chance.choice([-1, 1, 2]) * HOUR_MS if chance.random() < 0.2 else None,
+        )
+
+    def settle(self) -> None:
+        """Lets embeddings follow their neighbors: a change of the catalog is compared with nothing else going on."""
+        while self.generation and self.generation.embedder.backlog:
+            self.generation.spread(self.state)
+
+    def lists(self):
+        recommender.time = SimpleNamespace(time=lambda: self.now_ms / 1000)
+        try:
+            return recommend(QUERIES, self.state, self.generation, CONFIG.ranking)
+        finally:
+            recommender.time = __import__("time")
+
+    def told(self) -> CatalogChange | None:
+        return self.watch.take(self.state, self.generation) if self.watch.look(self.state) else None
+
+    def change(self) -> None:
+        """Something happens to the catalog, and perhaps some events at the same time."""
+        kind = self.chance.random()
+        if kind < 0.15:
+            self.now_ms += HOUR_MS // 2
+            return
+        item = self.chance.choice(ITEMS + LATE)
+        self.fold(items=[self.record(item) for _ in range(1 if kind < 0.8 else 4)])
+
+
+def shown(rankings) -> list[list[tuple[str, str]]]:
+    return [[(item.item_id, item.title) for item in ranking.items] for ranking in rankings]
+
+
+def compare(world: World) -> tuple[set[int], set[int]]:
+    """Streams that were told of one change, and those whose lists it changed."""
+    world.fold(events=[world.event() for _ in range(world.chance.randrange(3))])
+    world.settle()
+    before = world.lists()
+    world.change()
+    change = world.told()
+    after = world.lists()
+    differ = {at for at, (old, new) in enumerate(zip(shown(before), shown(after), strict=True)) if old != new}
+    if change is None:
+        return set(), differ
+    bases = [ranking.basis for ranking in before]
+    told = {at for at, concerned in enumerate(change.concerns(bases)) if concerned}
+    listed = [{item.item_id for item in ranking.items} for ranking in after]
+    for at, forbidden in enumerate(change.forbids(bases)):
+        gone = {item.item_id for item in before[at].items} - listed[at]
+        assert not forbidden or gone
+    return told, differ
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32), modelled=st.booleans())
+def test_every_list_that_a_catalog_change_would_alter_is_told_of_it(seed, modelled):
+    world = World(seed, modelled=modelled)
+    for _ in range(25):
+        told, differ = compare(world)
+        assert differ <= told
+
+
+@pytest.mark.parametrize("modelled", [False, True])
+def test_most_lists_that_are_told_of_a_change_do_change(modelled):
+    told, differ, steps = 0, 0, 0
+    for seed in range(6):
+        world = World(seed, modelled=modelled)
+        for _ in range(25):
+            one, other = compare(world)
+            told, differ, steps = told + len(one), differ + len(other), steps + len(QUERIES)
+    assert differ > 50
+    assert told < 0.5 * steps, "of all lists, made again at each change"
+    assert told < 4 * differ, "of lists in so small a shop that most items are candidates of many"

@@ -1,0 +1,92 @@
+"""What the catalog's watch tells the streams of; whose lists that concerns is in ranking/test_catalog_change.py."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from engine.catalog_watch import CatalogWatch
+from engine.events.batch import CatalogItem
+from engine.state.state import State
+from tests.engine.logs import batch
+from tests.engine.worlds import small_config
+
+CONFIG = small_config()
+
+
+class Shop:
+    def __init__(self) -> None:
+        self.now_ms = 1000
+        self.state = State(CONFIG.state, CONFIG.events)
+        self.watch = CatalogWatch(lambda: self.now_ms)
+
+    def changed(self, *records: CatalogItem) -> list[str]:
+        """What is told after these records."""
+        self.watch.note(self.state.fold(batch([], records)).catalog.numpy())
+        if not self.watch.look(self.state):
+            return []
+        return [self.state.items.id_of(row) for row in self.watch.take(self.state, None).rows]
+
+
+def test_a_record_changes_an_item_where_it_says_something_else_than_the_one_before():
+    shop = Shop()
+    one = CatalogItem("a", "Title", ("c1", "c2"), available_until_ms=9000)
+    assert shop.changed(one, CatalogItem("b")) == ["a", "b"]
+    assert shop.changed(one) == shop.changed(CatalogItem("b"), one) == []
+    for other in (
+        CatalogItem("a", "Other title", ("c1", "c2"), available_until_ms=9000),
+        CatalogItem("a", "Title", ("c2", "c1"), available_until_ms=9000),
+        CatalogItem("a", "Title", ("c1", "c2"), available_until_ms=8000),
+        CatalogItem("a", "Title", ("c1", "c2"), available_from_ms=7000),
+        CatalogItem("a", deleted=True),
+    ):
+        assert shop.changed(other) == ["a"]
+        assert shop.changed(other) == []
+        assert shop.changed(one) == ["a"]
+
+
+def test_an_item_changes_at_the_times_from_which_and_until_which_it_is_available():
+    shop = Shop()
+    shop.changed(
+        CatalogItem("both", available_from_ms=2000, available_until_ms=4000),
+        CatalogItem("until", available_until_ms=3000),
+        CatalogItem("past", available_until_ms=500),
+    )
+    told = {}
+    for shop.now_ms in range(1000, 6000, 500):
+        told[shop.now_ms] = shop.changed()
+    assert {at: items for at, items in told.items() if items} == {2000: ["both"], 3000: ["until"], 4000: ["both"]}
+
+
+def test_a_time_that_a_later_record_takes_back_changes_nothing():
+    shop = Shop()
+    shop.changed(CatalogItem("a", available_from_ms=2000), CatalogItem("b", available_from_ms=2000))
+    assert shop.changed(CatalogItem("a", available_from_ms=3000), CatalogItem("b")) == ["a", "b"]
+    shop.now_ms = 2500
+    assert shop.changed() == []
+    shop.now_ms = 3000
+    assert shop.changed() == ["a"]
+
+
+def test_items_that_a_snapshot_brought_change_at_their_times_too():
+    shop = Shop()
+    shop.state.restore_catalog([CatalogItem("a", available_from_ms=2000)], {}, 1)
+    assert shop.changed() == []
+    shop.now_ms = 2000
+    assert shop.changed() == ["a"]
+
+
+def test_times_that_records_take_back_again_and_again_do_not_pile_up():
+    shop = Shop()
+    for at in range(5000):
+        shop.changed(CatalogItem(f"i{at % 3}", available_from_ms=10**9 + at))
+    assert len(shop.watch._next_ms) == 3 and len(shop.watch._times) <= 2 * 3 + 1024 + 1
+
+
+def test_rows_that_went_to_other_items_are_told_of():
+    shop = Shop()
+    shop.changed(CatalogItem("a", "Title"))
+    (row,) = np.flatnonzero([name == "a" for name in shop.state.items.ids()])
+    shop.state.items.remove(row)
+    shop.state.catalog.remove(row)
+    assert shop.changed(CatalogItem("other", "Title of another")) == ["other"]
+    assert shop.state.items.get("other") == row
