@@ -187,7 +187,7 @@ class _Follower:
                 # In a process of its own: what polling costs is taken from no list.
                 reader = partial(KafkaSource, kafka)
                 source = opened.enter_context(
-                    closing(ProcessSource(reader, kafka.queue_batches, kafka.max_poll_records))
+                    closing(ProcessSource(reader, kafka.queue_batches, kafka.max_poll_records, kafka.max_poll_bytes))
                 )
                 self.pipeline.run(source, dead_letters, self._stop)
         except (SourceError, KafkaError) as error:

@@ -14,6 +14,16 @@ EVENTS_FOLDED = Counter("ousel_events_folded", "Events folded into the state")
 ITEMS_FOLDED = Counter("ousel_items_folded", "Catalog records folded into the state")
 DEAD_LETTERS = Counter("ousel_dead_letters", "Records set aside because they broke a rule", ["topic"])
 LAG = Gauge("ousel_lag_records", "Records in the log that are not folded yet", ["topic", "partition"])
+STABLE_OFFSET = Gauge(
+    "ousel_last_stable_offset",
+    "One past the last offset that may be read; behind it, transactions are still open",
+    ["topic", "partition"],
+)
+HELD = Gauge(
+    "ousel_partition_held",
+    "1 while a partition can't be read further, since a codec is missing or an answer is damaged",
+    ["topic", "partition"],
+)
 READY = Gauge("ousel_ready", "1 once the engine has caught up with the log, and while the log answers")
 LOG_AGE = Gauge("ousel_log_age_seconds", "Time since a broker last answered the process that reads the log")
 TOPIC_PROBLEMS = Gauge("ousel_topic_problems", "Settings of topics that will lose data or keep engines from sharing")

@@ -223,9 +223,9 @@ class Pipeline:
     def _set_aside(self, batch: Decoded, dead_letters: DeadLetters) -> None:
         if batch.rejected:
             dead_letters.publish(batch.rejected)
-            self._dead_lettered += len(batch.rejected)
             for rejection in batch.rejected:
-                metrics.DEAD_LETTERS.labels(rejection.record.topic).inc()
+                self._dead_lettered += rejection.records
+                metrics.DEAD_LETTERS.labels(rejection.record.topic).inc(rejection.records)
 
     def _embed(self, folded: Folded) -> None:
         metrics.EMBEDDED_ROWS.inc(self.generations.follow(self.state, folded))

@@ -105,8 +105,7 @@ def observe(state: State, config: StateConfig, generation: Generation | None, so
     metrics.DUPLICATES.set(sum(one.duplicates for one in slices))
     metrics.REDELIVERED.set(sum(one.redelivered for one in slices))
     metrics.PARTITIONS.set(len(slices))
-    for (topic, partition), records in source.lag_by_partition().items():
-        metrics.LAG.labels(topic, partition).set(records)
+    observe_source(source)
     if generation:
         metrics.DIRTY_ROWS.set(generation.embedder.backlog)
         metrics.INDEX_SIZE.set(generation.index.size)
@@ -116,3 +115,14 @@ def observe(state: State, config: StateConfig, generation: Generation | None, so
         metrics.INDEX_PROBES.set(generation.index.probes)
         metrics.INDEX_UNREACHABLE.set(generation.index.unreachable)
         metrics.INDEX_REBUILD_FAILURES.set(generation.index.failures)
+
+
+def observe_source(source: EventSource) -> None:
+    """Sets the gauges of each partition that is read here."""
+    held = source.held()
+    stable_offsets = source.stable_offsets()
+    for (topic, partition), records in source.lag_by_partition().items():
+        metrics.LAG.labels(topic, partition).set(records)
+        metrics.HELD.labels(topic, partition).set((topic, partition) in held)
+        if (topic, partition) in stable_offsets:
+            metrics.STABLE_OFFSET.labels(topic, partition).set(stable_offsets[topic, partition])

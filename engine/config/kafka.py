@@ -24,6 +24,18 @@ class KafkaConfig(Section):
     events_partitions: int = Field(4, ge=1, le=1024, description="partitions of the events topic where we create it")
     replication_factor: int = Field(1, ge=1, le=15, description="of topics that we create")
     max_poll_records: int = Field(4096, ge=1, le=65536, description="records in one batch; bounds a step's memory")
+    max_poll_bytes: int = Field(
+        8 << 20,
+        ge=64 << 10,
+        le=1 << 30,
+        description="A batch is also full once its keys and values have so many bytes.",
+    )
+    max_record_bytes: int = Field(
+        16 << 20,
+        ge=1 << 10,
+        le=1 << 30,
+        description="A record that is longer, once it is unpacked, is not read: its place goes to the dead letters.",
+    )
     queue_batches: int = Field(
         8,
         ge=1,

@@ -14,8 +14,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+class Flaw(NamedTuple):
+    """Why a stretch of the log has no record that can be read.
+
+    Attributes:
+        last_offset: the last of the offsets that are missing.
+        records: how many records are missing, as far as that is known; at least 1.
+        reason: says the offsets and what is wrong with them.
+    """
+
+    last_offset: int
+    records: int
+    reason: str
+
+
 class Record(NamedTuple):
-    """One record as the log holds it."""
+    """One record as the log holds it; with a `flaw`, the place of records that can't be read, from `offset` on."""
 
     topic: str
     partition: int
@@ -23,6 +37,12 @@ class Record(NamedTuple):
     timestamp_ms: int
     key: bytes | None
     value: bytes | None
+    flaw: Flaw | None = None
+
+    @property
+    def next_offset(self) -> int:
+        """Where reading goes on behind it."""
+        return (self.offset if self.flaw is None else self.flaw.last_offset) + 1
 
 
 @dataclass(frozen=True)
@@ -107,15 +127,20 @@ class CatalogItem:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A record that broke a rule, and which."""
+    """A record that broke a rule, and which; or records that can't be read, and why."""
 
     record: Record
     reason: str
 
+    @property
+    def records(self) -> int:
+        """How many records of the log it stands for."""
+        return 1 if self.record.flaw is None else self.record.flaw.records
+
 
 @dataclass(frozen=True)
 class Decoded:
-    """One polled batch after decoding: len(events) + len(items) + len(rejected) records went in."""
+    """One polled batch after decoding: every record of it is an event, an item or a part of a rejection."""
 
     events: EventBatch
     items: Sequence[CatalogItem]

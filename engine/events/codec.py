@@ -73,7 +73,7 @@ class Decoder:
         if len(records) < _FEW:
             records = list(records)
             each = self._decode_each(records)
-            positions = {(record.topic, record.partition): record.offset + 1 for record in records}
+            positions = {(record.topic, record.partition): record.next_offset for record in records}
             return Decoded(_to_batch(each.rows), each.items, each.rejected, positions)
         packed = Records.packed(records)
         usual, accepted, rest = self._parser.parse(packed)
@@ -93,7 +93,10 @@ class Decoder:
         rows: list[Row] = []
         row_of: list[int] = []
         for position, record in enumerate(records):
-            topic, partition, offset, timestamp_ms, _, payload = record
+            topic, partition, offset, timestamp_ms, _, payload, flaw = record
+            if flaw is not None:
+                rejected.append(Rejection(record, flaw.reason))
+                continue
             if topic != self._events_topic:
                 self._decode_other(record, items, rejected)
                 continue

@@ -27,6 +27,7 @@ from engine.events.committer import Committer
 from engine.events.connection import connection_settings, wait_for_broker
 from engine.events.consumer_settings import consumer_settings
 from engine.events.diagnosis import connection_problem
+from engine.events.log_consumer import LogConsumer
 from engine.events.log_watch import LogWatch
 from engine.events.read_ahead import ReadAhead, pack_fetched
 from engine.events.records import Records
@@ -79,14 +80,17 @@ class KafkaSource:
         self._max_pause_s = max_pause_s
         # Guarded by `_ready`; the consumer itself belongs to the polling thread once that runs.
         self._ready = threading.Condition()
-        self._queue = ReadAhead(config.queue_batches * config.max_poll_records)
+        self._queue = ReadAhead(
+            config.queue_batches * config.max_poll_records, config.queue_batches * config.max_poll_bytes
+        )
         self._woken = False
         self._failure: SourceError | None = None
         self._assignment: Assignment | None = None
         self._told: Assignment | None = None  # what `assignment` returned last
         self._start: dict[TopicPartition, int] | None = None  # a new object at every start
         self._returned: dict[TopicPartition, int] = {}
-        self._ends: dict[TopicPartition, int] = {}  # as last known
+        self._ends: dict[TopicPartition, int] = {}  # the last stable offsets, as last known
+        self._held: dict[TopicPartition, str] = {}  # why partitions can't be read further now
         self._closing = threading.Event()
         # The polling thread's own.
         self._arrived: list[TopicPartition] | None = None  # assigned, and their offsets not looked up yet
@@ -98,7 +102,7 @@ class KafkaSource:
         self._link = BrokerLink()
         self._began_s = time.monotonic()
         try:
-            self._consumer = KafkaConsumer(**consumer_settings(config) | {"kafka_client": self._link})
+            self._consumer = LogConsumer(**consumer_settings(config) | {"kafka_client": self._link})
         except KafkaError as error:
             self._link.close()
             problem = connection_problem(config, connection_settings(config))
@@ -150,7 +154,7 @@ class KafkaSource:
             self._woken = False
             if not self._queue and self._failure:
                 raise self._failure
-            batches = self._queue.take(self._config.max_poll_records)
+            batches = self._queue.take(self._config.max_poll_records, self._config.max_poll_bytes)
             for batch in batches:
                 self._returned.update(batch.positions)
             self._ready.notify_all()
@@ -176,14 +180,25 @@ class KafkaSource:
         with self._ready:
             if self._assignment is None or self._start is None:
                 return False
-            partitions = self._assignment.partitions.items()
+            # A partition that can't be read further must not keep the others from serving.
             return all(
-                self._returned[TopicPartition(*partition)] >= log_range.end for partition, log_range in partitions
+                self._returned[TopicPartition(*partition)] >= log_range.end or partition in self._held
+                for partition, log_range in self._assignment.partitions.items()
             )
 
     def health(self) -> LogHealth:
         answered_s = self._link.answered_s() or self._began_s
         return LogHealth(time.monotonic() - answered_s, len(self._topic_watch.problems))
+
+    def stable_offsets(self) -> dict[Partition, int]:
+        """See `EventSource`."""
+        with self._ready:
+            return {(partition.topic, partition.partition): end for partition, end in self._ends.items()}
+
+    def held(self) -> dict[Partition, str]:
+        """See `EventSource`."""
+        with self._ready:
+            return {(partition.topic, partition.partition): reason for partition, reason in self._held.items()}
 
     def close(self) -> None:
         self._closing.set()
@@ -222,7 +237,7 @@ class KafkaSource:
         with self._ready:
             self._assignment = self._start = None
             self._queue.clear()
-            self._returned, self._ends = {}, {}
+            self._returned, self._ends, self._held = {}, {}, {}
             self._woken = True
             self._ready.notify_all()
 
@@ -314,7 +329,7 @@ class KafkaSource:
             if not room or self._start is not start or self._assignment is None:
                 return frozenset()
             ranges = self._assignment.partitions
-        catalog = [p for p in start if p.topic == self._config.items_topic]
+        catalog = [p for p in start if p.topic == self._config.items_topic and p not in self._held]
         if any(self._polled[p] < ranges[p.topic, p.partition].end for p in catalog):
             return frozenset(catalog)
         return frozenset(start)
@@ -327,6 +342,10 @@ class KafkaSource:
 
     def _queue_up(self, start: dict[TopicPartition, int], fetched: Mapping[TopicPartition, Sequence[Any]]) -> None:
         batch = pack_fetched(self._consumer, self._polled, fetched)
+        held = dict(self._consumer.held())
+        with self._ready:
+            if self._start is start:
+                self._held = held
         if not batch.positions:
             return
         self._polled.update(batch.positions)

@@ -9,12 +9,12 @@ import sys
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, Pipe
 
-from engine.events.process_child import Beat, Failed, Polled, Seen, Status
+from engine.events.process_child import Beat, Failed, Polled, Room, Seen, Status
 from engine.events.records import Records
 from engine.events.source import Assignment, EventSource, LogHealth, Partition, SourceError
 
@@ -31,21 +31,28 @@ class ProcessSource:
     """Runs another source in a child process and passes everything on; an `EventSource`.
 
     The child is a new interpreter that imports what the factory needs and nothing else. It polls ahead until as many
-    records wait to be returned as `queue_batches` full batches hold. It ends with this process, however that ends.
+    records, or bytes, wait to be returned as `queue_batches` full batches hold. It ends with this process, however that
+    ends.
 
     Args:
         factory: makes the source in the child; picklable, such as `functools.partial(KafkaSource, config)`.
         queue_batches: full batches' worth of records held ready, in however many small ones they come.
         max_poll_records: batches that wait are returned as one, up to this many records, which is a full one.
+        max_poll_bytes: a batch with keys and values of so many bytes is full as well.
 
     Raises:
         SourceError: the factory raised one, or the child ended before it had a source.
     """
 
     def __init__(
-        self, factory: Callable[[], EventSource], queue_batches: int = 8, max_poll_records: int = 4096
+        self,
+        factory: Callable[[], EventSource],
+        queue_batches: int = 8,
+        max_poll_records: int = 4096,
+        max_poll_bytes: int = 8 << 20,
     ) -> None:
         self._max_poll_records = max_poll_records
+        self._max_poll_bytes = max_poll_bytes
         self._changed = threading.Condition()
         self._queue: deque[_Batch] = deque()
         self._woken = False
@@ -57,15 +64,15 @@ class ProcessSource:
         self._returned = 0  # which of them `assignment` returned last
         self._starts = 0
         self._caught_up = False
-        self._lag: Mapping[Partition, int] = {}  # what the child has not polled
         self._health = LogHealth()
         self._beat_s = time.monotonic()  # when the child said that
+        self._status = Status({}, False, {}, {})  # where the child stands
         self._sending = threading.Lock()
         self._pipe, theirs = Pipe()
         self._child: subprocess.Popen[bytes] | None = None
         self._send(factory)
         # Linux kills the child when the thread that started it ends: let that be the one that lives as long.
-        args = (theirs, queue_batches * max_poll_records)
+        args = (theirs, Room(queue_batches * max_poll_records, queue_batches * max_poll_bytes))
         self._thread = threading.Thread(target=self._run, args=args, name="process-source", daemon=True)
         self._thread.start()
         with self._changed:
@@ -97,14 +104,14 @@ class ProcessSource:
             self._woken = False
             if not self._queue and self._failure:
                 raise self._failure
-            room = self._max_poll_records
-            while self._queue and (not parts or len(self._queue[0].records) <= room):
+            room = Room(self._max_poll_records, self._max_poll_bytes)
+            while self._queue and (not parts or room.holds(self._queue[0].records)):
                 batch = self._queue.popleft()
                 parts.append(batch.records)
-                room -= len(batch.records)
+                room.take(batch.records)
                 self._caught_up = batch.caught_up
         if parts:
-            self._send(("taken", sum(map(len, parts))))
+            self._send_taken(parts)
         return Records.joined(parts)
 
     def wake(self) -> None:
@@ -117,7 +124,7 @@ class ProcessSource:
 
     def lag_by_partition(self) -> Mapping[Partition, int]:
         with self._changed:
-            lag = Counter(self._lag)
+            lag = Counter(self._status.lag)
             for batch in self._queue:
                 for run in batch.records.runs:
                     lag[run.topic, run.partition] += run.count
@@ -133,6 +140,14 @@ class ProcessSource:
             silent_s = time.monotonic() - self._beat_s
             return replace(self._health, age_s=self._health.age_s + silent_s)
 
+    def stable_offsets(self) -> Mapping[Partition, int]:
+        with self._changed:
+            return self._status.stable_offsets
+
+    def held(self) -> Mapping[Partition, str]:
+        with self._changed:
+            return self._status.held
+
     def close(self) -> None:
         with self._changed:
             self._closing = True
@@ -146,15 +161,18 @@ class ProcessSource:
 
     def _drop(self) -> None:
         if self._queue:
-            self._send(("taken", sum(len(batch.records) for batch in self._queue)))
+            self._send_taken([batch.records for batch in self._queue])
             self._queue.clear()
+
+    def _send_taken(self, parts: Sequence[Records]) -> None:
+        self._send(("taken", sum(map(len, parts)), sum(part.size_bytes for part in parts)))
 
     def _send(self, message: object) -> None:
         # A child that is gone reads nothing; `_run` says so.
         with self._sending, suppress(OSError):
             self._pipe.send(message)
 
-    def _run(self, theirs: Connection, room: int) -> None:
+    def _run(self, theirs: Connection, room: Room) -> None:
         """The thread: starts the child, takes its messages until it ends, and says how it ended."""
         try:
             with theirs:
@@ -182,7 +200,7 @@ class ProcessSource:
                 self._woken = True
                 self._note(status)
             case Polled(starts, records, _) if starts != self._starts:
-                self._send(("taken", len(records)))
+                self._send_taken([records])
             case Polled(_, records, status):
                 self._queue.append(_Batch(records, status.caught_up))
                 self._note(status)
@@ -192,7 +210,7 @@ class ProcessSource:
                 self._failure = SourceError(reason)
 
     def _note(self, status: Status) -> None:
-        self._lag = status.lag
+        self._status = status
         if self._queue:
             self._queue[-1].caught_up = status.caught_up
         else:
@@ -205,12 +223,12 @@ class ProcessSource:
             self._changed.notify_all()
 
 
-def _start(pipe: int, room: int) -> subprocess.Popen[bytes]:
+def _start(pipe: int, room: Room) -> subprocess.Popen[bytes]:
     level = logging.getLevelName(logging.getLogger().getEffectiveLevel())
     # Not multiprocessing: its child would import the program that runs here, and torch with it.
     command = [sys.executable, "-P", "-c", "from engine.events.process_child import main; main()"]
     return subprocess.Popen(
-        [*command, str(pipe), str(os.getpid()), str(room), level],
+        [*command, str(pipe), str(os.getpid()), str(room.records), str(room.bytes), level],
         stdin=subprocess.DEVNULL,
         pass_fds=(pipe,),
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"},

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
+from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -27,11 +28,36 @@ _BEAT_S = 1.0  # between two words on how the log answers
 _LOOK_S = 0.05  # how soon a new assignment is noticed while there is no room for records
 
 
+@dataclass
+class Room:
+    """How many records, and how many bytes of keys and values, may still come; the last batch may exceed it."""
+
+    records: int
+    bytes: int
+
+    @property
+    def left(self) -> bool:
+        return self.records > 0 and self.bytes > 0
+
+    def holds(self, batch: Records) -> bool:
+        return len(batch) <= self.records and batch.size_bytes <= self.bytes
+
+    def take(self, batch: Records) -> None:
+        self.records -= len(batch)
+        self.bytes -= batch.size_bytes
+
+    def give_back(self, records: int, size_bytes: int) -> None:
+        self.records += records
+        self.bytes += size_bytes
+
+
 class Status(NamedTuple):
     """Where the source stands after all that was sent before."""
 
     lag: Mapping[Partition, int]
     caught_up: bool
+    stable_offsets: Mapping[Partition, int]
+    held: Mapping[Partition, str]
 
 
 class Seen(NamedTuple):
@@ -63,12 +89,12 @@ class Failed(NamedTuple):
 
 def main() -> None:
     """Follows a source until the parent says "close" or is gone; the arguments are those of `process._start`."""
-    pipe, parent, room = map(int, sys.argv[1:4])
+    pipe, parent, records, size_bytes = map(int, sys.argv[1:5])
     # The parent ends us: it is asked to stop in the same breath, and wants to finish first.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _die_with(parent)
-    log_to_stderr(sys.argv[4])
+    log_to_stderr(sys.argv[5])
     collector.set_aside()
     # Every record is an object or several, in no cycle: looking for one took a tenth of the time.
     collector.collect_every(100_000)
@@ -76,7 +102,7 @@ def main() -> None:
         try:
             factory = connection.recv()
             with closing(factory()) as source:
-                _Reader(connection, source, room).run()
+                _Reader(connection, source, Room(records, size_bytes)).run()
         except SourceError as error:
             connection.send(Failed(str(error)))
         except (EOFError, BrokenPipeError):
@@ -99,10 +125,10 @@ class _Reader:
     """Polls the source while there is room, between the parent's commands.
 
     Args:
-        room: records that the parent may hold; below that, one more batch is sent.
+        room: what the parent may hold; below that, one more batch is sent.
     """
 
-    def __init__(self, pipe: Connection, source: EventSource, room: int) -> None:
+    def __init__(self, pipe: Connection, source: EventSource, room: Room) -> None:
         self._pipe = pipe
         self._source = source
         self._changed = threading.Condition()
@@ -127,16 +153,16 @@ class _Reader:
                 self._pipe.send(Seen(_plain(assignment), self._told))
             # Step 2. No room: wait for a command, which may bring some.
             with self._changed:
-                if self._room <= 0:
+                if not self._room.left:
                     self._changed.wait_for(lambda: self._commands, _LOOK_S)
                     continue
             # Step 3. Records, or where the source stands if that is news.
-            records = self._source.poll(_POLL_S)
+            records = Records.packed(self._source.poll(_POLL_S))
             if records:
                 with self._changed:
-                    self._room -= len(records)
+                    self._room.take(records)
                 self._told = self._status()
-                self._pipe.send(Polled(self._starts, Records.packed(records), self._told))
+                self._pipe.send(Polled(self._starts, records, self._told))
             else:
                 self._tell()
 
@@ -151,7 +177,7 @@ class _Reader:
                 self._source.commit(args[0])
             elif name == "taken":
                 with self._changed:
-                    self._room += args[0]
+                    self._room.give_back(*args)
             # One meant for an assignment that has changed since is void: another will come.
             elif name == "start" and args[0] == self._assignments:
                 self._starts = args[1]
@@ -172,7 +198,10 @@ class _Reader:
             self._pipe.send(Beat(self._source.health()))
 
     def _status(self) -> Status:
-        return Status(dict(self._source.lag_by_partition()), self._source.caught_up())
+        source = self._source
+        return Status(
+            dict(source.lag_by_partition()), source.caught_up(), dict(source.stable_offsets()), dict(source.held())
+        )
 
     def _listen(self) -> None:
         """The thread: takes commands as they come, and ends a poll that stands in their way."""

@@ -6,8 +6,9 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from kafka import KafkaConsumer, TopicPartition
+from kafka import TopicPartition
 
+from engine.events.log_consumer import LogConsumer
 from engine.events.records import Records
 
 
@@ -17,7 +18,7 @@ class Fetched(NamedTuple):
     Attributes:
         records: those that it returned.
         positions: the next offset of each partition after these records, for the partitions that moved.
-        ends: the end of the log of these partitions, as the broker last said.
+        ends: the last stable offset of these partitions, as the broker last said.
     """
 
     records: Records
@@ -26,13 +27,13 @@ class Fetched(NamedTuple):
 
 
 def pack_fetched(
-    consumer: KafkaConsumer, polled: Mapping[TopicPartition, int], fetched: Mapping[TopicPartition, Sequence[Any]]
+    consumer: LogConsumer, polled: Mapping[TopicPartition, int], fetched: Mapping[TopicPartition, Sequence[Any]]
 ) -> Fetched:
     """Packs what a poll brought.
 
     Args:
         polled: the position of each partition before the poll.
-        fetched: what `KafkaConsumer.poll` returned.
+        fetched: what `LogConsumer.poll` returned.
     """
     # Positions, not the last record, say how far we are: compaction and transactions leave offsets without one.
     positions: dict[TopicPartition, int] = {}
@@ -40,7 +41,7 @@ def pack_fetched(
         position = consumer.position(partition, timeout_ms=0)
         if position is not None and position != before:
             positions[partition] = position
-    ends = {partition: consumer.highwater(partition) or 0 for partition in positions}
+    ends = {partition: consumer.last_stable_offset(partition) or 0 for partition in positions}
     return Fetched(Records.fetched(fetched.values()), positions, ends)
 
 
@@ -49,12 +50,15 @@ class ReadAhead:
 
     Args:
         max_records: the queue is full once it holds as many.
+        max_bytes: or once keys and values take so many bytes.
     """
 
-    def __init__(self, max_records: int) -> None:
+    def __init__(self, max_records: int, max_bytes: int) -> None:
         self._max_records = max_records
+        self._max_bytes = max_bytes
         self._batches: deque[Fetched] = deque()
         self._records = 0
+        self._bytes = 0
 
     def __len__(self) -> int:
         """Batches that wait, those without any record included."""
@@ -62,23 +66,28 @@ class ReadAhead:
 
     @property
     def full(self) -> bool:
-        return self._records >= self._max_records
+        return self._records >= self._max_records or self._bytes >= self._max_bytes
 
     def append(self, batch: Fetched) -> None:
         self._batches.append(batch)
         self._records += len(batch.records)
+        self._bytes += batch.records.size_bytes
 
-    def take(self, max_records: int) -> list[Fetched]:
-        """Removes and returns the oldest batches, of so many records at most."""
+    def take(self, max_records: int, max_bytes: int) -> list[Fetched]:
+        """Removes and returns the oldest batch, and those behind it as far as all together stay within the bounds."""
         taken: list[Fetched] = []
-        room = max_records
-        while self._batches and len(self._batches[0].records) <= room:
-            batch = self._batches.popleft()
-            taken.append(batch)
-            room -= len(batch.records)
-            self._records -= len(batch.records)
+        records = size = 0
+        while self._batches:
+            batch = self._batches[0].records
+            records += len(batch)
+            size += batch.size_bytes
+            if taken and (records > max_records or size > max_bytes):
+                break
+            taken.append(self._batches.popleft())
+            self._records -= len(batch)
+            self._bytes -= batch.size_bytes
         return taken
 
     def clear(self) -> None:
         self._batches.clear()
-        self._records = 0
+        self._records = self._bytes = 0

@@ -5,17 +5,17 @@ Shapes: N records, in the order in which they were polled.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
-from itertools import chain, groupby
+from itertools import accumulate, chain, groupby
 from operator import attrgetter
 from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.events.batch import Record
+from engine.events.batch import Flaw, Record
 
 
 @dataclass(frozen=True)
@@ -72,6 +72,7 @@ class Records(Sequence[Record]):
         timestamp_ms: [N] int64 record time, -1 where the log has none.
         key: N byte strings.
         value: N byte strings.
+        flaws: the flaw of each position whose record stands for some that can't be read.
     """
 
     runs: tuple[Run, ...]
@@ -79,6 +80,12 @@ class Records(Sequence[Record]):
     timestamp_ms: NDArray[np.int64]
     key: Blobs
     value: Blobs
+    flaws: Mapping[int, Flaw] = field(default_factory=dict)
+
+    @property
+    def size_bytes(self) -> int:
+        """What its keys and values take, which is nearly all of it."""
+        return len(self.key.data) + len(self.value.data)
 
     @classmethod
     def packed(cls, records: Iterable[Record]) -> Records:
@@ -90,13 +97,14 @@ class Records(Sequence[Record]):
 
     @classmethod
     def fetched(cls, partitions: Iterable[Sequence[Any]]) -> Records:
-        """Packs kafka-python's `ConsumerRecord`s: the lists that `KafkaConsumer.poll` returns by partition."""
+        """Packs `FetchedRecord`s: the lists that `LogConsumer.poll` returns by partition."""
         return cls._of([run for run in partitions if run], "timestamp")
 
     @classmethod
     def _of(cls, runs: Sequence[Sequence[Any]], timestamp: str) -> Records:
         # attrgetter under map stays in C: a third of what a comprehension with four attributes costs.
         count = sum(map(len, runs))
+        flaws = map(attrgetter("flaw"), chain.from_iterable(runs))
         times = [-1 if time is None else time for time in map(attrgetter(timestamp), chain.from_iterable(runs))]
         return cls(
             runs=tuple(Run(run[0].topic, run[0].partition, len(run)) for run in runs),
@@ -104,6 +112,7 @@ class Records(Sequence[Record]):
             timestamp_ms=np.array(times, np.int64),
             key=Blobs.packed(list(map(attrgetter("key"), chain.from_iterable(runs)))),
             value=Blobs.packed(list(map(attrgetter("value"), chain.from_iterable(runs)))),
+            flaws={position: flaw for position, flaw in enumerate(flaws) if flaw is not None},
         )
 
     @classmethod
@@ -119,6 +128,11 @@ class Records(Sequence[Record]):
             timestamp_ms=np.concatenate([part.timestamp_ms for part in parts]),
             key=Blobs.joined([part.key for part in parts]),
             value=Blobs.joined([part.value for part in parts]),
+            flaws={
+                first + position: flaw
+                for first, part in zip(accumulate(map(len, parts), initial=0), parts, strict=False)
+                for position, flaw in part.flaws.items()
+            },
         )
 
     @cached_property
@@ -136,15 +150,23 @@ class Records(Sequence[Record]):
 
     def positions(self) -> dict[tuple[str, int], int]:
         """The offset behind the last record of each (topic, partition)."""
-        last = self._counts.cumsum() - 1
-        return {(run.topic, run.partition): int(self.offset[at]) + 1 for run, at in zip(self.runs, last, strict=True)}
+        last = (self._counts.cumsum() - 1).tolist()
+        positions = {}
+        for run, at in zip(self.runs, last, strict=True):
+            offset = self.flaws[at].last_offset if at in self.flaws else int(self.offset[at])
+            positions[run.topic, run.partition] = offset + 1
+        return positions
 
     def take(self, position: NDArray[np.int64]) -> list[Record]:
         """The records at these positions, in the order asked for."""
         runs = np.searchsorted(self._counts.cumsum(), position, side="right").tolist()
         columns = self.offset[position].tolist(), self.timestamp_ms[position].tolist()
         rows = zip(runs, *columns, self.key.take(position), self.value.take(position), strict=True)
-        return [Record(self.runs[run].topic, self.runs[run].partition, *rest) for run, *rest in rows]
+        records = [Record(self.runs[run].topic, self.runs[run].partition, *rest) for run, *rest in rows]
+        if self.flaws:
+            flaws = map(self.flaws.get, position.tolist())
+            records = [record._replace(flaw=flaw) for record, flaw in zip(records, flaws, strict=True)]
+        return records
 
     @overload
     def __getitem__(self, index: int) -> Record: ...
@@ -169,4 +191,4 @@ class Records(Sequence[Record]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The fields alone, not what was derived from them and kept.
-        return Records, (self.runs, self.offset, self.timestamp_ms, self.key, self.value)
+        return Records, (self.runs, self.offset, self.timestamp_ms, self.key, self.value, self.flaws)

@@ -15,7 +15,7 @@ Partition = tuple[str, int]  # topic, number
 
 @dataclass(frozen=True)
 class LogRange:
-    """What the log held of a partition when it was assigned: the first offset, and one past the last."""
+    """What the log held of a partition when it was assigned: the first offset, and one past the last stable one."""
 
     begin: int
     end: int
@@ -83,7 +83,16 @@ class EventSource(Protocol):
         """`lag` of each (topic, partition)."""
 
     def caught_up(self) -> bool:
-        """True once `poll` has returned every record that the log held when the assignment was made."""
+        """True once `poll` has returned every record that the log held when the assignment was made.
+
+        A partition that is held counts as if it had been read: the others serve without it.
+        """
+
+    def stable_offsets(self) -> Mapping[Partition, int]:
+        """One past the last offset of each partition that may be read, as last known: no open transaction before it."""
+
+    def held(self) -> Mapping[Partition, str]:
+        """The partitions that can't be read further for now, and why."""
 
     def health(self) -> LogHealth:
         """How the log answers, now."""
@@ -233,6 +242,16 @@ class MemorySource:
 
     def health(self) -> LogHealth:
         return LogHealth()
+
+    def stable_offsets(self) -> Mapping[Partition, int]:
+        with self._ready:
+            ends: dict[Partition, int] = {}
+            for record in (record for batch in self._log for record in batch):
+                ends[record.topic, record.partition] = record.next_offset
+            return ends
+
+    def held(self) -> Mapping[Partition, str]:
+        return {}
 
     def close(self) -> None:
         self.wake()

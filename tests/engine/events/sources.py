@@ -23,6 +23,7 @@ class CuedSource(MemorySource):
         super().__init__(batches)
         self.polled = 0
         self.age_s = 0.0
+        self.holds: dict[Partition, str] = {}
 
     def health(self) -> LogHealth:
         return LogHealth(self.age_s, problems=1)
@@ -41,12 +42,17 @@ class CuedSource(MemorySource):
                 self.reassign([(TOPIC, number)] if value else None)
             elif what == "fail":
                 self.fail(SourceError("check the weather"))
+            elif what == "hold":
+                self.holds[TOPIC, number] = "as the test wants"
             elif what == "raise":
                 raise ValueError("not foreseen")
             elif what == "age":
                 self.age_s = float(value)
             elif what == "exit":
                 os._exit(value)
+
+    def held(self) -> Mapping[Partition, str]:
+        return self.holds
 
     def lag_by_partition(self) -> Mapping[Partition, int]:
         return {("polled", 0): self.polled, **super().lag_by_partition(), **self.committed}

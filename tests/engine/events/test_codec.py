@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from ousel.v1 import catalog_pb2, event_pb2
 
-from engine.events.batch import Record
+from engine.events.batch import Flaw, Record
 from engine.events.codec import Decoder, validate_event
 from engine.events.times import earliest_ms
 from tests.engine.events.both_ways import decoded_both_ways
@@ -320,6 +320,7 @@ records = st.builds(
     timestamp_ms=st.integers(-1, 2**62),
     key=st.none() | st.binary(max_size=20),
     value=payloads,
+    flaw=st.none() | st.builds(Flaw, st.integers(0, 2**62), st.integers(1, 9), st.sampled_from(["damaged", "long"])),
 )
 
 
@@ -333,6 +334,9 @@ def test_every_record_becomes_one_event_item_or_rejection(given_records: list[Re
     left -= Counter(r.record.offset for r in decoded.rejected if r.record.topic == KAFKA.events_topic)
     assert Counter(decoded.events.offset.tolist()) == left
     assert all(r.reason.encode() for r in decoded.rejected)
+    assert sum(r.records for r in decoded.rejected if r.record.flaw) == sum(
+        r.flaw.records for r in given_records if r.flaw
+    )
     batch = decoded.events
     assert np.isfinite(batch.value).all() and (batch.value > 0).all()
     assert (batch.time_ms >= earliest_ms(EVENTS.earliest_year)).all()

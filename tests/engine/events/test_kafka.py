@@ -17,7 +17,7 @@ from kafka.errors import (
 
 from engine.config import KafkaConfig
 from engine.events import kafka as module
-from engine.events.batch import Record
+from engine.events.batch import Flaw, Record
 from engine.events.kafka import KafkaSource
 from engine.events.source import Assignment, LogRange, SourceError, start_at_beginning
 
@@ -33,12 +33,14 @@ class Fetched(NamedTuple):
     timestamp: int | None
     key: bytes | None
     value: bytes | None
+    flaw: Flaw | None = None
 
 
 class FakeConsumer:
     """One partition whose polls are scripted: so many records each, an error to raise, or something to call first."""
 
-    def __init__(self, script: list[Step], end: int) -> None:
+    def __init__(self, script: list[Step], end: int, value_bytes: int = 0) -> None:
+        self.value_bytes = value_bytes
         self.script = list(script)
         self.end = end
         self.offset = 0
@@ -48,6 +50,7 @@ class FakeConsumer:
         self.exhausted = threading.Event()
         self.closed = False
         self.partitions = 1
+        self.holds: dict[TopicPartition, str] = {}
 
     def __call__(self, **_: Any) -> FakeConsumer:
         return self
@@ -78,8 +81,11 @@ class FakeConsumer:
     def position(self, _: TopicPartition, timeout_ms: int) -> int:
         return self.offset
 
-    def highwater(self, _: TopicPartition) -> int:
+    def last_stable_offset(self, _: TopicPartition) -> int:
         return self.end
+
+    def held(self) -> dict[TopicPartition, str]:
+        return self.holds
 
     def metrics(self) -> dict[str, dict[str, float]]:
         return {"consumer-metrics": {"connection-count": 1.0}}
@@ -98,7 +104,12 @@ class FakeConsumer:
         if isinstance(step, Exception):
             raise step
         first, self.offset = self.offset, self.offset + step
-        return {PARTITION: [Fetched(*PARTITION, n, None, None, b"%d" % n) for n in range(first, self.offset)]}
+        return {
+            PARTITION: [
+                Fetched(*PARTITION, n, None, None, (b"%d" % n).ljust(self.value_bytes))
+                for n in range(first, self.offset)
+            ]
+        }
 
     def close(self, timeout_ms: int = 0) -> None:
         self.closed = True
@@ -119,10 +130,15 @@ class FakeWatch:
 
 
 def source_of(
-    monkeypatch: pytest.MonkeyPatch, *script: Step, end: int = 0, started: bool = True, **config: Any
+    monkeypatch: pytest.MonkeyPatch,
+    *script: Step,
+    end: int = 0,
+    started: bool = True,
+    value_bytes: int = 0,
+    **config: Any,
 ) -> tuple[KafkaSource, FakeConsumer]:
-    consumer = FakeConsumer(list(script), end)
-    monkeypatch.setattr(module, "KafkaConsumer", consumer)
+    consumer = FakeConsumer(list(script), end, value_bytes)
+    monkeypatch.setattr(module, "LogConsumer", consumer)
     monkeypatch.setattr(module, "TopicWatch", FakeWatch)
     source = KafkaSource(KafkaConfig(**config), topics=[PARTITION.topic])
     if started:
@@ -157,6 +173,36 @@ def test_a_full_queue_makes_polling_wait(monkeypatch: pytest.MonkeyPatch) -> Non
             assert consumer.offset <= len(found) + 3
             found += offsets(source.poll(DEADLINE_S))
     assert found == list(range(6))
+
+
+def test_a_queue_that_is_full_by_bytes_makes_polling_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    size = 64 << 10
+    source, consumer = source_of(monkeypatch, *[1] * 9, value_bytes=size, queue_batches=2, max_poll_bytes=size)
+    with closing(source):
+        found = []
+        while len(found) < 9:
+            assert consumer.offset <= len(found) + 3
+            batch = source.poll(DEADLINE_S)
+            assert len(batch) == 1  # two of them exceed a full batch
+            found += offsets(batch)
+    assert found == list(range(9))
+
+
+def test_a_held_partition_keeps_no_other_from_being_caught_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, consumer = source_of(monkeypatch, 2, end=9)
+    with closing(source):
+        assert offsets(source.poll(DEADLINE_S)) == [0, 1]
+        assert not source.caught_up()
+        consumer.holds = {PARTITION: "its codec is missing"}
+        eventually(source.held)
+        assert source.held() == {tuple(PARTITION): "its codec is missing"}
+        assert source.caught_up()
+        assert source.lag() == 7
+        consumer.holds = {}
+        consumer.script = [7]
+        assert offsets(source.poll(DEADLINE_S)) == list(range(2, 9))
+        eventually(lambda: not source.held())
+        assert source.caught_up()
 
 
 def test_close_ends_a_thread_while_the_queue_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -207,7 +253,7 @@ def test_topics_that_cannot_be_listed_are_a_source_error(monkeypatch: pytest.Mon
         raise KafkaTimeoutError("too slow")
 
     monkeypatch.setattr(consumer, "end_offsets", fail)
-    monkeypatch.setattr(module, "KafkaConsumer", consumer)
+    monkeypatch.setattr(module, "LogConsumer", consumer)
     with pytest.raises(SourceError, match=r"localhost:1234 can't be read.*too slow"):
         KafkaSource(KafkaConfig(bootstrap="localhost:1234"))
     assert consumer.closed

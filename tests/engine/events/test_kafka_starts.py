@@ -28,7 +28,7 @@ def once_before_return(call: Callable[..., Any], due: Callable[[Any], object], a
     return wrapped
 
 
-@pytest.mark.parametrize("moment", ["poll", "highwater"])
+@pytest.mark.parametrize("moment", ["poll", "last_stable_offset"])
 def test_what_was_being_fetched_at_a_new_start_is_dropped(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
     """The reader starts elsewhere while a fetch is under way, or while what it brought is being queued."""
     source, consumer = source_of(monkeypatch, end=9, started=False)

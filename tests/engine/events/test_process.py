@@ -13,7 +13,7 @@ from functools import partial
 import psutil
 import pytest
 
-from engine.events.batch import Record
+from engine.events.batch import Flaw, Record
 from engine.events.process import ProcessSource
 from engine.events.process_child import Polled
 from engine.events.source import EventSource, MemorySource, SourceError, start_at_beginning
@@ -90,6 +90,37 @@ def test_the_child_polls_ahead_as_far_as_there_is_room(opened: Open) -> None:
             cue(source, "pass", taken, value)
         assert source.lag_by_partition()["polled", 0] == taken + 3
         assert len(source.poll(0)) == 1
+
+
+def test_the_child_polls_ahead_as_far_as_there_is_room_for_bytes(opened: Open) -> None:
+    large = [[Record(TOPIC, 0, offset, 0, None, bytes(1000))] for offset in range(20)]
+    source = opened(partial(CuedSource, large), queue_batches=2, max_poll_records=4096, max_poll_bytes=1500)
+    for taken in range(5):
+        # Room for 3,000 bytes: three records, and the last batch may exceed it by one.
+        until(lambda taken=taken: source.lag_by_partition()["polled", 0] == taken + 3)
+        for value in (1, 2):
+            cue(source, "pass", taken, value)
+        assert source.lag_by_partition()["polled", 0] == taken + 3
+        assert len(source.poll(0)) == 1  # two of them exceed a full batch
+
+
+def test_what_can_not_be_read_comes_through_whole(opened: Open) -> None:
+    records = [Record(TOPIC, 0, 3, -1, b"k", None, Flaw(7, 5, "offsets 3 to 7 can't be read")), *batch(8)]
+    source = opened(partial(CuedSource, [records]))
+    until(lambda: source.lag_by_partition()["polled", 0] == 1)
+    found = source.poll(0)
+    assert list(found) == records
+    assert found.positions() == {(TOPIC, 0): 9}
+
+
+def test_where_the_log_is_stable_and_who_is_held_come_through(opened: Open) -> None:
+    source = opened(partial(CuedSource, [batch(0, 1), batch(4, partition=1)]))
+    until(source.stable_offsets)
+    assert source.stable_offsets() == {(TOPIC, 0): 2, (TOPIC, 1): 5}
+    assert source.held() == {}
+    cue(source, "hold", 1)
+    until(source.held)
+    assert source.held() == {(TOPIC, 1): "as the test wants"}
 
 
 def test_lag_and_catching_up_count_returned_records(opened: Open) -> None:

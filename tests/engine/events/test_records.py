@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.events.batch import Record
+from engine.events.batch import Flaw, Record
 from engine.events.records import Records
 
 blobs = st.none() | st.binary(max_size=5)
@@ -65,19 +65,23 @@ def test_columns_say_what_the_records_do(records: list[Record]) -> None:
     packed = Records.packed(records)
     assert packed.partition.tolist() == [record.partition for record in records]
     assert packed.of_topic("b").tolist() == [record.topic == "b" for record in records]
-    assert packed.positions() == {(record.topic, record.partition): record.offset + 1 for record in records}
+    assert packed.positions() == {(record.topic, record.partition): record.next_offset for record in records}
 
 
 def test_records_of_the_client_are_packed_as_they_come() -> None:
-    def fetched(partition: int, offset: int, timestamp: int | None) -> SimpleNamespace:
-        return SimpleNamespace(topic="t", partition=partition, offset=offset, timestamp=timestamp, key=None, value=b"v")
+    flaw = Flaw(last_offset=9, records=3, reason="damaged")
 
-    packed = Records.fetched([[fetched(0, 4, 7), fetched(0, 6, None)], [], [fetched(1, 0, 0)]])
+    def fetched(partition: int, offset: int, timestamp: int | None, flaw: Flaw | None = None) -> SimpleNamespace:
+        fields = {"partition": partition, "offset": offset, "timestamp": timestamp, "flaw": flaw}
+        return SimpleNamespace(topic="t", key=None, value=b"v", **fields)
+
+    packed = Records.fetched([[fetched(0, 4, 7), fetched(0, 6, None, flaw)], [], [fetched(1, 0, 0)]])
     assert packed == [
         Record("t", 0, 4, 7, None, b"v"),
-        Record("t", 0, 6, -1, None, b"v"),
+        Record("t", 0, 6, -1, None, b"v", flaw),
         Record("t", 1, 0, 0, None, b"v"),
     ]
+    assert packed.positions() == {("t", 0): 10, ("t", 1): 1}
 
 
 def test_a_position_outside_is_an_index_error() -> None:

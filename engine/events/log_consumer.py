@@ -1,0 +1,111 @@
+"""kafka-python's consumer with a reader of its own for what is fetched, so that no content of the log ends it.
+
+kafka-python raises where a batch is damaged or its codec is not installed, and raises the same again at every poll. It
+also unpacks each batch as a whole, and counts records where bytes are what fills the memory. This module replaces its
+fetcher's view of one partition (`PartitionReader`) and leaves the network, the group and the positions to it. The names
+that it relies on are private ones of kafka-python 3.0; `tests/engine/events/test_log_consumer.py` fails if they change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from kafka import KafkaConsumer, TopicPartition
+from kafka.consumer.fetcher import Fetcher
+from kafka.errors import CorruptRecordError, UnknownError, UnsupportedCompressionTypeError, for_code
+
+from engine.events.held_partitions import HeldPartitions
+from engine.events.partition_reader import FetchedRecord, PartitionReader, ReadLimits, Refetches
+
+# Errors by which a broker says that it can't read or send a partition's log, whatever else it can do.
+_LOG_ERRORS = (CorruptRecordError, UnknownError, UnsupportedCompressionTypeError)
+
+
+class LogConsumer(KafkaConsumer):
+    """A `KafkaConsumer` whose polls return `FetchedRecord`s.
+
+    Args:
+        max_poll_bytes: keys and values in one poll; it may exceed that by one record.
+        max_record_bytes: a longer record is returned as a flaw, without its value.
+        settings: of `KafkaConsumer`.
+    """
+
+    def __init__(self, *, max_poll_bytes: int, max_record_bytes: int, **settings: Any) -> None:
+        super().__init__(**settings)
+        self._fetcher = _LogFetcher(
+            self._client, self._subscription, max_poll_bytes, ReadLimits(max_record_bytes), **self.config
+        )
+
+    def last_stable_offset(self, partition: TopicPartition) -> int | None:
+        """One past the last offset whose transaction is decided, as of the last fetch; None before one."""
+        return self._fetcher.last_stable_offsets.get(partition)
+
+    def held(self) -> Mapping[TopicPartition, str]:
+        """The partitions that can't be read further for now, and why."""
+        return self._fetcher.holds.reasons()
+
+
+class _LogFetcher(Fetcher):
+    """kafka-python's fetcher, with `PartitionReader` in place of its `PartitionRecords`."""
+
+    def __init__(self, client: Any, subscriptions: Any, max_poll_bytes: int, limits: ReadLimits, **config: Any) -> None:
+        super().__init__(client, subscriptions, **config)
+        self._max_poll_bytes = max_poll_bytes
+        self._limits = limits
+        self._refetches = Refetches()
+        self._answer: Any = None  # The partition's answer that is parsed now, and its batches.
+        self._data = b""
+        self.holds = HeldPartitions(self._position)
+        self.last_stable_offsets: dict[TopicPartition, int] = {}
+
+    def fetched_records(
+        self, max_records: int | None = None, update_offsets: bool = True
+    ) -> tuple[dict[TopicPartition, list[FetchedRecord]], bool]:
+        self._limits.room_bytes = self._max_poll_bytes
+        found: tuple[dict[TopicPartition, list[FetchedRecord]], bool]
+        found = super().fetched_records(max_records, update_offsets=update_offsets)
+        return found
+
+    def _append(self, drained: Any, part: Any, max_records: int, update_offsets: bool) -> int:
+        taken: int = super()._append(drained, part, max_records, update_offsets)
+        # Records that were counted off are how the caller knows that it has enough.
+        full = self._limits.room_bytes <= 0 or (part and not taken)
+        return max_records if full else taken
+
+    def _parse_fetched_data(self, completed_fetch: Any) -> PartitionReader | None:
+        partition, answer = completed_fetch.topic_partition, completed_fetch.partition_data
+        error = for_code(answer.error_code)
+        position = self._position(partition)
+        if position is None or position != completed_fetch.fetched_offset:
+            return None  # It was sought elsewhere since.
+        if issubclass(error, _LOG_ERRORS):
+            self.holds.hold(partition, position, f"the broker answers {error.message}: {error.description}")
+            return None
+        if answer.last_stable_offset is not None and answer.last_stable_offset >= 0:
+            self.last_stable_offsets[partition] = answer.last_stable_offset
+        # kafka-python sees an empty answer: it would raise where the first batch is damaged.
+        self._answer, self._data, answer.records = answer, answer.records or b"", b""
+        parsed: PartitionReader | None = super()._parse_fetched_data(completed_fetch)
+        return parsed
+
+    def PartitionRecords(self, fetch_offset: int, partition: TopicPartition, records: Any, **_: Any) -> PartitionReader:
+        data, self._data = self._data, b""
+        return PartitionReader(
+            partition,
+            fetch_offset,
+            data,
+            aborted=self._answer.aborted_transactions or (),
+            high_watermark=self._answer.high_watermark,
+            limits=self._limits,
+            refetches=self._refetches,
+            hold=self.holds.hold,
+            on_drain=self._on_partition_records_drain,
+        )
+
+    def _fetchable_partitions(self) -> list[TopicPartition]:
+        return [partition for partition in super()._fetchable_partitions() if not self.holds.resting(partition)]
+
+    def _position(self, partition: TopicPartition) -> int | None:
+        state = self._subscriptions.assignment.get(partition)
+        return None if state is None or state.position is None else state.position.offset
