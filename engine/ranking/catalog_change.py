@@ -78,11 +78,13 @@ class CatalogChange:
 
     def concerns(self, bases: Sequence[Basis]) -> Flags:
         """[S] whether the lists made from `bases` may be others if they are made again."""
+        if len(bases) == 0 or len(self.rows) == 0:
+            return np.zeros(len(bases), np.bool_)
         if len(bases) * len(self.rows) > _MAX_PAIRS:
             return np.ones(len(bases), np.bool_)
         found = self._named([basis.listed for basis in bases], self.rows)
         found |= self._named([basis.candidates for basis in bases], self.rows)
-        modelled = np.array([basis.vector is not None for basis in bases])
+        modelled = np.array([basis.vector is not None for basis in bases], np.bool_)
         for part, comes_in in ((modelled, self._model_would_weigh), (~modelled, self._popularity_would_list)):
             ask = np.flatnonzero(part & ~found)
             if len(ask):

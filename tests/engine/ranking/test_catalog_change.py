@@ -154,3 +154,14 @@ def test_most_lists_that_are_told_of_a_change_do_change(modelled):
     assert differ > 50
     assert told < 0.5 * steps, "of all lists, made again at each change"
     assert told < 4 * differ, "of lists in so small a shop that most items are candidates of many"
+
+
+@pytest.mark.parametrize("modelled", [False, True])
+def test_a_change_of_nothing_and_one_that_nobody_listens_to_concern_no_list(modelled):
+    world = World(0, modelled=modelled)
+    bases = [ranking.basis for ranking in world.lists()]
+    world.change()
+    change = world.told()
+    assert change.concerns([]).tolist() == change.forbids([]).tolist() == []
+    nothing = CatalogChange.of(change.rows[:0], world.state, world.generation, world.now_ms)
+    assert not nothing.concerns(bases).any() and not nothing.forbids(bases).any()
