@@ -69,7 +69,7 @@ class Installer:
         self._newest: threading.Thread | None = None
         self.closing = threading.Event()
 
-    def install(self, data: bytes, version: int, model_metrics: Mapping[str, float]) -> Future[None]:
+    def install(self, data: bytes | bytearray, version: int, model_metrics: Mapping[str, float]) -> Future[None]:
         """Checks a model, builds its generation, tries it and makes it live; on any error the old one goes on.
 
         The future fails with WeightsError (the file does not fit, or the canary refuses it) or StaleVersion.
@@ -103,7 +103,7 @@ class Installer:
         self._newest = in_background(name, one_at_a_time, done)
         return done
 
-    def _install(self, data: bytes, version: int, model_metrics: Mapping[str, float]) -> None:
+    def _install(self, data: bytes | bytearray, version: int, model_metrics: Mapping[str, float]) -> None:
         newest = self._in_engine_thread(lambda: self._generations.newest)
         if version <= newest:
             raise StaleVersion(f"version must be > {newest}, the newest that has served, got {version}")

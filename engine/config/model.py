@@ -12,6 +12,15 @@ class ModelConfig(Section):
 
     threads: int = Field(1, ge=1, le=256, description="intra-op threads; on few cores 1 is steadier and no slower")
     max_weights_bytes: int = Field(2**30, ge=2**10, le=2**36, description="largest pushed file that is accepted")
+    push_silence_s: float = Field(
+        30.0, gt=0, le=3600, allow_inf_nan=False,
+        description="A push that sends nothing for longer than this ends with DEADLINE_EXCEEDED.",
+    )  # fmt: skip
+    push_receive_s: float = Field(
+        300.0, gt=0, le=86_400, allow_inf_nan=False,
+        description="All of a pushed file must come within this time; else the push ends with DEADLINE_EXCEEDED, so"
+        " that a slow one does not keep the only place.",
+    )  # fmt: skip
     build_share: float = Field(
         0.5, gt=0, le=1, description="of a core, and of the engine's thread, that a push takes; more swaps sooner"
     )

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors.torch import save
 
 from engine.model.recommender import ModelShape, Recommender
+from engine.model.tensor_file import TensorFileError, read_tensors
 
 FORMAT = "ousel-1"
 _IDS, _ENDS = "vocabulary.ids", "vocabulary.ends"
@@ -39,16 +38,18 @@ def encode_weights(weights: Weights) -> bytes:
     return bytes(save(tensors, metadata))
 
 
-def decode_weights(data: bytes) -> Weights:
+def decode_weights(data: bytes | bytearray) -> Weights:
     """Reads a file that `encode_weights` wrote, here or elsewhere.
+
+    Args:
+        data: a bytearray is read where it is; bytes are copied, which keeps other threads from running meanwhile.
 
     Raises:
         WeightsError: not such a file, a tensor missing or of the wrong shape or type, or a value that is not finite.
     """
     try:
-        tensors = load(data)
-        metadata = _metadata(data)
-    except (SafetensorError, ValueError, KeyError, UnicodeDecodeError) as error:
+        tensors, metadata = read_tensors(data if isinstance(data, bytearray) else bytearray(data))
+    except TensorFileError as error:
         raise WeightsError(f"weights must be a safetensors file, got {error}") from None
     if metadata.get("format") != FORMAT:
         raise WeightsError(f"weights format must be {FORMAT!r}, got {metadata.get('format')!r}")
@@ -74,12 +75,6 @@ def decode_weights(data: bytes) -> Weights:
     model = Recommender(shape)
     model.load_state_dict(tensors)
     return Weights(model.eval().requires_grad_(False), vocabulary)
-
-
-def _metadata(data: bytes) -> dict[str, str]:
-    # The safetensors layout: 8 bytes of header length, then a JSON header with the file's own `__metadata__`.
-    header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    return dict(header.get("__metadata__", {}))
 
 
 def _vocabulary(ids: torch.Tensor | None, ends: torch.Tensor | None, size: int) -> list[str]:

@@ -24,7 +24,7 @@ class Engine(Protocol):
             Overloaded: too many calls wait already.
         """
 
-    def install(self, data: bytes, version: int, model_metrics: Mapping[str, float]) -> Future[None]:
+    def install(self, data: bytes | bytearray, version: int, model_metrics: Mapping[str, float]) -> Future[None]:
         """Makes a pushed model serve. The future fails with WeightsError or StaleVersion; then the old one goes on."""
 
     def roll_back(self, expected: int | None = None) -> Future[int]:

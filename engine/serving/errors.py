@@ -14,6 +14,7 @@ from engine.waiting import NoSuchRecord
 # The one key of trailing metadata that stock gRPC clients obey as a server's wish (gRFC A6). It says how long to wait
 # before the next try.
 RETRY_PUSHBACK = "grpc-retry-pushback-ms"
+_LOG_RETRY_MS = 500
 _SPREAD = 2.0  # hints are drawn up to so many times their least, or callers refused together would return together
 
 
@@ -65,7 +66,6 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (PushInProgress, grpc.StatusCode.ABORTED),
     (NotFollowing, grpc.StatusCode.UNAVAILABLE),
     (CatchingUp, grpc.StatusCode.UNAVAILABLE),
-    (LogUnavailable, grpc.StatusCode.UNAVAILABLE),
     (ShuttingDown, grpc.StatusCode.UNAVAILABLE),
 )
 
@@ -83,8 +83,9 @@ FAILURES = frozenset(
 def status_of(error: Exception) -> CallStatus:
     """The status for an error; INTERNAL where it is not one that a call may end with."""
     if isinstance(error, Overloaded):
-        wait_ms = round(error.retry_after_ms * random.uniform(1, _SPREAD))
-        return CallStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), ((RETRY_PUSHBACK, str(wait_ms)),))
+        return CallStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), _hint(error.retry_after_ms))
+    if isinstance(error, LogUnavailable):
+        return CallStatus(grpc.StatusCode.UNAVAILABLE, str(error), _hint(_LOG_RETRY_MS))
     if isinstance(error, TimeoutError):
         return CallStatus(grpc.StatusCode.DEADLINE_EXCEEDED, str(error) or "the call's deadline passed")
     for kind, code in _CODES:
@@ -92,3 +93,7 @@ def status_of(error: Exception) -> CallStatus:
             return CallStatus(code, str(error))
     # What went wrong is in the log, with its traceback: a caller can't do anything with it.
     return CallStatus(grpc.StatusCode.INTERNAL, f"the engine failed unexpectedly ({type(error).__name__})")
+
+
+def _hint(least_ms: int) -> tuple[tuple[str, str], ...]:
+    return ((RETRY_PUSHBACK, str(round(least_ms * random.uniform(1, _SPREAD)))),)

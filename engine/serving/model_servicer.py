@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import time
 from typing import Any
 
@@ -13,76 +12,67 @@ from engine import metrics
 from engine.config import Config
 from engine.serving.calls import CallObserver
 from engine.serving.engine import Engine
-from engine.serving.errors import InvalidRequest, PushInProgress
-from engine.serving.requests import check_header, read_request
+from engine.serving.errors import PushInProgress
+from engine.serving.requests import check_header
 from engine.serving.subscriptions import Subscriptions
+from engine.serving.upload import Blocks, read_chunks, read_header
 
-_CHUNK_WAIT_S = 30.0  # a push that is silent for longer gives its place free
+_BUSY = "another push is being received or installed, try again later"
+_MAX_HEADERLESS = 16  # pushes that may be open and have sent no header yet
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
-    """Takes one push at a time."""
+    """Takes one push at a time, and one swap at a time. A roll back is a swap, and waits for no push to be received."""
 
     def __init__(self, config: Config, engine: Engine, subscriptions: Subscriptions, calls: CallObserver) -> None:
         self._config = config
         self._engine = engine
         self._subscriptions = subscriptions
         self._calls = calls
+        self._headerless = 0
         self._pushing = asyncio.Lock()
+        self._swapping = asyncio.Lock()
 
     async def PushWeights(self, _: Any, context: Any) -> model_service_pb2.PushWeightsResponse:
         """Answers once the new model serves; until then, and on any error, the old one does."""
-        if self._pushing.locked():
-            raise PushInProgress("another push is being received or installed, try again later")
-        await self._pushing.acquire()
-        # Its own task: once the weights are here, the swap goes on and keeps the lock even if the caller leaves.
+        if self._pushing.locked() or self._headerless >= _MAX_HEADERLESS:
+            raise PushInProgress(_BUSY)
+        # Its own task: once the weights are here, the swap goes on and keeps its place even if the caller leaves.
         swap: asyncio.Task[float] | None = None
+        held = False
         try:
-            try:
-                header, buffer = await self._receive(context)
-            except TimeoutError:
-                raise TimeoutError(f"the push was silent for {_CHUNK_WAIT_S:g} s") from None
-            swap = asyncio.create_task(self._install(header, buffer))
+            header = await self._header(context)
+            if self._pushing.locked():
+                raise PushInProgress(_BUSY)
+            held = await self._pushing.acquire()
+            blocks = await read_chunks(context, header.size_bytes, self._config.model)
+            swap = asyncio.create_task(self._install(header, blocks))
             swap_s = await asyncio.shield(swap)
         finally:
             if swap is None:
                 metrics.MODEL_PUSHES.labels("refused").inc()
-                self._pushing.release()
+                if held:
+                    self._pushing.release()
         return model_service_pb2.PushWeightsResponse(version=header.version, swap_ms=swap_s * 1000)
 
-    async def _receive(self, context: Any) -> tuple[model_service_pb2.WeightsHeader, bytearray]:
-        """The announced number of bytes, no more and no fewer."""
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(_CHUNK_WAIT_S) as wait:
-            message = await read_request(context)
-            if message is None or message.WhichOneof("message") != "header":
-                got = "nothing" if message is None else message.WhichOneof("message") or "neither header nor chunk"
-                raise InvalidRequest(f"the first message must be header, got {got}")
-            header = message.header
-            check_header(header, self._config)
-            buffer, filled = bytearray(header.size_bytes), 0
-            while (message := await read_request(context)) is not None:
-                wait.reschedule(loop.time() + _CHUNK_WAIT_S)
-                if (got := message.WhichOneof("message")) != "chunk":
-                    raise InvalidRequest(f"messages after the header must be chunk, got {got or 'neither'}")
-                end = filled + len(message.chunk)
-                if end > header.size_bytes:
-                    raise InvalidRequest(
-                        f"weights are too long: size_bytes says {header.size_bytes}, got {end} or more"
-                    )
-                buffer[filled:end] = message.chunk
-                filled = end
-        if filled < header.size_bytes:
-            raise InvalidRequest(f"weights are truncated: size_bytes says {header.size_bytes}, got {filled}")
-        return header, buffer
+    async def _header(self, context: Any) -> model_service_pb2.WeightsHeader:
+        """Takes no place yet: a push that never says what it brings must not keep others from theirs."""
+        self._headerless += 1
+        try:
+            header = await read_header(context, self._config.model)
+        finally:
+            self._headerless -= 1
+        check_header(header, self._config, max(self._engine.status().model_versions, default=0))
+        return header
 
-    async def _install(self, header: model_service_pb2.WeightsHeader, buffer: bytearray) -> float:
+    async def _install(self, header: model_service_pb2.WeightsHeader, blocks: Blocks) -> float:
         """Checks the digest and has the engine swap; seconds since the last chunk."""
         started = time.perf_counter()
         outcome = "refused"
         try:
-            data = await asyncio.to_thread(_verified, buffer, header.sha256)
-            await asyncio.wrap_future(self._engine.install(data, header.version, dict(header.metrics)))
+            data = await asyncio.to_thread(blocks.verified, header.sha256)
+            async with self._swapping:
+                await asyncio.wrap_future(self._engine.install(data, header.version, dict(header.metrics)))
             outcome = "accepted"
             swap_s = time.perf_counter() - started
             metrics.SWAP_SECONDS.observe(swap_s)
@@ -95,9 +85,9 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.RollBackRequest, context: Any
     ) -> model_service_pb2.RollBackResponse:
         """Answers once the generation before serves again."""
-        if self._pushing.locked():
-            raise PushInProgress("a push is being received or installed, try again later")
-        await self._pushing.acquire()
+        if self._swapping.locked():
+            raise PushInProgress("a pushed model is being installed, or another roll back runs, try again later")
+        await self._swapping.acquire()
         # As with a push: it goes on, and alone, even if the caller leaves.
         return await asyncio.shield(asyncio.create_task(self._roll_back(request.expected_version or None)))
 
@@ -106,7 +96,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         try:
             version = await asyncio.wrap_future(self._engine.roll_back(expected))
         finally:
-            self._pushing.release()
+            self._swapping.release()
         metrics.MODEL_ROLL_BACKS.inc()
         return model_service_pb2.RollBackResponse(version=version, swap_ms=1000 * (time.perf_counter() - started))
 
@@ -147,10 +137,3 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         if status.snapshot_time_s is not None:
             answer.snapshot_time.FromMilliseconds(round(status.snapshot_time_s * 1000))
         return answer
-
-
-def _verified(buffer: bytearray, announced: bytes) -> bytes:
-    got = hashlib.sha256(buffer).digest()
-    if got != announced:
-        raise InvalidRequest(f"sha256 must be the digest of the weights, got {announced.hex()} for {got.hex()}")
-    return bytes(buffer)

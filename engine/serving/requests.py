@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +19,10 @@ from engine.serving.errors import InvalidRequest
 
 MAX_EXCLUDED = 1000
 SHA256_BYTES = 32
+MAX_METRICS, MAX_METRIC_BYTES = 64, 128
+MAX_VERSION_STEP = 100_000_000
+MAX_VERSION_AHEAD_S = 86_400
+EARLIEST_VERSION_S = 1_000_000_000  # in 2001; a smaller number is no time
 
 
 def parse_query(query: recommender_service_pb2.Query, config: Config) -> Query:
@@ -100,18 +106,46 @@ def parse_subject(
     return privacy_service_pb2.Subject(user_id=user_id, session_id=session_id)
 
 
-def check_header(header: model_service_pb2.WeightsHeader, config: Config) -> None:
+def check_header(header: model_service_pb2.WeightsHeader, config: Config, newest: int) -> None:
     """Checks what a push announces.
+
+    Args:
+        newest: the greatest version that has served.
 
     Raises:
         InvalidRequest: names field, value and what is allowed.
     """
-    if header.version < 1:
-        raise InvalidRequest(f"version must be >= 1, got {header.version}")
+    _check_version(header.version, newest, time.time())
     if not 1 <= header.size_bytes <= config.model.max_weights_bytes:
         raise InvalidRequest(f"size_bytes must be within 1..{config.model.max_weights_bytes}, got {header.size_bytes}")
     if len(header.sha256) != SHA256_BYTES:
         raise InvalidRequest(f"sha256 must have {SHA256_BYTES} bytes, got {len(header.sha256)}")
+    if len(header.metrics) > MAX_METRICS:
+        raise InvalidRequest(f"metrics must be at most {MAX_METRICS}, got {len(header.metrics)}")
+    for name, value in header.metrics.items():
+        if not name:
+            raise InvalidRequest("metrics must have names, got ''")
+        _check_id("the name of a metric", name, MAX_METRIC_BYTES)
+        if not math.isfinite(value):
+            raise InvalidRequest(f"metrics[{shown(name)}] must be finite, got {value}")
+
+
+def _check_version(version: int, newest: int, now_s: float) -> None:
+    """A version that is too great would block all later pushes, which must be above it, until the engine restarts.
+
+    `ousel-trainer` counts: one above the newest. Others number their models by the time, in seconds or milliseconds.
+    """
+    if version < 1:
+        raise InvalidRequest(f"version must be >= 1, got {version}")
+    latest_s = int(now_s) + MAX_VERSION_AHEAD_S
+    count = newest + MAX_VERSION_STEP
+    if version <= count or EARLIEST_VERSION_S <= version <= latest_s:
+        return
+    if not 1000 * EARLIEST_VERSION_S <= version <= 1000 * latest_s:
+        raise InvalidRequest(
+            f"version must be at most {count}, {MAX_VERSION_STEP} above the newest that has served, or a time in"
+            f" seconds or milliseconds since 1970 of at most a day from now, got {version}"
+        )
 
 
 @dataclass(frozen=True)

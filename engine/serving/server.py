@@ -105,9 +105,8 @@ class Server:
             RecommenderServicer(self._config, self._engine, self._subscriptions, writer), server
         )
         event_service_pb2_grpc.add_EventServiceServicer_to_server(EventServicer(writer), server)
-        model_service_pb2_grpc.add_ModelServiceServicer_to_server(
-            ModelServicer(self._config, self._engine, self._subscriptions, calls), server
-        )
+        self.models = ModelServicer(self._config, self._engine, self._subscriptions, calls)
+        model_service_pb2_grpc.add_ModelServiceServicer_to_server(self.models, server)
         privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server(
             PrivacyServicer(self._config, self._engine, writer), server
         )

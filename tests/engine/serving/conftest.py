@@ -10,9 +10,15 @@ from tests.engine.serving.fakes import FakeEngine, FakeLog, Served
 
 
 @pytest.fixture
-def config(request: pytest.FixtureRequest) -> Config:
+def whole(request: pytest.FixtureRequest) -> Config | None:
+    """Another configuration, which a test may bring by way of `indirect`."""
+    return getattr(request, "param", None)
+
+
+@pytest.fixture
+def config(request: pytest.FixtureRequest, whole: Config | None) -> Config:
     """Small limits; a test may bring another serving section by way of `indirect`."""
-    return Config(
+    return whole or Config(
         serving=getattr(request, "param", ServingConfig(port=0, metrics_port=0)),
         events=EventsConfig(max_id_bytes=32),
         model=ModelConfig(max_weights_bytes=100_000),

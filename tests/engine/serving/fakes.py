@@ -91,7 +91,7 @@ class FakeEngine:
             answer.set_result(self.lists(query))
         return answer
 
-    def install(self, data: bytes, version: int, model_metrics: Mapping[str, float]) -> Future[None]:
+    def install(self, data: bytes | bytearray, version: int, model_metrics: Mapping[str, float]) -> Future[None]:
         self.installed.append((data, version, dict(model_metrics)))
         done: Future[None] = Future()
         self.swaps.append(done)

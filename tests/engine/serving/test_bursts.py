@@ -11,7 +11,7 @@ import pytest
 from ousel.v1 import event_pb2
 
 from engine import metrics
-from engine.config import ServingConfig
+from engine.config import Config, ServingConfig
 from engine.events.producer import ProducerFullError
 from engine.pipeline import Overloaded
 from engine.ranking.query import Position, Query, Ranking
@@ -72,6 +72,7 @@ async def burst_before_a_look(served: Served, method: str, channels: int) -> Bur
     return await running
 
 
+@pytest.mark.parametrize("whole", [Config(serving=ServingConfig(port=0, metrics_port=0))], indirect=True, ids=[""])
 @pytest.mark.parametrize("channels", [1, 50])
 @pytest.mark.parametrize(("service", "method"), [("RecommenderService", "Recommend"), ("EventService", "Track")])
 async def test_each_call_of_a_burst_is_answered_or_refused_with_a_hint_and_counted(

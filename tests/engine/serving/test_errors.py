@@ -45,9 +45,10 @@ def test_hides_the_text_of_an_unexpected_error():
     assert status.details == "the engine failed unexpectedly (KeyError)"
 
 
-def test_hints_when_to_come_back_only_where_the_engine_is_overloaded():
-    hints = [dict(status_of(Overloaded("why", 100)).trailing_metadata) for _ in range(50)]
+@pytest.mark.parametrize(("error", "least_ms"), [(Overloaded("why", 100), 100), (LogUnavailable("why"), 500)])
+def test_hints_when_to_come_back_where_the_engine_or_the_log_has_too_much_to_do(error, least_ms):
+    hints = [dict(status_of(error).trailing_metadata) for _ in range(50)]
     assert all(hint.keys() == {"grpc-retry-pushback-ms"} for hint in hints)  # the key that stock clients obey
     waits_ms = [int(hint["grpc-retry-pushback-ms"]) for hint in hints]
-    assert 100 <= min(waits_ms) < max(waits_ms) <= 200  # they do not all come back at once
+    assert least_ms <= min(waits_ms) < max(waits_ms) <= 2 * least_ms  # they do not all come back at once
     assert status_of(InvalidRequest("why")).trailing_metadata == ()

@@ -1,7 +1,8 @@
 import asyncio
 import hashlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import grpc
 import pytest
@@ -17,10 +18,9 @@ from ousel.v1.model_service_pb2_grpc import ModelServiceStub
 from ousel.v1.recommender_service_pb2 import Query, RecommendRequest
 
 from engine import metrics
-from engine.config import Config
+from engine.config import Config, ModelConfig, ServingConfig
 from engine.model.weights import WeightsError
 from engine.pipeline import Overloaded, RollBackRefused, StaleVersion
-from engine.serving import model_servicer
 from tests.engine.serving.fakes import Served, Stream, failure, until
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
@@ -67,7 +67,7 @@ async def test_installs_what_was_pushed_and_answers_once_it_serves(served: Serve
         call = asyncio.create_task(push(served, [header(), *chunks()]))
         await until(lambda: bool(served.engine.swaps), "the engine has the weights")
         assert served.engine.installed == [(WEIGHTS, 4, {"hit_rate@20": 0.5})]
-        assert isinstance(served.engine.installed[0][0], bytes)
+        assert isinstance(served.engine.installed[0][0], bytearray)  # which is read where it is
         assert not call.done()
         served.engine.swaps[0].set_result(None)
         answer = await call
@@ -82,6 +82,7 @@ async def test_installs_what_was_pushed_and_answers_once_it_serves(served: Serve
         (chunks(), "the first message must be header, got chunk"),
         ([PushWeightsRequest()], "the first message must be header, got neither header nor chunk"),
         ([header(version=0), *chunks()], "version must be >= 1, got 0"),
+        ([header(metrics={"loss": float("nan")}), *chunks()], "metrics['loss'] must be finite, got nan"),
         ([header(size_bytes=0)], "size_bytes must be within 1..100000, got 0"),
         ([header(size_bytes=100_001)], "size_bytes must be within 1..100000, got 100001"),
         ([header(sha256=b"short"), *chunks()], "sha256 must have 32 bytes, got 5"),
@@ -130,31 +131,39 @@ async def test_passes_on_why_the_engine_refused(served: Served, error, code):
         assert await failure(push(served, [header(), *chunks()])) == (code, str(error))
 
 
-@pytest.fixture
-def headers(monkeypatch) -> list[WeightsHeader]:
-    """Every header that the server has read."""
-    seen: list[WeightsHeader] = []
-    check = model_servicer.check_header
-
-    def spy(header: WeightsHeader, config: Config) -> None:
-        seen.append(header)
-        check(header, config)
-
-    monkeypatch.setattr(model_servicer, "check_header", spy)
-    return seen
+async def under_way(served: Served, **fields: object) -> Any:
+    """A push whose header has been read, and that keeps the place."""
+    call = served.model.PushWeights()
+    await call.write(header(**fields))
+    await until(lambda: served.server.models._pushing.locked(), "the push is under way")
+    return call
 
 
-async def test_refuses_a_second_push_beside_a_first(served: Served, headers):
-    first = served.model.PushWeights()
-    await first.write(header())
-    await until(lambda: bool(headers), "the first push is under way")
+async def finish(call: Any) -> PushWeightsResponse:
+    for chunk in chunks():
+        await call.write(chunk)
+    await call.done_writing()
+    return await call
+
+
+async def test_refuses_a_second_push_beside_a_first(served: Served):
+    first = await under_way(served)
     with pushes():
         assert await failure(push(served, [header(), *chunks()])) == BESIDE
-    for chunk in chunks():
-        await first.write(chunk)
-    await first.done_writing()
-    assert (await first).version == 4
+    assert (await finish(first)).version == 4
     assert len(served.engine.installed) == 1
+
+
+async def test_a_push_that_sends_no_header_keeps_nobody_from_pushing_and_only_few_may_be_open(served: Served):
+    models = served.server.models
+    silent = [served.model.PushWeights() for _ in range(16)]
+    await until(lambda: models._headerless == 16, "all of them are open")
+    assert await failure(push(served, [header(), *chunks()])) == BESIDE
+    silent.pop().cancel()
+    await until(lambda: models._headerless == 15, "one is gone")
+    assert (await push(served, [header(), *chunks()])).version == 4
+    for call in silent:
+        call.cancel()
 
 
 async def test_takes_a_push_after_one_that_was_refused(served: Served):
@@ -162,13 +171,10 @@ async def test_takes_a_push_after_one_that_was_refused(served: Served):
     assert (await push(served, [header(), *chunks()])).version == 4
 
 
-async def test_takes_a_push_after_one_that_broke_off(served: Served, headers):
+async def test_takes_a_push_after_one_that_broke_off(served: Served):
     refused = metrics.MODEL_PUSHES.labels("refused")._value
     before = refused.get()
-    broken = served.model.PushWeights()
-    await broken.write(header())
-    await until(lambda: bool(headers), "the push is under way")
-    broken.cancel()
+    (await under_way(served)).cancel()
     await until(lambda: refused.get() == before + 1, "the server knows")
     assert (await push(served, [header(), *chunks()])).version == 4
 
@@ -191,13 +197,42 @@ async def test_a_swap_goes_on_and_stays_alone_when_its_caller_leaves(served: Ser
     assert (await push(served, [header(version=5), *chunks()])).version == 5
 
 
-async def test_a_silent_push_gives_its_place_free(served: Served, monkeypatch):
-    with monkeypatch.context() as patch:
-        patch.setattr(model_servicer, "_CHUNK_WAIT_S", 0.05)
-        call = served.model.PushWeights()
-        await call.write(header())
-        assert await failure(call) == (grpc.StatusCode.DEADLINE_EXCEEDED, "the push was silent for 0.05 s")
+def with_model(**fields: object) -> Config:
+    return Config(serving=ServingConfig(port=0, metrics_port=0), model=ModelConfig(max_weights_bytes=100_000, **fields))
+
+
+async def take_over(served: Served) -> None:
+    """A push is taken at last: the place is free."""
+    async with asyncio.timeout(30):
+        while served.server.models._pushing.locked():
+            await asyncio.sleep(0.01)
     assert (await push(served, [header(), *chunks()])).version == 4
+
+
+@pytest.mark.parametrize("whole", [with_model(push_silence_s=0.2)], indirect=True)
+@pytest.mark.parametrize("messages", [0, 1, 2])
+async def test_a_silent_push_gives_its_place_free(served: Served, messages):
+    call = served.model.PushWeights()
+    for message in [header(), *chunks()][:messages]:
+        await call.write(message)
+    assert await failure(call) == (
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        "the push was silent for 0.2 s (model.push_silence_s)",
+    )
+    await take_over(served)
+
+
+@pytest.mark.parametrize("whole", [with_model(push_silence_s=30, push_receive_s=0.5)], indirect=True)
+async def test_a_push_that_never_falls_silent_has_a_deadline_as_a_whole(served: Served):
+    call = await under_way(served)
+    async with asyncio.timeout(30):
+        while not call.done():
+            with suppress(asyncio.InvalidStateError, grpc.RpcError):  # it ends between the two
+                await call.write(PushWeightsRequest(chunk=b"x"))  # a byte at a time
+            await asyncio.sleep(0.01)
+    assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    assert "the push took longer than 0.5 s (model.push_receive_s), and " in await call.details()
+    await take_over(served)
 
 
 # -- RollBack --------------------------------------------------------------------------------------------------------
@@ -229,25 +264,34 @@ async def test_says_why_there_is_nothing_to_roll_back_to_and_takes_a_push_afterw
     assert (await push(served, [header(), *chunks()])).version == 4
 
 
-async def test_neither_rolls_back_during_a_push_nor_takes_a_push_during_a_roll_back(served: Served, headers):
-    first = served.model.PushWeights()
-    await first.write(header())
-    await until(lambda: bool(headers), "the push is under way")
+async def test_a_roll_back_does_not_wait_for_a_push_that_is_being_received(served: Served):
+    first = await under_way(served)
+    assert (await served.model.RollBack(RollBackRequest())).version == 2
+    assert (await finish(first)).version == 4
+
+
+async def test_neither_rolls_back_during_a_swap_nor_swaps_during_a_roll_back(served: Served):
+    served.engine.hold = True
+    first = await under_way(served)
+    pushed = asyncio.create_task(finish(first))
+    await until(lambda: bool(served.engine.swaps), "the model is being installed")
     assert await failure(served.model.RollBack(RollBackRequest())) == (
         grpc.StatusCode.ABORTED,
-        "a push is being received or installed, try again later",
+        "a pushed model is being installed, or another roll back runs, try again later",
     )
     assert served.engine.rolled_back == []
-    for chunk in chunks():
-        await first.write(chunk)
-    await first.done_writing()
-    await first
-    served.engine.hold = True
+    served.engine.swaps[0].set_result(None)
+    await pushed
     call = asyncio.ensure_future(served.model.RollBack(RollBackRequest()))
     await until(lambda: bool(served.engine.roll_backs), "the engine is asked")
-    assert await failure(push(served, [header(), *chunks()])) == BESIDE
+    second = asyncio.create_task(finish(await under_way(served, version=5)))
+    await until(lambda: len(served.server.models._swapping._waiters or ()) == 1, "it is received, and waits")
+    assert len(served.engine.installed) == 1
     served.engine.roll_backs[0].set_result(2)
     await call
+    await until(lambda: len(served.engine.swaps) == 2, "its turn has come")
+    served.engine.swaps[1].set_result(None)
+    assert (await second).version == 5
 
 
 # -- GetStatus -------------------------------------------------------------------------------------------------------

@@ -1,0 +1,102 @@
+"""Receives one pushed model: as many bytes as its header announces, within a time of its own.
+
+The memory that it takes grows with the bytes that have come, whatever the header announces.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from typing import Any
+
+from ousel.v1 import model_service_pb2
+
+from engine.config import ModelConfig
+from engine.serving.errors import InvalidRequest
+from engine.serving.requests import read_request
+
+_BLOCK_BYTES = 2**20
+
+
+class Blocks:
+    """Bytes that have come, in pieces of which none is small: a piece has a cost beside its bytes."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._blocks: list[bytearray] = [bytearray()]
+
+    def add(self, chunk: bytes) -> None:
+        if len(self._blocks[-1]) >= _BLOCK_BYTES:
+            self._blocks.append(bytearray())
+        self._blocks[-1] += chunk
+        self.size += len(chunk)
+
+    def verified(self, announced: bytes) -> bytearray:
+        """All of them as one, where `announced` is their SHA-256; takes long, and lets other threads run meanwhile.
+
+        Raises:
+            InvalidRequest: they have another digest.
+        """
+        # A join of this size lets go of the interpreter, and so does the digest. A copy of a bytearray would not.
+        data = bytearray().join(self._blocks)
+        self._blocks = []
+        got = hashlib.sha256(data).digest()
+        if got != announced:
+            raise InvalidRequest(f"sha256 must be the digest of the weights, got {announced.hex()} for {got.hex()}")
+        return data
+
+
+async def read_header(context: Any, config: ModelConfig) -> model_service_pb2.WeightsHeader:
+    """The first message, as it comes.
+
+    Raises:
+        InvalidRequest: it is no header.
+        TimeoutError: it did not come in time.
+    """
+    try:
+        async with asyncio.timeout(config.push_silence_s):
+            message = await read_request(context)
+    except TimeoutError:
+        raise TimeoutError(_silent(config)) from None
+    if message is None or message.WhichOneof("message") != "header":
+        got = "nothing" if message is None else message.WhichOneof("message") or "neither header nor chunk"
+        raise InvalidRequest(f"the first message must be header, got {got}")
+    header: model_service_pb2.WeightsHeader = message.header
+    return header
+
+
+async def read_chunks(context: Any, size_bytes: int, config: ModelConfig) -> Blocks:
+    """What follows the header: the announced number of bytes, no more and no fewer.
+
+    Raises:
+        InvalidRequest: more or fewer bytes came, or another message than a chunk.
+        TimeoutError: nothing came for `model.push_silence_s`, or not all within `model.push_receive_s`.
+    """
+    loop = asyncio.get_running_loop()
+    until_s = loop.time() + config.push_receive_s
+    blocks = Blocks()
+    try:
+        async with asyncio.timeout_at(min(until_s, loop.time() + config.push_silence_s)) as wait:
+            while (message := await read_request(context)) is not None:
+                wait.reschedule(min(until_s, loop.time() + config.push_silence_s))
+                if (got := message.WhichOneof("message")) != "chunk":
+                    raise InvalidRequest(f"messages after the header must be chunk, got {got or 'neither'}")
+                blocks.add(message.chunk)
+                if blocks.size > size_bytes:
+                    raise InvalidRequest(
+                        f"weights are too long: size_bytes says {size_bytes}, got {blocks.size} or more"
+                    )
+    except TimeoutError:
+        if loop.time() < until_s:
+            raise TimeoutError(_silent(config)) from None
+        raise TimeoutError(
+            f"the push took longer than {config.push_receive_s:g} s (model.push_receive_s), and {blocks.size} of"
+            f" {size_bytes} bytes had come"
+        ) from None
+    if blocks.size < size_bytes:
+        raise InvalidRequest(f"weights are truncated: size_bytes says {size_bytes}, got {blocks.size}")
+    return blocks
+
+
+def _silent(config: ModelConfig) -> str:
+    return f"the push was silent for {config.push_silence_s:g} s (model.push_silence_s)"
