@@ -19,7 +19,7 @@ from engine.events.batch import Decoded
 from engine.model.gnn import USER_NEIGHBORS
 from engine.model.recommender import ModelShape, Recommender
 from engine.state.state import State
-from tests.trainer.planted import KINDS, PAIRS, planted_log, replayed
+from tests.trainer.planted import BEGIN_MS, KINDS, PAIRS, planted_log, replayed
 from trainer.dataset import Histories
 from trainer.forward import ItemForward
 from trainer.replay import Replay
@@ -94,7 +94,7 @@ def test_trainer_equals_the_plain_forward_over_the_engines_state(
     # One more event: its user's history as the trainer finds it in the log is the ring as the engine has it.
     longer = folded(events + 2, seed, partitions).data()
     user = planted_log(events + 2, seed).events.user_id[events]
-    at = int((longer.log.time_ms == 60_000 * events).nonzero())
+    at = int((longer.log.time_ms == BEGIN_MS + 60_000 * events).nonzero())
     history = Histories(longer.log).before(torch.tensor([at]), WINDOW)
     (row,) = state.find_users([user])
     if row >= 0:
