@@ -26,7 +26,10 @@ def upgraded(saved: SavedSlice, version: int) -> SavedSlice:
 
 
 def _from_2(saved: SavedSlice) -> SavedSlice:
-    """Format 3 also says where a slice `began`, which is 0 in older ones: they may hold all of the log's past."""
+    """Format 3 also says where a slice `began`, which is 0 in older ones: they may hold all of the log's past.
+
+    The event ids of format 2 do not say whose they are, and `RecentIds` takes such ids as they are.
+    """
     return saved
 
 

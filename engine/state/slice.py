@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engine.config import EventsConfig, StateConfig
 from engine.events.batch import EventBatch
-from engine.state.duplicates import RecentIds
+from engine.state.duplicates import RecentIds, repeat_keys
 from engine.state.fold_kernels import find_rising, fold_events
 from engine.state.folded import NO_EVENTS, Gone, Inserted, Ordinals, Part, Rows, SliceFolded, joined_columns
 from engine.state.graph import Graph
@@ -28,7 +28,7 @@ from engine.state.popularity import DecayedCounts
 from engine.state.relations import Mentions, Relations, target_keys
 from engine.state.ring import Ring
 from engine.state.sessions import UNNAMED, Sessions
-from engine.state.subjects import session_name, session_names, session_of, subject_key
+from engine.state.subjects import item_of, session_name, session_names, session_of, subject_key, subjects_of
 from engine.state.table import Table
 
 _NUMBERS = (
@@ -44,7 +44,7 @@ class SavedSlice:
     Attributes:
         tables: the used rows of every table by name.
         users, items, targets: ids by row, None where a row is free.
-        recent_ids: event ids in the window, oldest first.
+        recent_ids: keys of the events in the window, oldest first, as `RecentIds` has them.
         numbers: position and counters by name.
         lists: free rows and blocks, and scales, by name.
         began: the first offset that was folded into it; 0 where a snapshot of an older version does not say.
@@ -175,7 +175,8 @@ class Slice:
         Args:
             position: the next offset after the records that the events came from.
         """
-        at = self._fresh(events)
+        whose = digests(subjects_of(events))
+        at = self._fresh(events, whose)
         parts: list[Part] = []
         gone = Gone()
         for first, last in _runs(events.forget[at]):
@@ -192,34 +193,44 @@ class Slice:
                     parts.append((part[at_events], *folded))
                     first += count
                     continue
-                folded = self._fold_part(run, gone)
+                folded = self._fold_part(run, whose[part], gone)
                 parts.append((part[: len(folded[0])], *folded))
                 first += len(folded[0])
         self.position = max(self.position, position, int(events.offset.max(initial=-1)) + 1)
         return SliceFolded(*joined_columns(parts), *gone.columns())
 
-    def _fresh(self, events: EventBatch) -> NDArray[np.int64]:
-        """Positions of the events that are neither redelivered records nor a producer's repeats."""
+    def _fresh(self, events: EventBatch, whose: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Positions of the events that are neither redelivered records nor a producer's repeats.
+
+        Args:
+            whose: [E, 2] digests of the events' subjects.
+        """
         # Redelivered is also what a batch itself has had before.
         at = np.empty(len(events), np.int64)
         at = at[: find_rising(events.offset, self.position - 1, at)]
-        ids = events.event_id if len(at) == len(events) else [*map(events.event_id.__getitem__, at.tolist())]
-        fresh = self.recent_ids.fresh(ids)
+        ids = events.event_id
+        if len(at) < len(events):
+            ids, whose = [*map(ids.__getitem__, at.tolist())], whose[at]
+        fresh = self.recent_ids.fresh(repeat_keys(ids, whose))
         kept = at if fresh is None else at[np.array(fresh, dtype=np.int64)]
         self.redelivered += len(events) - len(at)
         self.duplicates += len(at) - len(kept)
         return kept
 
-    def _fold_part(self, events: EventBatch, gone: Gone) -> Inserted:
-        """Folds as many events from the first on as there is room for; makes room where there is none for the first."""
-        subjects = events.user_id if all(events.user_id) else [*map(subject_key, events.user_id, events.session_id)]
-        user, new_users = self.users.find_digests(digests(subjects))
+    def _fold_part(self, events: EventBatch, whose: NDArray[np.int64], gone: Gone) -> Inserted:
+        """Folds as many events from the first on as there is room for; makes room where there is none for the first.
+
+        Args:
+            whose: [E, 2] digests of the events' subjects.
+        """
+        user, new_users = self.users.find_digests(whose)
         item, new_items = self.items.find_digests(digests(events.item_id))
         if new_users or new_items:
+            subjects = subjects_of(events)
             room = self._room(subjects, user, events.item_id, item)
             if room == 0:
                 self._make_room(subjects[0], events.item_id[0], gone)
-                return self._fold_part(events, gone)
+                return self._fold_part(events, whose, gone)
             if room < len(events):
                 events, subjects, user, item = events.select(slice(0, room)), subjects[:room], user[:room], item[:room]
             self._note_anonymous(self.users.add(subjects, user))
@@ -232,12 +243,7 @@ class Slice:
         Relations and other events touch nothing in common but rows and when these were seen. So where there is room for
         all, their order among each other doesn't matter.
         """
-        subjects = [
-            "" if target and item else subject_key(user, session)
-            for user, session, item, target in zip(
-                events.user_id, events.session_id, events.item_id, events.target_id, strict=True
-            )
-        ]
+        subjects = ["" if item_of(subject) else subject for subject in subjects_of(events)]
         targets = target_keys(events)
         users = Mentions.of(self.users, subjects, events.ends)
         items = Mentions.of(self.items, events.item_id, events.ends)

@@ -1,4 +1,4 @@
-"""Whose events these are: one key for users and anonymous sessions, and numbers for the names of sessions.
+"""Whose events these are: one key for users, anonymous sessions and items, and numbers for the names of sessions.
 
 Shapes: E events.
 """
@@ -11,14 +11,30 @@ import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
+from engine.events.batch import EventBatch
 from engine.state.sessions import UNNAMED
 
-_SESSION_MARK = "\x00"  # no id has control characters, so no session can be taken for a user
+# No id has control characters, so that neither a session nor an item can be taken for a user.
+_SESSION_MARK = "\x00"
+_ITEM_MARK = "\x02"
 
 
 def subject_key(user_id: str, session_id: str) -> str:
     """The one key of a user or, without one, of an anonymous session; the two never collide."""
     return user_id or _SESSION_MARK + session_id
+
+
+def subjects_of(events: EventBatch) -> Sequence[str]:
+    """[E] the subject of each event: its user or session or, where a relation has neither, its item."""
+    if all(events.user_id):
+        return events.user_id
+    columns = zip(events.user_id, events.session_id, events.item_id, strict=True)
+    return [user or (_SESSION_MARK + session if session else _ITEM_MARK + item) for user, session, item in columns]
+
+
+def item_of(subject: str) -> str:
+    """The item of an item's key; "" for that of a user or session."""
+    return subject[1:] if subject.startswith(_ITEM_MARK) else ""
 
 
 def session_of(subject: str) -> str:

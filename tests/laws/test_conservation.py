@@ -106,18 +106,20 @@ def test_every_record_polled_is_counted_once(times, log, steps, limits):
 
 
 def fresh_of(records: list[tuple[str, Record]], window: int) -> tuple[list[str], int]:
-    """The kinds of those records of the events topic that count, and how many repeat an event id."""
-    recent: dict[int, list[str]] = {partition: [] for partition in range(PARTITIONS)}
+    """The kinds of those records of the events topic that count, and how many repeat an event id of their subject."""
+    recent: dict[int, list[tuple[object, ...]]] = {partition: [] for partition in range(PARTITIONS)}
     fresh, repeats = [], 0
     for kind, record in records:
         if kind not in ("event", "forget"):
             continue
-        event_id = "" if record.value[:1] == b"{" else event_pb2.Event.FromString(record.value).event_id
-        seen = recent[record.partition]
-        if event_id and event_id in seen:
+        event = event_pb2.Event() if record.value[:1] == b"{" else event_pb2.Event.FromString(record.value)
+        whose = ("user", event.user_id) if event.user_id else ("session", event.session_id, event.item_id)
+        whose = whose[:2] if event.session_id else whose
+        seen, key = recent[record.partition], (event.event_id, whose)
+        if event.event_id and key in seen:
             repeats += 1
             continue
         fresh.append(kind)
-        if event_id and window:
-            recent[record.partition] = [*seen, event_id][-window:]
+        if event.event_id and window:
+            recent[record.partition] = [*seen, key][-window:]
     return fresh, repeats

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 
 import pytest
 
@@ -36,7 +37,9 @@ def test_a_snapshot_of_an_older_format_is_restored_to_what_folding_its_log_gives
     for partition, want in now.slices.items():
         got = store.newest(partition, LogRange(0, 1000))
         assert got is not None
-        assert slice_digest(got, CONFIG, EVENTS) == slice_digest(want, CONFIG, EVENTS)
+        # Event ids of format 2 do not say whose they are; nothing else may differ.
+        bare = [name.partition("\x01")[0] for name in want.recent_ids]
+        assert slice_digest(got, CONFIG, EVENTS) == slice_digest(replace(want, recent_ids=bare), CONFIG, EVENTS)
     catalog = store.newest_catalog({(KAFKA.items_topic, 0): LogRange(0, 3)})
     assert catalog is not None
     assert catalog_digest(catalog.items) == catalog_digest(now.catalog.items)

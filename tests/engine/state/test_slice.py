@@ -143,7 +143,53 @@ def test_a_repeated_event_id_is_folded_once_within_the_window_and_again_behind_i
            [("x", "1"), ("x", "1"), ("y", ""), ("z", "2"), ("x", "1"), ("w", "3"), ("v", "1")]]  # fmt: skip
     assert fold(one, numbered(log)).event.tolist() == [0, 2, 3, 5, 6]
     assert one.duplicates == 2 and history(one, "ann") == ["y", "z", "w", "v"]
-    assert one.recent_ids.ordered() == ["3", "1"]
+    assert [key.partition("\x01")[0] for key in one.recent_ids.ordered()] == ["3", "1"]
+
+
+def test_two_producers_that_count_alike_for_their_own_users_lose_nothing():
+    one = new_slice(users=9)
+    log = numbered(
+        [Line(user, session, item, event_id=str(at)) for at in range(200)
+         for user, session, item in (("ann", "s1", "x"), ("bob", "s1", "y"), ("", "s1", "z"))]
+    )  # fmt: skip
+    for first in range(0, len(log), 7):
+        fold(one, log[first : first + 7])
+    assert one.events_folded == 600 and one.duplicates == 0
+    fold(one, [line._replace(offset=one.position + at) for at, line in enumerate(log[-30:])])
+    assert one.events_folded == 600 and one.duplicates == 30
+
+
+def test_nobody_erases_the_event_of_another_user_session_or_item_by_its_id():
+    one = new_slice(users=9)
+    ids = {"event_id": "guessed"}
+    theirs = [
+        Line("mallory", "ann", "x", **ids), Line("", "ann", "x", **ids), Line("", "s\x01", "x", **ids),
+        Line("mallory", "", "", target="ann", **ids), Line("", "", "ann", target="mallory", **ids),
+        Line("bob", forget=True, **ids),
+    ]  # fmt: skip
+    own = [Line("ann", "", "x", **ids), Line("ann", "", "", target="mallory", **ids)]
+    folded = fold(one, numbered([*theirs, own[0]]))
+    # Of mallory's two, the second is a repeat.
+    assert one.duplicates == 1 and folded.event.tolist() == [0, 1, 2, 6]
+    fold(one, [own[1]._replace(offset=one.position)])
+    assert one.duplicates == 2 and history(one, "ann") == ["x"]
+
+
+def test_the_ids_of_a_snapshot_that_do_not_say_whose_they_are_are_repeats_until_the_window_has_passed_them():
+    one = new_slice(users=9, duplicates_window=3)
+    one.recent_ids.restore(["1", "2"])
+    assert (
+        fold(one, numbered([Line("ann", "", "x", event_id="1"), Line("bob", "", "x", event_id="2")])).event.tolist()
+        == []
+    )
+    log = [Line("ann", "", "x", event_id=name) for name in ("3", "4", "1", "2")]
+    assert fold(one, [line._replace(offset=at) for at, line in enumerate(log, one.position)]).event.tolist() == [
+        0,
+        1,
+        2,
+        3,
+    ]
+    assert one.duplicates == 2 and not one.recent_ids._bare
 
 
 FORGET = Line("ann", "", forget=True)
