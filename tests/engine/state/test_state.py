@@ -257,7 +257,7 @@ def test_says_where_in_the_batch_those_events_are_that_forget_and_were_applied()
         Line("ann", forget=True, partition=1),
         Line("ann", "", "x"),
         Line("ann", forget=True),
-        Line("bob", "", "x", partition=1, event_id="1"),
+        Line("ann", "", "x", partition=1, event_id="1"),
         Line("ann", forget=True, partition=1, event_id="1"),
         Line("bob", forget=True, partition=1),
     ])  # fmt: skip
