@@ -29,6 +29,9 @@ class CatalogWatch:
 
     Args:
         clock_ms: wall clock, by which availability is judged.
+
+    Attributes:
+        forbids: whether a changed item may not be listed any more.
     """
 
     def __init__(self, clock_ms: Callable[[], int] = lambda: int(time.time() * 1000)) -> None:
@@ -39,6 +42,7 @@ class CatalogWatch:
         self._next_ms: dict[int, int] = {}  # when an item begins or ceases to be available next
         self._times: list[tuple[int, int]] = []  # heap of (time, row); a time that `_next_ms` lacks is void
         self._state: State | None = None
+        self.forbids = False
 
     def note(self, rows: Rows) -> None:
         """The catalog may say something else of these items [R] than before."""
@@ -54,16 +58,21 @@ class CatalogWatch:
             self._schedule(np.arange(len(state.items)), state)
         if len(self._noted):
             rows = self._noted.take(len(self._noted))
-            self._changed.add(self._really_changed(rows, state))
+            self._change(self._really_changed(rows, state), state)
             self._schedule(rows, state)
         if self._times and self._times[0][0] <= self._clock_ms():
-            self._changed.add(self._due(state))
+            self._change(self._due(state), state)
         return len(self._changed) > 0
 
     def take(self, state: State, generation: Generation | None) -> CatalogChange:
         """All that has changed since it was last taken."""
         rows = np.sort(self._changed.take(len(self._changed)))
+        self.forbids = False
         return CatalogChange.of(rows, state, generation, self._clock_ms())
+
+    def _change(self, rows: Rows, state: State) -> None:
+        self._changed.add(rows)
+        self.forbids = self.forbids or not state.catalog.servable(rows, self._clock_ms()).all()
 
     def _really_changed(self, rows: Rows, state: State) -> Rows:
         if len(self._fingerprint) < len(state.items):

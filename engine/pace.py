@@ -40,23 +40,32 @@ class Allowance:
     Args:
         share: of one core.
         most_s: saved up at most; as much is there at the beginning. Work that takes more is paid off afterwards.
+        debt_s: that urgent work may take beyond what is left; it is paid off, too.
     """
 
-    def __init__(self, share: float, most_s: float, clock: Callable[[], float] = time.monotonic) -> None:
-        self._share, self._most_s, self._clock = share, most_s, clock
+    def __init__(self, share: float, most_s: float, debt_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self._share, self._most_s, self._debt_s, self._clock = share, most_s, debt_s, clock
         self._left_s, self._at_s = most_s, clock()
 
     @property
     def ready(self) -> bool:
         """Whether any is left now."""
-        now_s = self._clock()
-        self._left_s = min(self._most_s, self._left_s + self._share * (now_s - self._at_s))
-        self._at_s = now_s
-        return self._left_s > 0
+        return self._earned_s() > 0
+
+    @property
+    def ready_if_urgent(self) -> bool:
+        """Whether urgent work may begin now."""
+        return self._earned_s() > -self._debt_s
 
     def spend(self, seconds: float) -> None:
         """So much was worked."""
         self._left_s -= seconds
+
+    def _earned_s(self) -> float:
+        now_s = self._clock()
+        self._left_s = min(self._most_s, self._left_s + self._share * (now_s - self._at_s))
+        self._at_s = now_s
+        return self._left_s
 
 
 def step_back(nice: int) -> None:

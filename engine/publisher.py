@@ -19,7 +19,7 @@ from engine.events.batch import Decoded
 from engine.generation import Generation
 from engine.pace import Allowance
 from engine.ranking.catalog_change import CatalogChange
-from engine.ranking.query import Cause, Position, Query, Ranking
+from engine.ranking.query import Cause, Position, Query, Ranking, Turn
 from engine.ranking.recommender import recommend
 from engine.state.state import Folded, State
 from engine.state.subjects import subject_key
@@ -30,7 +30,9 @@ __all__ = ["Audience", "Due", "NotFollowing", "Overloaded", "Publisher"]
 _log = logging.getLogger(__name__)
 
 
-_CATALOG_BURST_S = 1.0  # of lists that changes of the catalog may have made at once, where they were rare before
+# Of lists that changes of the catalog may have made at once, where they were rare before; and of further ones that show
+# an item which may not be listed any more.
+_CATALOG_BURST_S, _CATALOG_DEBT_S = 0.3, 2.0
 _FADE = 0.9  # of what is known of the pace of lists, at each batch
 _REFUSING_S = 0.005  # before the interpreter is handed over, while calls are refused
 _RELEASED = 4  # one place of so many is for calls whose record has come, where as many other calls wait
@@ -53,12 +55,8 @@ class Audience(Protocol):
     def mark_catalog(self, change: CatalogChange) -> None:
         """The catalog has changed, for the streams whose lists that concerns."""
 
-    def due(self, limit: int, *, catalog: bool) -> Sequence[Due]:
-        """Takes up to `limit` streams that wait for a list, the most urgent first.
-
-        Args:
-            catalog: whether streams may be among them that wait because of the catalog alone.
-        """
+    def due(self, limit: int, last: Turn) -> Sequence[Due]:
+        """Takes up to `limit` streams that wait for a list, the most urgent first, and none that come after `last`."""
 
     def deliver(self, due: Due, ranking: Ranking) -> None:
         """Hands over the list made for one of them."""
@@ -85,7 +83,7 @@ class Publisher:
         self._record_ms: dict[str, int] = {}  # newest event of each subject, until its list is out
         self._more_due = False  # streams may still wait after the last batch of lists
         self._catalog = CatalogWatch()
-        self._catalog_time = Allowance(config.serving.catalog_share, _CATALOG_BURST_S)
+        self._catalog_time = Allowance(config.serving.catalog_share, _CATALOG_BURST_S, _CATALOG_DEBT_S)
 
     @property
     def _list_s(self) -> float:
@@ -142,7 +140,7 @@ class Publisher:
         limit = self._config.serving.max_batch
         began_s = time.perf_counter() if self._began_s is None else self._began_s
         places = max(limit - len(self._calls) - self.waiting.ready, self._places_of_streams(limit))
-        dues = self._audience.due(places, catalog=self._catalog_time.ready)
+        dues = self._audience.due(places, self._last_turn())
         calls, plain = self._take(limit - len(dues))
         self._more_due = len(dues) == places
         if not dues and not calls:
@@ -171,10 +169,17 @@ class Publisher:
 
     def _mark_catalog(self, state: State, generation: Generation | None) -> None:
         """Tells the streams what has changed in the catalog, as often as its share of the time allows."""
-        if self._catalog.look(state) and self._catalog_time.ready:
+        time_left = self._catalog_time
+        if self._catalog.look(state) and (time_left.ready or (self._catalog.forbids and time_left.ready_if_urgent)):
             worked_s = time.thread_time()
             self._audience.mark_catalog(self._catalog.take(state, generation))
             self._catalog_time.spend(time.thread_time() - worked_s)
+
+    def _last_turn(self) -> Turn:
+        """How far down the streams lists are made now, by the time that is left for those of the catalog."""
+        if self._catalog_time.ready:
+            return Turn.CATALOG
+        return Turn.FORBIDDEN if self._catalog_time.ready_if_urgent else Turn.MODEL
 
     def _refusal(self) -> Overloaded | None:
         """Why no further call may wait, if so; with the lock held."""

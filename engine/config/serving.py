@@ -48,6 +48,6 @@ class ServingConfig(Section):
     catalog_share: float = Field(
         0.05, ge=0.001, le=1,
         description="Changes of the catalog may keep the engine's thread busy with lists of streams for this share of"
-        " the time, after a burst of one second.",
+        " the time, after a burst of 0.3 s. Lists that show an item which may not be listed any more may borrow 2 s.",
     )  # fmt: skip
     grace_s: float = Field(2.0, ge=0, le=3600, description="how long open calls may finish at shutdown")

@@ -39,6 +39,16 @@ class Cause(IntEnum):
     CATALOG = 4
 
 
+class Turn(IntEnum):
+    """The order in which streams get the lists that they wait for; that of their causes, but for one of them."""
+
+    SUBSCRIBED = 1
+    EVENTS = 2
+    MODEL = 3
+    FORBIDDEN = 4  # by the catalog: the list shows an item that may not be listed any more
+    CATALOG = 5
+
+
 @dataclass(frozen=True)
 class Query:
     """One list for a user, or for an anonymous session where `user_id` is empty."""

@@ -17,7 +17,7 @@ import numpy as np
 from engine import metrics
 from engine.pipeline import Due, Overloaded
 from engine.ranking.catalog_change import CatalogChange
-from engine.ranking.query import Basis, Cause, Query, Ranking
+from engine.ranking.query import Basis, Cause, Query, Ranking, Turn
 from engine.serving.errors import ShuttingDown
 
 _SHUTTING = "the engine is shutting down"
@@ -34,6 +34,7 @@ class Subscription:
         self.query = query
         self.ended: Exception | None = None  # what `next` raises once this is closed
         self.causes: set[Cause] = set()  # why a list is to be made; empty: none is
+        self.turn: Turn | None = None  # the queue that it waits in for that list
         self.pending: tuple[Ranking, Set[Cause]] | None = None  # made, not taken
         self.taken: Ranking | None = None
         self.basis: Basis | None = None  # of the newest list that was made, whether or not it was news
@@ -91,8 +92,7 @@ class Subscriptions:
         # Dicts as ordered sets.
         self._all: dict[Subscription, None] = {}
         self._by_subject: dict[str, dict[Subscription, None]] = {}
-        # A due subscription is in the queue of its most urgent cause.
-        self._queues: dict[Cause, OrderedDict[Subscription, None]] = {cause: OrderedDict() for cause in sorted(Cause)}
+        self._queues: dict[Turn, OrderedDict[Subscription, None]] = {turn: OrderedDict() for turn in sorted(Turn)}
 
     @property
     def count(self) -> int:
@@ -185,28 +185,31 @@ class Subscriptions:
         concerned = np.flatnonzero(change.concerns([basis for _, basis in new])).tolist()
         urgent = np.flatnonzero(change.forbids([basis for _, basis in made])).tolist()
         with self._lock:
-            for found, first in (([new[at] for at in concerned], False), ([made[at] for at in urgent], True)):
+            for turn, found in (
+                (Turn.FORBIDDEN, [made[at] for at in urgent]),
+                (Turn.CATALOG, [new[at] for at in concerned]),
+            ):
                 for subscription, basis in found:
                     if subscription.basis is basis:  # else it is made again for another reason, or has ended
-                        self._add(subscription, Cause.CATALOG, first=first)
-            metrics.STREAMS_STALE.set(len(self._queues[Cause.CATALOG]))
+                        self._add(subscription, Cause.CATALOG, turn)
+            self._count_stale()
 
-    def due(self, limit: int, *, catalog: bool = True) -> list[DueList]:
-        """Takes up to `limit` waiting streams: the most urgent cause first, and within one the longest waiting.
+    def due(self, limit: int, last: Turn = Turn.CATALOG) -> list[DueList]:
+        """Takes up to `limit` waiting streams: the most urgent first, and of one turn the longest waiting.
 
         Args:
-            catalog: whether streams may be among them that wait because of the catalog alone.
+            last: streams whose turn comes after this one go on waiting.
         """
         found: list[DueList] = []
         with self._lock:
-            queues = [queue for cause, queue in self._queues.items() if catalog or cause is not Cause.CATALOG]
+            queues = [queue for turn, queue in self._queues.items() if turn <= last]
             for queue in queues:
                 while queue and len(found) < limit:
                     subscription, _ = queue.popitem(last=False)
-                    causes, subscription.causes = subscription.causes, set()
+                    causes, subscription.causes, subscription.turn = subscription.causes, set(), None
                     found.append(DueList(subscription, subscription.query, min(causes), causes))
             left = any(queues)
-            metrics.STREAMS_STALE.set(len(self._queues[Cause.CATALOG]))
+            self._count_stale()
         if left:  # or they would wait for the next record
             self._wake()
         return found
@@ -231,22 +234,24 @@ class Subscriptions:
 
     # -- with the lock held -------------------------------------------------------------------------------------------
 
-    def _add(self, subscription: Subscription, cause: Cause, *, first: bool = False) -> None:
-        """Makes a list due; `first` puts it before the others of its cause."""
-        urgent = min(subscription.causes, default=None)
-        if urgent is None or cause < urgent:
-            if urgent is not None:
-                del self._queues[urgent][subscription]
-            self._queues[cause][subscription] = None
+    def _add(self, subscription: Subscription, cause: Cause, turn: Turn | None = None) -> None:
+        """Makes a list due, in the turn of its cause unless another is given."""
+        turn = turn or Turn[cause.name]
+        if subscription.turn is None or turn < subscription.turn:
+            if subscription.turn is not None:
+                del self._queues[subscription.turn][subscription]
+            self._queues[turn][subscription] = None
+            subscription.turn = turn
         subscription.causes.add(cause)
-        if first and subscription in self._queues[cause]:
-            self._queues[cause].move_to_end(subscription, last=False)
+
+    def _count_stale(self) -> None:
+        metrics.STREAMS_STALE.set(len(self._queues[Turn.FORBIDDEN]) + len(self._queues[Turn.CATALOG]))
 
     def _forget(self, subscription: Subscription) -> None:
         """Takes it out of its queue and its subject."""
-        if subscription.causes:
-            del self._queues[min(subscription.causes)][subscription]
-            subscription.causes = set()
+        if subscription.turn is not None:
+            del self._queues[subscription.turn][subscription]
+            subscription.causes, subscription.turn = set(), None
         peers = self._by_subject[subscription.query.subject]
         del peers[subscription]
         if not peers:

@@ -17,7 +17,7 @@ from engine.generation import Frozen, Generation, build_generation
 from engine.index.hnsw import BuildStoppedError
 from engine.model.weights import WeightsError, encode_weights
 from engine.pipeline import NotFollowing, Overloaded, Pipeline, StaleVersion
-from engine.ranking.query import Cause, Origin, Position, Query
+from engine.ranking.query import Cause, Origin, Position, Query, Turn
 from engine.ranking.recommender import recommend
 from tests.engine.models import small_weights
 from tests.engine.worlds import ITEMS, record, small_config, small_generation
@@ -43,8 +43,8 @@ class Streams:
         self.changes.append(change)
         self.waiting += [_Due(query, Cause.CATALOG) for query in self.subjects.values()]
 
-    def due(self, limit, *, catalog):
-        able = [due for due in self.waiting if catalog or due.cause is not Cause.CATALOG][:limit]
+    def due(self, limit, last):
+        able = [due for due in self.waiting if Turn[due.cause.name] <= last][:limit]
         self.waiting = [due for due in self.waiting if due not in able]
         return able
 

@@ -208,7 +208,7 @@ def test_lists_that_the_catalog_asks_for_take_their_share_of_the_time_and_events
     monkeypatch.setattr("engine.publisher.time.thread_time", lambda: worked_s[0])
     state, streams = small_state(CONFIG), Streams("u1", "u2", "u3")
     publisher = Publisher(CONFIG, streams)
-    publisher._catalog_time = Allowance(0.05, 1.0, lambda: now_s[0])
+    publisher._catalog_time = Allowance(0.05, 1.0, 2.0, lambda: now_s[0])
     publisher.publish(state, None)
 
     def lists_of(seconds: int) -> list[Cause]:
@@ -230,3 +230,20 @@ def test_lists_that_the_catalog_asks_for_take_their_share_of_the_time_and_events
     assert len(streams.changes) == changes, "not even looked for while there is no time"
     streams.mark_catalog(None)
     assert lists_of(10) == [], "told before, and no time to make the list"
+
+
+def test_a_deletion_is_told_where_other_changes_must_wait_for_their_time():
+    state, streams = small_state(CONFIG), Streams("u1")
+    publisher = Publisher(CONFIG, streams)
+    publisher._catalog_time.spend(1.0)
+    for record in (record_of(ITEMS[1], "new"), CatalogItem(ITEMS[2], deleted=True)):
+        assert streams.changes == []
+        batch = decoded([], items=[record])
+        publisher.mark(batch, state.fold(batch), live=True)
+        publisher.publish(state, None)
+    assert [[state.items.id_of(row) for row in change.rows] for change in streams.changes] == [[ITEMS[1], ITEMS[2]]]
+    publisher._catalog_time.spend(2.0)
+    batch = decoded([], items=[CatalogItem(ITEMS[3], deleted=True)])
+    publisher.mark(batch, state.fold(batch), live=True)
+    publisher.publish(state, None)
+    assert len(streams.changes) == 1, "the debt is at its limit"

@@ -51,7 +51,7 @@ class Nobody:
     def mark_catalog(self, change):
         pass
 
-    def due(self, limit, *, catalog):
+    def due(self, limit, last):
         return ()
 
     def deliver(self, due, ranking):
