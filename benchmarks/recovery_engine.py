@@ -152,4 +152,6 @@ def environment(config: Config) -> dict[str, str]:
             environment[f"OUSEL_{section}__{name}".upper()] = value if isinstance(value, str) else json.dumps(value)
     if config.kafka.sasl_password is not None:
         environment["OUSEL_KAFKA__SASL_PASSWORD"] = config.kafka.sasl_password.get_secret_value()
+    # The first model of a benchmark is untrained, and need not beat popularity.
+    environment["OUSEL_CANARY__MIN_POPULARITY_SHARE"] = "0"
     return environment | {"OUSEL_SERVING__PORT": "0", "OUSEL_SERVING__METRICS_PORT": "0"}

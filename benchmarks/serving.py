@@ -39,7 +39,7 @@ from ousel.v1 import event_pb2, recommender_service_pb2
 from benchmarks.report import report
 from benchmarks.serving_calls import ECHO
 from engine import collector
-from engine.config import Config, IndexConfig, ServingConfig, StateConfig
+from engine.config import CanaryConfig, Config, IndexConfig, ServingConfig, StateConfig
 from engine.events.batch import Record
 from engine.events.dead_letter import MemoryDeadLetters
 from engine.events.source import MemorySource
@@ -91,6 +91,7 @@ def _config() -> Config:
     return Config(
         state=StateConfig(max_users=2 * USERS),
         index=IndexConfig(rebuild_threads=os.cpu_count() or 1),
+        canary=CanaryConfig(min_popularity_share=0),  # its model is untrained
         # A list that comes late is worth little here: few wait, and few are made at once.
         serving=ServingConfig(port=0, metrics_port=0, max_batch=32, max_wait_ms=20),
     )

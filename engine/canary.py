@@ -3,13 +3,15 @@
 What needs no live state is checked aside, on the copy that the generation was built from (`check_vectors`). Then both
 models, the serving one and the new one, are asked for the newest event of each user from the events before it, a few
 users between two steps of the engine (`Trial`). The state knows that event already, which helps both alike: only the
-ratio of their hits means something.
+ratio of their hits means something. Where no model serves yet, the new one is compared with what serves in its place,
+the lists of popularity: untrained weights would pass every other check and be worse than that.
 
 Shapes: U users tried, B of them at a time, d width.
 """
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import dataclass
 
@@ -20,16 +22,20 @@ from engine.config import Config
 from engine.generation import Frozen, Generation
 from engine.model.weights import WeightsError
 from engine.ranking.query import Query
-from engine.ranking.recommender import rank_by_model
+from engine.ranking.recommender import by_popularity, rank_by_model
 from engine.state.ring import Neighbors
 from engine.state.state import State
+
+_log = logging.getLogger(__name__)
 
 K = 20
 _SAMPLE = 10  # users looked at for each that is tried, to find the recent ones among them
 _NORM_TOLERANCE = 1e-3
 _ALIKE = 0.9999  # mean cosine above which vectors tell nothing apart; before any training it may be 0.999
 _FEW = 8  # vectors below which that may be chance
-_MIN_HITS = 20  # of the serving model; with fewer a ratio of hits may be chance
+# With fewer hits of the serving model, or of both a first model and popularity, a ratio of them may be chance. Then the
+# new model is taken: its trainer has judged it on more events, and a shop with few would never get a model otherwise.
+_MIN_HITS = 20
 _PIECE = 4  # users tried between two steps: a few ms of the engine's thread
 _SEED = 20_240
 
@@ -75,14 +81,16 @@ def check_vectors(generation: Generation, frozen: Frozen, users: Tensor) -> None
 
 
 class Trial:
-    """Lists of a new generation beside those of the serving one, for the same pasts of the same users.
+    """Lists of a new generation beside those that are served now, for the same pasts of the same users.
 
     Args:
         users: [U] int64.
 
     Attributes:
         tried: users with at least two events.
-        hits, serving_hits: of them, those whose newest item is among the K best of the new and of the serving model.
+        hits, serving_hits: of them, those whose newest item is among the K best of the new generation, and among those
+            of the serving one, or of popularity where no model serves yet.
+        first: no model serves yet.
         overlap: sum over them of the share of items that both lists have.
     """
 
@@ -92,10 +100,12 @@ class Trial:
         self._pieces = list(users.split(_PIECE)) if len(users) else []
         self._asked: _Asked | None = None  # what the new generation has answered and the serving one has not yet
         self.tried = self.hits = self.serving_hits = 0
+        self.first = False
         self.overlap = 0.0
 
-    def step(self, state: State, serving: Generation) -> bool:
+    def step(self, state: State, serving: Generation | None) -> bool:
         """Has one of the two make a few lists, in the engine's thread; True once all are made."""
+        self.first = serving is None
         if self._asked is None:
             self._asked = self._ask(self._pieces.pop(), state) if self._pieces else None
         else:
@@ -104,8 +114,11 @@ class Trial:
         return not self._pieces and self._asked is None
 
     def check(self) -> None:
-        """Raises Refused where the new model is too far below the serving one, or too far from it."""
+        """Raises Refused where the new model is too far below what serves now, or too far from the serving model."""
         canary = self._config.canary
+        if self.first:
+            self._check_first(canary.min_popularity_share)
+            return
         if self.serving_hits >= _MIN_HITS and self.hits < canary.min_hit_rate_share * self.serving_hits:
             raise Refused(
                 f"hit_rate@{K} on the newest events of {self.tried} recent users must be at least"
@@ -117,6 +130,22 @@ class Trial:
             raise Refused(
                 f"lists of {self.tried} recent users must share at least {canary.min_overlap:g} (canary.min_overlap)"
                 f" of their items with the serving model's, got {overlap:.3f}"
+            )
+
+    def _check_first(self, share: float) -> None:
+        if share == 0 or self.tried == 0:
+            return
+        if max(self.hits, self.serving_hits) < _MIN_HITS:
+            _log.info(
+                "the first model is taken without a comparison: on the newest events of %d recent users it has %d hits"
+                " and popularity %d, and one of them must have %d for a verdict",
+                self.tried, self.hits, self.serving_hits, _MIN_HITS,
+            )  # fmt: skip
+        elif self.hits <= share * self.serving_hits:
+            raise Refused(
+                f"hit_rate@{K} of a first model on the newest events of {self.tried} recent users must be above"
+                f" {share:g} (canary.min_popularity_share) of popularity's {self.serving_hits / self.tried:.3f},"
+                f" got {self.hits / self.tried:.3f}"
             )
 
     def _ask(self, users: Tensor, state: State) -> _Asked | None:
@@ -131,10 +160,13 @@ class Trial:
         asked.lists.extend(self._lists(asked, state, self._generation))
         return asked
 
-    def _lists(self, asked: _Asked, state: State, generation: Generation) -> list[set[str]]:
+    def _lists(self, asked: _Asked, state: State, generation: Generation | None) -> list[set[str]]:
         query = Query("", "", min(K, self._config.ranking.max_k))
         queries, users = [query] * len(asked.users), asked.users.tolist()
         now_ms = int(time.time() * 1000)
+        if generation is None:  # Everybody has the same list.
+            popular, _ = by_popularity(query, -1, state, now_ms)
+            return [{item.item_id for item in popular}] * len(queries)
         ranked = rank_by_model(queries, users, asked.before, state, generation, self._config.ranking, now_ms)
         return [{item.item_id for item in items} for items, _ in ranked]
 

@@ -156,13 +156,8 @@ class Installer:
             rows = left
 
     def _try(self, trial: Trial) -> None:
-        """Has the serving generation and the new one make lists, a few between two steps."""
-
-        def step() -> bool:
-            serving = self._generations.serving
-            return serving is None or trial.step(self._state(), serving)
-
-        while not self._piece(step):
+        """Has the new generation and what serves now make lists, a few between two steps."""
+        while not self._piece(lambda: trial.step(self._state(), self._generations.serving)):
             pass
         trial.check()
 

@@ -52,7 +52,7 @@ def recommend(
     version = generation.version if generation else 0
     for at, (query, user) in enumerate(zip(queries, users, strict=True)):
         if answers[at] is None:
-            items, basis = _by_popularity(query, user, state, now_ms)
+            items, basis = by_popularity(query, user, state, now_ms)
             answers[at] = Ranking(items, Origin.POPULARITY, user >= 0, version, reflects, basis)
     return [answer for answer in answers if answer is not None]
 
@@ -128,7 +128,7 @@ def _trend(state: State, item: Tensor, config: RankingConfig) -> Tensor:
     return trend_of(counts[: item.numel()], counts[item.numel() :]).view(*item.shape, -1)
 
 
-def _by_popularity(query: Query, user: int, state: State, now_ms: int) -> tuple[tuple[RankedItem, ...], Basis]:
+def by_popularity(query: Query, user: int, state: State, now_ms: int) -> tuple[tuple[RankedItem, ...], Basis]:
     rows = state.catalog.members(query.categories) if query.categories else state.popularity.top()
     history = np.zeros((1, 0), dtype=np.int64)
     if query.exclude_history and user >= 0:

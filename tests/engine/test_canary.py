@@ -78,7 +78,7 @@ def built(weights: Weights, state: State, version: int = 1) -> Generation:
     return build_generation(weights, version, {}, Frozen.of(state), CONFIG)
 
 
-def tried(new: Generation, serving: Generation, state: State, config: Config = CONFIG) -> Trial:
+def tried(new: Generation, serving: Generation | None, state: State, config: Config = CONFIG) -> Trial:
     trial = Trial(config, new, recent_users(Frozen.of(state), config.canary.users))
     while not trial.step(state, serving):
         pass
@@ -139,6 +139,56 @@ def test_few_hits_of_the_serving_model_prove_nothing():
     tried(built(ordered(-1.0), state), built(good(), state), state, config).check()
 
 
+def popular_state() -> State:
+    """Most users had the same items last, which popularity knows."""
+    state = a_state()
+    at = len(log())
+    rows = [(f"u{user:02}", "", ITEMS[user % 5], 7, NOW_MS + 100 * HOUR_MS + user) for user in range(USERS)]
+    state.fold(decoded(rows, at))
+    return state
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_first_model_of_random_weights_is_refused_because_popularity_hits_more(seed):
+    state = popular_state()
+    torch.manual_seed(seed)
+    shape = ModelShape(vocabulary=len(ITEMS), content_dim=CONTENT_DIM, kinds=KINDS, dim=16, blocks=1, window=4)
+    model = Recommender(shape)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.3 * torch.randn_like(parameter)
+    trial = tried(built(Weights(model.eval().requires_grad_(False), ITEMS), state), None, state)
+    assert trial.serving_hits == 30  # of popularity
+    with pytest.raises(Refused, match=r"above 1 \(canary.min_popularity_share\) of popularity's 1.0"):
+        trial.check()
+
+
+def test_a_first_model_that_hits_more_than_popularity_is_taken():
+    state = a_state()
+    trial = tried(built(good(), state), None, state)
+    assert trial.hits > trial.serving_hits
+    trial.check()
+
+
+@pytest.mark.parametrize(("share", "hits", "popular", "taken"), [
+    (1.0, 20, 20, False), (1.0, 21, 20, True), (1.0, 19, 19, True), (1.0, 5, 20, False), (1.0, 20, 0, True),
+    (1.5, 30, 20, False), (1.5, 31, 20, True), (0.0, 0, 100, True),
+])  # fmt: skip
+def test_how_far_a_first_model_must_be_above_popularity_is_a_setting(share, hits, popular, taken, caplog):
+    caplog.set_level("INFO")
+    state = a_state()
+    config = CONFIG.model_copy(update={"canary": CanaryConfig(min_popularity_share=share)})
+    trial = Trial(config, built(good(), state), torch.zeros(0, dtype=torch.int64))
+    trial.step(state, None)
+    trial.tried, trial.hits, trial.serving_hits = 200, hits, popular
+    if taken:
+        trial.check()
+    else:
+        with pytest.raises(Refused):
+            trial.check()
+    assert ("taken without a comparison" in caplog.text) == (max(hits, popular) < 20)
+
+
 def test_lists_may_have_to_overlap():
     state = a_state()
     config = CONFIG.model_copy(update={"canary": CanaryConfig(users=30, min_hit_rate_share=0, min_overlap=0.9)})
@@ -195,6 +245,9 @@ def test_an_engine_refuses_a_bad_model_with_the_reason_and_the_old_one_goes_on()
         def push(weights: Weights, version: int) -> None:
             engine.pipeline.install(encode_weights(weights), version, {}).result(DEADLINE_S)
 
+        with pytest.raises(Refused, match="of a first model"):
+            push(ordered(-1.0), 1)
+        assert engine.pipeline.ask(Query("u01", "", 5)).result(DEADLINE_S).model_version == 0
         push(good(), 1)
         for bad, reason in ((collapsed(), "must differ"), (ordered(-1.0), "hit_rate@20")):
             with pytest.raises(Refused, match=reason):
