@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import ExitStack, closing
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -30,13 +30,10 @@ from engine import collector
 from engine.arenas import limit_arenas
 from engine.config import Config, ConfigError, load_config
 from engine.end_check import EndCheck
-from engine.events.dead_letter import KafkaDeadLetters
-from engine.events.kafka import KafkaSource, wait_for_broker
 from engine.events.log_ends import KafkaLogEnds
-from engine.events.process import ProcessSource
+from engine.events.opening import open_log, opening
 from engine.events.producer import EventProducer
 from engine.events.source import SourceError
-from engine.events.topics import ensure_topics
 from engine.log_output import log_to_stderr
 from engine.model.device import check_device
 from engine.partitions import Snapshots
@@ -177,19 +174,12 @@ class _Follower:
     def _run(self) -> None:
         kafka = self._config.kafka
         try:
-            if not wait_for_broker(kafka, self._stop, _log.warning):
-                return
-            ensure_topics(kafka)
-            with ExitStack() as opened:
-                self._producer = opened.enter_context(closing(EventProducer(kafka)))
-                opened.enter_context(closing(EndCheck(self.pipeline.waiting, KafkaLogEnds(kafka))))
-                dead_letters = opened.enter_context(closing(KafkaDeadLetters(kafka)))
-                # In a process of its own: what polling costs is taken from no list.
-                reader = partial(KafkaSource, kafka)
-                source = opened.enter_context(
-                    closing(ProcessSource(reader, kafka.queue_batches, kafka.max_poll_records, kafka.max_poll_bytes))
-                )
-                self.pipeline.run(source, dead_letters, self._stop)
+            with opening(kafka, partial(open_log, kafka), self._stop, _log.warning) as log:
+                if log is None:
+                    return
+                self._producer = log.producer
+                with closing(EndCheck(self.pipeline.waiting, KafkaLogEnds(kafka))):
+                    self.pipeline.run(log.source, log.dead_letters, self._stop)
         except (SourceError, KafkaError) as error:
             self.failure = SourceError(str(error))
         except SnapshotError as error:

@@ -6,11 +6,12 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 
 from engine.events.batch import Record
 from engine.events.codec import Decoder
-from engine.events.kafka import KafkaSource, wait_for_broker
+from engine.events.kafka import KafkaSource
+from engine.events.opening import opening
 from engine.events.source import Assignment, EventSource, start_at_beginning
 from engine.events.topics import ensure_topics
 from trainer.archive.archive import Archive
@@ -136,10 +137,14 @@ def kafka_source(config: TrainerConfig, stop: threading.Event) -> Iterator[Event
     Raises:
         Stopped: `stop` was set before one did.
     """
-    if not wait_for_broker(config.kafka, stop, _log.warning):
-        raise Stopped
-    ensure_topics(config.kafka)
     # Engines may share the partitions; a model is learned from all of them.
     everything = config.kafka.model_copy(update={"share": False})
-    with closing(KafkaSource(everything, max_pause_s=_PAUSE_S)) as source:
+
+    def attempt(opened: ExitStack) -> KafkaSource:
+        ensure_topics(everything)
+        return opened.enter_context(closing(KafkaSource(everything, max_pause_s=_PAUSE_S)))
+
+    with opening(everything, attempt, stop, _log.warning) as source:
+        if source is None:
+            raise Stopped
         yield source

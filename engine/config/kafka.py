@@ -42,7 +42,12 @@ class KafkaConfig(Section):
         le=1024,
         description="full batches polled ahead of the fold, in however many small ones; then polling waits",
     )
-    request_timeout_ms: int = Field(10_000, ge=100, le=3_600_000, description="how long one produce or fetch may take")
+    request_timeout_ms: int = Field(
+        10_000,
+        ge=100,
+        le=500_000,
+        description="how long one produce or fetch may take; kafka-python closes connections that are idle for 540 s",
+    )
     group_id: str = Field(
         "ousel-engine", min_length=1, description="consumer group: where positions are noted, and who shares partitions"
     )

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from kafka.net.compat import KafkaNetClient
+
+T = TypeVar("T")
 
 
 class BrokerClient(KafkaNetClient):
@@ -52,3 +55,13 @@ class BrokerLink:
         """Ends the client's thread and connections; for one whose consumer or producer could not be made."""
         if self._client is not None:
             self._client.close()
+
+
+def open_client(kind: Callable[..., T], settings: Mapping[str, Any]) -> T:
+    """Makes a consumer, producer or admin client; where it can't be made, its thread and its connections end too."""
+    link = BrokerLink()
+    try:
+        return kind(**{**settings, "kafka_client": link})
+    except BaseException:
+        link.close()
+        raise

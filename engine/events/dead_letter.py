@@ -7,11 +7,9 @@ import threading
 from collections.abc import Sequence
 from typing import Protocol
 
-from kafka import KafkaProducer
-
 from engine.config import KafkaConfig
 from engine.events.batch import Rejection
-from engine.events.producer import close_producer, producer_settings
+from engine.events.producer import close_producer, open_producer
 
 log = logging.getLogger(__name__)
 
@@ -62,8 +60,7 @@ class KafkaDeadLetters:
         self._config = config
         self._topic = config.dead_letters_topic
         self._pending = threading.BoundedSemaphore(max_pending)
-        self._producer = KafkaProducer(**producer_settings(config))
-        self._producer.partitions_for(self._topic)
+        self._producer = open_producer(config, self._topic)
         # Only the producer's thread and `publish` count, under this lock.
         self._counting = threading.Lock()
         self.published = 0

@@ -1,7 +1,8 @@
 """Why a broker can't be reached, in one line that says what to check.
 
 Brokers and the client tell little: a refused password, an unknown authority and a wrong port all end in the same
-timeout. So the layers are tried one by one, connection, TLS, Kafka, and the first that fails is named.
+timeout. So the layers are tried one by one, connection, TLS, Kafka, the address for clients, and the first that fails
+is named.
 """
 
 from __future__ import annotations
@@ -9,21 +10,13 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any
 
-from kafka.errors import (
-    IllegalSaslStateError,
-    KafkaConnectionError,
-    KafkaError,
-    SaslAuthenticationFailedError,
-    UnsupportedSaslMechanismError,
-)
-from kafka.net.manager import KafkaConnectionManager
-from kafka.net.selector import NetworkSelector
+from kafka.errors import IllegalSaslStateError, SaslAuthenticationFailedError, UnsupportedSaslMechanismError
 
 from engine.config import KafkaConfig
+from engine.events.probe import Failure, probe
 
 _CONNECT_S = 2.0  # for one address to accept a connection, and for TLS on it
 _ANSWER_S = 3.0  # for a broker that accepted one to answer as Kafka
@@ -41,42 +34,43 @@ _OTHER_NAME = (62, 63, 64)
 _TELLING = (SaslAuthenticationFailedError, UnsupportedSaslMechanismError, IllegalSaslStateError)
 
 
-class _Failure(NamedTuple):
-    error: Exception
-    hung_up: bool  # after it had answered as a Kafka broker
-
-
-def connection_problem(config: KafkaConfig, settings: Mapping[str, Any]) -> str | None:
-    """Tries to reach a broker.
+def connection_problem(config: KafkaConfig, settings: Mapping[str, Any], *, everywhere: bool = False) -> str | None:
+    """Tries to reach a broker, at its address and at the one that it gives its clients.
 
     Args:
         settings: those of kafka-python's clients.
+        everywhere: whether all brokers of the cluster must be reached, which partitions may need; else one is enough.
 
     Returns:
-        None where one answers, else what is wrong and what to check, without secrets.
+        None where they answer, else what is wrong and what to check, without secrets.
     """
     first: str | None = None
     for address in config.bootstrap.split(","):
         if _accepts(address):
-            problem = _address_problem(config, settings, address)
+            problem = _address_problem(config, settings, address, everywhere)
             if problem is None:
                 return None
             first = first or problem
     return first or f"no Kafka broker at {config.bootstrap}: check kafka.bootstrap and that the broker runs"
 
 
-def _address_problem(config: KafkaConfig, settings: Mapping[str, Any], address: str) -> str | None:
+def _address_problem(config: KafkaConfig, settings: Mapping[str, Any], address: str, everywhere: bool) -> str | None:
     if config.security_protocol.endswith("SSL"):
         problem = _tls_problem(config, address)
         if problem is not None:
             return problem
-    failure = _kafka_failure({**settings, "bootstrap_servers": address})
+    failure = _kafka_failure({**settings, "bootstrap_servers": address}, everywhere)
     return None if failure is None else _explained(config, address, failure)
 
 
-def _explained(config: KafkaConfig, address: str, failure: _Failure) -> str:
+def _explained(config: KafkaConfig, address: str, failure: Failure) -> str:
     """What an error of the Kafka protocol comes from: for certain where it says so, else what it may be."""
     protocol, error = config.security_protocol, failure.error
+    if failure.advertised:
+        return (
+            f"{address} answers, but sends its clients to {failure.advertised}, which can't be reached ({error}): check"
+            " advertised.listeners of that broker, and that this machine knows the name and may connect"
+        )
     if isinstance(error, UnsupportedSaslMechanismError):
         return f"{address} does not offer kafka.sasl_mechanism={config.sasl_mechanism}: check which one it wants"
     if isinstance(error, IllegalSaslStateError):
@@ -181,51 +175,18 @@ def _parsed(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _kafka_failure(settings: Mapping[str, Any]) -> _Failure | None:
-    """None where a broker tells its metadata, else the most telling failure of a few tries."""
+def _kafka_failure(settings: Mapping[str, Any], everywhere: bool) -> Failure | None:
+    """None where a broker tells its metadata and can be reached, else the most telling failure of a few tries."""
     deadline = time.monotonic() + _ANSWER_S
-    told: _Failure | None = None
+    told: Failure | None = None
     for _ in range(_TRIES):
         left_s = deadline - time.monotonic()
         if left_s <= 0:
             break
-        failure = _ask(settings, left_s)
-        if failure is None or isinstance(failure.error, _TELLING):
+        failure = probe(settings, left_s, _CONNECT_S, everywhere=everywhere)
+        if failure is None or failure.advertised or isinstance(failure.error, _TELLING):
             return failure
         if told is None or failure.hung_up:
             told = failure
         time.sleep(_PAUSE_S)
     return told
-
-
-def _ask(settings: Mapping[str, Any], timeout_s: float) -> _Failure | None:
-    # Not a consumer, producer or admin client: they hide the cause, and leave a thread behind if none answers.
-    with _manager(settings) as (net, manager):
-        timeout_ms = 1000 * timeout_s
-        node_id = manager.cluster.bootstrap_brokers()[0].node_id
-        connection = manager.get_connection(
-            node_id, timeout_ms=timeout_ms, pop_on_close=False, refresh_metadata_on_err=False
-        )
-
-        async def ask() -> None:
-            await connection
-            await manager.cluster.refresh_metadata(node_id)
-
-        try:
-            net.run(manager.wait_for, manager.call_soon(ask), timeout_ms)
-        except (KafkaError, OSError, ValueError) as error:
-            # It told its version before it hung up: the connection is fine, and the client is not welcome.
-            spoke = connection.broker_version is not None
-            return _Failure(error, spoke and isinstance(error, KafkaConnectionError))
-    return None
-
-
-@contextmanager
-def _manager(settings: Mapping[str, Any]) -> Iterator[tuple[NetworkSelector, KafkaConnectionManager]]:
-    net = NetworkSelector(**settings)
-    manager = KafkaConnectionManager(net, **settings)
-    try:
-        yield net, manager
-    finally:
-        manager.close()
-        net.close()

@@ -24,7 +24,7 @@ from kafka.errors import (
 from engine.config import KafkaConfig
 from engine.events.broker_client import BrokerLink
 from engine.events.committer import Committer
-from engine.events.connection import connection_settings, wait_for_broker
+from engine.events.connection import connection_settings
 from engine.events.consumer_settings import consumer_settings
 from engine.events.diagnosis import connection_problem
 from engine.events.log_consumer import LogConsumer
@@ -32,10 +32,8 @@ from engine.events.log_watch import LogWatch
 from engine.events.read_ahead import ReadAhead, pack_fetched
 from engine.events.records import Records
 from engine.events.sharing import Membership
-from engine.events.source import Assignment, LogHealth, LogRange, Partition, SourceError, starting_offsets
+from engine.events.source import Assignment, BrokerAway, LogHealth, LogRange, Partition, SourceError, starting_offsets
 from engine.events.topic_watch import TopicWatch
-
-__all__ = ["MAX_PAUSE_S", "KafkaSource", "connection_settings", "wait_for_broker"]
 
 log = logging.getLogger(__name__)
 
@@ -106,15 +104,17 @@ class KafkaSource:
         except KafkaError as error:
             self._link.close()
             problem = connection_problem(config, connection_settings(config))
-            raise SourceError(problem or f"no Kafka broker answers at {config.bootstrap}: {error}") from error
+            kind = BrokerAway if problem or error.retriable else SourceError
+            raise kind(problem or f"no Kafka broker answers at {config.bootstrap}: {error}") from error
         self._watch = LogWatch(config, self._consumer)
         self._committer = Committer(config.group_id, self._committing_consumer, drive=not config.share)
         try:
             self._subscribe()
         except BaseException as error:
-            self._consumer.close()
+            self._consumer.close(timeout_ms=_CLOSE_MS)
             if isinstance(error, KafkaError):
-                raise SourceError(f"the topics at {config.bootstrap} can't be read: {error}") from error
+                kind = BrokerAway if error.retriable else SourceError
+                raise kind(f"the topics at {config.bootstrap} can't be read: {error}") from error
             raise
         self._woken = False  # nobody has polled yet
         self._topic_watch = TopicWatch(config, self._topics)

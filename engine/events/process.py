@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection, Pipe
 
 from engine.events.process_child import Beat, Failed, Polled, Room, Seen, Status
 from engine.events.records import Records
-from engine.events.source import Assignment, EventSource, LogHealth, Partition, SourceError
+from engine.events.source import Assignment, BrokerAway, EventSource, LogHealth, Partition, SourceError
 
 _CLOSE_S = 10.0  # for the child to leave its group and end; then it is killed
 
@@ -206,8 +206,8 @@ class ProcessSource:
                 self._note(status)
             case Beat(health):
                 self._health, self._beat_s = health, time.monotonic()
-            case Failed(reason):
-                self._failure = SourceError(reason)
+            case Failed(reason, away):
+                self._failure = BrokerAway(reason) if away else SourceError(reason)
 
     def _note(self, status: Status) -> None:
         self._status = status

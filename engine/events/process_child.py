@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from engine import collector
 from engine.events.records import Records
-from engine.events.source import Assignment, EventSource, LogHealth, Partition, SourceError
+from engine.events.source import Assignment, BrokerAway, EventSource, LogHealth, Partition, SourceError
 from engine.log_output import log_to_stderr
 
 log = logging.getLogger(__name__)
@@ -82,9 +82,10 @@ class Beat(NamedTuple):
 
 
 class Failed(NamedTuple):
-    """The last message: why no more records can come."""
+    """The last message: why no more records can come, and whether they may come to a source that is made later."""
 
     reason: str
+    away: bool = False
 
 
 def main() -> None:
@@ -104,7 +105,7 @@ def main() -> None:
             with closing(factory()) as source:
                 _Reader(connection, source, Room(records, size_bytes)).run()
         except SourceError as error:
-            connection.send(Failed(str(error)))
+            connection.send(Failed(str(error), isinstance(error, BrokerAway)))
         except (EOFError, BrokenPipeError):
             pass  # the parent is gone
         except Exception as error:

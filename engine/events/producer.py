@@ -12,6 +12,7 @@ from kafka.errors import KafkaError
 from ousel.v1 import catalog_pb2, event_pb2
 
 from engine.config import KafkaConfig
+from engine.events.broker_client import open_client
 from engine.events.connection import connection_settings
 
 log = logging.getLogger(__name__)
@@ -36,10 +37,8 @@ class EventProducer:
     def __init__(self, config: KafkaConfig, max_pending: int = 10_000) -> None:
         self._config = config
         self._pending = threading.BoundedSemaphore(max_pending)
-        self._producer = KafkaProducer(**producer_settings(config))
         # Learn the partitions now: otherwise the first send would block its caller, such as an event loop, for them.
-        for topic in (config.events_topic, config.items_topic):
-            self._producer.partitions_for(topic)
+        self._producer = open_producer(config, config.events_topic, config.items_topic)
 
     def send_event(self, event: event_pb2.Event) -> Future[event_pb2.LogPosition]:
         """Sends a valid event, keyed by its user, or else its session, or else its item. Safe from any thread.
@@ -93,6 +92,22 @@ class EventProducer:
             sent.add_callback(succeed)
             sent.add_errback(fail)
         return future
+
+
+def open_producer(config: KafkaConfig, *topics: str) -> KafkaProducer:
+    """A producer that knows the partitions of its topics.
+
+    Raises:
+        kafka.errors.KafkaError: no broker answers, or a topic does not exist; nothing of the producer is left then.
+    """
+    producer = open_client(KafkaProducer, producer_settings(config))
+    try:
+        for topic in topics:
+            producer.partitions_for(topic)
+    except BaseException:
+        producer.close(timeout=0)
+        raise
+    return producer
 
 
 def producer_settings(config: KafkaConfig) -> dict[str, Any]:

@@ -105,6 +105,10 @@ class SourceError(RuntimeError):
     """The log can't be read; the message says what to check."""
 
 
+class BrokerAway(SourceError):
+    """The log can't be read now, because no broker answers or one is too slow; it may answer later."""
+
+
 def starting_offsets(assignment: Assignment, positions: Mapping[Partition, int]) -> dict[Partition, int]:
     """Where to read each assigned partition from; at its beginning where no position is given.
 

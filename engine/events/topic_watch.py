@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from kafka.admin import KafkaAdminClient
 
 from engine.config import KafkaConfig
-from engine.events.broker_client import BrokerLink
+from engine.events.broker_client import open_client
 from engine.events.connection import connection_settings
 from engine.events.topic_state import TopicState, describe_topics, topic_change, topic_problems
 
@@ -44,7 +44,6 @@ class TopicWatch:
         self._first: dict[str, TopicState] = {}
         self._missing: set[str] = set()  # at the last look
         self._closing = threading.Event()
-        self._link = BrokerLink()
         self._admin: KafkaAdminClient | None = None
         self.failure: str | None = None
         self.problems: frozenset[str] = frozenset()
@@ -59,7 +58,8 @@ class TopicWatch:
     def close(self) -> None:
         """Ends the thread. Safe to call twice."""
         self._closing.set()
-        self._link.close()  # a request that is under way fails
+        if self._admin is not None:
+            self._admin.close()  # A request that is under way fails.
         self._thread.join()
 
     def _run(self) -> None:
@@ -83,13 +83,7 @@ class TopicWatch:
 
     def _opened(self) -> KafkaAdminClient:
         if self._admin is None:
-            self._link = BrokerLink()
-            try:
-                settings = connection_settings(self._config) | {"kafka_client": self._link}
-                self._admin = KafkaAdminClient(**settings)
-            except BaseException:
-                self._link.close()
-                raise
+            self._admin = open_client(KafkaAdminClient, connection_settings(self._config))
         return self._admin
 
     def _compare(self, found: Mapping[str, TopicState | None], sure: bool) -> None:

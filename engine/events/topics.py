@@ -6,6 +6,7 @@ from kafka.admin import KafkaAdminClient
 from kafka.errors import NoError, TopicAlreadyExistsError, for_code
 
 from engine.config import KafkaConfig
+from engine.events.broker_client import open_client
 from engine.events.connection import connection_settings
 
 
@@ -21,7 +22,7 @@ def ensure_topics(config: KafkaConfig) -> None:
         config.items_topic: _topic(config, 1, {"cleanup.policy": "compact"}),
         config.dead_letters_topic: _topic(config, 1),
     }
-    admin = KafkaAdminClient(**connection_settings(config))
+    admin = open_client(KafkaAdminClient, connection_settings(config))
     try:
         existing = set(admin.list_topics())
         missing = {name: topic for name, topic in wanted.items() if name not in existing}
@@ -44,7 +45,7 @@ def topic_id(config: KafkaConfig, topic: str) -> str | None:
     Raises:
         kafka.errors.KafkaError: the broker is away, or has no such topic.
     """
-    admin = KafkaAdminClient(**connection_settings(config))
+    admin = open_client(KafkaAdminClient, connection_settings(config))
     try:
         (described,) = admin.describe_topics([topic])
     finally:

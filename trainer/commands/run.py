@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from contextlib import closing, nullcontext
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ import typer
 from kafka.errors import KafkaError
 
 from engine.config import ConfigError, load_settings
+from engine.events.opening import opening
 from engine.events.source import SourceError
 from engine.events.topics import topic_id
 from engine.log_output import log_to_stderr
@@ -46,7 +48,7 @@ def run(
     with stopping() as stop:
         try:
             with kafka_source(settings, stop) as source:
-                archive = _archive(settings)
+                archive = _archive(settings, stop)
                 with nullcontext() if archive is None else closing(archive):
                     pushed = TrainerService(settings, source, stop, archive=archive).run(once)
         except Stopped:
@@ -57,9 +59,12 @@ def run(
         raise SystemExit(1)
 
 
-def _archive(settings: TrainerConfig) -> Archive | None:
+def _archive(settings: TrainerConfig, stop: threading.Event) -> Archive | None:
     section, topic = settings.trainer, settings.kafka.events_topic
     if section.archive_dir is None:
         _log.info("trainer.archive_dir is not set: what the log deletes can't be trained on")
         return None
-    return Archive(section.archive_dir, section.archive_days, settings.events, topic, topic_id(settings.kafka, topic))
+    with opening(settings.kafka, lambda _: (topic_id(settings.kafka, topic),), stop, _log.warning) as found:
+        if found is None:
+            raise Stopped
+    return Archive(section.archive_dir, section.archive_days, settings.events, topic, *found)

@@ -9,7 +9,7 @@ from kafka.errors import KafkaTimeoutError
 from kafka.future import Future as KafkaFuture
 
 from engine.config import KafkaConfig
-from engine.events import dead_letter as module
+from engine.events import producer as module
 from engine.events.batch import Record, Rejection
 from engine.events.dead_letter import KafkaDeadLetters, MemoryDeadLetters
 
