@@ -13,6 +13,9 @@ _MS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5
 EVENTS_FOLDED = Counter("ousel_events_folded", "Events folded into the state")
 ITEMS_FOLDED = Counter("ousel_items_folded", "Catalog records folded into the state")
 DEAD_LETTERS = Counter("ousel_dead_letters", "Records set aside because they broke a rule", ["topic"])
+UNKNOWN_FIELDS = Counter(
+    "ousel_unknown_fields", "Records that bear fields which nothing reads; each is also folded or set aside", ["topic"]
+)
 LAG = Gauge("ousel_lag_records", "Records in the log that are not folded yet", ["topic", "partition"])
 STABLE_OFFSET = Gauge(
     "ousel_last_stable_offset",

@@ -19,6 +19,9 @@ PLACEHOLDER_IDS = (
     "anonymous", "guest", "unknown",
 )  # fmt: skip
 
+CLOUDEVENTS, DEBEZIUM, SCHEMA_REGISTRY = "cloudevents", "debezium", "schema-registry"
+ENVELOPES = (CLOUDEVENTS, DEBEZIUM, SCHEMA_REGISTRY)
+
 Kind = Annotated[str, Field(min_length=1, max_length=256)]
 Weight = Annotated[float, Field(ge=0, le=MAX_WEIGHT)]
 
@@ -62,12 +65,24 @@ class EventsConfig(Section):
         "",
         description="the zone of times that name none, such as UTC or Europe/Berlin; empty: such times are refused",
     )
-
     placeholder_ids: tuple[Annotated[str, Field(max_length=127)], ...] = Field(
         PLACEHOLDER_IDS, max_length=1000,
         description="Users and sessions of these ids are refused, in any case of the letters, since broken producers"
         " send them for everybody and strangers would become one person. An empty list refuses none.",
     )  # fmt: skip
+    max_attributes: int = Field(64, ge=0, le=1024, description="how many attributes an item of the catalog may have")
+    max_attribute_bytes: int = Field(
+        8192,
+        ge=0,
+        le=1024 * 1024,
+        description="longest attributes of one item, names and values together, in UTF-8; the catalog keeps them in"
+        " memory, for state.max_items items at most",
+    )
+    envelope: str = Field(
+        "",
+        description="envelopes that are read, separated by commas: cloudevents, debezium, schema-registry; records"
+        " without an envelope are read all the same",
+    )
 
     @field_validator("placeholder_ids")
     @classmethod
@@ -75,6 +90,14 @@ class EventsConfig(Section):
         if not all(one.strip() for one in ids):
             raise ValueError("no placeholder may be empty, since an empty id is refused by other rules")
         return tuple(dict.fromkeys(one.strip().lower() for one in ids))
+
+    @field_validator("envelope")
+    @classmethod
+    def _envelopes_exist(cls, names: str) -> str:
+        for name in filter(None, map(str.strip, names.split(","))):
+            if name not in ENVELOPES:
+                raise ValueError(f"envelope must be of {', '.join(ENVELOPES)}, separated by commas, got {name[:40]!r}")
+        return names
 
     @field_validator("kinds", "relations", mode="before")
     @classmethod
@@ -113,3 +136,8 @@ class EventsConfig(Section):
             if getattr(self, name) not in self.relations:
                 raise ValueError(f"{name} must be one of {sorted(self.relations)}, got {getattr(self, name)!r}")
         return self
+
+    @property
+    def envelopes(self) -> tuple[str, ...]:
+        """The names in `envelope`."""
+        return tuple(name for name in map(str.strip, self.envelope.split(",")) if name)

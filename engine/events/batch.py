@@ -123,6 +123,18 @@ class CatalogItem:
     available_from_ms: int | None = None
     available_until_ms: int | None = None
     deleted: bool = False
+    attributes: tuple[tuple[str, str], ...] = ()  # by name
+
+
+@dataclass(frozen=True)
+class QuotedTombstone(CatalogItem):
+    """A tombstone whose key is a JSON string.
+
+    It deletes the item of that literal text, quotes included, where the catalog has a record of it, and else the item
+    that the string names. Only the fold can tell.
+    """
+
+    named_id: str = ""
 
 
 @dataclass(frozen=True)

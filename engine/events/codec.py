@@ -5,35 +5,25 @@ Shapes: E events in a batch, in the order of their records.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
-import orjson
-from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.message import DecodeError
-from google.protobuf.timestamp_pb2 import Timestamp
-from ousel.v1 import catalog_pb2, event_pb2
+from ousel.v1 import event_pb2
 
 from engine.config import EventsConfig, KafkaConfig
 from engine.events.batch import CatalogItem, Decoded, EventBatch, Record, Rejection
+from engine.events.item_codec import ItemDecoder
+from engine.events.payload import PayloadError, PayloadReader
 from engine.events.placeholders import named_event_id
 from engine.events.records import Records
-from engine.events.rules import event_problem, id_problem, item_problem, relation_problem, shown
-from engine.events.times import TimeError, TimeRule, ms_of_timestamp
+from engine.events.rules import event_problem, relation_problem, shown
+from engine.events.times import TimeRule, ms_of_timestamp
+from engine.events.unread import UnreadFields
 from engine.events.wire import EventParser
 
 # event_id, user_id, session_id, item_id, target_id, kind, time_ms, value, partition, offset, timestamp_ms, forget, ends
 Row = tuple[str, str, str, str, str, int, int, float, int, int, int, bool, bool]
-M = TypeVar("M", event_pb2.Event, catalog_pb2.Item)
-
-_SCALARS: dict[int, tuple[type | tuple[type, ...], str]] = {
-    FieldDescriptor.CPPTYPE_STRING: (str, "text"),
-    FieldDescriptor.CPPTYPE_FLOAT: ((float, int), "a number"),
-    FieldDescriptor.CPPTYPE_BOOL: (bool, "true or false"),
-}
-
-
 # Below this many records, the library is through before numpy has warmed up.
 _FEW = 96
 
@@ -47,10 +37,6 @@ class _Each(NamedTuple):
     rejected: list[Rejection]
 
 
-class PayloadError(ValueError):
-    """A payload that can't be read, or whose item breaks a rule; the message is the reason."""
-
-
 class Decoder:
     """Decodes polled records.
 
@@ -62,14 +48,21 @@ class Decoder:
         self._events_topic = kafka.events_topic
         self._items_topic = kafka.items_topic
         self._config = events
-        self._features_dim = features_dim
         self._kinds = {kind: position for position, kind in enumerate(events.kinds)}
         self._relations = {kind: position for position, kind in enumerate(events.relations)}
-        self._times = TimeRule.of(events)
+        # Nothing reads attributes of events; those of items are kept in the catalog.
+        self._reader = PayloadReader(event_pb2.Event, TimeRule.of(events), events.envelopes, unread=("attributes",))
+        self._item_decoder = ItemDecoder(events, features_dim)
+        self._unread = UnreadFields()
         self._parser = EventParser(kafka.events_topic, events)
 
     def decode(self, records: Sequence[Record]) -> Decoded:
         """Turns every record into one event, one item or one rejection; it never raises for what a record holds."""
+        decoded = self._decode(records)
+        self._unread.report()
+        return decoded
+
+    def _decode(self, records: Sequence[Record]) -> Decoded:
         if len(records) < _FEW:
             records = list(records)
             each = self._decode_each(records)
@@ -101,14 +94,15 @@ class Decoder:
                 self._decode_other(record, items, rejected)
                 continue
             try:
-                event = _parse(event_pb2.Event, payload, self._times)
+                event, context = self._reader.read(payload)
+                kind, time_ms, problem = _judged(event, timestamp_ms, config)
+                if problem:
+                    raise PayloadError(problem, context)
             except PayloadError as error:
-                rejected.append(Rejection(record, str(error)))
+                rejected.append(self._rejection(record, error))
                 continue
-            kind, time_ms, problem = _judged(event, timestamp_ms, config)
-            if problem:
-                rejected.append(Rejection(record, problem))
-                continue
+            if context.unknown:
+                self._unread.note(record, context.unknown)
             target_id, ends = event.target_user_id or event.entity_id, event.ends
             number = relations[kind] if target_id else kinds[kind]
             event_id = named_event_id(event.event_id, config)
@@ -123,37 +117,18 @@ class Decoder:
             rejected.append(Rejection(record, f"topic must be one of {topics}, got {shown(record.topic)}"))
             return
         try:
-            items.append(self._tombstone(record.key) if not record.value else self._item(record.value))
+            item, unknown = self._item_decoder.decode(record)
         except PayloadError as error:
-            rejected.append(Rejection(record, str(error)))
+            rejected.append(self._rejection(record, error))
+            return
+        items.append(item)
+        if unknown:
+            self._unread.note(record, unknown)
 
-    def _item(self, payload: bytes) -> CatalogItem:
-        item = _parse(catalog_pb2.Item, payload, self._times)
-        decoded = CatalogItem(
-            item_id=item.item_id,
-            title=item.title,
-            categories=tuple(item.categories),
-            features=tuple(item.features),
-            available_from_ms=ms_of_timestamp(item.available_from) if item.HasField("available_from") else None,
-            available_until_ms=ms_of_timestamp(item.available_until) if item.HasField("available_until") else None,
-            deleted=item.deleted,
-        )
-        problem = item_problem(decoded, self._features_dim, self._config)
-        if problem:
-            raise PayloadError(problem)
-        return decoded
-
-    def _tombstone(self, key: bytes | None) -> CatalogItem:
-        if not key:
-            raise PayloadError("key must be the item_id where a record has no value, got none")
-        try:
-            item_id = key.decode()
-        except UnicodeDecodeError:
-            raise PayloadError(f"key must be an item_id in UTF-8, got {shown(key)}") from None
-        problem = id_problem("key", item_id, self._config.max_id_bytes)
-        if problem:
-            raise PayloadError(problem)
-        return CatalogItem(item_id, deleted=True)
+    def _rejection(self, record: Record, error: PayloadError) -> Rejection:
+        if error.unknown:
+            self._unread.note(record, error.unknown)
+        return Rejection(record, str(error))
 
 
 def validate_event(
@@ -205,64 +180,3 @@ def _to_batch(rows: list[Row]) -> EventBatch:
         forget=np.array(columns[11], np.bool_),
         ends=np.array(columns[12], np.bool_),
     )
-
-
-def _parse(kind: type[M], payload: bytes | None, times: TimeRule) -> M:
-    if not payload:
-        raise PayloadError(f"payload must be {kind.DESCRIPTOR.full_name} as protobuf or JSON, got nothing")
-    # 10 and 32 are white space to JSON and field tags to protobuf, so a brace behind them proves nothing yet.
-    first = payload[0]
-    if first == 0x7B or (first in b" \t\r\n" and payload.lstrip()[:1] == b"{"):
-        try:
-            fields = orjson.loads(payload)
-        except orjson.JSONDecodeError as error:
-            if first == 0x7B:
-                raise PayloadError(
-                    f"payload must be {kind.DESCRIPTOR.full_name} as protobuf or JSON: {error}"
-                ) from None
-        else:
-            return _from_json(kind, fields, times)
-    try:
-        return kind.FromString(payload)
-    except DecodeError as error:
-        reason = f"payload must be {kind.DESCRIPTOR.full_name} as protobuf or JSON: {error}, got {shown(payload)}"
-        raise PayloadError(reason) from None
-
-
-def _from_json(kind: type[M], fields: Mapping[str, Any], times: TimeRule) -> M:
-    """Fills a message from parsed JSON, so that the rules meet one form only. Unknown fields and nulls are left out."""
-    message = kind()
-    for name, field in kind.DESCRIPTOR.fields_by_name.items():
-        value = fields.get(name)
-        if value is None:
-            continue
-        if field.message_type is Timestamp.DESCRIPTOR:
-            getattr(message, name).CopyFrom(_json_time(name, value, times))
-        elif field.message_type is not None:  # the only other message is the map of attributes
-            _expect(name, value, dict, "an object")
-            for key, text in value.items():
-                _expect(f"{name}[{shown(key)}]", text, str, "text")
-            getattr(message, name).update(value)
-        elif field.is_repeated:
-            _expect(name, value, list, "a list")
-            for position, element in enumerate(value):
-                _expect(f"{name}[{position}]", element, *_SCALARS[field.cpp_type])
-            getattr(message, name).extend(value)
-        else:
-            _expect(name, value, *_SCALARS[field.cpp_type])
-            setattr(message, name, value)
-    return message
-
-
-def _expect(name: str, value: object, types: type | tuple[type, ...], words: str) -> None:
-    # To Python a bool is an int; to us only where a bool is asked for.
-    if not isinstance(value, types) or (isinstance(value, bool) and types is not bool):
-        raise PayloadError(f"{name} must be {words}, got {shown(value)}")
-
-
-def _json_time(name: str, value: object, times: TimeRule) -> Timestamp:
-    try:
-        seconds, ms = divmod(times.ms(value), 1000)
-    except TimeError as error:
-        raise PayloadError(f"{name} {error}, got {shown(value)}") from None
-    return Timestamp(seconds=seconds, nanos=ms * 1_000_000)

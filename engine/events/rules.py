@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from engine.config import EventsConfig
 from engine.events.batch import CatalogItem
 from engine.events.placeholders import placeholder_problem
-from engine.events.times import TimeRule, shown_ms
+from engine.events.times import MAX_TIME_MS, TimeRule, earliest_ms, shown_ms
 
 MAX_TITLE_CHARS = 1024
 MAX_CATEGORIES = 64
@@ -136,8 +136,8 @@ def _said_problem(
     """Checks what all events say beside ids."""
     if kind not in kinds:
         return f"kind must be one of {list(kinds)}, got {shown(kind)}"
-    problem = TimeRule.of(config).problem("time", time_ms)
-    if problem:
+    if not earliest_ms(config.earliest_year) <= time_ms <= MAX_TIME_MS:
+        problem = TimeRule.of(config).problem("time", time_ms)
         return problem if time_ms != now_ms else f"{problem} (the time of its record, since it names none)"
     if now_ms >= 0 and time_ms > now_ms + config.max_future_s * 1000:
         latest = f"at most {config.max_future_s:g} s (events.max_future_s) ahead of its record"
@@ -169,6 +169,8 @@ def item_problem(item: CatalogItem, features_dim: int, config: EventsConfig) -> 
         problem = id_problem(name, category, config.max_id_bytes)
         if problem:
             return problem
+    if item.attributes and (problem := _attributes_problem(item.attributes, config)):
+        return problem
     if len(item.features) not in (0, features_dim):
         return f"features must have {features_dim or 'no'} values, got {len(item.features)}"
     # Float32 values can't overflow a float64 sum: it is finite exactly when they all are.
@@ -181,6 +183,21 @@ def item_problem(item: CatalogItem, features_dim: int, config: EventsConfig) -> 
             return f"{problem}; an item that is not bounded on this side leaves the field out"
     if start_ms is not None and end_ms is not None and start_ms >= end_ms:
         return f"available_from must be before available_until, got {shown_ms(start_ms)} and {shown_ms(end_ms)}"
+    return None
+
+
+def _attributes_problem(attributes: Sequence[tuple[str, str]], config: EventsConfig) -> str | None:
+    if len(attributes) > config.max_attributes:
+        return f"attributes must be at most {config.max_attributes} (events.max_attributes), got {len(attributes)}"
+    size = sum(len(text.encode()) for pair in attributes for text in pair)
+    if size > config.max_attribute_bytes:
+        limit = f"{config.max_attribute_bytes} bytes (events.max_attribute_bytes)"
+        return f"attributes must have at most {limit} in names and values, got {size}"
+    for name, _ in attributes:
+        if not name:
+            return "attributes must have names, got ''"
+        if problem := id_problem("the name of an attribute", name, config.max_id_bytes):
+            return problem
     return None
 
 

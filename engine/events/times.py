@@ -137,6 +137,7 @@ def shown_ms(time_ms: int) -> str:
         return f"{time_ms} ms since 1970"
 
 
+@lru_cache(maxsize=64)
 def earliest_ms(year: int) -> int:
     """Where a year begins, in UTC."""
     return (datetime(year, 1, 1, tzinfo=UTC) - _EPOCH) // _MILLISECOND

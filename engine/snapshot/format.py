@@ -159,6 +159,7 @@ def read_catalog(folder: Path, manifest: Manifest) -> SavedCatalog:
         for values in orjson.loads(line):
             record = dict(zip(part["fields"], values, strict=True))
             record |= {name: tuple(record[name]) for name in ("categories", "features")}
+            record["attributes"] = tuple(map(tuple, record.get("attributes", ())))  # Older snapshots have none.
             items.append(CatalogItem(**record))
     content = rows = None
     if "content_file" in part:

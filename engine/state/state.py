@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import EventsConfig, KafkaConfig, StateConfig
-from engine.events.batch import CatalogItem, Decoded, EventBatch
+from engine.events.batch import CatalogItem, Decoded, EventBatch, QuotedTombstone
 from engine.state.catalog import Catalog
 from engine.state.content import content_encoder
 from engine.state.fold_kernels import add_counts
@@ -261,7 +261,8 @@ class State:
         while items:
             # New items take rows before those that make room for them give theirs back.
             room = self.item_rows - self.items.count
-            part, items = items[:room], items[room:]
+            part = self._named(items[:room])
+            items = items[len(part) :]
             rows = self._give(item.item_id for item in part)
             dropped = self.catalog.fold(rows.tolist(), part, content)
             content = None if content is None else content[len(part) :]
@@ -269,6 +270,27 @@ class State:
             self._hide(np.unique(rows))
             changed += [rows, self._release(np.array(dropped, np.int64))]
         return _distinct(changed)
+
+    def _named(self, items: Sequence[CatalogItem]) -> Sequence[CatalogItem]:
+        """The first of these items, with the item of each quoted tombstone told; at least one where there are any.
+
+        A tombstone deletes the item of its literal key where the catalog has a record of it. Whether it has may depend
+        on the items before the tombstone, which are then returned without it, to be folded first.
+        """
+        if not any(type(item) is QuotedTombstone for item in items):
+            return items
+        named: list[CatalogItem] = []
+        before: set[str] = set()
+        for item in items:
+            if type(item) is QuotedTombstone:
+                row = self.items.get(item.item_id)
+                literal = row is not None and row in self.catalog
+                if named and (literal or item.item_id in before):
+                    break
+                item = CatalogItem(item.item_id if literal else item.named_id, deleted=True)
+            named.append(item)
+            before.add(item.item_id)
+        return named
 
     def _place(self, placed: Placed, folded: SliceFolded) -> list[Rows]:
         """Gives rows of the process to the slice's new items, and takes back those of its gone ones.

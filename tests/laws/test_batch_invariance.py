@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import EventsConfig, StateConfig
-from engine.events.batch import CatalogItem, Decoded
+from engine.events.batch import CatalogItem, Decoded, QuotedTombstone
 from engine.state.slice import SavedSlice, Slice
 from engine.state.state import State
 from engine.state.subjects import subject_key
@@ -65,9 +65,16 @@ relations = st.builds(
     st.sampled_from([False] * 3 + [True]),
 )
 lines = st.lists(interactions | relations, max_size=25).map(numbered)
-items = st.lists(
-    st.builds(CatalogItem, st.sampled_from("vwx"), st.sampled_from(["", "Milk"]), deleted=st.booleans()), max_size=6
+# Some tombstones name "v" or the item whose literal id has the quotes: whichever the catalog has a record of by then.
+records_of_items = st.builds(
+    CatalogItem,
+    st.sampled_from(["v", "w", "x", '"v"', '"w"']),
+    st.sampled_from(["", "Milk"]),
+    deleted=st.booleans(),
+    attributes=st.sampled_from([(), (("price", "9.99"),)]),
 )
+quoted_tombstones = st.sampled_from("vw").map(lambda name: QuotedTombstone(f'"{name}"', deleted=True, named_id=name))
+items = st.lists(records_of_items | quoted_tombstones, max_size=8)
 # One step: how many records of each partition come in a batch, how many of them were there already, what the catalog's
 # part is, and whether the state is saved and restored before.
 step = st.tuples(

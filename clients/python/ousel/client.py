@@ -113,6 +113,7 @@ class Client:
             value: what the kind counts: a quantity, a rating, seconds played.
             time: when it happened, with its time zone; None is now.
             event_id: made up when None. Tracking again with the same one counts once.
+            attributes: written to the log for other readers; the engine does not read them.
 
         Raises:
             OuselError: by kind, see `ousel.errors`.

@@ -32,7 +32,9 @@ def test_an_item_is_decoded_whole() -> None:
         available_until=at(NOW_MS + 6),
         attributes={"a": "b"},
     )
-    expected = CatalogItem("i", "t" * 1024, ("a", "b"), (1.0, 2.0, 0.5), NOW_MS + 5, NOW_MS + 6)
+    expected = CatalogItem(
+        "i", "t" * 1024, ("a", "b"), (1.0, 2.0, 0.5), NOW_MS + 5, NOW_MS + 6, attributes=(("a", "b"),)
+    )
     assert decode_item(message).items == [expected]
     fields = {"item_id": "i", "title": "t" * 1024, "categories": ["a", "b"], "features": [1, 2.0, 0.5]}
     fields |= {"available_from": NOW_MS + 5, "available_until": "2023-11-14T22:13:20.006Z", "attributes": {"a": "b"}}
@@ -99,8 +101,10 @@ def test_features_are_refused_where_none_are_configured() -> None:
     ("fields", "said"),
     [
         ({"categories": "a"}, "categories must be a list, got 'a'"),
-        ({"categories": ["a", 1]}, "categories[1] must be text, got 1"),
-        ({"features": [1, "2", 3]}, "features[1] must be a number, got '2'"),
+        ({"categories": ["a", 1.5]}, "categories[1] must be text or a whole number below 2**64, got 1.5"),
+        ({"features": [1, "2x", 3]}, "features[1] must be a number, got '2x'"),
+        ({"attributes": []}, "attributes must be an object, got []"),
+        ({"attributes": {"a": ["x"]}}, "attributes['a'] must be text, a number, true or false, got ['x']"),
         ({"features": {"0": 1}}, "features must be a list, got {'0': 1}"),
         ({"deleted": 1}, "deleted must be true or false, got 1"),
         ({"available_from": {}}, "available_from must be RFC 3339 text with a zone, such as"),

@@ -85,8 +85,8 @@ def test_time_and_value_of_a_relation_have_the_bounds_of_all_events() -> None:
 @pytest.mark.parametrize(
     ("fields", "said"),
     [
-        ({"target_user_id": 5}, "target_user_id must be text, got 5"),
-        ({"entity_id": ["x"]}, "entity_id must be text, got ['x']"),
+        ({"target_user_id": 5.5}, "target_user_id must be text or a whole number below 2**64, got 5.5"),
+        ({"entity_id": ["x"]}, "entity_id must be text or a whole number below 2**64, got ['x']"),
         ({"ends": "yes"}, "ends must be true or false, got 'yes'"),
     ],
 )

@@ -26,7 +26,7 @@ ANY = LogRange(0, 1_000_000)
 CATALOG_LOG = {("ousel.items", 0): LogRange(0, 1000)}
 ITEMS = (
     CatalogItem("x", "A title", ("one", "two"), (0.1, -2.5), available_from_ms=5, available_until_ms=2**40),
-    CatalogItem("ÿ\u2028\U0001f426", "\u202e", ("",)),
+    CatalogItem("ÿ\u2028\U0001f426", "\u202e", ("",), attributes=(("é\n", ""), ("price", "9.99"))),
     CatalogItem("gone", deleted=True),
 )
 # More users and items than there is room for, anonymous sessions among them.
