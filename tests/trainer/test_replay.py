@@ -187,7 +187,7 @@ def test_the_store_is_the_log_without_repeats_and_the_forgotten_however_small_th
     batches: list[list[Happening]],
 ) -> None:
     replay = replay_of(LIMIT, partitions=2, max_users=2, max_items=2, session_gap_s=GAP_MS // 1000)
-    seen: set[tuple[int, str]] = set()
+    seen: set[tuple[object, ...]] = set()
     live: list[tuple[Happening, int]] = []
     arrived: list[int] = []
     offsets, time_ms = [0, 0], 0
@@ -198,9 +198,10 @@ def test_the_store_is_the_log_without_repeats_and_the_forgotten_however_small_th
             for h in part:
                 time_ms += h.pause_ms
                 times.append(time_ms)
-                if h.event_id and (partition, h.event_id) in seen:
+                key = partition, subject_of(h), h.event_id
+                if h.event_id and key in seen:
                     continue
-                seen.add((partition, h.event_id))
+                seen.add(key)
                 if h.forget:
                     live = [
                         (old, t) for old, t in live if (subject_of(old), old.partition) != (subject_of(h), partition)

@@ -93,10 +93,10 @@ def test_who_comes_back_stays_whichever_partition_is_read_first(order: list[tupl
     assert sorted(held(replay.state)) == [("ann", 1, ["y", "z"]), ("bob", 0, ["x"])]
 
 
-def test_a_forget_record_with_the_event_id_of_an_earlier_event_is_not_applied() -> None:
+def test_a_forget_record_with_the_event_id_of_an_earlier_event_of_the_user_is_not_applied() -> None:
     replay = replay_of()
     lines = [
-        Line("bob", "", "x", time_ms=1, event_id="1"),
+        Line("ann", "", "x", time_ms=1, event_id="1"),
         Line("ann", "", "x", time_ms=2, event_id="2"),
         Line("ann", forget=True, time_ms=3, event_id="1"),
     ]
@@ -150,12 +150,13 @@ def test_store_and_state_hold_what_each_partition_says_by_itself_however_they_ar
 
     expected: dict[tuple[str, int], list[tuple[str, int]]] = {}  # by subject and partition: item and time
     for part in parts:
-        seen: set[str] = set()
+        seen: set[tuple[str, str]] = set()
         for line in part:
-            if not line.event_id or line.event_id not in seen:
-                place = subject_key(line.user, line.session), line.partition
+            subject = subject_key(line.user, line.session)
+            if not line.event_id or (subject, line.event_id) not in seen:
+                place = subject, line.partition
                 expected[place] = [] if line.forget else [*expected.get(place, []), (line.item, line.time_ms)]
-            seen.add(line.event_id)
+            seen.add((subject, line.event_id))
     expected = {place: events for place, events in expected.items() if events}
 
     replay = replay_of(partitions=3)
