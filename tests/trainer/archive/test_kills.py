@@ -105,12 +105,13 @@ def expected(log: list[Line]) -> list[Line]:
     """What must be archived of a log, by the plainest rules: repeats never, the forgotten no more."""
     found: list[Line] = []
     for partition in range(PARTITIONS):
-        seen: set[str] = set()
+        seen: set[tuple[str, ...]] = set()
         part: list[Line] = []
         for said in log:
-            if said.partition != partition or said.event_id in seen:
+            key = said.event_id, said.user, *(() if said.user else (said.session, "" if said.session else said.item))
+            if said.partition != partition or key in seen:
                 continue
-            seen |= {said.event_id} - {""}
+            seen |= {key} if said.event_id else set()
             if said.forget:
                 part = [old for old in part if not names(old, said)]
                 part.append(said._replace(user="", session=""))
