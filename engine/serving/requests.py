@@ -70,12 +70,24 @@ def parse_after(request: recommender_service_pb2.RecommendRequest, config: Confi
 def for_subscriber(event: event_pb2.Event, query: Query) -> event_pb2.Event:
     """Fills in the subscriber's user and session where the event names none; changes and returns `event`.
 
+    Whoever opened the stream speaks for its subject and for nobody else. A user may move on to another session on the
+    same stream. A session without a user is all that is known of someone: an event that names a user would sign that
+    session in, as any user that it likes, so the client has to say first, by another subscribe, whom the stream is for.
+
     Raises:
-        InvalidRequest: the event is someone else's.
+        InvalidRequest: the event is someone else's, or nobody's.
     """
-    if event.entity_id:  # of an item, and nobody's
-        return event
-    # A user may move on to another session on the same stream; a session without a user is all we know of someone.
+    if event.entity_id:
+        raise InvalidRequest(
+            "event.entity_id must be empty on a stream, because the relation of an item belongs to no subscriber, got"
+            f" {shown(event.entity_id)}: send it by EventService.Track"
+        )
+    if not query.user_id and event.user_id:
+        raise InvalidRequest(
+            f"event.user_id must be empty on the stream of the anonymous session {shown(query.session_id)}, got"
+            f" {shown(event.user_id)}: to sign in, subscribe again on this stream with user_id and session_id, and send"
+            " the event after that"
+        )
     name, subscribed = ("user_id", query.user_id) if query.user_id else ("session_id", query.session_id)
     if getattr(event, name) not in ("", subscribed):
         got = shown(getattr(event, name))

@@ -268,12 +268,41 @@ def test_an_event_sent_on_a_stream_is_the_subscribers(engine, client, who):
     assert (event.event_id, event.kind, event.value) == (event_id, "cart", 3)
 
 
-def test_an_event_sent_on_a_stream_may_be_somebody_elses(engine, client):
+def test_an_event_sent_on_a_stream_may_be_of_another_session_of_the_user(engine, client):
     with client.stream("ann") as updates:
         updates.track("kiwi", session_id="tab-1")
         engine.wait_for(lambda: len(engine.stream_messages) == 2)
     event = engine.stream_messages[1].event
-    assert (event.user_id, event.session_id) == ("", "tab-1")
+    assert (event.user_id, event.session_id) == ("", "tab-1")  # the engine fills in the user
+
+
+STRANGERS = [
+    ({"user_id": "ann"}, {"user_id": "bob"}, "user_id must be None or the subscribed 'ann', got 'bob'"),
+    ({"session_id": "tab-1"}, {"user_id": "ann"}, "to sign in, call resubscribe with user_id and session_id"),
+    ({"session_id": "tab-1"}, {"user_id": "ann", "session_id": "tab-1"}, "to sign in, call resubscribe"),
+    ({"session_id": "tab-1"}, {"session_id": "tab-2"}, "must be None or the subscribed 'tab-1', got 'tab-2'"),
+]
+
+
+@pytest.mark.parametrize(("subscribed", "event", "words"), STRANGERS)
+def test_an_event_of_somebody_else_is_refused_here_and_the_stream_goes_on(engine, client, subscribed, event, words):
+    with client.stream(**subscribed) as updates:
+        next(updates)
+        with pytest.raises(InvalidArgument, match=words):
+            updates.track("kiwi", **event)
+        updates.track("kiwi")
+        next(updates)
+    assert [message.HasField("event") for message in engine.stream_messages] == [False, True]
+
+
+def test_an_anonymous_session_signs_in_by_a_new_subscription_and_its_next_event(engine, client):
+    with client.stream(session_id="tab-1") as updates:
+        next(updates)
+        updates.resubscribe("ann", session_id="tab-1")
+        updates.track("kiwi")
+        engine.wait_for(lambda: len(engine.stream_messages) == 3)
+    event = engine.stream_messages[2].event
+    assert (event.user_id, event.session_id) == ("ann", "tab-1")
 
 
 def test_resubscribe_replaces_the_query_on_the_same_stream(engine, client):

@@ -264,14 +264,14 @@ class AsyncSubscription:
     ) -> str:
         """Sends one event on this stream and returns its id, without waiting for the log.
 
-        What is on its way when the stream ends is lost; `AsyncClient.track` confirms. Without user and session, the
-        event is the subscriber's. Other arguments: see `Client.track`.
+        What is on its way when the stream ends is lost; `AsyncClient.track` confirms. Whose event it is, how to sign
+        in, and the other arguments: see `Subscription.track`.
 
         Raises:
+            InvalidArgument: the event would be somebody else's than the subscriber's.
             OuselError: the stream broke; `StreamEnded` where it was over before.
         """
-        if not user_id and not session_id:
-            user_id, session_id = self._query.user_id, self._query.session_id
+        user_id, session_id = convert.subscriber(self._query, user_id, session_id)
         event = convert.event_message(item_id, user_id, session_id, kind, value, time, event_id, attributes)
         await self._send(recommender_service_pb2.StreamRecommendationsRequest(event=event))
         return event.event_id

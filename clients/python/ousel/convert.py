@@ -59,6 +59,29 @@ _CAUSE = {
 }
 
 
+def subscriber(
+    query: recommender_service_pb2.Query, user_id: str | None, session_id: str | None
+) -> tuple[str | None, str | None]:
+    """Whose event it is that is sent on the stream of `query`: the subscriber's, unless it names another session.
+
+    Raises:
+        InvalidArgument: the engine would refuse the event, and end the stream with that.
+    """
+    if not user_id and not session_id:
+        return query.user_id, query.session_id
+    if query.user_id:
+        if user_id not in (None, "", query.user_id):
+            raise InvalidArgument(f"user_id must be None or the subscribed {query.user_id!r}, got {user_id!r}")
+    elif user_id:
+        raise InvalidArgument(
+            f"user_id must be None on the stream of the anonymous session {query.session_id!r}, got {user_id!r}:"
+            " to sign in, call resubscribe with user_id and session_id, and track after that"
+        )
+    elif session_id != query.session_id:
+        raise InvalidArgument(f"session_id must be None or the subscribed {query.session_id!r}, got {session_id!r}")
+    return user_id, session_id
+
+
 def query_message(
     user_id: str | None,
     session_id: str | None,

@@ -73,15 +73,16 @@ class Subscription:
     ) -> str:
         """Sends one event on this stream and returns its id, without waiting for the log.
 
-        What is on its way when the stream ends is lost; `Client.track` confirms. Without user and session, the event is
-        the subscriber's. Other arguments: see `Client.track`.
+        What is on its way when the stream ends is lost; `Client.track` confirms. The event is the subscriber's. A
+        subscribed user may name another of its sessions. An anonymous session signs in by `resubscribe` with user and
+        session: the next event tracked here carries both, and links the two. Other arguments: see `Client.track`.
 
         Raises:
+            InvalidArgument: the event would be somebody else's than the subscriber's.
             StreamEnded: the stream is over.
             DeadlineExceeded: the engine has not taken earlier messages for the client's `timeout_s`.
         """
-        if not user_id and not session_id:
-            user_id, session_id = self._query.user_id, self._query.session_id
+        user_id, session_id = convert.subscriber(self._query, user_id, session_id)
         event = convert.event_message(item_id, user_id, session_id, kind, value, time, event_id, attributes)
         self._send(event=event)
         return event.event_id

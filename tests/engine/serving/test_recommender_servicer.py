@@ -180,6 +180,24 @@ async def test_events_on_a_stream_are_written_as_the_subscribers(served: Served)
     assert (second.event_id, second.kind, second.value) == ("e2", "purchase", 3)
 
 
+async def test_a_stream_for_an_anonymous_session_writes_for_no_user_before_it_has_signed_in(served: Served):
+    stream = Stream(served)
+    await stream.subscribe(user_id="", session_id="s1")
+    await stream.send(item_id="i1")
+    await stream.subscribe(user_id="u1", session_id="s1")
+    await stream.send(item_id="i2")
+    await until(lambda: len(served.log.events) == 2, "both events are in the log")
+    assert [(event.user_id, event.session_id) for event in served.log.events] == [("", "s1"), ("u1", "s1")]
+    for user, session in (("u2", ""), ("u1", "s1")):
+        other = Stream(served)
+        await other.subscribe(user_id="", session_id="s1")
+        await other.send(item_id="i3", user_id=user, session_id=session)
+        code, message = await other.end()
+        assert code is INVALID
+        assert "to sign in, subscribe again on this stream with user_id and session_id" in message
+    assert len(served.log.events) == 2
+
+
 async def test_events_wait_for_the_log_one_by_one(served: Served):
     served.log.hold = True
     stream = Stream(served)

@@ -86,7 +86,6 @@ ANONYMOUS = Query("", "s1", 5)
         (USER, ("", "s2"), ("u1", "s2")),
         (ANONYMOUS, ("", ""), ("", "s1")),
         (ANONYMOUS, ("", "s1"), ("", "s1")),
-        (ANONYMOUS, ("u1", ""), ("u1", "s1")),
     ],
 )
 def test_an_event_takes_what_it_does_not_name_from_the_subscription(query, event, expected):
@@ -99,7 +98,15 @@ def test_an_event_takes_what_it_does_not_name_from_the_subscription(query, event
     [
         (USER, ("u2", "s1"), "event.user_id must be empty or the subscribed 'u1', got 'u2'"),
         (ANONYMOUS, ("", "s2"), "event.session_id must be empty or the subscribed 's1', got 's2'"),
-        (ANONYMOUS, ("u1", "s2"), "event.session_id must be empty or the subscribed 's1', got 's2'"),
+        *(
+            (
+                ANONYMOUS,
+                ("u1", session),
+                "event.user_id must be empty on the stream of the anonymous session 's1', got 'u1': to sign in,"
+                " subscribe again on this stream with user_id and session_id, and send the event after that",
+            )
+            for session in ("", "s1", "s2")
+        ),
     ],
 )
 def test_refuses_an_event_of_someone_else(query, event, message):
@@ -108,10 +115,16 @@ def test_refuses_an_event_of_someone_else(query, event, message):
     assert str(caught.value) == message
 
 
-def test_the_relation_of_an_item_is_nobodys_and_that_of_a_user_is_the_subscribers():
-    knowledge = for_subscriber(event_pb2.Event(item_id="i", entity_id="Ford"), USER)
-    assert (knowledge.user_id, knowledge.session_id) == ("", "")
+@pytest.mark.parametrize("query", [USER, ANONYMOUS])
+def test_the_relation_of_an_item_is_nobodys_and_takes_another_way_than_a_stream(query):
+    with pytest.raises(InvalidRequest, match=r"event.entity_id must be empty .* got 'Ford': send it by EventService"):
+        for_subscriber(event_pb2.Event(item_id="i", entity_id="Ford"), query)
+
+
+def test_the_relation_of_a_user_is_the_subscribers():
     assert for_subscriber(event_pb2.Event(target_user_id="u2"), USER).user_id == "u1"
+    with pytest.raises(InvalidRequest, match=r"event\.user_id must be empty"):
+        for_subscriber(event_pb2.Event(user_id="u1", target_user_id="u2"), ANONYMOUS)
 
 
 def test_a_lenient_deserializer_stands_in_for_what_it_cannot_read():

@@ -65,6 +65,7 @@ class ModelServiceServicer:
     def RollBack(self, request, context):
         """Has the generation before the serving one serve again, and drops the serving one. Answers once that is so.
         FAILED_PRECONDITION where there is none before it: one is kept, and after a roll back none until the next push.
+        ABORTED while a pushed model is being installed; one that is still being received is not waited for.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
