@@ -15,7 +15,7 @@ import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
-from contextlib import closing
+from contextlib import ExitStack, closing
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -33,17 +33,20 @@ from engine.end_check import EndCheck
 from engine.events.log_ends import KafkaLogEnds
 from engine.events.opening import open_log, opening
 from engine.events.producer import EventProducer
-from engine.events.source import SourceError
+from engine.events.source import Assignment, SourceError
 from engine.log_output import log_to_stderr
 from engine.model.device import check_device
 from engine.partitions import Snapshots
 from engine.pipeline import Pipeline
 from engine.serving.server import PortTaken, Server
 from engine.serving.subscriptions import Subscriptions
+from engine.snapshot.lock import EngineLock
 from engine.snapshot.settings import fingerprint
 from engine.snapshot.store import SnapshotError, SnapshotStore
 
 _log = logging.getLogger("engine")
+
+OpenSnapshots = Callable[[Assignment], Snapshots]
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -72,26 +75,30 @@ def serve(
     sys.setswitchinterval(0.00002)
     collector.set_aside()
     try:
-        snapshots = _snapshots(settings)
-        uvloop.run(_serve(settings, snapshots))
+        with ExitStack() as held:
+            snapshots = _snapshots(settings, held)
+            uvloop.run(_serve(settings, snapshots))
     except (ConfigError, PortTaken, SnapshotError, SourceError) as error:
         raise SystemExit(f"ousel-engine: {error}") from None
 
 
-def _snapshots(config: Config) -> Callable[[int], Snapshots] | None:
+def _snapshots(config: Config, held: ExitStack) -> OpenSnapshots | None:
+    """The way to the snapshots; `held` has the lock on this engine's name among them."""
     if config.snapshot.dir is None:
         return None
     name = config.snapshot.engine or f"{socket.gethostname()}-{config.serving.port}"
 
-    def open_for(partitions: int) -> Snapshots:
+    def open_for(assignment: Assignment) -> Snapshots:
+        partitions = assignment.totals.get(config.kafka.events_topic, 1)
         settings = fingerprint(config.state, config.events, config.kafka, partitions)
-        return SnapshotStore(config.snapshot, name, settings)
+        return SnapshotStore(config.snapshot, name, settings, assignment.identity)
 
-    open_for(1)  # so that a folder that can't be used is said at once
+    open_for(Assignment({}, {}))  # so that a folder that can't be used is said at once
+    held.enter_context(closing(EngineLock(config.snapshot.dir, name)))
     return open_for
 
 
-async def _serve(config: Config, snapshots: Callable[[int], Snapshots] | None) -> None:
+async def _serve(config: Config, snapshots: OpenSnapshots | None) -> None:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -129,7 +136,7 @@ class _Follower:
     def __init__(
         self,
         config: Config,
-        snapshots: Callable[[int], Snapshots] | None,
+        snapshots: OpenSnapshots | None,
         loop: asyncio.AbstractEventLoop,
         stopping: asyncio.Event,
     ) -> None:

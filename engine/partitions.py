@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from engine.events.source import Assignment, LogRange, Partition
+from engine.snapshot.losses import Loss, SnapshotError, refusal
 from engine.state.copying import SavedCatalog, SavedState
 from engine.state.slice import SavedSlice
 from engine.state.state import Folded, State
@@ -19,10 +20,16 @@ class Snapshots(Protocol):
     """Snapshots that were taken, by this engine or by others of its group."""
 
     def newest(self, partition: int, log: LogRange) -> SavedSlice | None:
-        """The newest good slice of a partition that the log still continues; None where there is none."""
+        """The best slice of a partition that the log still continues; None where there is none."""
 
     def newest_catalog(self, log: Mapping[Partition, LogRange]) -> SavedCatalog | None:
-        """The newest good catalog that the log still continues; None where there is none."""
+        """The best catalog that the log still continues; None where there is none."""
+
+    def lost(self, partition: int, log: LogRange) -> Loss | None:
+        """What of a partition is lost where it begins with the log, since `newest` has found nothing to use."""
+
+    def lost_catalog(self, log: Mapping[Partition, LogRange]) -> Loss | None:
+        """What of the catalog is lost where it begins with the log."""
 
     def write(self, saved: SavedState) -> object:
         """Saves the state whole or not at all; raises where that fails."""
@@ -36,26 +43,41 @@ class Taken:
     positions: Mapping[Partition, int]
 
 
-def take(assignment: Assignment, state: State, snapshots: Snapshots | None) -> Taken:
+def take(assignment: Assignment, state: State, snapshots: Snapshots | None, *, may_lose: bool = True) -> Taken:
     """Drops the slices of partitions that are read elsewhere now, and restores those that came.
 
-    A slice that stays goes on from where it is. One that came is the newest snapshot's, or begins with the log.
+    A slice that stays goes on from where it is. One that came is the best that a snapshot has, or begins with the log.
+
+    Args:
+        may_lose: whether a part may begin with the log though a snapshot that can't be used holds more than that.
+
+    Raises:
+        SnapshotError: one would have to, and may not; says what would be lost.
     """
     topic = state.events_topic
     wanted = {number: held for (name, number), held in assignment.partitions.items() if name == topic}
     changes = [state.drop(number) for number in list(state.slices) if number not in wanted]
+    losses: list[Loss | None] = []
     for number, held in sorted(wanted.items()):
         if number not in state.slices:
-            changes.append(_open(number, held, state, snapshots))
+            changes.append(_open(number, held, state, snapshots, losses))
     catalog = {partition: held for partition, held in assignment.partitions.items() if partition[0] != topic}
-    if snapshots is not None and not state.catalog_positions:
-        _restore_catalog(state, snapshots, catalog)
+    if not state.catalog_positions:
+        _open_catalog(state, snapshots, catalog, losses)
+    _judge([loss for loss in losses if loss is not None], may_lose)
     begin = {partition: held.begin for partition, held in assignment.partitions.items()}
     positions = begin | {partition: at for partition, at in state.positions.items() if partition in begin}
     return Taken(changes, positions)
 
 
-def _open(number: int, held: LogRange, state: State, snapshots: Snapshots | None) -> Folded:
+def _judge(losses: Sequence[Loss], may_lose: bool) -> None:
+    if losses and not may_lose:
+        raise SnapshotError(refusal(losses))
+    for loss in losses:
+        _log.error("lost, for the log no longer has all of it, and kept on disk: %s", loss)
+
+
+def _open(number: int, held: LogRange, state: State, snapshots: Snapshots | None, losses: list[Loss | None]) -> Folded:
     saved = snapshots.newest(number, held) if snapshots is not None else None
     slice_ = state.new_slice()
     if saved is not None:
@@ -66,14 +88,21 @@ def _open(number: int, held: LogRange, state: State, snapshots: Snapshots | None
         )  # fmt: skip
     else:
         slice_.position = slice_.began = held.begin
+        losses.append(snapshots.lost(number, held) if snapshots is not None else None)
         _log.info("partition %d of %s: no snapshot, %d records to replay", number, state.events_topic,
                   held.end - held.begin)  # fmt: skip
     return state.open(number, slice_)
 
 
-def _restore_catalog(state: State, snapshots: Snapshots, log: Mapping[Partition, LogRange]) -> None:
-    saved = snapshots.newest_catalog(log)
+def _open_catalog(
+    state: State, snapshots: Snapshots | None, log: Mapping[Partition, LogRange], losses: list[Loss | None]
+) -> None:
+    saved = snapshots.newest_catalog(log) if snapshots is not None else None
     if saved is not None:
         content = None if saved.content is None else saved.content[saved.rows]
         state.restore_catalog(saved.items, saved.positions, saved.items_folded, content)
+        state.catalog_began = saved.began
         _log.info("catalog: %d records restored", len(saved.items))
+        return
+    state.catalog_began = {partition: held.begin for partition, held in log.items()}
+    losses.append(snapshots.lost_catalog(log) if snapshots is not None else None)

@@ -53,7 +53,7 @@ class Pipeline:
     """State, generation and audience, advanced one batch at a time.
 
     Args:
-        snapshots: gives the snapshots for an events topic of so many partitions; None: none are taken.
+        snapshots: gives the snapshots of the log that is assigned; None: none are taken.
         on_ready: called once the log is caught up with, and whenever it answers again after a silence.
         on_unready: called when the log has not answered for serving.max_log_age_s.
 
@@ -65,7 +65,7 @@ class Pipeline:
         self,
         config: Config,
         audience: Audience,
-        snapshots: Callable[[int], Snapshots] | None = None,
+        snapshots: Callable[[Assignment], Snapshots] | None = None,
         *,
         on_ready: Callable[[], object] = lambda: None,
         on_unready: Callable[[], object] = lambda: None,
@@ -182,7 +182,7 @@ class Pipeline:
         if self._assignment is None:
             self.state = State(self._config.state, self._config.events, events_topic=topic, partitions=partitions)
             if self._open_snapshots is not None:
-                self._snapshots = self._open_snapshots(partitions)
+                self._snapshots = self._open_snapshots(assignment)
                 self._checkpoints = Checkpoints(
                     self._config.snapshot, self._snapshots, self._copies, self._settle, self._commit
                 )
@@ -193,7 +193,9 @@ class Pipeline:
             )
         self._caught_up = False
         metrics.CAUGHT_UP.set(0)
-        taken = take(assignment, self.state, self._snapshots)
+        # An engine that serves goes on with the partitions it has, whatever it can't find of those that come.
+        may_lose = self._ready or self._config.snapshot.on_mismatch == "replay"
+        taken = take(assignment, self.state, self._snapshots, may_lose=may_lose)
         for change in taken.changes:
             self._embed(change)
         source.start(taken.positions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field
 
@@ -17,6 +18,11 @@ class SnapshotConfig(Section):
     )
     engine: str | None = Field(
         None, description="name of this engine in that folder, its own and lasting; none: host name and serving.port"
+    )
+    on_mismatch: Literal["refuse", "replay"] = Field(
+        "refuse",
+        description="a start that would lose what a snapshot holds, since neither it nor the log can give it back,"
+        " is refused; replay: it begins with what the log still has, and the snapshot is kept",
     )
     interval_s: float = Field(
         60.0, gt=0, le=7 * DAY_S, description="from the end of one snapshot to the start of the next"

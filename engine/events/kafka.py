@@ -254,7 +254,7 @@ class KafkaSource:
         self._arrived = None
         with self._ready:
             self._returned, self._ends = dict(begin), dict(end)
-            self._assignment = Assignment(ranges, totals)
+            self._assignment = Assignment(ranges, totals, self._consumer.identity(self._topics))
             self._woken = True
             self._ready.notify_all()
 

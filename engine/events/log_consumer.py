@@ -8,7 +8,7 @@ that it relies on are private ones of kafka-python 3.0; `tests/engine/events/tes
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -17,6 +17,7 @@ from kafka.errors import CorruptRecordError, UnknownError, UnsupportedCompressio
 
 from engine.events.held_partitions import HeldPartitions
 from engine.events.partition_reader import FetchedRecord, PartitionReader, ReadLimits, Refetches
+from engine.events.source import LogIdentity
 
 # Errors by which a broker says that it can't read or send a partition's log, whatever else it can do.
 _LOG_ERRORS = (CorruptRecordError, UnknownError, UnsupportedCompressionTypeError)
@@ -40,6 +41,13 @@ class LogConsumer(KafkaConsumer):
     def last_stable_offset(self, partition: TopicPartition) -> int | None:
         """One past the last offset whose transaction is decided, as of the last fetch; None before one."""
         return self._fetcher.last_stable_offsets.get(partition)
+
+    def identity(self, topics: Iterable[str]) -> LogIdentity:
+        """The cluster and these topics, as the newest metadata has them."""
+        cluster = self._client.cluster
+        ids = {topic: cluster.topic_id(topic) for topic in topics}
+        known = {topic: str(topic_id) for topic, topic_id in ids.items() if topic_id is not None}
+        return LogIdentity(cluster.cluster_id, known)
 
     def held(self) -> Mapping[TopicPartition, str]:
         """The partitions that can't be read further for now, and why."""

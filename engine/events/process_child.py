@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Mapping
 from contextlib import closing, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
@@ -222,4 +222,4 @@ class _Reader:
 
 def _plain(assignment: Assignment | None) -> Assignment | None:
     """The same with plain dicts, whatever mappings it came with: those can be sent."""
-    return assignment and Assignment(dict(assignment.partitions), dict(assignment.totals))
+    return assignment and replace(assignment, partitions=dict(assignment.partitions), totals=dict(assignment.totals))

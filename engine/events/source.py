@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from engine.events.batch import Record
@@ -22,16 +22,34 @@ class LogRange:
 
 
 @dataclass(frozen=True)
+class LogIdentity:
+    """What tells a log from another of the same names, as far as the broker says it.
+
+    Attributes:
+        cluster_id: None where the broker gives none.
+        topic_ids: of each topic; a topic that is made anew has another id. Absent where the broker gives none.
+    """
+
+    cluster_id: str | None = None
+    topic_ids: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Assignment:
     """The partitions that this process reads.
 
     Attributes:
         partitions: what the log held of each.
         totals: how many partitions each topic has, those of other processes included.
+        identity: of the log that was asked.
+        deletions_from: of a partition of the items topic, the offset from which on no tombstone can have been removed
+            yet; its end where that is not known.
     """
 
     partitions: Mapping[Partition, LogRange]
     totals: Mapping[str, int]
+    identity: LogIdentity = LogIdentity()
+    deletions_from: Mapping[Partition, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

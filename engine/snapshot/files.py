@@ -1,21 +1,27 @@
 """Files that are whole or known to be damaged: written with a digest, read back against it.
 
 Everything goes in pieces, so that a thread which writes or reads never holds the interpreter for long: hashing and
-copying a piece let other threads run.
+copying a piece let other threads run. Whoever can write to the folder may have put anything there, so only plain files
+are read: no link leads out of it, and no pipe is waited for.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import stat
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 _PIECE_BYTES = 2**20
+# What users have done is nobody else's business, whatever the umask says.
+_FILE_MODE, _FOLDER_MODE = 0o600, 0o700
 
 
 class DamagedError(Exception):
@@ -34,7 +40,9 @@ class FileEntry:
 def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> FileEntry:
     """Writes a new file through to the disk."""
     digest, size = hashlib.sha256(), 0
-    with path.open("xb") as file:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(descriptor, _FILE_MODE)
         for piece in pieces:
             file.write(piece)
             digest.update(piece)
@@ -42,6 +50,12 @@ def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> FileEntry:
         file.flush()
         os.fsync(file.fileno())
     return FileEntry(path.name, size, digest.hexdigest())
+
+
+def make_folder(path: Path) -> None:
+    """Makes a new folder that only this user may read."""
+    path.mkdir(mode=_FOLDER_MODE)
+    path.chmod(_FOLDER_MODE)
 
 
 def buffer_pieces(arrays: Iterable[NDArray[np.generic]]) -> Iterator[memoryview]:
@@ -52,6 +66,43 @@ def buffer_pieces(arrays: Iterable[NDArray[np.generic]]) -> Iterator[memoryview]
             yield buffer[first : first + _PIECE_BYTES]
 
 
+def open_plain(path: Path) -> BinaryIO:
+    """Opens a file for reading, unless it is a link, a pipe or anything else but a plain file.
+
+    Raises:
+        DamagedError: it is none, or missing.
+        OSError: the file can't be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise DamagedError(f"{path}: is missing") from None
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.EMLINK, errno.ENXIO):
+            raise DamagedError(f"{path}: is no plain file") from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise DamagedError(f"{path}: is no plain file")
+    return os.fdopen(descriptor, "rb", buffering=0)
+
+
+def read_small(path: Path, limit: int) -> bytes:
+    """All of a file that has at most `limit` bytes.
+
+    Raises:
+        DamagedError, OSError: as `open_plain`, or it has more.
+    """
+    with open_plain(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        if size > limit:
+            raise DamagedError(f"{path}: has {size} bytes, at most {limit} make sense")
+        parts = []
+        while piece := file.read(_PIECE_BYTES):
+            parts.append(piece)
+        return b"".join(parts)
+
+
 def read_buffers(folder: Path, entry: FileEntry, arrays: Sequence[NDArray[np.generic]]) -> None:
     """Fills contiguous arrays with what `buffer_pieces` gave, checking what is read on its way.
 
@@ -59,13 +110,13 @@ def read_buffers(folder: Path, entry: FileEntry, arrays: Sequence[NDArray[np.gen
         DamagedError: the arrays hold nothing of use then.
         OSError: the file can't be read.
     """
-    path = _right_size(folder, entry)
+    path = folder / entry.name
     digest = hashlib.sha256()
-    with path.open("rb", buffering=0) as file:
+    with _right_size(path, entry) as file:
         for piece in buffer_pieces(arrays):
             at = 0
             while at < len(piece):
-                count = file.readinto(piece[at:])
+                count = file.readinto(piece[at:])  # type: ignore[attr-defined]
                 if not count:
                     raise DamagedError(f"{path}: ends too early")
                 at += count
@@ -79,11 +130,20 @@ def checked_lines(folder: Path, entry: FileEntry) -> Iterator[bytes]:
     Raises:
         DamagedError, OSError: as `read_buffers`.
     """
-    path = _right_size(folder, entry)
-    with path.open("rb") as file:
+    path = folder / entry.name
+    with _right_size(path, entry) as raw, os.fdopen(os.dup(raw.fileno()), "rb") as file:
         _right_digest(path, entry, hashlib.file_digest(file, "sha256").hexdigest())
         file.seek(0)
         yield from file
+
+
+def check_size(folder: Path, entry: FileEntry) -> None:
+    """That a file has the size that the manifest says, before anything is reserved for its content.
+
+    Raises:
+        DamagedError, OSError: as `read_buffers`.
+    """
+    _right_size(folder / entry.name, entry).close()
 
 
 def sync_folder(path: Path) -> None:
@@ -95,14 +155,13 @@ def sync_folder(path: Path) -> None:
         os.close(descriptor)
 
 
-def _right_size(folder: Path, entry: FileEntry) -> Path:
-    path = folder / entry.name
-    if not path.is_file():
-        raise DamagedError(f"{path}: is missing")
-    size = path.stat().st_size
+def _right_size(path: Path, entry: FileEntry) -> BinaryIO:
+    file = open_plain(path)
+    size = os.fstat(file.fileno()).st_size
     if size != entry.bytes:
+        file.close()
         raise DamagedError(f"{path}: has {size} bytes, the manifest says {entry.bytes}")
-    return path
+    return file
 
 
 def _right_digest(path: Path, entry: FileEntry, sha256: str) -> None:

@@ -13,9 +13,8 @@ adds the step that makes an older slice its own: see `upgrades`.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, fields
 from datetime import UTC, datetime
 from operator import attrgetter
 from pathlib import Path
@@ -24,53 +23,39 @@ from typing import Any
 import numpy as np
 import orjson
 import torch
+from pydantic import TypeAdapter
 
 from engine.events.batch import CatalogItem
+from engine.events.source import LogIdentity
 from engine.snapshot.files import (
     DamagedError,
-    FileEntry,
     buffer_pieces,
+    check_size,
     checked_lines,
     read_buffers,
     sync_folder,
     write_file,
 )
-from engine.snapshot.upgrades import FORMAT, OLDEST_FORMAT, upgraded
+from engine.snapshot.manifest import DIGEST, MANIFEST, Manifest, StoredSlice, digest_line
+from engine.snapshot.upgrades import FORMAT, upgraded
 from engine.state.copying import SavedCatalog, SavedState
 from engine.state.slice import SavedSlice
 
-_MANIFEST, _DIGEST = "manifest.json", "manifest.json.sha256"
 # Values per line. A line is made and read in one go, during which no other thread runs: a few ms at most.
 _VALUES, _ITEMS = 4096, 64
 _FIELDS = tuple(field.name for field in fields(CatalogItem))
+_RECORD = TypeAdapter(CatalogItem)
 
 
-@dataclass(frozen=True)
-class Manifest:
-    """What a snapshot says of itself.
-
-    Attributes:
-        version: of the format that it was written in.
-        positions: next offset to fold by partition of the events topic.
-        slices: by partition, what is needed to read one.
-        catalog_positions: next offset to fold by (topic, partition).
-        catalog: what is needed to read it.
-    """
-
-    version: int
-    settings: Mapping[str, Any]
-    positions: Mapping[int, int]
-    slices: Mapping[int, Mapping[str, Any]]
-    catalog_positions: Mapping[tuple[str, int], int]
-    catalog: Mapping[str, Any]
-
-
-class OtherFormatError(Exception):
-    """A snapshot of a format that this version of the engine doesn't read."""
-
-
-def write_snapshot(folder: Path, saved: SavedState, engine: str, settings: Mapping[str, Any]) -> None:
-    """Fills an empty folder, through to the disk."""
+def write_snapshot(
+    folder: Path,
+    saved: SavedState,
+    engine: str,
+    settings: Mapping[str, Any],
+    log: LogIdentity | None = None,
+    skipped: Iterable[str] = (),
+) -> None:
+    """Fills an empty folder, through to the disk. See `Manifest` for what it says of itself."""
     slices = {str(partition): _write_slice(folder, partition, saved.slices[partition]) for partition in saved.slices}
     catalog = saved.catalog
     # Tuples: to tell an object by its fields makes a dict of each, and those call for a full garbage collection.
@@ -81,8 +66,11 @@ def write_snapshot(folder: Path, saved: SavedState, engine: str, settings: Mappi
         "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "engine": engine,
         "settings": settings,
+        "log": asdict(log or LogIdentity()),
+        "skipped": sorted(skipped),
         "catalog": {
             "positions": sorted((*where, position) for where, position in catalog.positions.items()),
+            "began": sorted((*where, began) for where, began in catalog.began.items()),
             "items_folded": catalog.items_folded,
             "rows": len(catalog.items),
             "fields": _FIELDS,
@@ -94,37 +82,9 @@ def write_snapshot(folder: Path, saved: SavedState, engine: str, settings: Mappi
         rows = (catalog.content[part].numpy() for part in catalog.rows.split(_VALUES))
         written = write_file(folder / "catalog.content", buffer_pieces(rows))
         manifest["catalog"] |= {"content_dim": catalog.content.shape[1], "content_file": asdict(written)}
-    written = write_file(folder / _MANIFEST, [orjson.dumps(manifest, option=orjson.OPT_INDENT_2)])
-    write_file(folder / _DIGEST, [_digest_line(written.sha256)])
+    written = write_file(folder / MANIFEST, [orjson.dumps(manifest, option=orjson.OPT_INDENT_2)])
+    write_file(folder / DIGEST, [digest_line(written.sha256)])
     sync_folder(folder)
-
-
-def read_manifest(folder: Path) -> Manifest:
-    """What the snapshot in `folder` says of itself; its data files have not been looked at.
-
-    Raises:
-        DamagedError, OtherFormatError, OSError: it can't be used.
-    """
-    for name in (_MANIFEST, _DIGEST):
-        if not (folder / name).is_file():
-            raise DamagedError(f"{folder / name}: is missing")
-    text = (folder / _MANIFEST).read_bytes()
-    if (folder / _DIGEST).read_bytes() != _digest_line(hashlib.sha256(text).hexdigest()):
-        raise DamagedError(f"{folder / _MANIFEST}: isn't what {_DIGEST} was made of")
-    try:
-        said = orjson.loads(text)
-        version = said["format"]
-        if version not in range(OLDEST_FORMAT, FORMAT + 1):
-            raise OtherFormatError(
-                f"{folder}: has format version {version}, this engine reads {OLDEST_FORMAT} to {FORMAT}"
-            )
-        slices = {int(partition): part for partition, part in said["slices"].items()}
-        positions = {partition: int(part["numbers"]["position"]) for partition, part in slices.items()}
-        catalog = said["catalog"]
-        catalog_positions = {(topic, partition): int(position) for topic, partition, position in catalog["positions"]}
-        return Manifest(version, said["settings"], positions, slices, catalog_positions, catalog)
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise DamagedError(f"{folder / _MANIFEST}: makes no sense: {error!r}") from error
 
 
 def read_slice(folder: Path, manifest: Manifest, partition: int) -> SavedSlice:
@@ -134,16 +94,17 @@ def read_slice(folder: Path, manifest: Manifest, partition: int) -> SavedSlice:
         DamagedError, OSError: it can't be used.
     """
     part = manifest.slices[partition]
-    arrays = {table["name"]: np.empty(table["shape"], table["dtype"]) for table in part["tables"]}
-    read_buffers(folder, FileEntry(**part["tables_file"]), list(arrays.values()))
-    columns: dict[str, list[Any]] = {name: [] for name in part["rows"]}
-    for line in checked_lines(folder, FileEntry(**part["columns_file"])):
-        name, values = orjson.loads(line)
-        columns[name] += values
+    # Nothing is reserved for a file that is not there, nor for tables that are not in it.
+    check_size(folder, part.tables_file.entry)
+    if sum(table.bytes for table in part.tables) != part.tables_file.bytes:
+        raise DamagedError(f"{folder / part.tables_file.name}: has other tables than the manifest says")
+    arrays = {table.name: np.empty(table.shape, table.dtype) for table in part.tables}
+    read_buffers(folder, part.tables_file.entry, list(arrays.values()))
+    columns = _read_columns(folder, part)
     lists = {name.removeprefix(_LIST): columns[name] for name in columns if name.startswith(_LIST)}
     tables = {name: torch.from_numpy(array) for name, array in arrays.items()}
     ids = columns["users"], columns["items"], columns["recent_ids"]
-    saved = SavedSlice(tables, *ids, part["numbers"], lists, columns["targets"], part.get("began", 0))
+    saved = SavedSlice(tables, *ids, part.numbers, lists, columns["targets"], part.began)
     return upgraded(saved, manifest.version)
 
 
@@ -155,18 +116,18 @@ def read_catalog(folder: Path, manifest: Manifest) -> SavedCatalog:
     """
     part = manifest.catalog
     items = []
-    for line in checked_lines(folder, FileEntry(**part["file"])):
+    for line in checked_lines(folder, part.file.entry):
         for values in orjson.loads(line):
-            record = dict(zip(part["fields"], values, strict=True))
-            record |= {name: tuple(record[name]) for name in ("categories", "features")}
-            record["attributes"] = tuple(map(tuple, record.get("attributes", ())))  # Older snapshots have none.
-            items.append(CatalogItem(**record))
+            items.append(_RECORD.validate_python(dict(zip(part.fields, values, strict=True))))
     content = rows = None
-    if "content_file" in part:
-        kept = np.empty((len(items), part["content_dim"]), np.float32)
-        read_buffers(folder, FileEntry(**part["content_file"]), [kept])
+    if part.content_file is not None and part.content_dim is not None:
+        check_size(folder, part.content_file.entry)
+        if len(items) * part.content_dim * 4 != part.content_file.bytes:
+            raise DamagedError(f"{folder / part.content_file.name}: has not {part.content_dim} numbers for each record")
+        kept = np.empty((len(items), part.content_dim), np.float32)
+        read_buffers(folder, part.content_file.entry, [kept])
         content, rows = torch.from_numpy(kept), torch.arange(len(items))
-    return SavedCatalog(items, manifest.catalog_positions, part["items_folded"], content, rows)
+    return SavedCatalog(items, manifest.catalog_positions, part.items_folded, content, rows, manifest.catalog_began)
 
 
 _LIST = "lists."  # a column's name may come from the slice: this keeps it from being taken for ids
@@ -190,13 +151,20 @@ def _write_slice(folder: Path, partition: int, saved: SavedSlice) -> dict[str, A
     }
 
 
+def _read_columns(folder: Path, part: StoredSlice) -> dict[str, list[Any]]:
+    columns: dict[str, list[Any]] = {name: [] for name in part.rows}
+    for line in checked_lines(folder, part.columns_file.entry):
+        name, values = orjson.loads(line)
+        columns[name] += values
+    wrong = [name for name, values in columns.items() if len(values) != part.rows[name]]
+    if wrong:
+        raise DamagedError(f"{folder / part.columns_file.name}: has other columns than the manifest says: {wrong[0]!r}")
+    return columns
+
+
 def _parts(values: Sequence[Any], length: int) -> Iterator[Sequence[Any]]:
     return (values[first : first + length] for first in range(0, len(values), length))
 
 
 def _line(values: Sequence[Any]) -> bytes:
     return orjson.dumps(values, option=orjson.OPT_APPEND_NEWLINE)
-
-
-def _digest_line(sha256: str) -> bytes:
-    return f"{sha256}  {_MANIFEST}\n".encode()

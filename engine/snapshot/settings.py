@@ -1,4 +1,8 @@
-"""The settings that a snapshot depends on: under others the same log would have folded to something else."""
+"""The settings that a snapshot depends on, and which of them may change without its loss.
+
+Under some other settings the same log would have folded to a state that can be made of the saved one; under a few it
+can't.
+"""
 
 from __future__ import annotations
 
@@ -9,34 +13,36 @@ import orjson
 
 from engine.config import EventsConfig, KafkaConfig, StateConfig
 
-_STATE = (
-    "history",
-    "neighbors",
-    "relations",
-    "max_targets",
-    "session_gap_s",
-    "half_lives_s",
-    "duplicates_window",
-    "max_users",
-    "max_items",
-    "features_dim",
-    "content_dim",
-)
-_ENCODED = ("content_encoder", "content_model")
-_ABSENT = object()
-
+PARTITIONS = "partitions of the events topic"
 Fingerprint = dict[str, Any]
+
+# These concern what is to come: what was folded stays as it is.
+RESTORED_AS_IS = ("state.session_gap_s", "events.default_kind", "events.default_user_relation",
+                  "events.default_item_relation")  # fmt: skip
+# What was folded is brought into the new shape; see `conversion` for the slices and `format.read_catalog`.
+RESTORED_WITH_CONVERSION = (
+    "state.history", "state.neighbors", "state.relations", "state.max_users", "state.max_items", "state.max_targets",
+    "state.duplicates_window", "state.half_lives_s", "state.features_dim", "state.content_dim",
+    "state.content_encoder", "state.content_model", "events.kinds", "events.relations", PARTITIONS,
+)  # fmt: skip
+# Another topic is another log.
+REFUSED = ("kafka.events_topic", "kafka.items_topic")
+_STATE = [
+    name.removeprefix("state.")
+    for name in (*RESTORED_AS_IS, *RESTORED_WITH_CONVERSION)
+    if name.startswith("state.") and name not in ("state.content_encoder", "state.content_model")
+]
 
 
 def fingerprint(state: StateConfig, events: EventsConfig, kafka: KafkaConfig, partitions: int) -> Fingerprint:
-    """What a snapshot must have been taken under to be of use, by the name of the setting.
+    """The settings that a snapshot depends on, by name, as they read after a way through JSON.
 
     Args:
         partitions: how many the events topic has.
     """
     found = {f"state.{name}": getattr(state, name) for name in _STATE}
     if state.content_encoder != "hashed":  # else not named, as in snapshots from before there was a choice
-        found |= {f"state.{name}": getattr(state, name) for name in _ENCODED}
+        found |= {f"state.{name}": getattr(state, name) for name in ("content_encoder", "content_model")}
     found |= {
         "events.kinds": list(events.kinds.items()),  # pairs: their order counts, that of a JSON object doesn't
         "events.default_kind": events.default_kind,
@@ -45,7 +51,7 @@ def fingerprint(state: StateConfig, events: EventsConfig, kafka: KafkaConfig, pa
         "events.default_item_relation": events.default_item_relation,
         "kafka.events_topic": kafka.events_topic,
         "kafka.items_topic": kafka.items_topic,
-        "partitions of the events topic": partitions,
+        PARTITIONS: partitions,
     }
     return as_json(found)
 
@@ -56,14 +62,47 @@ def as_json(settings: Mapping[str, Any]) -> Fingerprint:
     return found
 
 
-def difference(saved: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Names the first setting that differs, with both values; None where all are equal."""
-    for name in [*now, *saved]:
-        before, after = saved.get(name, _ABSENT), now.get(name, _ABSENT)
-        if before != after:
-            return f"{name} was {_shown(before)} and is {_shown(after)}"
+def slices_refused(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Why slices saved under `was` can't be restored under `now`, naming the first setting; None where they can."""
+    name = "kafka.events_topic"
+    if was[name] != now[name]:
+        return _changed(name, was, now)
+    for name in ("events.kinds", "events.relations"):
+        gone = [kind for kind, _ in was[name] if kind not in dict(now[name])]
+        if gone:
+            return (
+                f"{name} no longer has {', '.join(map(repr, gone))}, of which there may be events: put it back, its"
+                " weight may be 0"
+            )
+    if now[PARTITIONS] < was[PARTITIONS]:
+        return _changed(PARTITIONS, was, now)
     return None
 
 
-def _shown(value: Any) -> str:
-    return "not set" if value is _ABSENT else orjson.dumps(value).decode()
+def catalog_refused(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """Why a catalog saved under `was` can't be restored under `now`; None where it can."""
+    name = "kafka.items_topic"
+    return _changed(name, was, now) if was[name] != now[name] else None
+
+
+def content_kept(was: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
+    """Whether the items' content, as the settings `was` encoded it, is what the settings `now` would give."""
+    names = ("state.content_dim", "state.content_encoder", "state.content_model", "state.features_dim")
+    return all(was.get(name) == now.get(name) for name in names)
+
+
+def changes(was: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Every setting that differs, with both values and what becomes of what was folded before."""
+    differ = [name for name in (*RESTORED_AS_IS, *RESTORED_WITH_CONVERSION) if was.get(name) != now.get(name)]
+    return [
+        f"{_changed(name, was, now)}: what was saved is {'kept as it is' if name in RESTORED_AS_IS else 'converted'}"
+        for name in differ
+    ]
+
+
+def _changed(name: str, was: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    return f"{name} was {_shown(was, name)} and is {_shown(now, name)}"
+
+
+def _shown(settings: Mapping[str, Any], name: str) -> str:
+    return orjson.dumps(settings[name]).decode() if name in settings else "not set"

@@ -1,6 +1,7 @@
 """The folder of snapshots: a new one appears whole, old ones go, and the best that can be used is found.
 
-Several engines may share the folder. Each writes and deletes its own snapshots only, and restores from any.
+Several engines may share the folder. Each writes and deletes its own snapshots only, and restores from any. A snapshot
+that can't be used stays where it is, for people: see `losses`.
 """
 
 from __future__ import annotations
@@ -9,37 +10,43 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from engine.config import SnapshotConfig
-from engine.events.source import LogRange, Partition
-from engine.snapshot.files import DamagedError, sync_folder
-from engine.snapshot.folders import SnapshotFolder, needed, snapshot_folders
-from engine.snapshot.format import (
-    Manifest,
-    OtherFormatError,
-    read_catalog,
-    read_manifest,
-    read_slice,
-    write_snapshot,
+from engine.events.source import LogIdentity, LogRange, Partition
+from engine.snapshot.checks import check_slice
+from engine.snapshot.conversion import converted
+from engine.snapshot.files import DamagedError, make_folder, sync_folder
+from engine.snapshot.folders import (
+    LAST_SEQUENCE,
+    SnapshotFolder,
+    named_like_snapshots,
+    needed,
+    next_sequence,
+    same_log,
+    snapshot_folders,
+    strange,
 )
-from engine.snapshot.settings import as_json, difference
+from engine.snapshot.format import read_catalog, read_slice, write_snapshot
+from engine.snapshot.losses import Loss, SnapshotError
+from engine.snapshot.manifest import Manifest, OtherFormatError, read_manifest
+from engine.snapshot.settings import as_json, catalog_refused, changes, content_kept, slices_refused
 from engine.state.copying import SavedCatalog, SavedState
 from engine.state.slice import SavedSlice
+
+__all__ = ["SnapshotError", "SnapshotStore"]
 
 log = logging.getLogger(__name__)
 
 _ENGINE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
 _NAMED = (DamagedError, OtherFormatError, OSError)  # these say themselves what is wrong
-_UNUSABLE = (*_NAMED, ValueError, LookupError, TypeError)
+_UNUSABLE = (*_NAMED, ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
 T = TypeVar("T")
-
-
-class SnapshotError(RuntimeError):
-    """A snapshot can't be written; the message names the setting and the reason."""
+_Found = tuple[SnapshotFolder, Manifest]
 
 
 class SnapshotStore:
@@ -49,13 +56,20 @@ class SnapshotStore:
 
     Args:
         engine: its name there: letters, digits, ".", "_" and "-"; the same after a restart, and no other engine's.
-        settings: what a snapshot must have been taken under to be of use; see `settings.fingerprint`.
+        settings: what snapshots are taken under, see `settings.fingerprint`.
+        identity: of the log that they are taken of; those of another log are not used.
 
     Raises:
         SnapshotError: the folder can't be made or written.
     """
 
-    def __init__(self, config: SnapshotConfig, engine: str, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        config: SnapshotConfig,
+        engine: str,
+        settings: Mapping[str, Any],
+        identity: LogIdentity | None = None,
+    ) -> None:
         if config.dir is None:
             raise SnapshotError("snapshot.dir must name a folder, got none")
         if not _ENGINE.fullmatch(engine):
@@ -64,9 +78,15 @@ class SnapshotStore:
         self._keep = config.keep
         self._engine = engine
         self._settings = as_json(settings)
-        self._told: set[str] = set()  # names of useless snapshots in the folder that a line was logged about
+        self._identity = identity or LogIdentity()
+        self._events_topic: str = self._settings["kafka.events_topic"]
+        self._items_topic: str = self._settings["kafka.items_topic"]
+        self._told: set[tuple[str, str]] = set()  # lines that were logged of what lies in the folder
+        self._skipped: dict[tuple[str, Path], str] = {}  # by part and snapshot, why it could not be used
         try:
-            self._dir.mkdir(parents=True, exist_ok=True)
+            if not self._dir.is_dir():
+                self._dir.parent.mkdir(parents=True, exist_ok=True)
+                make_folder(self._dir)
         except OSError as error:
             raise SnapshotError(f"snapshot.dir {self._dir} can't be made: {error}") from error
         if not os.access(self._dir, os.R_OK | os.W_OK | os.X_OK):
@@ -83,16 +103,20 @@ class SnapshotStore:
         try:
             # Step 1: clear what an earlier run did not end.
             self._dir.mkdir(parents=True, exist_ok=True)
-            own = [folder for folder in snapshot_folders(self._dir) if folder.engine == self._engine]
-            for folder in own:
-                if folder.unfinished:
+            for folder in snapshot_folders(self._dir):
+                if folder.engine == self._engine and folder.unfinished:
                     shutil.rmtree(folder.path)
             # Step 2: write under a name that nobody reads, through to the disk.
-            sequence = 1 + max((folder.sequence for folder in own), default=0)
-            new = SnapshotFolder.named(self._dir, self._engine, sequence)
+            new = SnapshotFolder.named(self._dir, self._engine, next_sequence(self._dir, self._engine))
+            if new.sequence > LAST_SEQUENCE:
+                raise SnapshotError(
+                    f"no snapshot can follow {self._engine}-{LAST_SEQUENCE} in snapshot.dir {self._dir}: move that one"
+                    " away, or give the engine another name (snapshot.engine)"
+                )
             writing = new.writing
-            writing.mkdir()
-            write_snapshot(writing, saved, self._engine, self._settings)
+            make_folder(writing)
+            skipped = self._skipped_names()
+            write_snapshot(writing, saved, self._engine, self._settings, self._identity, skipped)
             # Step 3: make it appear.
             writing.replace(new.path)
             sync_folder(self._dir)
@@ -104,22 +128,34 @@ class SnapshotStore:
             raise
         # Step 4: only now the old ones go.
         try:
-            self._delete_old()
+            self._delete_old(skipped)
         except OSError as error:
             log.warning("old snapshots in snapshot.dir %s can't be deleted: %s", self._dir, error)
         return new.path
 
     def newest(self, partition: int, log_range: LogRange) -> SavedSlice | None:
-        """The slice of a partition that is furthest and can be used; what was skipped for it is logged.
+        """The slice of a partition that holds most and can be used; what was skipped for it is logged.
 
         Args:
             log_range: what the log holds of the partition; a slice's position must lie within.
         """
+
+        def read(path: Path, manifest: Manifest) -> SavedSlice:
+            saved = read_slice(path, manifest, partition)
+            check_slice(saved, manifest.settings)
+            self._say_changes(path, manifest)
+            return converted(saved, manifest.settings, self._settings)
+
         return self._best(
-            f"partition {partition} of the events",
-            lambda manifest: manifest.positions.get(partition),
-            lambda manifest: _outside(manifest.positions[partition], log_range),
-            lambda path, manifest: read_slice(path, manifest, partition),
+            _part(partition),
+            lambda manifest: partition in manifest.slices,
+            lambda manifest: (-manifest.slices[partition].began, manifest.positions[partition]),
+            lambda manifest: (
+                slices_refused(manifest.settings, self._settings)
+                or self._of_other_log(manifest, self._events_topic)
+                or _outside(manifest.positions[partition], log_range)
+            ),
+            read,
         )
 
     def newest_catalog(self, log_ranges: Mapping[Partition, LogRange]) -> SavedCatalog | None:
@@ -128,81 +164,182 @@ class SnapshotStore:
         Args:
             log_ranges: what the log holds of each partition of the items topic.
         """
+
+        def read(path: Path, manifest: Manifest) -> SavedCatalog:
+            saved = read_catalog(path, manifest)
+            if content_kept(manifest.settings, self._settings):
+                return saved
+            # It is encoded anew. Features of another length say nothing: the item has none until it is sent again.
+            width = self._settings["state.features_dim"]
+            items = [item if len(item.features) in (0, width) else replace(item, features=()) for item in saved.items]
+            return replace(saved, items=items, content=None, rows=None)
+
         return self._best(
-            "the catalog",
-            lambda manifest: sum(manifest.catalog_positions.values()),
-            lambda manifest: _catalog_outside(manifest.catalog_positions, log_ranges),
-            read_catalog,
+            _CATALOG,
+            lambda manifest: True,
+            lambda manifest: (0, sum(manifest.catalog_positions.values())),
+            lambda manifest: (
+                catalog_refused(manifest.settings, self._settings)
+                or self._of_other_log(manifest, self._items_topic)
+                or _catalog_outside(manifest.catalog_positions, log_ranges)
+            ),
+            read,
         )
+
+    def lost(self, partition: int, log_range: LogRange) -> Loss | None:
+        """What is lost of a partition if it begins with the log, after `newest` found nothing to use; None: nothing."""
+        part = _part(partition)
+        losses = list(self._unreadable(part)) if log_range.begin > 0 else []
+        for folder, manifest in self._readable():
+            held = manifest.slices.get(partition)
+            if held is None or not (held.events or held.users):
+                continue
+            # The log tells all of it again where it is the same log, and reaches as far back and as far on.
+            same = same_log(manifest.log, self._identity, self._events_topic)
+            topic = manifest.settings.get("kafka.events_topic")
+            if not same or topic != self._events_topic or _gone(held.began, held.position, log_range):
+                reason = self._skipped.get((part, folder.path), "it can't be used")
+                losses.append(Loss(part, folder.path, reason, manifest.created, held.users, held.events))
+        return max(losses, key=_size, default=None)
+
+    def lost_catalog(self, log_ranges: Mapping[Partition, LogRange]) -> Loss | None:
+        """`lost` of the catalog, after `newest_catalog` found nothing to use."""
+        losses = list(self._unreadable(_CATALOG)) if any(held.begin > 0 for held in log_ranges.values()) else []
+        for folder, manifest in self._readable():
+            if manifest.catalog.rows == 0:
+                continue
+            gone = any(
+                _gone(manifest.catalog_began.get(where, 0), position, log_ranges.get(where, LogRange(0, 0)))
+                for where, position in manifest.catalog_positions.items()
+            )
+            same = same_log(manifest.log, self._identity, self._items_topic)
+            if gone or not same or manifest.settings.get("kafka.items_topic") != self._items_topic:
+                reason = self._skipped.get((_CATALOG, folder.path), "it can't be used")
+                losses.append(Loss(_CATALOG, folder.path, reason, manifest.created, items=manifest.catalog.rows))
+        return max(losses, key=_size, default=None)
 
     def _best(
         self,
-        what: str,
-        progress: Callable[[Manifest], int | None],
-        outside: Callable[[Manifest], str | None],
+        part: str,
+        has: Callable[[Manifest], bool],
+        worth: Callable[[Manifest], tuple[int, int]],
+        wrong: Callable[[Manifest], str | None],
         read: Callable[[Path, Manifest], T],
     ) -> T | None:
-        """Reads the part with the most progress (None: not in this snapshot) that can be used."""
-        found = []
-        for folder, manifest in self._usable().items():
-            position = progress(manifest)
-            if position is not None:
-                found.append((position, folder, manifest))
-        for position, folder, manifest in sorted(found, key=lambda one: (one[0], one[1].sequence), reverse=True):
-            wrong = outside(manifest)
-            if wrong:
-                log.warning("snapshot %s skipped for %s: %s", folder.path, what, wrong)
-                continue
+        """Reads the part that is worth most of those that can be used."""
+        found = [one for one in self._readable() if has(one[1])]
+        for folder, manifest in sorted(found, key=lambda one: (worth(one[1]), one[0].sequence), reverse=True):
             try:
-                part = read(folder.path, manifest)
+                reason = wrong(manifest)
+                if reason is None:
+                    saved = read(folder.path, manifest)
+                    log.info("snapshot %s: %s from position %d on", folder.path, part, worth(manifest)[1])
+                    return saved
             except _UNUSABLE as error:
                 if not folder.path.exists():
                     # Its engine has deleted it meanwhile, so there is a newer one.
-                    return self._best(what, progress, outside, read)
-                log.error("snapshot %s skipped for %s: %s", folder.path, what, _said(error))
-                continue
-            log.info("snapshot %s: %s from position %d on", folder.path, what, position)
-            return part
+                    return self._best(part, has, worth, wrong, read)
+                reason = _said(error)
+            self._skipped[part, folder.path] = reason
+            self._say_once(folder, f"skipped for {part}: {reason}")
         return None
 
-    def _usable(self) -> dict[SnapshotFolder, Manifest]:
-        """Snapshots of all engines whose manifest is good and whose settings are ours; others are logged once."""
+    def _readable(self) -> Iterator[_Found]:
+        """Snapshots of all engines whose manifest is good; what else lies there under such a name is logged once."""
+        for folder, found in self._looked_at():
+            if isinstance(found, Manifest):
+                yield folder, found
+            elif folder.path.is_symlink() or folder.path.exists():  # else its engine has just deleted it
+                self._say_once(folder, f"skipped: {found}")
+
+    def _unreadable(self, part: str) -> Iterator[Loss]:
+        for folder, found in self._looked_at():
+            if not isinstance(found, Manifest) and strange(folder) is None and folder.path.exists():
+                yield Loss(part, folder.path, found, users=None, events=None, items=None)
+
+    def _looked_at(self) -> list[tuple[SnapshotFolder, Manifest | str]]:
+        """What has a whole snapshot's name, with its manifest or with what is wrong with it."""
         try:
-            folders = [folder for folder in snapshot_folders(self._dir) if not folder.unfinished]
+            folders = [folder for folder in named_like_snapshots(self._dir) if not folder.unfinished]
         except OSError as error:
             log.error("no snapshot is used, snapshot.dir %s can't be read: %s", self._dir, error)
-            return {}
-        self._told &= {folder.path.name for folder in folders}
-        usable = {}
-        for folder in folders:
-            manifest = self._manifest(folder)
-            if isinstance(manifest, Manifest):
-                usable[folder] = manifest
-            elif folder.path.name not in self._told and folder.path.exists():  # else its engine has just deleted it
-                self._told.add(folder.path.name)
-                log.warning("snapshot %s skipped: %s", folder.path, manifest)
-        return usable
+            return []
+        return [(folder, strange(folder) or _manifest(folder)) for folder in folders]
 
-    def _manifest(self, folder: SnapshotFolder) -> Manifest | str:
-        """The manifest of a snapshot that can be used, or what is wrong with it."""
-        try:
-            manifest = read_manifest(folder.path)
-            differs = difference(manifest.settings, self._settings)
-        except _UNUSABLE as error:
-            return _said(error)
-        return manifest if differs is None else f"taken under other settings: {differs}"
+    def _of_other_log(self, manifest: Manifest, topic: str) -> str | None:
+        if same_log(manifest.log, self._identity, topic):
+            return None
+        was, now = manifest.log, self._identity
+        if was.cluster_id != now.cluster_id:
+            return f"it was taken of cluster {was.cluster_id}, the log is of cluster {now.cluster_id}"
+        return (
+            f"it was taken of topic {topic!r} with id {was.topic_ids.get(topic)}, which was deleted: the topic has id"
+            f" {now.topic_ids.get(topic)} now"
+        )
 
-    def _delete_old(self) -> None:
-        """Keeps the newest of this engine, and each that is the last to hold some partition."""
-        folders = [folder for folder in snapshot_folders(self._dir) if not folder.unfinished]
-        old = [folder for folder in folders if folder.engine == self._engine][: -self._keep]
-        if not old:
-            return
-        manifests = {folder: found for folder in folders if isinstance(found := self._manifest(folder), Manifest)}
-        for folder in old:
-            if not needed(folder, manifests):
-                manifests.pop(folder, None)
+    def _say_changes(self, path: Path, manifest: Manifest) -> None:
+        for line in changes(manifest.settings, self._settings):
+            if (path.name, line) not in self._told:
+                self._told.add((path.name, line))
+                log.info("snapshot %s: %s", path, line)
+
+    def _say_once(self, folder: SnapshotFolder, line: str) -> None:
+        if (folder.path.name, line) not in self._told:
+            self._told.add((folder.path.name, line))
+            log.warning("snapshot %s %s", folder.path, line)
+
+    def _skipped_names(self) -> set[str]:
+        """Snapshots of this engine that it could not use, in this run or in those before."""
+        found = {folder.path: manifest for folder, manifest in self._looked_at() if folder.engine == self._engine}
+        names = {path.name for _, path in self._skipped}
+        for manifest in found.values():
+            names |= manifest.skipped if isinstance(manifest, Manifest) else set()
+        return names & {path.name for path in found}
+
+    def _delete_old(self, skipped: Set[str]) -> None:
+        """Keeps the newest of this engine, each that alone holds some of the past, and all that can't be used."""
+        manifests = {
+            folder: found for folder, found in self._looked_at() if isinstance(found, Manifest) and self._usable(found)
+        }
+        own = sorted((one for one in manifests if one.engine == self._engine), key=lambda one: one.sequence)
+        for folder in own[: -self._keep]:
+            if folder.path.name not in skipped and not needed(folder, manifests, self._events_topic, self._items_topic):
+                del manifests[folder]
                 folder.delete()
+
+    def _usable(self, manifest: Manifest) -> bool:
+        """Whether a snapshot is one of this log, and of settings that can be converted."""
+        try:
+            refused = slices_refused(manifest.settings, self._settings) or catalog_refused(
+                manifest.settings, self._settings
+            )
+        except _UNUSABLE:
+            return False
+        topics = (self._events_topic, self._items_topic)
+        return refused is None and all(same_log(manifest.log, self._identity, topic) for topic in topics)
+
+
+_CATALOG = "the catalog"
+
+
+def _part(partition: int) -> str:
+    return f"partition {partition} of the events"
+
+
+def _manifest(folder: SnapshotFolder) -> Manifest | str:
+    try:
+        return read_manifest(folder.path)
+    except _UNUSABLE as error:
+        return _said(error)
+
+
+def _gone(began: int, position: int, log_range: LogRange) -> bool:
+    """Whether the log can't tell all from `began` to `position` again."""
+    return position > log_range.end or (began < log_range.begin and began < position)
+
+
+def _size(loss: Loss) -> tuple[int, int]:
+    return (loss.events or 0) + (loss.items or 0), loss.users or 0
 
 
 def _outside(position: int, log_range: LogRange) -> str | None:
@@ -226,4 +363,5 @@ def _catalog_outside(positions: Mapping[Partition, int], log_ranges: Mapping[Par
 
 
 def _said(error: Exception) -> str:
-    return str(error) if isinstance(error, _NAMED) else f"makes no sense: {error!r}"
+    text = str(error) if isinstance(error, _NAMED) else f"makes no sense: {error!r}"
+    return " ".join(text.split())[:400]

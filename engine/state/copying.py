@@ -7,7 +7,7 @@ were (`TableCopy`). So nothing waits, and nothing is read while it is written.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -32,6 +32,7 @@ class SavedCatalog:
         items_folded: records folded so far.
         content: [N, F] float32 by item row; None where it is made anew from the records.
         rows: [len(items)] int64 row of each record in `content`.
+        began: by (topic, partition), the first offset that was folded; absent where an older version does not say.
     """
 
     items: Sequence[CatalogItem]
@@ -39,6 +40,7 @@ class SavedCatalog:
     items_folded: int
     content: Tensor | None = None
     rows: Tensor | None = None
+    began: Mapping[tuple[str, int], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,7 @@ class StateCopy:
             state.items_folded,
             self._content.data if self._content else None,  # filled as the pieces are made
             torch.tensor(state.catalog.rows(), dtype=torch.int64) if self._content else None,
+            state.catalog_began,
         )
 
     def step(self) -> bool:

@@ -82,12 +82,17 @@ class DecayedCounts:
     def _move(self, h: int, halvings: int) -> None:
         if halvings < self.landmarks[h] + _STRIDE:
             return
-        landmark = halvings - halvings % _STRIDE
+        landmark = landmark_of(halvings)
         rows = torch.arange(self._rows)
         score = self.table.get(rows)
         score[:, h] = torch.from_numpy(scaled(score[:, h].numpy(), self.landmarks[h] - landmark))
         self.table.put(rows, score)
         self.landmarks[h] = landmark
+
+
+def landmark_of(halvings: int) -> int:
+    """The scale that belongs to a time given in half-lives."""
+    return halvings - halvings % _STRIDE
 
 
 def scaled(score: NDArray[np.float64], doublings: NDArray[np.int64] | int) -> NDArray[np.float64]:

@@ -45,6 +45,7 @@ class State:
 
     Attributes:
         slices: by partition, rising.
+        catalog_began: by (topic, partition), the first offset that was folded into the catalog.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class State:
         self.people = People(self.slices, self._stride)
         self.relations = MergedRelations(self.slices, self.people, tuple(events.relations.values()))
         self._catalog_positions: dict[tuple[str, int], int] = {}
+        self.catalog_began: Mapping[tuple[str, int], int] = {}
         self.items_folded = 0
         self._new: list[Rows] = []  # item rows given in this batch
 

@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from engine import metrics
 from engine.config import Config, StateConfig
-from engine.snapshot.settings import fingerprint
+from engine.snapshot.settings import REFUSED, RESTORED_AS_IS, RESTORED_WITH_CONVERSION, fingerprint
 from trainer.config import TrainerConfig
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
@@ -42,7 +42,21 @@ def test_it_lists_the_settings_that_a_snapshot_depends_on():
     with_model = StateConfig(content_encoder="sentence-transformer", content_model="any")  # hashed names neither
     depends = {name for name in fingerprint(with_model, config.events, config.kafka, 1) if "." in name}
     part = PAGE.split("### Settings that a snapshot depends on")[1].split("## ")[0]
-    assert set(re.findall(r"`([a-z]+\.[a-z_]+)`", part)) == depends
+    table = "".join(line for line in part.splitlines() if line.startswith("|"))
+    assert set(re.findall(r"`([a-z]+\.[a-z_]+)`", table)) == depends
+
+
+def test_what_it_calls_refused_and_restored_is():
+    part = PAGE.split("### Settings that a snapshot depends on")[1].split("## ")[0]
+    rows = [line for line in part.splitlines() if line.startswith("| `")]
+    for row in rows:
+        names = set(re.findall(r"`([a-z]+\.[a-z_]+)`", row))
+        if "as they are" in row and "weights" not in row:
+            assert names <= set(RESTORED_AS_IS), row
+        elif "**refused**" in row and "gone" not in row:
+            assert names == set(REFUSED), row
+        else:
+            assert names <= set(RESTORED_WITH_CONVERSION), row
 
 
 def test_it_states_the_defaults_in_the_table_of_limits():

@@ -136,6 +136,12 @@ class Snapshots:
     def newest(self, partition, log):
         return None
 
+    def lost(self, partition, log):
+        return None
+
+    def lost_catalog(self, log):
+        return None
+
     def newest_catalog(self, log):
         return None
 

@@ -45,6 +45,12 @@ class Held:
     def newest(self, partition, log):
         return self.saved.slices.get(partition) if self.saved else None
 
+    def lost(self, partition, log):
+        return None
+
+    def lost_catalog(self, log):
+        return None
+
     def newest_catalog(self, log):
         return self.saved.catalog if self.saved else None
 

@@ -14,7 +14,7 @@ from benchmarks.recovery_trials import Trials
 from engine.config import Config, KafkaConfig, SnapshotConfig, StateConfig
 from engine.events.connection import connection_settings
 from engine.events.source import Partition
-from engine.snapshot.format import read_manifest
+from engine.snapshot.manifest import read_manifest
 from tests.integration.engines import DEADLINE_S, ITEMS, load, purchase, running, until, write
 
 pytestmark = pytest.mark.integration
@@ -79,7 +79,7 @@ def test_a_damaged_snapshot_is_named_and_the_one_before_it_used(kafka_config, tm
             client.take_snapshot()
             before = client.get_digest()
         engine.kill()
-    older, newest = sorted(folder.iterdir())
+    older, newest = sorted(folder.glob("one-*"))
     damaged = newest / "slice-0.tables"
     content = bytearray(damaged.read_bytes())
     content[len(content) // 2] ^= 1
@@ -111,7 +111,7 @@ def test_committed_positions_are_those_of_the_newest_snapshot_and_never_ahead(ka
     assert committed(kafka_config) == taken
     with running(kafka_config, tmp_path / "2.log", **by_hand(folder)) as engine:
         assert engine.stop() == 0
-    manifest = read_manifest(max(folder.iterdir()))
+    manifest = read_manifest(max(folder.glob("one-*")))
     newest = {(kafka_config.events_topic, p): at for p, at in manifest.positions.items()} | manifest.catalog_positions
     assert sum(manifest.positions.values()) == 400
     assert committed(kafka_config) == newest

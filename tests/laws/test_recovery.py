@@ -74,6 +74,12 @@ class Kept:
         slices = [saved.slices[partition] for saved in self.saved if partition in saved.slices]
         return max(slices, key=lambda one: one.numbers["position"], default=None)
 
+    def lost(self, partition, log):
+        return None
+
+    def lost_catalog(self, log):
+        return None
+
     def newest_catalog(self, log: Mapping) -> SavedCatalog | None:
         return self.saved[-1].catalog if self.saved else None
 

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from engine.config import KafkaConfig
 from engine.events import kafka as module
 from engine.events.batch import Flaw, Record
 from engine.events.kafka import KafkaSource
-from engine.events.source import Assignment, LogRange, SourceError, start_at_beginning
+from engine.events.source import Assignment, LogIdentity, LogRange, SourceError, start_at_beginning
 
 DEADLINE_S = 20.0
 Step = int | Exception | Callable[[], object]
@@ -71,6 +71,9 @@ class FakeConsumer:
 
     def partitions_for_topic(self, _: str) -> set[int]:
         return set(range(self.partitions))
+
+    def identity(self, topics: Sequence[str]) -> LogIdentity:
+        return LogIdentity("cluster", dict.fromkeys(topics, "id"))
 
     def beginning_offsets(self, partitions: list[TopicPartition]) -> dict[TopicPartition, int]:
         return dict.fromkeys(partitions, 0)
@@ -282,7 +285,8 @@ def test_a_full_queue_does_not_silence_the_thread(monkeypatch: pytest.MonkeyPatc
 def test_nothing_is_read_before_the_start_but_the_thread_polls(monkeypatch: pytest.MonkeyPatch) -> None:
     source, consumer = source_of(monkeypatch, 3, end=3, started=False)
     with closing(source):
-        assert source.assignment() == Assignment({tuple(PARTITION): LogRange(0, 3)}, {PARTITION.topic: 1})
+        identity = LogIdentity("cluster", {PARTITION.topic: "id"})
+        assert source.assignment() == Assignment({tuple(PARTITION): LogRange(0, 3)}, {PARTITION.topic: 1}, identity)
         assert source.assignment() is source.assignment()
         eventually(lambda: consumer.polls_while_paused >= 3)
         assert source.poll(0) == []

@@ -11,6 +11,7 @@ import pytest
 
 from engine.config import EventsConfig
 from engine.events.source import LogRange
+from engine.snapshot.checks import check_slice
 from engine.snapshot.settings import fingerprint
 from engine.state.copying import SavedCatalog
 from tests.engine.snapshot.saved import (
@@ -71,7 +72,8 @@ def test_what_is_not_ours_is_neither_read_nor_touched(tmp_path, caplog):
         path = writer.write(state_of(20))
     assert set(tmp_path.iterdir()) == before | {path}
     assert_same(writer.newest(0, ANY), state_of(20).slices[0])
-    assert not warnings(caplog)
+    (line,) = warnings(caplog)  # once
+    assert f"{tmp_path / 'a-000000000007'} skipped: it is no folder" in line
 
 
 # -- damage -----------------------------------------------------------------------------------------------------------
@@ -173,38 +175,71 @@ def test_a_folder_that_goes_away_is_told_and_made_again(tmp_path, caplog):
 
 # -- settings and positions -------------------------------------------------------------------------------------------
 
-KINDS = EventsConfig(kinds={"click": 1.0, "view": 1.0}, default_kind="view")
-SWAPPED = EventsConfig(kinds={"view": 1.0, "click": 1.0}, default_kind="view")
+KINDS = EventsConfig().kinds
+
+
+def under(
+    state: dict | None = None, events: dict | None = None, kafka: dict | None = None, partitions: int = 1
+) -> dict:
+    """The settings of a start at which some of them have changed."""
+    sections = (CONFIG, state), (EVENTS, events), (KAFKA, kafka)
+    return fingerprint(*(section.model_copy(update=changed or {}) for section, changed in sections), partitions)
 
 
 @pytest.mark.parametrize(
     ("now", "said"),
     [
-        (fingerprint(CONFIG.model_copy(update={"history": 64}), EVENTS, KAFKA, 1), "state.history was 128 and is 64"),
-        (
-            fingerprint(CONFIG.model_copy(update={"content_encoder": "other"}), EVENTS, KAFKA, 1),
-            'state.content_encoder was not set and is "other"',
-        ),
-        (fingerprint(CONFIG, EVENTS, KAFKA, 8), "partitions of the events topic was 1 and is 8"),
-        (fingerprint(CONFIG, EVENTS, KAFKA.model_copy(update={"events_topic": "e"}), 1), 'ousel.events" and is "e"'),
-        (SETTINGS | {"state.new": 1}, "state.new was not set and is 1"),
-        ({name: value for name, value in SETTINGS.items() if name != "state.history"}, "history was 128 and is not"),
+        (under(kafka={"events_topic": "e"}), 'kafka.events_topic was "ousel.events" and is "e"'),
+        (under(events={"kinds": {"view": 1.0, "cart": 9.0}}), "events.kinds no longer has 'click', 'play', 'like'"),
+        (under(events={"relations": {"has": 1.0}}), "events.relations no longer has 'follows', 'friend'"),
     ],
 )
-def test_a_snapshot_under_other_settings_is_skipped_and_the_setting_named(tmp_path, caplog, now, said):
+def test_a_slice_that_cannot_be_converted_is_skipped_and_the_setting_named(tmp_path, caplog, now, said):
     path = store(tmp_path).write(state_of(20))
     reader = store(tmp_path, settings=now)
     assert reader.newest(0, ANY) is None
-    assert reader.newest_catalog(CATALOG_LOG) is None
     (line,) = warnings(caplog)
     assert said in line
     assert str(path) in line
 
 
-def test_the_order_of_kinds_is_a_setting(tmp_path):
-    store(tmp_path, settings=fingerprint(CONFIG, KINDS, KAFKA, 1)).write(state_of(20))
-    assert store(tmp_path, settings=fingerprint(CONFIG, KINDS, KAFKA, 1)).newest(0, ANY) is not None
-    assert store(tmp_path, settings=fingerprint(CONFIG, SWAPPED, KAFKA, 1)).newest(0, ANY) is None
+def test_the_catalog_of_another_topic_is_skipped(tmp_path, caplog):
+    store(tmp_path).write(state_of(20))
+    reader = store(tmp_path, settings=under(kafka={"items_topic": "i"}))
+    assert reader.newest_catalog(CATALOG_LOG) is None
+    assert reader.newest(0, ANY) is not None
+    (line,) = warnings(caplog)
+    assert 'skipped for the catalog: kafka.items_topic was "ousel.items" and is "i"' in line
+
+
+@pytest.mark.parametrize(
+    "now",
+    [
+        under(events={"kinds": KINDS | {"hide": 0.5}}),
+        under(events={"kinds": {"hide": 0.5, **KINDS}}),
+        under(events={"kinds": dict.fromkeys(KINDS, 7.0)}),
+        under(events={"relations": EventsConfig().relations | {"blocks": 0.0}}),
+        under(events={"default_kind": "cart", "default_user_relation": "friend", "default_item_relation": "friend"}),
+        under({"history": 256, "neighbors": 32, "relations": 64, "duplicates_window": 99}),
+        under({"history": 2, "neighbors": 1, "relations": 1, "duplicates_window": 0}),
+        under({"max_users": 99, "max_items": 99, "max_targets": 99}),
+        under({"max_users": 1, "max_items": 1, "max_targets": 1}),
+        under({"session_gap_s": 1.0, "half_lives_s": (5.0, 7 * 86_400.0)}),
+        under({"features_dim": 3, "content_dim": 16}),
+        under({"content_encoder": "sentence-transformer", "content_model": "any"}),
+        under(partitions=8),
+        SETTINGS | {"state.of_a_later_version": 1},
+        {name: value for name, value in SETTINGS.items() if name != "state.session_gap_s"},
+    ],
+)
+def test_under_most_other_settings_a_snapshot_is_restored(tmp_path, caplog, now):
+    store(tmp_path).write(state_of(40))
+    reader = store(tmp_path, settings=now)
+    found = reader.newest(0, ANY)
+    assert found is not None
+    check_slice(found, now)
+    assert reader.newest_catalog(CATALOG_LOG) is not None
+    assert not warnings(caplog)
 
 
 @pytest.mark.parametrize(

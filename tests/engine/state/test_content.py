@@ -14,8 +14,9 @@ import torch
 
 from engine.config import ConfigError, EventsConfig, StateConfig
 from engine.events.batch import CatalogItem
-from engine.partitions import _restore_catalog
-from engine.snapshot.format import read_catalog, read_manifest, write_snapshot
+from engine.partitions import _open_catalog
+from engine.snapshot.format import read_catalog, write_snapshot
+from engine.snapshot.manifest import read_manifest
 from engine.state.content import HashedText, _sentence_text, content_encoder
 from engine.state.copying import StateCopy
 from engine.state.state import State
@@ -98,6 +99,12 @@ class Kept:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
+    def lost(self, partition, log):
+        return None
+
+    def lost_catalog(self, log):
+        return None
+
     def newest_catalog(self, log: object):
         return read_catalog(self.folder, read_manifest(self.folder))
 
@@ -112,7 +119,7 @@ def test_a_restart_finds_the_vectors_of_the_snapshots_moment_and_encodes_nothing
         pass
     write_snapshot(tmp_path, copy.saved(), "a", {})
     restored = state_of()
-    _restore_catalog(restored, Kept(tmp_path), {})  # type: ignore[arg-type]
+    _open_catalog(restored, Kept(tmp_path), {}, [])  # type: ignore[arg-type]
     assert FakeTransformer.asked == []
     assert torch.equal(content(restored, "m", "o"), want)
     assert restored.catalog.records() == [MILK, OATS, CatalogItem("gone", deleted=True)]

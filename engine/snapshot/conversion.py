@@ -1,0 +1,134 @@
+"""What a slice that was saved under some settings is under others: as near as can be to having always had these.
+
+Shapes: N items, H half-lives, R rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from engine.snapshot.rings import RINGS, Longs, RingChange, changed_ring, kinds_by_name
+from engine.snapshot.settings import PARTITIONS
+from engine.state.kernels import ITEM
+from engine.state.popularity import landmark_of
+from engine.state.slice import SavedSlice
+
+_ROW = 0xFFFF_FFFF
+_NO_ITEM = np.int64(-1) << 32  # the key of a last item that is gone: no row has the generation -1
+# Of each sort of node: the setting that limits it, and its tables but those of the rings.
+_NODES = {
+    "users": ("state.max_users", ("users.generation", "users.seen", "sessions")),
+    "items": ("state.max_items", ("items.generation", "items.seen", "popularity")),
+    "targets": ("state.max_targets", ("targets.generation", "targets.seen")),
+}
+
+
+def converted(saved: SavedSlice, was: Mapping[str, Any], now: Mapping[str, Any]) -> SavedSlice:
+    """The slice as the settings `now` have it.
+
+    Longer rings have room for what is to come. Shorter ones keep the newest edges, and lower limits the nodes that were
+    named last: the same that would be left had the limits been so low when the newest events came.
+
+    Args:
+        was, now: fingerprints, see `settings.fingerprint`; `settings.refusal` has none for the two.
+    """
+    ids = {"users": saved.users, "items": saved.items, "targets": saved.targets}
+    keep = {sort: _kept(saved, sort, ids[sort], _limit(sort, now)) for sort in _NODES}
+    row_of = {sort: _row_of(rows, len(ids[sort])) for sort, rows in keep.items()}
+    for ring, (own, size, kinds, leads_to) in RINGS.items():
+        change = RingChange(
+            was[size],
+            now[size],
+            keep[own],
+            row_of[leads_to],
+            kinds_by_name(dict(was[kinds]), dict(now[kinds])),
+            renewed=kinds == "events.relations",
+        )
+        saved = changed_ring(saved, ring, change)
+    for sort, rows in keep.items():
+        if rows is not None:
+            saved = _with_rows(saved, sort, rows)
+    if row_of["items"] is not None:
+        saved = _with_last_items(saved, row_of["items"])
+    return _with_half_lives(saved, was["state.half_lives_s"], now["state.half_lives_s"])
+
+
+def _limit(sort: str, settings: Mapping[str, Any]) -> int:
+    limit: int = settings[_NODES[sort][0]]
+    return -(-limit // settings[PARTITIONS]) if sort == "users" else limit  # partitions share the users equally
+
+
+def _kept(saved: SavedSlice, sort: str, ids: Sequence[str | None], limit: int) -> Longs | None:
+    """[R] the rows that stay where there may be `limit` of them, those named last; None where all can stay in place."""
+    if len(ids) <= limit:
+        return None
+    seen = saved.tables[f"{sort}.seen"].numpy()
+    live = np.flatnonzero([name is not None for name in ids])
+    newest_first = live[np.argsort(-seen[live], kind="stable")]
+    return np.sort(newest_first[:limit])
+
+
+def _row_of(keep: Longs | None, rows: int) -> Longs | None:
+    """[rows] the new row of each old one, -1 where it is gone."""
+    if keep is None:
+        return None
+    found = np.full(rows, -1, np.int64)
+    found[keep] = np.arange(len(keep))
+    return found
+
+
+def _with_rows(saved: SavedSlice, sort: str, keep: Longs) -> SavedSlice:
+    """Only some rows of a sort of nodes, without the rings, which are changed already."""
+    tables = {name: saved.tables[name][torch.from_numpy(keep)] for name in _NODES[sort][1]}
+    before: Sequence[str | None] = getattr(saved, sort)
+    ids = [before[row] for row in keep.tolist()]
+    gone = len(before) - before.count(None) - len(ids)
+    numbers = {**saved.numbers, f"evicted_{sort}": saved.numbers[f"evicted_{sort}"] + gone}
+    changes: dict[str, Any] = {sort: ids}
+    return replace(
+        saved,
+        tables={**saved.tables, **tables},
+        lists={**saved.lists, f"{sort}.free": []},
+        numbers=numbers,
+        **changes,
+    )
+
+
+def _with_last_items(saved: SavedSlice, row_of: Longs) -> SavedSlice:
+    """The last item of each user under its new row."""
+    sessions = saved.tables["sessions"].clone()
+    key = sessions[:, ITEM].numpy()
+    row = row_of[np.minimum(key & _ROW, len(row_of) - 1)]
+    key[:] = np.where(row >= 0, (key & ~np.int64(_ROW)) | row, _NO_ITEM)
+    return replace(saved, tables={**saved.tables, "sessions": sessions})
+
+
+def _with_half_lives(saved: SavedSlice, was: Sequence[float], now: Sequence[float]) -> SavedSlice:
+    """Counts under other half-lives: a new one goes on from those of the nearest, as they are at the newest event.
+
+    What an item had at each moment of the past is not known any more, only what is left of it.
+    """
+    if list(was) == list(now):
+        return saved
+    counts, landmarks = saved.tables["popularity"].numpy(), saved.lists["landmark"]
+    columns: list[NDArray[np.float64]] = []
+    moved: list[int] = []
+    for half_life_s in now:
+        nearest = min(range(len(was)), key=lambda at: abs(math.log(was[at] / half_life_s)))
+        column, landmark = counts[:, nearest], landmarks[nearest]
+        if was[nearest] != half_life_s:
+            before, after = (saved.numbers["newest_ms"] / max(1, int(s * 1000)) for s in (was[nearest], half_life_s))
+            fresh = landmark_of(int(after))
+            column = column * 2.0 ** ((landmark - before) + (after - fresh))
+            landmark = fresh
+        columns.append(column)
+        moved.append(landmark)
+    table = torch.from_numpy(np.ascontiguousarray(np.stack(columns, axis=1)))
+    return replace(saved, tables={**saved.tables, "popularity": table}, lists={**saved.lists, "landmark": moved})
