@@ -28,6 +28,7 @@ from ousel.v1 import event_pb2
 
 from engine import collector
 from engine.arenas import limit_arenas
+from engine.commands.dead_letters import dead_letters
 from engine.config import Config, ConfigError, load_config
 from engine.end_check import EndCheck
 from engine.events.log_ends import KafkaLogEnds
@@ -80,6 +81,9 @@ def serve(
             uvloop.run(_serve(settings, snapshots))
     except (ConfigError, PortTaken, SnapshotError, SourceError) as error:
         raise SystemExit(f"ousel-engine: {error}") from None
+
+
+app.command("dead-letters")(dead_letters)
 
 
 def _snapshots(config: Config, held: ExitStack) -> OpenSnapshots | None:

@@ -12,7 +12,13 @@ _MS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5
 
 EVENTS_FOLDED = Counter("ousel_events_folded", "Events folded into the state")
 ITEMS_FOLDED = Counter("ousel_items_folded", "Catalog records folded into the state")
+RECORDS_POLLED = Counter("ousel_records_polled", "Records that the log has handed over", ["topic"])
+RECORDS = Counter("ousel_records", "Records that were polled, by what became of them", ["topic", "outcome"])
 DEAD_LETTERS = Counter("ousel_dead_letters", "Records set aside because they broke a rule", ["topic"])
+DEAD_LETTERS_WRITTEN = Counter("ousel_dead_letters_written", "Dead letters that their topic has taken")
+DEAD_LETTERS_REPEATED = Counter("ousel_dead_letters_repeated", "Dead letters that their topic had from an earlier run")
+DEAD_LETTERS_PENDING = Gauge("ousel_dead_letters_pending", "Dead letters that are not written yet")
+DEAD_LETTER_FAILURES = Counter("ousel_dead_letter_failures", "Times that the topic did not take a dead letter")
 UNKNOWN_FIELDS = Counter(
     "ousel_unknown_fields", "Records that bear fields which nothing reads; each is also folded or set aside", ["topic"]
 )

@@ -16,7 +16,6 @@ from engine.checkpoint import Checkpoints
 from engine.config import Config
 from engine.copies import Copies
 from engine.errands import Errands, in_background
-from engine.events.batch import Decoded
 from engine.events.codec import Decoder
 from engine.events.dead_letter import DeadLetters
 from engine.events.source import Assignment, EventSource, SourceError
@@ -27,6 +26,7 @@ from engine.partitions import Snapshots, take
 from engine.publisher import Audience, Due, NotFollowing, Overloaded, Publisher
 from engine.ranking.query import Position, Query, Ranking
 from engine.readiness import Readiness
+from engine.record_counts import RecordCounts
 from engine.state.copying import StateCopy
 from engine.state.digest import StateDigest, state_digest
 from engine.state.export import Subject, export_subject
@@ -84,7 +84,7 @@ class Pipeline:
         self._letters: DeadLetters | None = None
         self._ready = False  # has been, once
         self._caught_up = False  # with all that the log held when partitions last came
-        self._dead_lettered = 0
+        self._counts = RecordCounts(config.kafka.events_topic, config.kafka.items_topic)
         self._unspread = 0  # steps since anything was let spread
         self._rest_s = 0.0  # while nobody waits, before more is let spread
         self._observe_at = 0.0
@@ -152,10 +152,13 @@ class Pipeline:
         # Step 2.
         with metrics.timed("decode"):
             batch = self._decoder.decode(records)
-            self._set_aside(batch, dead_letters)
+            if batch.rejected:
+                dead_letters.publish(batch.rejected)
+            self._counts.polled(records, batch, self.state)
         # Step 3.
         with metrics.timed("fold"):
             folded = self.state.fold(batch)
+            self._counts.folded(batch, folded, self.state)
         # Step 4.
         with metrics.timed("embed"):
             self._embed(folded)
@@ -170,8 +173,6 @@ class Pipeline:
         with metrics.timed("checkpoint"):
             self._checkpoint()
         self._observe(source)
-        metrics.EVENTS_FOLDED.inc(len(folded.event) + len(folded.relation))
-        metrics.ITEMS_FOLDED.inc(len(batch.items))
 
     def _follow(self, source: EventSource) -> None:
         assignment = source.assignment()
@@ -221,13 +222,6 @@ class Pipeline:
         if self._publisher.busy or self.errands or (self._assignment is not None and len(self._copies)):
             return 0.0
         return self._rest_s if self.generation and self.generation.embedder.backlog else _IDLE_POLL_S
-
-    def _set_aside(self, batch: Decoded, dead_letters: DeadLetters) -> None:
-        if batch.rejected:
-            dead_letters.publish(batch.rejected)
-            for rejection in batch.rejected:
-                self._dead_lettered += rejection.records
-                metrics.DEAD_LETTERS.labels(rejection.record.topic).inc(rejection.records)
 
     def _embed(self, folded: Folded) -> None:
         metrics.EMBEDDED_ROWS.inc(self.generations.follow(self.state, folded))
@@ -360,7 +354,7 @@ class Pipeline:
             ready=self._readiness.ready,
             caught_up=self._caught_up,
             model_versions=tuple(self.generations.versions),
-            dead_lettered=self._dead_lettered,
+            dead_lettered=self._counts.dead_lettered,
             started_s=self._started,
             snapshot_time_s=self._checkpoints.taken_s if self._checkpoints else None,
         )

@@ -41,7 +41,8 @@ class StateConfig(Section):
     popular: int = Field(1000, ge=1000, le=100_000, description="length of the ready list; a page may ask for 1,000")
     duplicates_window: int = Field(
         65_536, ge=0, le=2**24,
-        description="event ids remembered per partition, each with the subject of its event, to fold a producer's repeat once; 0: none",
+        description="event ids remembered per partition, each with the subject of its event, to fold a producer's"
+        " repeat once; 0: none",
     )  # fmt: skip
     features_dim: int = Field(0, ge=0, le=4096, description="length of Item.features; 0: the field must be empty")
     content_dim: int = Field(

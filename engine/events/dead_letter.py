@@ -1,29 +1,42 @@
-"""Where rejected records go: a topic of their own, with the reason and the position in headers."""
+"""Dead letters: rejected records as the dead-letters topic holds them, with reason and position in headers.
+
+Headers, all UTF-8: `reason`, `topic`, `partition`, `offset`, `timestamp` (of the record, in ms since 1970); and where
+they apply `last_offset` (the letter stands for damaged records up to that offset), `truncated` (the full size of the
+value in bytes) and `left_out` (the parts that the topic did not take).
+"""
 
 from __future__ import annotations
 
-import logging
-import threading
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol
 
-from engine.config import KafkaConfig
 from engine.events.batch import Rejection
-from engine.events.producer import close_producer, open_producer
-
-log = logging.getLogger(__name__)
 
 MAX_VALUE_BYTES = 64 * 1024
+_MAX_KEY_BYTES = 64 * 1024
+_MAX_REASON_BYTES = 4096
+_OVERHEAD_BYTES = 400  # A letter in memory takes so much beside its texts.
+
+Headers = tuple[tuple[str, bytes], ...]
+
+
+class LettersUnwritten(RuntimeError):
+    """Dead letters are not written yet, so no position beyond them is safe."""
 
 
 class DeadLetters(Protocol):
-    """Takes what the decoder rejected."""
+    """Takes the records that the decoder rejected."""
 
     def publish(self, rejections: Sequence[Rejection]) -> None:
-        """Hands rejections over. Never raises: a lost dead letter is no reason to stop the stream."""
+        """Hands rejections over. Never raises: a dead letter is no reason to stop the stream."""
 
     def settle(self) -> None:
-        """Waits until all that was published before is written, or is known to be lost."""
+        """Waits until every letter that was published before is written.
+
+        Raises:
+            LettersUnwritten: some can't be written now.
+        """
 
 
 class MemoryDeadLetters:
@@ -39,84 +52,73 @@ class MemoryDeadLetters:
         pass
 
 
-class KafkaDeadLetters:
-    """Writes each rejected record to the dead-letters topic.
+class LetterId(NamedTuple):
+    """The record that a letter is about. The timestamp tells a topic from one that was deleted and made again."""
 
-    The record keeps its key and value, the value cut to 64 KiB. Headers, all UTF-8: `reason`, `topic`, `partition`,
-    `offset`, and `truncated` with the full size in bytes where the value was cut.
+    topic: str
+    partition: int
+    offset: int
+    timestamp_ms: int
 
-    Args:
-        max_pending: records sent and not yet acknowledged; `publish` waits for room, at most as long as one request.
 
-    Attributes:
-        published: records that the topic has.
-        failed: records that could not be written; each is logged with its position.
+@dataclass(frozen=True)
+class Letter:
+    """One record of the dead-letters topic."""
 
-    Raises:
-        kafka.errors.KafkaError: no broker answers, or the topic does not exist.
-    """
+    id: LetterId
+    key: bytes | None
+    value: bytes
+    headers: Headers
 
-    def __init__(self, config: KafkaConfig, max_pending: int = 10_000) -> None:
-        self._config = config
-        self._topic = config.dead_letters_topic
-        self._pending = threading.BoundedSemaphore(max_pending)
-        self._producer = open_producer(config, self._topic)
-        # Only the producer's thread and `publish` count, under this lock.
-        self._counting = threading.Lock()
-        self.published = 0
-        self.failed = 0
-
-    def publish(self, rejections: Sequence[Rejection]) -> None:
-        for rejection in rejections:
-            # Every pending record is acknowledged or fails in bounded time, so this wait is bounded too.
-            self._pending.acquire()
-            key, value, headers = _letter(rejection)
-            try:
-                sent = self._producer.send(self._topic, key=key, value=value, headers=headers)
-            except Exception as error:  # of any kind: the stream goes on
-                self._fail(rejection, error)
-            else:
-                sent.add_callback(self._succeed)
-                sent.add_errback(lambda error, rejection=rejection: self._fail(rejection, error))
-
-    def settle(self) -> None:
-        """See `DeadLetters`. A request that is not answered fails in bounded time, so this wait is bounded too."""
-        self._producer.flush()
-
-    def close(self) -> None:
-        """Waits for what is published, at most the time a request may take. Safe to call twice."""
-        close_producer(self._producer, self._config)
-
-    def _succeed(self, _: object) -> None:
-        self._pending.release()
-        with self._counting:
-            self.published += 1
-
-    def _fail(self, rejection: Rejection, error: Exception) -> None:
-        self._pending.release()
-        with self._counting:
-            self.failed += 1
+    @classmethod
+    def of(cls, rejection: Rejection) -> Letter:
+        """The letter about a rejected record: its key and value, each cut where it is longer than 64 KiB."""
         record = rejection.record
-        log.error(
-            "dead letter of %s[%d]@%d (%s) is lost: %s",
-            record.topic,
-            record.partition,
-            record.offset,
-            rejection.reason,
-            error,
-        )
+        value, key = record.value or b"", record.key
+        identity = LetterId(record.topic, record.partition, record.offset, record.timestamp_ms)
+        headers = [
+            ("reason", rejection.reason.encode("utf-8", "backslashreplace")[:_MAX_REASON_BYTES]),
+            ("topic", record.topic.encode()),
+            ("partition", b"%d" % record.partition),
+            ("offset", b"%d" % record.offset),
+            ("timestamp", b"%d" % record.timestamp_ms),
+        ]
+        if record.flaw is not None:
+            headers.append(("last_offset", b"%d" % record.flaw.last_offset))
+        if len(value) > MAX_VALUE_BYTES:
+            headers.append(("truncated", b"%d" % len(value)))
+        return cls(identity, key and key[:_MAX_KEY_BYTES], value[:MAX_VALUE_BYTES], tuple(headers))
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory it takes while it waits."""
+        texts = sum(len(name) + len(value) for name, value in self.headers)
+        return _OVERHEAD_BYTES + texts + len(self.key or b"") + len(self.value)
+
+    def smaller(self) -> Letter | None:
+        """The same with less in it, for a topic that does not take it whole; None where nothing can be left out.
+
+        First goes the value; then the key is replaced by the position, which a compacted topic takes as well.
+        """
+        headers = dict(self.headers)
+        if self.value:
+            headers.setdefault("truncated", b"%d" % len(self.value))
+            headers["left_out"] = b"value"
+            return Letter(self.id, self.key, b"", tuple(headers.items()))
+        position = f"{self.id.topic}-{self.id.partition}-{self.id.offset}".encode()
+        if self.key == position:
+            return None
+        headers["left_out"] = b"value, key"
+        headers["reason"] = headers["reason"][:200]
+        return Letter(self.id, position, b"", tuple(headers.items()))
 
 
-def _letter(rejection: Rejection) -> tuple[bytes | None, bytes, list[tuple[str, bytes]]]:
-    record = rejection.record
-    value = record.value or b""
-    headers = [
-        ("reason", rejection.reason.encode("utf-8", "backslashreplace")),
-        ("topic", record.topic.encode()),
-        ("partition", b"%d" % record.partition),
-        ("offset", b"%d" % record.offset),
-    ]
-    if len(value) > MAX_VALUE_BYTES:
-        headers.append(("truncated", b"%d" % len(value)))
-        value = value[:MAX_VALUE_BYTES]
-    return record.key, value, headers
+def letter_id(headers: Sequence[tuple[str, bytes]]) -> LetterId | None:
+    """The record that a letter found in the topic is about; None where its headers don't say so."""
+    known = dict(headers)
+    try:
+        topic = known["topic"].decode()
+        partition, offset, timestamp_ms = (int(known[name]) for name in ("partition", "offset", "timestamp"))
+    except (KeyError, ValueError, AttributeError):
+        return None
+    return LetterId(topic, partition, offset, timestamp_ms)

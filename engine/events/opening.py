@@ -12,9 +12,9 @@ from kafka.errors import KafkaError
 
 from engine.config import KafkaConfig
 from engine.events.connection import connection_settings, wait_for_broker
-from engine.events.dead_letter import KafkaDeadLetters
 from engine.events.diagnosis import connection_problem
 from engine.events.kafka import KafkaSource
+from engine.events.letter_writer import KafkaDeadLetters
 from engine.events.process import ProcessSource
 from engine.events.producer import EventProducer
 from engine.events.source import BrokerAway

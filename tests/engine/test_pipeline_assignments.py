@@ -10,7 +10,7 @@ import pytest
 from engine import metrics
 from engine.config import Config, SnapshotConfig
 from engine.events.batch import Record
-from engine.events.dead_letter import MemoryDeadLetters
+from engine.events.dead_letter import LettersUnwritten, MemoryDeadLetters
 from engine.events.source import MemorySource
 from engine.model.weights import encode_weights
 from engine.pipeline import NotFollowing, Pipeline
@@ -162,6 +162,39 @@ def test_a_snapshot_is_written_only_once_no_dead_letter_is_on_its_way():
     letters.acknowledged.set()
     stepped_until(pipeline, source, lambda: source.committed, letters)
     assert snapshots.saved[0].positions == source.committed == {(TOPIC, 0): 2}
+    pipeline.close()
+
+
+class Refusing(MemoryDeadLetters):
+    """A topic that takes no letters until it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.takes = False
+        self.asked = 0
+
+    def settle(self) -> None:
+        self.asked += 1
+        if not self.takes:
+            raise LettersUnwritten("1 dead letters can't be written")
+
+
+def test_while_the_topic_refuses_letters_events_are_folded_and_no_snapshot_and_no_position_passes_them(caplog):
+    config = Config(**dict(CONFIG) | {"snapshot": SnapshotConfig(dir="unused", interval_s=1e-9)})
+    bad, *good = events(0, "ann", len(ITEMS))
+    source = MemorySource([[bad._replace(value=b"\xff")], *([record] for record in good)])
+    snapshots, letters = Snapshots(), Refusing()
+    pipeline = Pipeline(config, Streams(), lambda partitions: snapshots)
+    stepped_until(pipeline, source, lambda: source.caught_up() and letters.asked > 3, letters)
+    assert pipeline.state.events_folded == len(good)
+    assert (snapshots.saved, source.committed) == ([], {})
+    asked = pipeline.snapshot()
+    stepped_until(pipeline, source, asked.done, letters)
+    assert isinstance(asked.exception(0), LettersUnwritten)
+    assert "the snapshot failed, the one before it still counts: 1 dead letters can't be written" in caplog.text
+    letters.takes = True
+    stepped_until(pipeline, source, lambda: source.committed, letters)
+    assert snapshots.saved[0].positions == source.committed == {(TOPIC, 0): len(ITEMS)}
     pipeline.close()
 
 

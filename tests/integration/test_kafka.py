@@ -16,8 +16,9 @@ from deploy.local.brokers import Broker
 from engine.config import KafkaConfig
 from engine.events.batch import Record, Rejection
 from engine.events.connection import connection_settings, wait_for_broker
-from engine.events.dead_letter import MAX_VALUE_BYTES, KafkaDeadLetters
+from engine.events.dead_letter import MAX_VALUE_BYTES
 from engine.events.kafka import KafkaSource
+from engine.events.letter_writer import KafkaDeadLetters
 from engine.events.producer import EventProducer
 from engine.events.source import SourceError, start_at_beginning
 from engine.events.topics import ensure_topics, topic_id
@@ -221,7 +222,7 @@ def test_dead_letters_carry_reason_and_position(kafka_config: KafkaConfig) -> No
     small = Record("ousel.events", 2, 17, 0, b"key", b"\xff broken")
     large = Record("ousel.events", 0, 18, 0, None, b"x" * (MAX_VALUE_BYTES + 1))
     empty = Record("ousel.events", 0, 19, 0, None, None)
-    letters = KafkaDeadLetters(kafka_config, max_pending=2)
+    letters = KafkaDeadLetters(kafka_config, max_letters=2)
     letters.publish([Rejection(small, "kind must be … got 'ü'"), Rejection(large, "r"), Rejection(empty, "r")])
     letters.close()
     assert (letters.published, letters.failed) == (3, 0)
@@ -236,7 +237,7 @@ def test_dead_letters_carry_reason_and_position(kafka_config: KafkaConfig) -> No
             found += consumer.poll(timeout_ms=100).get(partition, [])
     assert [r.value for r in found] == [b"\xff broken", b"x" * MAX_VALUE_BYTES, b""]
     assert [r.key for r in found] == [b"key", None, None]
-    position = [("topic", b"ousel.events"), ("partition", b"2"), ("offset", b"17")]
+    position = [("topic", b"ousel.events"), ("partition", b"2"), ("offset", b"17"), ("timestamp", b"0")]
     assert list(found[0].headers) == [("reason", "kind must be … got 'ü'".encode()), *position]
     assert dict(found[1].headers)["truncated"] == str(MAX_VALUE_BYTES + 1).encode()
 

@@ -1,15 +1,22 @@
-"""Law 8, for decoder and state: every record is an event folded, set aside or forgotten by, an item, or a rejection."""
+"""Law 8: every record that was polled is counted under exactly one outcome, in the state and in the metrics."""
 
 from __future__ import annotations
 
+from collections import Counter
+
+import prometheus_client
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from ousel.v1 import catalog_pb2, event_pb2
+from prometheus_client.parser import text_string_to_metric_families
 
-from engine.config import EventsConfig, KafkaConfig, StateConfig
+from engine.config import Config, EventsConfig, KafkaConfig, StateConfig
 from engine.events.batch import Record
 from engine.events.codec import Decoder
+from engine.events.dead_letter import MemoryDeadLetters
+from engine.events.source import MemorySource
+from engine.pipeline import Pipeline
 from engine.state.state import State
 
 KAFKA, PARTITIONS, NOW_MS = KafkaConfig(), 2, 1_700_000_000_000
@@ -103,6 +110,81 @@ def test_every_record_polled_is_counted_once(times, log, steps, limits):
     assert sum(one.duplicates for one in slices) == repeats
     assert folded == once.count("event")
     assert sum(one.forgotten for one in slices) <= once.count("forget")
+
+
+def scraped() -> Counter[tuple[str, str]]:
+    """The counts as an operator scrapes them, by topic and outcome; "polled" is what the log has handed over."""
+    counts: Counter[tuple[str, str]] = Counter()
+    for family in text_string_to_metric_families(prometheus_client.generate_latest().decode()):
+        for sample in family.samples:
+            if sample.name == "ousel_records_total":
+                counts[sample.labels["topic"], sample.labels["outcome"]] += int(sample.value)
+            elif sample.name == "ousel_records_polled_total":
+                counts[sample.labels["topic"], "polled"] += int(sample.value)
+    return counts
+
+
+class Nobody:
+    """An audience without streams."""
+
+    def mark(self, *_, **__):
+        pass
+
+    mark_catalog = mark
+
+    def due(self, *_, **__):
+        return []
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    log=st.lists(kinds, max_size=30),
+    steps=st.lists(st.tuples(st.integers(1, 20), st.integers(0, 8)), max_size=6),
+    window=st.sampled_from([0, 3, 65_536]),
+)
+def test_the_outcomes_that_an_operator_scrapes_add_up_to_the_records_polled(log, steps, window):
+    config = Config(kafka=KAFKA, state=StateConfig(max_users=64, max_items=64, content_dim=8, duplicates_window=window))
+    ends: dict[tuple[str, int], int] = {}
+    records = []
+    both = [("event", KAFKA.events_topic, partition, GOOD_EVENTS[0]) for partition in range(PARTITIONS)]
+    for kind, topic, partition, value in both + log:
+        offset = ends.get((topic, partition), 0)
+        ends[topic, partition] = offset + 1
+        records.append((kind, Record(topic, partition, offset, NOW_MS, None, value)))
+    batches, at = [], 0
+    for length, back in [*steps, (len(records), 0)]:
+        batches.append(records[max(0, at - back) : at + length])  # the last records may come again
+        at = min(len(records), at + length)
+    source = MemorySource([[record for _, record in batch] for batch in batches if batch])
+    pipeline, letters, before = Pipeline(config, Nobody()), MemoryDeadLetters(), scraped()
+    for _ in batches:
+        pipeline.step(source, letters)
+    counts = scraped()
+    counts.subtract(before)
+    pipeline.close()
+
+    polled = [one for batch in batches for one in batch]
+    seen: set[tuple[str, int, int]] = set()
+    first = []
+    for kind, record in polled:
+        place = (record.topic, record.partition, record.offset)
+        first += [] if place in seen else [(kind, record)]
+        seen.add(place)
+    once, repeats = fresh_of(first, window)
+    for topic in (KAFKA.events_topic, KAFKA.items_topic):
+        outcomes = {outcome: count for (of, outcome), count in counts.items() if of == topic and outcome != "polled"}
+        assert sum(outcomes.values()) == counts[topic, "polled"] == sum(record.topic == topic for _, record in polled)
+        assert counts[topic, "dead_letter"] == sum(kind == "bad" and record.topic == topic for kind, record in first)
+    events = KAFKA.events_topic
+    assert counts[events, "event"] + counts[events, "relation"] == once.count("event")
+    assert (counts[events, "forget"], counts[events, "repeated"]) == (once.count("forget"), repeats)
+    items = [record for kind, record in polled if kind == "item"]
+    deleted = sum(record.value == GOOD_ITEMS[1] for record in items)
+    assert counts[KAFKA.items_topic, "deletion"] == deleted
+    assert counts[KAFKA.items_topic, "item"] == len(items) - deleted
+    assert pipeline.status().events_dead_lettered == sum(kind == "bad" for kind, _ in first)
+    # Each polling hands a bad record over again, and the letters are written once by their positions.
+    assert len(letters.rejections) == sum(kind == "bad" for kind, _ in polled)
 
 
 def fresh_of(records: list[tuple[str, Record]], window: int) -> tuple[list[str], int]:

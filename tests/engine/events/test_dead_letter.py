@@ -1,107 +1,66 @@
 from __future__ import annotations
 
-import logging
-import threading
-from typing import Any
+from engine.events.batch import Flaw, Record, Rejection
+from engine.events.dead_letter import MAX_VALUE_BYTES, Letter, LetterId, MemoryDeadLetters, letter_id
 
-import pytest
-from kafka.errors import KafkaTimeoutError
-from kafka.future import Future as KafkaFuture
-
-from engine.config import KafkaConfig
-from engine.events import producer as module
-from engine.events.batch import Record, Rejection
-from engine.events.dead_letter import KafkaDeadLetters, MemoryDeadLetters
-
-REJECTION = Rejection(Record("ousel.events", 2, 17, 0, b"k", b"v"), "no item")
+RECORD = Record("ousel.events", 2, 17, 1_700_000_000_000, b"k", b"v")
 
 
-class FakeKafkaProducer:
-    """Refuses, fails or acknowledges every record at once."""
-
-    def __init__(self, outcome: str) -> None:
-        self.outcome = outcome
-
-    def __call__(self, **_: Any) -> FakeKafkaProducer:
-        return self
-
-    def partitions_for(self, _: str) -> set[int]:
-        return {0}
-
-    def send(self, *_: Any, **__: Any) -> KafkaFuture:
-        if self.outcome == "refuse":
-            raise KafkaTimeoutError("no metadata")
-        future = KafkaFuture()
-        return future.failure(KafkaTimeoutError("late")) if self.outcome == "fail" else future.success(None)
+def headers(letter: Letter) -> dict[str, bytes]:
+    return dict(letter.headers)
 
 
-@pytest.mark.parametrize(("outcome", "said"), [("refuse", "no metadata"), ("fail", "late")])
-def test_a_dead_letter_that_is_lost_is_counted_and_logged_and_stops_nothing(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, outcome: str, said: str
-) -> None:
-    monkeypatch.setattr(module, "KafkaProducer", FakeKafkaProducer(outcome))
-    letters = KafkaDeadLetters(KafkaConfig(), max_pending=1)
-    with caplog.at_level(logging.ERROR):
-        letters.publish([REJECTION] * 3)
-    assert (letters.published, letters.failed) == (0, 3)
-    assert len(caplog.records) == 3
-    message = caplog.records[0].getMessage()
-    assert "ousel.events[2]@17" in message
-    assert "no item" in message
-    assert said in message
+def test_a_letter_has_the_record_its_reason_and_its_position() -> None:
+    letter = Letter.of(Rejection(RECORD, "kind must be … got 'ü'"))
+    assert (letter.key, letter.value) == (b"k", b"v")
+    assert headers(letter) == {
+        "reason": "kind must be … got 'ü'".encode(),
+        "topic": b"ousel.events",
+        "partition": b"2",
+        "offset": b"17",
+        "timestamp": b"1700000000000",
+    }
+    assert letter_id(letter.headers) == letter.id == LetterId("ousel.events", 2, 17, 1_700_000_000_000)
 
 
-def test_acknowledged_dead_letters_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "KafkaProducer", FakeKafkaProducer("acknowledge"))
-    letters = KafkaDeadLetters(KafkaConfig(), max_pending=1)
-    letters.publish([REJECTION] * 3)
-    assert (letters.published, letters.failed) == (3, 0)
+def test_long_parts_are_cut_and_the_full_size_is_told() -> None:
+    long = RECORD._replace(value=b"x" * (MAX_VALUE_BYTES + 1), key=b"k" * 10**6)
+    letter = Letter.of(Rejection(long, "r" * 10**6))
+    assert letter.value == b"x" * MAX_VALUE_BYTES
+    assert headers(letter)["truncated"] == str(MAX_VALUE_BYTES + 1).encode()
+    assert letter.size_bytes < 150_000
 
 
-class Unanswering(FakeKafkaProducer):
-    """Acknowledges the oldest record only when it is asked to."""
-
-    def __init__(self) -> None:
-        super().__init__("hold")
-        self.open: list[KafkaFuture] = []
-        self.most_open = 0
-
-    def send(self, *_: Any, **__: Any) -> KafkaFuture:
-        self.open.append(KafkaFuture())
-        self.most_open = max(self.most_open, len(self.open))
-        return self.open[-1]
-
-    def acknowledge(self) -> None:
-        self.open.pop(0).success(None)
+def test_a_letter_that_is_refused_loses_its_value_then_its_key_and_never_its_position() -> None:
+    letter = Letter.of(Rejection(RECORD._replace(value=b"x" * 100_000), "reason"))
+    without_value = letter.smaller()
+    assert without_value is not None
+    assert (without_value.key, without_value.value) == (b"k", b"")
+    assert headers(without_value) | {"truncated": b"100000", "left_out": b"value"} == headers(without_value)
+    without_key = without_value.smaller()
+    assert without_key is not None
+    assert (without_key.key, without_key.value) == (b"ousel.events-2-17", b"")
+    assert headers(without_key)["left_out"] == b"value, key"
+    assert without_key.smaller() is None
+    assert letter_id(without_key.headers) == letter.id
 
 
-def test_publishing_waits_for_an_answer_where_as_many_are_on_their_way_as_allowed(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    producer = Unanswering()
+def test_a_letter_may_stand_for_a_stretch_of_damaged_records() -> None:
+    flaw = Flaw(21, 5, "offsets 17 to 21 have a wrong checksum")
+    letter = Letter.of(Rejection(Record("ousel.events", 2, 17, -1, None, None, flaw), flaw.reason))
+    assert (letter.key, letter.value) == (None, b"")
+    assert (headers(letter)["offset"], headers(letter)["last_offset"]) == (b"17", b"21")
+    assert letter_id(letter.headers) == letter.id
 
-    class Room(threading.BoundedSemaphore):
-        """The broker answers once, and only if somebody waits for it."""
 
-        def acquire(self, *_: Any, **__: Any) -> bool:
-            if not super().acquire(blocking=False):
-                producer.acknowledge()
-                assert super().acquire(blocking=False)
-            return True
-
-    monkeypatch.setattr(module, "KafkaProducer", producer)
-    with monkeypatch.context() as patch:
-        patch.setattr(threading, "BoundedSemaphore", Room)
-        letters = KafkaDeadLetters(KafkaConfig(), max_pending=3)
-    letters.publish([REJECTION] * 10)
-    assert (producer.most_open, letters.published) == (3, 7)
-    while producer.open:
-        producer.acknowledge()
-    assert (letters.published, letters.failed) == (10, 0)
+def test_headers_of_others_name_no_record() -> None:
+    assert letter_id([]) is None
+    assert letter_id([("topic", b"t"), ("partition", b"x"), ("offset", b"1"), ("timestamp", b"1")]) is None
+    assert letter_id([("topic", b"t"), ("partition", b"1"), ("offset", b"1")]) is None  # as Ousel wrote them once
 
 
 def test_memory_keeps_what_it_is_given() -> None:
     letters = MemoryDeadLetters()
-    letters.publish([REJECTION])
+    letters.publish([Rejection(RECORD, "no item")])
     letters.publish([])
-    assert letters.rejections == [REJECTION]
+    assert letters.rejections == [Rejection(RECORD, "no item")]

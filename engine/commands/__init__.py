@@ -1,0 +1,1 @@
+"""The commands of `ousel-engine` beside `serve`, a module each."""

@@ -1,0 +1,103 @@
+"""`ousel-engine dead-letters`: the records that broke a rule, with the reason and the place of each."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from kafka.errors import KafkaError
+
+from engine.config import KafkaConfig, load_config
+from engine.events.connection import connection_settings
+from engine.events.diagnosis import connection_problem
+from engine.events.letter_reader import FoundLetter, LetterReader
+from engine.log_output import log_to_stderr, one_line
+
+_VALUE_CHARS = 200
+
+
+def dead_letters(
+    config: Annotated[Path | None, typer.Option(help="TOML file; OUSEL_* variables win over it")] = None,
+    limit: Annotated[int, typer.Option(min=0, max=1_000_000, help="newest letters to show")] = 20,
+    follow: Annotated[bool, typer.Option("--follow", help="go on with the letters that come, until Ctrl-C")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="one JSON object a line, with key and value as long as the letter has them")
+    ] = False,
+) -> None:
+    """Show the newest dead letters, the newest last. Nothing is changed, and no consumer group is used."""
+    try:
+        settings = load_config(config)
+    except ValueError as error:
+        raise SystemExit(f"ousel-engine dead-letters: {error}") from None
+    log_to_stderr(settings.log_level)
+    try:
+        _show(settings.kafka, limit, follow, _json if as_json else _text)
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:
+        # The reader of the output has seen enough; Python's own flush at the exit must not fail on it again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (KafkaError, LookupError) as error:
+        problem = None
+        if isinstance(error, KafkaError):
+            problem = connection_problem(settings.kafka, connection_settings(settings.kafka))
+        reason = error.args[0] if isinstance(error, LookupError) else error
+        raise SystemExit(f"ousel-engine dead-letters: {problem or reason}") from None
+
+
+def _show(config: KafkaConfig, limit: int, follow: bool, form: Callable[[FoundLetter], str]) -> None:
+    with closing(LetterReader(config)) as reader:
+        newest = reader.newest(limit)
+        coming: Iterable[FoundLetter] = reader.following() if follow else ()
+        for letter in itertools.chain(newest, coming):
+            print(form(letter), flush=follow)
+        if not newest and not follow:
+            print(f"no dead letters in topic {config.dead_letters_topic!r}", file=sys.stderr)
+        sys.stdout.flush()
+
+
+def _text(letter: FoundLetter) -> str:
+    headers = letter.headers
+    place = f"{headers.get('topic', '?')}[{headers.get('partition', '?')}]@{headers.get('offset', '?')}"
+    if "last_offset" in headers:
+        place += f"-{headers['last_offset']}"
+    value = "left out: the topic did not take it" if "left_out" in headers else _shown(letter.value)
+    size = f" ({headers['truncated']} bytes in all)" if "truncated" in headers else ""
+    reason = one_line(headers.get("reason", "without a reason"))
+    return f"{_time(letter)}  {place}  {reason}\n    key {_shown(letter.key)}  value {value}{size}"
+
+
+def _json(letter: FoundLetter) -> str:
+    numbers = ("partition", "offset", "timestamp", "last_offset", "truncated")
+    fields: dict[str, object] = {
+        name: int(text) if name in numbers and text.isdigit() else text for name, text in letter.headers.items()
+    }
+    fields["written"] = _time(letter)
+    for name, data in (("key", letter.key), ("value", letter.value)):
+        try:
+            fields[name] = None if data is None else data.decode()
+        except UnicodeDecodeError:
+            fields[f"{name}_base64"] = base64.b64encode(data or b"").decode()
+    return json.dumps(fields, ensure_ascii=False)
+
+
+def _time(letter: FoundLetter) -> str:
+    return datetime.fromtimestamp(letter.written_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _shown(data: bytes | None) -> str:
+    """The beginning of a key or a value, without control characters, which a terminal would obey."""
+    if data is None:
+        return "none"
+    text = one_line(data[: 4 * _VALUE_CHARS].decode("utf-8", "backslashreplace"))
+    cut = len(text) > _VALUE_CHARS or len(data) > 4 * _VALUE_CHARS
+    return (text[:_VALUE_CHARS] + "...") if cut else text or "empty"
