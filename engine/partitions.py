@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
+from engine.catalog_recheck import may_miss_deletions
 from engine.events.source import Assignment, LogRange, Partition
 from engine.snapshot.losses import Loss, SnapshotError, refusal
 from engine.state.copying import SavedCatalog, SavedState
@@ -37,18 +38,26 @@ class Snapshots(Protocol):
 
 @dataclass(frozen=True)
 class Taken:
-    """What an assignment changed, and where reading goes on."""
+    """What an assignment changed, and where reading goes on.
+
+    Attributes:
+        unchecked: by (topic, partition), up to where the catalog has all, where it must be held against its topic.
+    """
 
     changes: Sequence[Folded]
     positions: Mapping[Partition, int]
+    unchecked: Mapping[Partition, int] = field(default_factory=dict)
 
 
-def take(assignment: Assignment, state: State, snapshots: Snapshots | None, *, may_lose: bool = True) -> Taken:
+def take(
+    assignment: Assignment, state: State, snapshots: Snapshots | None, *, may_lose: bool = True, unchecked: bool = False
+) -> Taken:
     """Drops the slices of partitions that are read elsewhere now, and restores those that came.
 
     A slice that stays goes on from where it is. One that came is the best that a snapshot has, or begins with the log.
 
     Args:
+        unchecked: whether the catalog was to be held against its topic, and was not yet.
         may_lose: whether a part may begin with the log though a snapshot that can't be used holds more than that.
 
     Raises:
@@ -62,11 +71,13 @@ def take(assignment: Assignment, state: State, snapshots: Snapshots | None, *, m
         if number not in state.slices:
             changes.append(_open(number, held, state, snapshots, losses))
     catalog = {partition: held for partition, held in assignment.partitions.items() if partition[0] != topic}
-    if not state.catalog_positions:
-        _open_catalog(state, snapshots, catalog, losses)
+    restored = not state.catalog_positions and _open_catalog(state, snapshots, catalog, losses)
     _judge([loss for loss in losses if loss is not None], may_lose)
     begin = {partition: held.begin for partition, held in assignment.partitions.items()}
     positions = begin | {partition: at for partition, at in state.positions.items() if partition in begin}
+    known = {partition: at for partition, at in state.catalog_positions.items() if partition in catalog}
+    if unchecked or (restored and may_miss_deletions(assignment, known)):
+        return Taken(changes, positions | {partition: held.begin for partition, held in catalog.items()}, known)
     return Taken(changes, positions)
 
 
@@ -96,13 +107,15 @@ def _open(number: int, held: LogRange, state: State, snapshots: Snapshots | None
 
 def _open_catalog(
     state: State, snapshots: Snapshots | None, log: Mapping[Partition, LogRange], losses: list[Loss | None]
-) -> None:
+) -> bool:
+    """Returns whether a snapshot had one."""
     saved = snapshots.newest_catalog(log) if snapshots is not None else None
     if saved is not None:
         content = None if saved.content is None else saved.content[saved.rows]
         state.restore_catalog(saved.items, saved.positions, saved.items_folded, content)
         state.catalog_began = saved.began
         _log.info("catalog: %d records restored", len(saved.items))
-        return
+        return True
     state.catalog_began = {partition: held.begin for partition, held in log.items()}
     losses.append(snapshots.lost_catalog(log) if snapshots is not None else None)
+    return False

@@ -12,10 +12,12 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
 from engine import metrics
+from engine.catalog_recheck import CatalogRecheck
 from engine.checkpoint import Checkpoints
 from engine.config import Config
 from engine.copies import Copies
 from engine.errands import Errands, in_background
+from engine.events.batch import Decoded, EventBatch
 from engine.events.codec import Decoder
 from engine.events.dead_letter import DeadLetters
 from engine.events.source import Assignment, EventSource, SourceError
@@ -93,6 +95,7 @@ class Pipeline:
         self._assignment: Assignment | None = None
         self._copies = Copies()
         self._checkpoints: Checkpoints | None = None
+        self._recheck: CatalogRecheck | None = None  # of the catalog that a snapshot had
         self._installer = Installer(
             config,
             self.generations,
@@ -120,14 +123,14 @@ class Pipeline:
         reported = time.monotonic()
         while not stop.is_set():
             self.step(source, dead_letters)
-            if self._caught_up or self._assignment is None:
+            if self._caught_up or self._assignment is None or self._recheck is not None:
                 continue
             if source.caught_up():
                 self._become_ready()
             elif time.monotonic() - reported > _REPORT_S:
                 reported = time.monotonic()
                 _log.info("catching up: %d events folded, %d records to go", self.state.events_folded, source.lag())
-        if self._checkpoints is not None:
+        if self._checkpoints is not None and self._recheck is None:
             self._checkpoints.close(self.state)
 
     def step(self, source: EventSource, dead_letters: DeadLetters) -> None:
@@ -151,6 +154,9 @@ class Pipeline:
         records = source.poll(self._patience_s())
         # Step 2.
         with metrics.timed("decode"):
+            if self._recheck is not None:
+                records, known = self._recheck.sift(records, self.state)
+                self._counts.known(known)
             batch = self._decoder.decode(records)
             if batch.rejected:
                 dead_letters.publish(batch.rejected)
@@ -159,6 +165,8 @@ class Pipeline:
         with metrics.timed("fold"):
             folded = self.state.fold(batch)
             self._counts.folded(batch, folded, self.state)
+            if self._recheck is not None:
+                self._delete_missed(self._recheck, batch, source)
         # Step 4.
         with metrics.timed("embed"):
             self._embed(folded)
@@ -196,14 +204,30 @@ class Pipeline:
         metrics.CAUGHT_UP.set(0)
         # An engine that serves goes on with the partitions it has, whatever it can't find of those that come.
         may_lose = self._ready or self._config.snapshot.on_mismatch == "replay"
-        taken = take(assignment, self.state, self._snapshots, may_lose=may_lose)
+        unchecked = self._recheck is not None
+        taken = take(assignment, self.state, self._snapshots, may_lose=may_lose, unchecked=unchecked)
+        self._recheck = None
+        if taken.unchecked:
+            self._recheck = CatalogRecheck(assignment, taken.unchecked, self._decoder, self._config.state.max_items)
         for change in taken.changes:
             self._embed(change)
         source.start(taken.positions)
         self._assignment = assignment
 
+    def _delete_missed(self, recheck: CatalogRecheck, batch: Decoded, source: EventSource) -> None:
+        """Deletes the items whose deletions no record tells any more, once the items topic has been read."""
+        recheck.note(batch)
+        gone = recheck.gone(self.state, source)
+        if gone is None:
+            return
+        self._recheck = None
+        deleted = self.state.delete_items(gone)
+        self._embed(deleted)
+        self._publisher.mark(Decoded(EventBatch.empty(), (), (), {}), deleted, live=self._caught_up)
+
     def _checkpoint(self) -> None:
-        if self._checkpoints is not None:
+        # A snapshot of a catalog that was not held against its topic would be taken for one that was.
+        if self._checkpoints is not None and self._recheck is None:
             self._checkpoints.step(self.state)
         if self._assignment is not None:  # else this state is not the one that will be
             self._copies.step()

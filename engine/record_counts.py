@@ -48,6 +48,11 @@ class RecordCounts:
             self._reject(batch.rejected, state.positions)
         self._repeated, self._redelivered = _skipped(state)
 
+    def known(self, count: int) -> None:
+        """Counts records of the items topic that a restored catalog reflects, and that are not folded again."""
+        metrics.RECORDS_POLLED.labels(self._items_topic).inc(count)
+        self._count(self._items_topic, {"redelivered": count})
+
     def folded(self, batch: Decoded, folded: Folded, state: State) -> None:
         """Counts what the fold made of the batch."""
         repeated, redelivered = _skipped(state)

@@ -82,7 +82,7 @@ def look(
         items_evicted=sum(one.evicted_items for one in slices.values()),
         users_forgotten=sum(one.forgotten for one in slices.values()),
         events_duplicate=sum(one.duplicates for one in slices.values()),
-        records_redelivered=sum(one.redelivered for one in slices.values()),
+        records_redelivered=state.redelivered,
         targets=sum(len(one.relations.targets) for one in slices.values()),
         targets_evicted=sum(one.evicted_targets for one in slices.values()),
         snapshot_time_s=snapshot_time_s,
@@ -103,7 +103,7 @@ def observe(state: State, config: StateConfig, generation: Generation | None, so
     metrics.TARGETS_LIMIT.set(config.max_targets)
     metrics.TARGETS_EVICTED.set(sum(one.evicted_targets for one in slices))
     metrics.DUPLICATES.set(sum(one.duplicates for one in slices))
-    metrics.REDELIVERED.set(sum(one.redelivered for one in slices))
+    metrics.REDELIVERED.set(state.redelivered)
     metrics.PARTITIONS.set(len(slices))
     observe_source(source)
     if generation:

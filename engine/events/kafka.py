@@ -26,6 +26,7 @@ from engine.events.broker_client import BrokerLink
 from engine.events.committer import Committer
 from engine.events.connection import connection_settings
 from engine.events.consumer_settings import consumer_settings
+from engine.events.deletions import deletions_from
 from engine.events.diagnosis import connection_problem
 from engine.events.log_consumer import LogConsumer
 from engine.events.log_watch import LogWatch
@@ -251,10 +252,13 @@ class KafkaSource:
         gone = next((topic for topic, total in totals.items() if total == 0), None)
         if gone is not None:
             raise SourceError(self._topic_watch.explain() or f"topic {gone!r} has no partitions any more")
+        items_topic = self._config.items_topic
+        items = {p: LogRange(begin[p], end[p]) for p in partitions if p.topic == items_topic}
+        shown_from = deletions_from(self._consumer, self._topic_watch.state(items_topic), items) if items else {}
         self._arrived = None
         with self._ready:
             self._returned, self._ends = dict(begin), dict(end)
-            self._assignment = Assignment(ranges, totals, self._consumer.identity(self._topics))
+            self._assignment = Assignment(ranges, totals, self._consumer.identity(self._topics), shown_from)
             self._woken = True
             self._ready.notify_all()
 

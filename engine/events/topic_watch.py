@@ -55,6 +55,12 @@ class TopicWatch:
         self._look(sure=True)
         return self.failure
 
+    def state(self, topic: str) -> TopicState | None:
+        """How a topic stood when it was looked at first; None where the broker does not tell."""
+        if topic not in self._first:
+            self._look()
+        return self._first.get(topic)
+
     def close(self) -> None:
         """Ends the thread. Safe to call twice."""
         self._closing.set()

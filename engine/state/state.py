@@ -72,6 +72,7 @@ class State:
         self._catalog_positions: dict[tuple[str, int], int] = {}
         self.catalog_began: Mapping[tuple[str, int], int] = {}
         self.items_folded = 0
+        self.items_redelivered = 0  # says nothing of the log, so it is not saved
         self._new: list[Rows] = []  # item rows given in this batch
 
     # -- the fold -----------------------------------------------------------------------------------------------------
@@ -143,6 +144,15 @@ class State:
         """An empty slice that fits this state."""
         return Slice(self._config, self._events, self._stride)
 
+    def delete_items(self, item_ids: Sequence[str]) -> Folded:
+        """What the tombstones of these items would have done; returns what that changes."""
+        records = self.items_folded
+        items = self._fold_items([CatalogItem(item_id, deleted=True) for item_id in item_ids])
+        self.items_folded = records
+        new = self._take_new()
+        self._hide(new)
+        return _changed(users=NO_ROWS, items=items, new=new, gone=NO_ROWS)
+
     # -- what it says -------------------------------------------------------------------------------------------------
 
     @property
@@ -192,6 +202,11 @@ class State:
     def popularity_scale(self) -> int:
         """Doublings by which the scores of `popularity` are scaled down; they compare over time once it is the same."""
         return self._scale
+
+    @property
+    def redelivered(self) -> int:
+        """Records that came again, and were skipped."""
+        return self.items_redelivered + sum(placed.slice.redelivered for placed in list(self.slices.values()))
 
     @property
     def events_folded(self) -> int:
