@@ -30,6 +30,7 @@ from engine import collector
 from engine.arenas import limit_arenas
 from engine.commands.dead_letters import dead_letters
 from engine.config import Config, ConfigError, load_config
+from engine.descriptors import RESERVED, raise_limit
 from engine.end_check import EndCheck
 from engine.events.log_ends import KafkaLogEnds
 from engine.events.opening import open_log, opening
@@ -69,6 +70,7 @@ def serve(
         raise SystemExit(f"ousel-engine: {error}") from None
     log_to_stderr(settings.log_level)
     limit_arenas()
+    raise_limit(max(settings.serving.max_streams, settings.serving.max_connections) + RESERVED)
     torch.set_num_threads(settings.model.threads)
     # The engine's thread computes while the event loop answers: hand the interpreter over sooner than every 5 ms. The
     # thread gives it away in each call of a library and waits as long to have it back: of 0.2 ms each, lists took a

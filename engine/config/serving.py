@@ -16,6 +16,11 @@ class ServingConfig(Section):
     metrics_host: Host = "127.0.0.1"
     metrics_port: int = Field(9464, ge=0, le=65535, description="Prometheus /metrics; 0 takes a free one")
     max_streams: int = Field(10_000, ge=1, le=1_000_000, description="open subscriptions; one more is refused")
+    max_connections: int = Field(
+        10_000, ge=1, le=1_000_000,
+        description="So many connections are taken, each of which carries any number of calls and streams; one more is"
+        " closed at once. Fewer are taken where the limit of file descriptors leaves fewer than 256 for other uses.",
+    )  # fmt: skip
     max_queries: int = Field(10_000, ge=1, le=1_000_000, description="calls waiting for a list; one more is refused")
     max_waiting: int = Field(
         10_000, ge=1, le=1_000_000,

@@ -27,6 +27,7 @@ from ousel.v1 import (
 
 from engine import metrics
 from engine.config import Config, ServingConfig
+from engine.descriptors import connections, limit
 from engine.serving.arrivals import Arrivals
 from engine.serving.calls import CallObserver
 from engine.serving.engine import Engine
@@ -45,6 +46,9 @@ SERVICES = (
     privacy_service_pb2.DESCRIPTOR.services_by_name["PrivacyService"].full_name,
     state_service_pb2.DESCRIPTOR.services_by_name["StateService"].full_name,
 )
+
+_FIRST_FRAME_MS = 10_000  # from a connection to the first frame on it
+_IDLE_MS = 300_000  # of a connection without any call or stream
 
 
 class PortTaken(RuntimeError):
@@ -146,6 +150,11 @@ class Server:
 
 def _options(serving: ServingConfig) -> tuple[tuple[str, int], ...]:
     return (
+        # Connections beyond what the limit of descriptors leaves would take the log, the metrics and snapshots theirs.
+        ("grpc.max_allowed_incoming_connections", min(serving.max_connections, connections(limit()))),
+        # Nor may connections keep their place that say nothing: before their first frame, and later without a call.
+        ("grpc.server_handshake_timeout_ms", _FIRST_FRAME_MS),
+        ("grpc.max_connection_idle_ms", _IDLE_MS),
         ("grpc.so_reuseport", 0),  # or a second engine would share the port and nobody would notice
         ("grpc.max_receive_message_length", 4 * 2**20),
         # By default gRPC cancels calls by chance once 1,000 of them wait for the event loop, and all beyond 3,000. Such

@@ -2,6 +2,7 @@ import asyncio
 import socket
 import urllib.request
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import grpc
 import pytest
@@ -9,6 +10,7 @@ from google.protobuf import descriptor_pool
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from ousel.v1.model_service_pb2 import GetStatusRequest
+from ousel.v1.model_service_pb2_grpc import ModelServiceStub
 from ousel.v1.recommender_service_pb2 import Query, RecommendRequest
 from prometheus_client.parser import text_string_to_metric_families
 
@@ -166,3 +168,57 @@ async def test_stopping_lets_a_running_call_finish(served: Served):
     assert (await call).list.items[0].item_id == "a"
     async with asyncio.timeout(5):
         await stopping
+
+
+@pytest.mark.parametrize("config", [ServingConfig(port=0, metrics_port=0, max_connections=3)], indirect=True, ids=["3"])
+async def test_connections_beyond_the_limit_are_closed_and_the_others_are_served(served: Served):
+    await served.model.GetStatus(GetStatusRequest())  # one is open
+
+    def refused(opened: list[socket.socket]) -> list[socket.socket]:
+        found = []
+        for one in opened:
+            try:
+                if one.recv(1024) == b"":
+                    found.append(one)
+            except BlockingIOError:
+                pass
+            except OSError:
+                found.append(one)
+        return found
+
+    with ExitStack() as stack:
+        opened = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", served.server.port), 30)) for _ in range(7)
+        ]
+        closed: list[socket.socket] = []
+        for one in opened:
+            one.setblocking(False)
+        async with asyncio.timeout(30):
+            while len(closed) < 5:
+                closed += refused([one for one in opened if one not in closed])
+                await asyncio.sleep(0.01)
+        await served.model.GetStatus(GetStatusRequest())
+        assert refused([one for one in opened if one not in closed]) == []
+    options = (("grpc.use_local_subchannel_pool", 1),)
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{served.server.port}", options=options) as channel:
+        status = ModelServiceStub(channel).GetStatus(GetStatusRequest(), timeout=30, wait_for_ready=True)
+        assert (await status).serving  # a place is free again
+
+
+async def test_connections_that_say_nothing_give_their_place_free(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr("engine.serving.server._FIRST_FRAME_MS", 200)
+    monkeypatch.setattr("engine.serving.server._IDLE_MS", 200)
+    server = make()
+    await server.start()
+    address = f"127.0.0.1:{server.port}"
+    with socket.create_connection(("127.0.0.1", server.port), 30) as silent:
+        async with asyncio.timeout(30):
+            while await asyncio.to_thread(silent.recv, 1024):  # until the server closes it
+                pass
+    async with grpc.aio.insecure_channel(address) as channel:
+        stub = ModelServiceStub(channel)
+        await stub.GetStatus(GetStatusRequest(), timeout=30)
+        async with asyncio.timeout(30):
+            await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)  # it had no call for a while
+        assert (await stub.GetStatus(GetStatusRequest(), timeout=30)).serving  # and connects again for the next
+    await server.stop(0)
