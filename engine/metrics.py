@@ -50,6 +50,7 @@ USERS_EVICTED = Gauge("ousel_users_evicted", "Users and anonymous sessions forgo
 ITEMS_EVICTED = Gauge("ousel_items_evicted", "Items forgotten by a partition because others came")
 TARGETS = Gauge("ousel_targets", "Users and entities that relations lead to, held in memory")
 TARGETS_LIMIT = Gauge("ousel_targets_limit", "Users and entities that relations of one partition may lead to")
+CATALOG_EVICTED = Gauge("ousel_catalog_evicted", "Catalog records forgotten because others came, since the start")
 TARGETS_EVICTED = Gauge("ousel_targets_evicted", "Targets of relations forgotten by a partition because others came")
 USERS_FORGOTTEN = Gauge("ousel_users_forgotten", "Users and anonymous sessions forgotten because that was asked for")
 DUPLICATES = Gauge("ousel_events_duplicate", "Events that a producer has repeated, and that were folded once")

@@ -22,6 +22,11 @@ class StateConfig(Section):
         description="items that events of one partition have named, and items in the catalog;"
         " beyond that the longest idle, or the longest not updated, are forgotten",
     )  # fmt: skip
+    max_catalog_bytes: int = Field(
+        2**30, ge=2**20, le=2**40,
+        description="Memory that the records of the catalog may take. Beyond it and beyond max_items those go first"
+        " whose items no event names, the longest not updated before the others.",
+    )  # fmt: skip
 
     history: int = Field(128, ge=2, le=4096, description="most recent events kept per user or anonymous session")
     neighbors: int = Field(16, ge=1, le=1024, description="most recent users, and most recent next items, per item")

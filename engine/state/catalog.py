@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.events.batch import CatalogItem
+from engine.state.catalog_records import CatalogRecords
 from engine.state.content import ContentEncoder
 from engine.state.table import Table, TableCopy
 
@@ -33,20 +34,19 @@ class Catalog:
 
     Args:
         rows: item rows there may be.
-        limit: records it holds, those that delete an item included; the longest not updated make room.
+        records: where it keeps them, those that delete an item included.
 
     Attributes:
         group: [N or more] int64 what stands for an item's categories, see `group_of`.
     """
 
-    def __init__(self, encoder: ContentEncoder, features_dim: int, rows: int, limit: int) -> None:
+    def __init__(self, encoder: ContentEncoder, features_dim: int, rows: int, records: CatalogRecords) -> None:
         self._encoder = encoder
         self._features_dim = features_dim
-        self._limit = limit
         self.title: list[str] = []
         self.categories: list[tuple[str, ...]] = []
         self._members: dict[str, set[int]] = {}  # category -> rows
-        self._records: dict[int, CatalogItem] = {}  # by row, the longest not updated first
+        self._records = records
         self._content = Table(rows, (encoder.dim + features_dim,), dtype=torch.float32)  # [N, F]
         self._from_ms = np.zeros(0, dtype=np.int64)
         self._until_ms = np.zeros(0, dtype=np.int64)
@@ -93,21 +93,18 @@ class Catalog:
         """
         dropped = []
         for at, (row, item) in enumerate(zip(rows, items, strict=True)):
-            self._records.pop(row, None)
-            self._records[row] = CatalogItem(item.item_id, deleted=True) if item.deleted else item
             self._deleted[row] = item.deleted
             if not item.deleted:
                 self._describe(row, item, None if content is None else content[at])
                 self._described[row] = True
-            if len(self._records) > self._limit:
-                oldest = next(iter(self._records))
-                self.remove(oldest)
-                dropped.append(oldest)
+            for lost in self._records.put(row, CatalogItem(item.item_id, deleted=True) if item.deleted else item):
+                self.remove(lost)
+                dropped.append(lost)
         return dropped
 
     def remove(self, row: int) -> None:
         """Forgets what is known of a row; it counts as deleted until it is given to another item."""
-        self._records.pop(row, None)
+        self._records.remove(row)
         if self._described[row]:
             self._describe(row, CatalogItem(""))
             self._described[row] = False
@@ -119,11 +116,11 @@ class Catalog:
 
     def rows(self) -> list[int]:
         """Rows with a record, the longest not updated first."""
-        return list(self._records)
+        return self._records.rows()
 
     def records(self) -> list[CatalogItem]:
         """The newest record of each of `rows`; of a deleted item only that."""
-        return list(self._records.values())
+        return self._records.records()
 
     def deleted(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """[len(rows)] True where the newest record deletes the item."""

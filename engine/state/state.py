@@ -16,6 +16,7 @@ from torch import Tensor
 from engine.config import EventsConfig, KafkaConfig, StateConfig
 from engine.events.batch import CatalogItem, Decoded, EventBatch, QuotedTombstone
 from engine.state.catalog import Catalog
+from engine.state.catalog_records import CatalogRecords
 from engine.state.content import content_encoder
 from engine.state.fold_kernels import add_counts
 from engine.state.folded import NO_EVENTS, NO_ROWS, Folded, Inserted, Part, Rows, SliceFolded, joined, joined_columns
@@ -45,6 +46,7 @@ class State:
 
     Attributes:
         slices: by partition, rising.
+        records: the records of the catalog.
         catalog_began: by (topic, partition), the first offset that was folded into the catalog.
     """
 
@@ -61,7 +63,8 @@ class State:
         self.partitions = partitions
         self.half_lives_s = config.half_lives_s
         self.items = IdMap()
-        self.catalog = Catalog(content_encoder(config), config.features_dim, self.item_rows, config.max_items)
+        self.records = CatalogRecords(config.max_items, config.max_catalog_bytes)
+        self.catalog = Catalog(content_encoder(config), config.features_dim, self.item_rows, self.records)
         self.popularity = TopItems(config.popular)
         self._scale = 0  # landmark of the merged scores
         self.slices: dict[int, Placed] = {}
@@ -332,6 +335,7 @@ class State:
         if known:
             rows = self._give(item_id for _, item_id in known)
             placed.place(np.array([row for row, _ in known]), rows)
+            self.records.name(rows.tolist())
 
     def _give(self, ids: Iterable[str]) -> Rows:
         """Rows of items, new ones where they have none."""
@@ -355,6 +359,7 @@ class State:
         held = np.zeros(len(rows), np.bool_)
         for placed in self.slices.values():
             held |= placed.row_of[rows] > 0
+        self.records.unname(rows[~held].tolist())
         for row in rows[~held].tolist():
             if row not in self.catalog and self.items.id_of(row):
                 self.items.remove(row)

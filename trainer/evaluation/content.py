@@ -5,6 +5,7 @@ from __future__ import annotations
 from engine.config import StateConfig
 from engine.events.batch import CatalogItem
 from engine.state.catalog import Catalog
+from engine.state.catalog_records import CatalogRecords
 from engine.state.content import content_encoder
 from trainer.evaluation.files import Items
 from trainer.evaluation.log import Events
@@ -15,7 +16,7 @@ def described(events: Events, items: Items) -> Catalog:
 
     Content has the width that is the default of `state.content_dim`.
     """
-    catalog = Catalog(content_encoder(StateConfig()), 0, rows=len(events.items), limit=len(events.items))
+    catalog = Catalog(content_encoder(StateConfig()), 0, len(events.items), CatalogRecords(len(events.items), 2**40))
     catalog.grow(len(events.items))
     rows = [row for row, item_id in enumerate(events.items) if item_id in items.title]
     named = [events.items[row] for row in rows]

@@ -8,13 +8,14 @@ from hypothesis import strategies as st
 
 from engine.events.batch import CatalogItem
 from engine.state.catalog import NO_GROUP, Catalog
+from engine.state.catalog_records import CatalogRecords
 from engine.state.content import HashedText
 
 ROWS = 5
 
 
 def new_catalog(rows: int = ROWS, limit: int = ROWS, features_dim: int = 0, content_dim: int = 32) -> Catalog:
-    catalog = Catalog(HashedText(content_dim), features_dim=features_dim, rows=rows, limit=limit)
+    catalog = Catalog(HashedText(content_dim), features_dim, rows, CatalogRecords(limit, 2**30))
     catalog.grow(rows)
     return catalog
 

@@ -182,6 +182,8 @@ def test_an_item_that_the_catalogs_limit_forgets_is_as_one_that_only_events_have
     state = new_state(max_items=2)
     state.fold(batch([Line("ann", "", "x")], [CatalogItem("x", "Milk", deleted=True)]))
     assert "x" not in top(state)
+    lines = [Line("ann", "", item, partition=1, offset=at) for at, item in enumerate("yz")]
+    state.fold(batch(lines))  # Were these not named by events, they would make room for each other.
     state.fold(batch([], [CatalogItem("y"), CatalogItem("z")]))
     row = state.items.find(["x"]).numpy()
     assert len(state.catalog) == 2 and not state.catalog.deleted(row).any() and "x" in top(state)
