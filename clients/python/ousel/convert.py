@@ -144,8 +144,10 @@ def event_message(
     Raises:
         InvalidArgument: a value that the message can't carry; everything else is the engine's to judge.
     """
+    if time is not None and not isinstance(time, datetime):
+        raise InvalidArgument(f"time must be a datetime with a time zone, such as datetime.now(UTC), got {time!r}")
     if time is not None and time.utcoffset() is None:
-        raise InvalidArgument(f"time must have a time zone, got {time.isoformat()}")
+        raise InvalidArgument(f"time must have a time zone, as datetime.now(UTC) has, got {time.isoformat()}")
     try:
         event = event_pb2.Event(
             event_id=event_id or uuid.uuid4().hex,

@@ -10,6 +10,7 @@ from engine.events.batch import CatalogItem
 from engine.state.catalog import NO_GROUP, Catalog
 from engine.state.catalog_records import CatalogRecords
 from engine.state.content import HashedText
+from engine.state.digest import catalog_digest
 
 ROWS = 5
 
@@ -71,6 +72,16 @@ def test_a_category_named_twice_in_a_record_counts_once():
     catalog.fold([0], [CatalogItem("1", categories=("b",))])
     assert catalog.members(["a"]).tolist() == []
     assert catalog.members(["b"]).tolist() == [0]
+
+
+def test_attributes_are_kept_with_the_record_and_are_part_of_the_digest():
+    catalog = catalog_of(CatalogItem("1", attributes=(("price", "9.99"),)))
+    assert catalog.records()[0].attributes == (("price", "9.99"),)
+    digest = catalog_digest(catalog.records())
+    catalog.fold([0], [CatalogItem("1", attributes=(("price", "8.99"),))])
+    assert catalog_digest(catalog.records()) != digest
+    catalog.fold([0], [CatalogItem("1", deleted=True, attributes=(("price", "8.99"),))])
+    assert catalog.records()[0].attributes == ()
 
 
 def test_an_item_known_from_events_alone_is_servable():
