@@ -34,6 +34,8 @@ HELD = Gauge(
     ["topic", "partition"],
 )
 READY = Gauge("ousel_ready", "1 once the engine has caught up with the log, and while the log answers")
+WRITES_WAITING = Gauge("ousel_writes_waiting", "Events that wait for the log to acknowledge them")
+WRITES_WAITING_BYTES = Gauge("ousel_writes_waiting_bytes", "Bytes of the events that wait for the log")
 LOG_AGE = Gauge("ousel_log_age_seconds", "Time since a broker last answered the process that reads the log")
 TOPIC_PROBLEMS = Gauge("ousel_topic_problems", "Settings of topics that will lose data or keep engines from sharing")
 CAUGHT_UP = Gauge("ousel_caught_up", "0 while the engine replays partitions that it has got, at its start or later")

@@ -48,6 +48,13 @@ class KafkaConfig(Section):
         le=500_000,
         description="how long one produce or fetch may take; kafka-python closes connections that are idle for 540 s",
     )
+    max_pending_bytes: int = Field(
+        32 * 2**20,
+        ge=2**20,
+        le=2**34,
+        description="Events that Track has sent and the log has not acknowledged may have so many bytes together; one"
+        " more is refused. Each takes three to four times its bytes until then.",
+    )
     group_id: str = Field(
         "ousel-engine", min_length=1, description="consumer group: where positions are noted, and who shares partitions"
     )

@@ -14,7 +14,11 @@ from engine.waiting import NoSuchRecord
 # The one key of trailing metadata that stock gRPC clients obey as a server's wish (gRFC A6). It says how long to wait
 # before the next try.
 RETRY_PUSHBACK = "grpc-retry-pushback-ms"
+_NO_RETRY = ((RETRY_PUSHBACK, "-1"),)
 _LOG_RETRY_MS = 500
+# gRPC itself ends calls by the same codes where it reaches no engine. So ours say who speaks, and a client can show the
+# reason in place of a guess about the address.
+_OURS = (("ousel-said-by", "engine"),)
 _SPREAD = 2.0  # hints are drawn up to so many times their least, or callers refused together would return together
 
 
@@ -23,7 +27,15 @@ class InvalidRequest(ValueError):
 
 
 class LogUnavailable(RuntimeError):
-    """An event could not be written to the log."""
+    """An event could not be written to the log.
+
+    Attributes:
+        last: whether the caller has no time for another try; it would end by its own deadline and not see the reason.
+    """
+
+    def __init__(self, message: str, *, last: bool = False) -> None:
+        super().__init__(message)
+        self.last = last
 
 
 class CatchingUp(RuntimeError):
@@ -85,12 +97,13 @@ def status_of(error: Exception) -> CallStatus:
     if isinstance(error, Overloaded):
         return CallStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), _hint(error.retry_after_ms))
     if isinstance(error, LogUnavailable):
-        return CallStatus(grpc.StatusCode.UNAVAILABLE, str(error), _hint(_LOG_RETRY_MS))
+        hint = _NO_RETRY if error.last else _hint(_LOG_RETRY_MS)
+        return CallStatus(grpc.StatusCode.UNAVAILABLE, str(error), hint + _OURS)
     if isinstance(error, TimeoutError):
-        return CallStatus(grpc.StatusCode.DEADLINE_EXCEEDED, str(error) or "the call's deadline passed")
+        return CallStatus(grpc.StatusCode.DEADLINE_EXCEEDED, str(error) or "the call's deadline passed", _OURS)
     for kind, code in _CODES:
         if isinstance(error, kind):
-            return CallStatus(code, str(error))
+            return CallStatus(code, str(error), _OURS if code is grpc.StatusCode.UNAVAILABLE else ())
     # What went wrong is in the log, with its traceback: a caller can't do anything with it.
     return CallStatus(grpc.StatusCode.INTERNAL, f"the engine failed unexpectedly ({type(error).__name__})")
 

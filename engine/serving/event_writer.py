@@ -14,9 +14,15 @@ from ousel.v1 import event_pb2, privacy_service_pb2
 from engine.config import Config
 from engine.events.codec import validate_event
 from engine.events.placeholders import named_event_id
-from engine.events.producer import ProducerFullError
+from engine.events.producer import ProducerFullError, RecordTooLargeError
 from engine.pipeline import Overloaded
 from engine.serving.errors import InvalidRequest, LogUnavailable
+
+# An answer must reach the caller before its own deadline does, or it never learns the reason. Callers that are in more
+# of a hurry than this get the whole time.
+_ANSWER_SHARE = 0.1
+_HURRY_S = 1.0
+_RETRY_S = 1.0  # A caller with less time than this left can't wait for the hint, and would not see the reason either.
 
 
 class EventLog(Protocol):
@@ -100,15 +106,29 @@ class EventWriter:
     ) -> list[event_pb2.LogPosition]:
         if self._log is None:
             raise LogUnavailable("this engine has no log to write events to")
-        limit_s = self._config.kafka.request_timeout_ms / 1000
+        kafka = self._config.kafka
+        began_s = time.monotonic()
+        limit_s = patience_s = kafka.request_timeout_ms / 1000
+        if remaining_s is not None:
+            patience_s = min(limit_s, remaining_s if remaining_s < _HURRY_S else remaining_s * (1 - _ANSWER_SHARE))
+
+        def unavailable(reason: str) -> LogUnavailable:
+            spent_s = time.monotonic() - began_s
+            return LogUnavailable(reason, last=remaining_s is not None and remaining_s - spent_s < _RETRY_S)
+
         try:
-            async with asyncio.timeout(limit_s if remaining_s is None else min(limit_s, remaining_s)):
+            async with asyncio.timeout(patience_s):
                 return await asyncio.gather(*map(asyncio.wrap_future, send(self._log)))
         except TimeoutError:
-            if remaining_s is not None and remaining_s < limit_s:
+            if remaining_s is not None and patience_s == remaining_s:
                 raise TimeoutError(f"the deadline passed before the log acknowledged {what}") from None
-            raise LogUnavailable(f"the log did not acknowledge {what} within {limit_s:g} s") from None
+            raise unavailable(
+                f"Kafka at {kafka.bootstrap} did not acknowledge {what} within {patience_s:g} s: check that it runs."
+                " It may still be written, so repeat it with the same event_id"
+            ) from None
         except ProducerFullError as error:
             raise Overloaded(f"{what} could not be written to the log: {error}") from None
+        except RecordTooLargeError as error:
+            raise InvalidRequest(f"{what} must be smaller: it makes a record {error}") from None
         except Exception as error:
-            raise LogUnavailable(f"{what} could not be written to the log: {error}") from error
+            raise unavailable(f"{what} could not be written to Kafka at {kafka.bootstrap}: {error}") from error

@@ -62,6 +62,7 @@ class FakeEngine(
         on_subscribe: what a stream gets for its subscription, (cause, list) each.
         failures: statuses that the next unary calls fail with, one each.
         pushback_ms: the hint that goes with each of these failures; None: none does.
+        by_engine: whether they say that an engine gives them.
         stream_failure: what a stream fails with on its next event.
         end_streams: a stream ends well after the lists for its subscription.
         deaf: a stream reads nothing more after its subscription.
@@ -94,6 +95,7 @@ class FakeEngine(
         self.rolled_back = model_service_pb2.RollBackResponse(version=2, swap_ms=12.0)
         self.failures: deque = deque()
         self.pushback_ms: int | None = None
+        self.by_engine = False
         self.stream_failure: tuple[grpc.StatusCode, str] | None = None
         self.end_streams = False
         self.deaf = False
@@ -180,8 +182,8 @@ class FakeEngine(
         if self.hang:
             self._released.wait(DEADLINE_S)
         if self.failures:
-            if self.pushback_ms is not None:
-                context.set_trailing_metadata((("grpc-retry-pushback-ms", str(self.pushback_ms)),))
+            hint = () if self.pushback_ms is None else (("grpc-retry-pushback-ms", str(self.pushback_ms)),)
+            context.set_trailing_metadata(hint + ((("ousel-said-by", "engine"),) if self.by_engine else ()))
             context.abort(*self.failures.popleft())
 
     def _stream_closed(self) -> None:

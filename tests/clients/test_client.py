@@ -426,3 +426,24 @@ def test_an_engine_that_refuses_nearly_all_calls_is_not_asked_four_times_as_ofte
         with pytest.raises(ResourceExhausted):
             client.recommend("ann")
     assert len(engine.requests) < 200
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [(grpc.StatusCode.UNAVAILABLE, Unavailable), (grpc.StatusCode.DEADLINE_EXCEEDED, DeadlineExceeded)],
+)
+def test_a_reason_that_the_engine_gives_is_told_in_place_of_a_guess_about_the_address(engine, client, code, kind):
+    engine.failures.append((code, "Kafka at kafka:9092 did not acknowledge the event"))
+    engine.by_engine, engine.pushback_ms = True, -1
+    with pytest.raises(kind) as failed:
+        client.track("apple", "ann")
+    assert str(failed.value) == (
+        f"Kafka at kafka:9092 did not acknowledge the event (says the engine at {engine.address})"
+    )
+    assert len(engine.requests) == 1  # A negative hint means that there is no time for another try.
+
+
+def test_a_request_that_grpc_finds_too_large_is_the_callers_to_change(engine, client):
+    with pytest.raises(InvalidArgument, match=r"larger than the engine at .* takes"):
+        client.track("apple", "ann", attributes={"text": "x" * 5_000_000})
+    assert engine.requests == []

@@ -13,7 +13,7 @@ import grpc
 
 from ousel import convert
 from ousel.channel import CHANNEL_OPTIONS, DEFAULT_ADDRESS, SLOW_TIMEOUT_S, checked_address
-from ousel.errors import OuselError, StreamEnded, from_status
+from ousel.errors import OuselError, StreamEnded, from_call
 from ousel.types import (
     Exported,
     Forgotten,
@@ -204,7 +204,7 @@ class AsyncClient:
         try:
             return await method(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
-            raise from_status(error.code(), error.details(), self.address, timeout_s) from None
+            raise from_call(error, self.address, timeout_s) from None
 
     async def __aenter__(self) -> Self:
         return self
@@ -316,7 +316,7 @@ class AsyncSubscription:
         try:
             yield
         except grpc.aio.AioRpcError as error:
-            raise from_status(error.code(), error.details(), self._address, None) from None
+            raise from_call(error, self._address, None) from None
         except asyncio.InvalidStateError:
             raise StreamEnded(_OVER) from None
         except asyncio.CancelledError:

@@ -11,7 +11,7 @@ import grpc
 
 from ousel import convert
 from ousel.channel import CHANNEL_OPTIONS, DEFAULT_ADDRESS, SLOW_TIMEOUT_S, checked_address
-from ousel.errors import from_status
+from ousel.errors import from_call
 from ousel.subscription import Subscription
 from ousel.types import Exported, Forgotten, Position, RecommendationList, RolledBack, StateDigest, Status, Tracked
 from ousel.v1 import (
@@ -266,7 +266,7 @@ class Client:
         try:
             return method(request, timeout=timeout_s)
         except grpc.RpcError as error:
-            raise from_status(error.code(), error.details(), self.address, timeout_s) from None
+            raise from_call(error, self.address, timeout_s) from None
 
     def __enter__(self) -> Self:
         return self

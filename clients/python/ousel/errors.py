@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import grpc
 
@@ -57,15 +57,34 @@ class StreamEnded(OuselError):
     default_code = "CANCELLED"
 
 
+_SAID_BY = "ousel-said-by"  # in the trailing metadata of a status that an engine gives
+_TOO_LARGE = "message larger than max"  # gRPC's own words, with a code that else says to try again
+
 _BY_CODE: dict[str, type[OuselError]] = {
     kind.default_code: kind
     for kind in (InvalidArgument, OutOfRange, Unavailable, DeadlineExceeded, ResourceExhausted, StreamEnded)
 }
 
 
-def from_status(code: grpc.StatusCode, details: str | None, address: str, timeout_s: float | None) -> OuselError:
-    """The error for a failed call to the engine at `address` that was given `timeout_s`."""
-    if code is grpc.StatusCode.UNAVAILABLE:
+def from_call(error: Any, address: str, timeout_s: float | None) -> OuselError:
+    """The error for a call to the engine at `address` that was given `timeout_s` and failed with a gRPC error."""
+    by_engine = _SAID_BY in dict(error.trailing_metadata() or ())
+    return from_status(error.code(), error.details(), address, timeout_s, by_engine=by_engine)
+
+
+def from_status(
+    code: grpc.StatusCode, details: str | None, address: str, timeout_s: float | None, *, by_engine: bool = False
+) -> OuselError:
+    """The error for a status.
+
+    Args:
+        by_engine: whether an engine gave it; else gRPC itself may have, because it reached none.
+    """
+    if by_engine and details:
+        message = f"{details} (says the engine at {address})"
+    elif _TOO_LARGE in (details or ""):
+        return InvalidArgument(f"the request is larger than the engine at {address} takes ({details})")
+    elif code is grpc.StatusCode.UNAVAILABLE:
         # gRPC wraps the system's own words, such as "Connection refused", in a report of every address it tried.
         reason = (details or "").rpartition("Failed to connect to remote host: ")[2] or "no reason given"
         message = (

@@ -12,7 +12,7 @@ from typing import Any, Self
 import grpc
 
 from ousel import convert
-from ousel.errors import DeadlineExceeded, StreamEnded, from_status
+from ousel.errors import DeadlineExceeded, StreamEnded, from_call
 from ousel.types import Update
 from ousel.v1 import event_pb2, recommender_service_pb2
 
@@ -58,7 +58,7 @@ class Subscription:
             self._outbox.close()
             if self._closed:
                 raise StopIteration from None
-            raise from_status(error.code(), error.details(), self._address, None) from None
+            raise from_call(error, self._address, None) from None
 
     def track(
         self,

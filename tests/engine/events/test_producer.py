@@ -6,15 +6,22 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from kafka.errors import KafkaTimeoutError
+from kafka.errors import (
+    KafkaConnectionError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    UnknownTopicOrPartitionError,
+)
 from kafka.future import Future as KafkaFuture
 from kafka.producer.future import RecordMetadata
 from ousel.v1 import catalog_pb2, event_pb2
 from ousel.v1.privacy_service_pb2 import Subject
+from prometheus_client import REGISTRY
 
 from engine.config import Config, KafkaConfig
 from engine.events import producer as module
-from engine.events.producer import EventProducer, ProducerFullError
+from engine.events.producer import EventProducer, ProducerFullError, RecordTooLargeError
 from engine.serving.errors import LogUnavailable
 from engine.serving.event_writer import EventWriter
 
@@ -30,6 +37,7 @@ class FakeKafkaProducer:
         self.futures: list[KafkaFuture] = []
         self.refuse: Exception | None = None
         self.stuck = False
+        self.config: dict[str, int] = {}
 
     def __call__(self, **_: Any) -> FakeKafkaProducer:
         return self
@@ -95,10 +103,62 @@ def test_a_delivery_that_fails_is_the_futures_exception(fake: FakeKafkaProducer)
 
 
 def test_a_refused_send_is_the_futures_exception(fake: FakeKafkaProducer) -> None:
-    fake.refuse = ValueError("too large")
+    fake.refuse = ValueError("closed")
     producer = EventProducer(KafkaConfig(), max_pending=1)
     for _ in range(2):
-        assert str(producer.send_event(EVENT).exception(0)) == "too large"
+        assert str(producer.send_event(EVENT).exception(0)) == "closed"
+
+
+@pytest.mark.parametrize("error", [MessageSizeTooLargeError, RecordListTooLargeError])
+@pytest.mark.parametrize("by", ["producer", "broker"])
+def test_a_record_that_is_too_large_is_told_from_one_that_may_be_sent_again(
+    fake: FakeKafkaProducer, error: type[Exception], by: str
+) -> None:
+    producer = EventProducer(KafkaConfig())
+    if by == "producer":
+        fake.refuse = error("4 MB")
+    future = producer.send_event(EVENT)
+    if by == "broker":
+        fake.futures[0].failure(error("4 MB"))
+    with pytest.raises(RecordTooLargeError, match=r"of \d+ bytes, more than topic 'ousel.events' takes"):
+        future.result(0)
+
+
+def test_a_topic_that_is_gone_fails_a_send_at_once(fake: FakeKafkaProducer) -> None:
+    """The event loop sends: a wait for a topic that somebody has deleted would stop every call."""
+    producer = EventProducer(KafkaConfig())
+    assert fake.config["max_block_ms"] == 0
+    fake.refuse = KafkaTimeoutError("Failed to update metadata after 0.0 secs.")
+    with pytest.raises(UnknownTopicOrPartitionError, match=r"no partitions of topic 'ousel\.events'"):
+        producer.send_event(EVENT).result(0)
+
+
+def waiting() -> tuple[float | None, float | None]:
+    names = ("ousel_writes_waiting", "ousel_writes_waiting_bytes")
+    return REGISTRY.get_sample_value(names[0]), REGISTRY.get_sample_value(names[1])
+
+
+def test_pending_records_are_bounded_by_their_bytes_too(fake: FakeKafkaProducer) -> None:
+    producer = EventProducer(KafkaConfig(max_pending_bytes=2**20))
+    large = event_pb2.Event(user_id="u", item_id="i", attributes={"a": "x" * 400_000})
+    size = large.ByteSize()
+    sent = [producer.send_event(large) for _ in range(3)]
+    assert [future.done() for future in sent] == [False, False, True]
+    assert isinstance(sent[2].exception(0), ProducerFullError)
+    assert "kafka.max_pending_bytes=1048576" in str(sent[2].exception(0))
+    assert not producer.send_event(EVENT).done()  # There is still room for a small one.
+    assert waiting() == (3, 2 * size + EVENT.ByteSize())
+    fake.acknowledge(0, 0)
+    fake.futures[1].failure(KafkaTimeoutError())
+    assert not producer.send_event(large).done()
+    fake.acknowledge(2, 1)
+    fake.acknowledge(3, 2)
+    assert waiting() == (0, 0)
+
+
+def test_a_single_record_may_always_wait_however_large(fake: FakeKafkaProducer) -> None:
+    huge = event_pb2.Event(user_id="u", item_id="i", attributes={"a": "x" * 2**21})
+    assert not EventProducer(KafkaConfig(max_pending_bytes=2**20)).send_event(huge).done()
 
 
 FORGET = event_pb2.Event(event_id="f", user_id="u", session_id="s", forget=True)
@@ -137,7 +197,7 @@ async def forgotten(producer: EventProducer, acknowledge: Callable[[], None]) ->
 @pytest.mark.parametrize("at_once", [False, True])
 async def test_one_partition_that_fails_fails_the_whole_and_says_why(fake: FakeKafkaProducer, at_once: bool) -> None:
     fake.partitions = {0, 1, 2}
-    late = KafkaTimeoutError("partition 1 has no leader")
+    late = KafkaConnectionError("partition 1 has no leader")
     if at_once:
         fake.refuse, fake.away = late, {1}
     producer = EventProducer(KafkaConfig(), max_pending=3)

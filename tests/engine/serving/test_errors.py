@@ -48,7 +48,16 @@ def test_hides_the_text_of_an_unexpected_error():
 @pytest.mark.parametrize(("error", "least_ms"), [(Overloaded("why", 100), 100), (LogUnavailable("why"), 500)])
 def test_hints_when_to_come_back_where_the_engine_or_the_log_has_too_much_to_do(error, least_ms):
     hints = [dict(status_of(error).trailing_metadata) for _ in range(50)]
-    assert all(hint.keys() == {"grpc-retry-pushback-ms"} for hint in hints)  # the key that stock clients obey
+    assert all("grpc-retry-pushback-ms" in hint for hint in hints)  # the key that stock clients obey
     waits_ms = [int(hint["grpc-retry-pushback-ms"]) for hint in hints]
     assert least_ms <= min(waits_ms) < max(waits_ms) <= 2 * least_ms  # they do not all come back at once
     assert status_of(InvalidRequest("why")).trailing_metadata == ()
+
+
+def test_a_caller_without_time_for_another_try_is_told_not_to_make_one():
+    assert dict(status_of(LogUnavailable("why", last=True)).trailing_metadata)["grpc-retry-pushback-ms"] == "-1"
+
+
+@pytest.mark.parametrize("kind", [LogUnavailable, CatchingUp, NotFollowing, ShuttingDown, TimeoutError])
+def test_codes_that_grpc_itself_uses_say_that_an_engine_speaks(kind):
+    assert dict(status_of(kind("why")).trailing_metadata)["ousel-said-by"] == "engine"

@@ -8,6 +8,7 @@ from ousel.v1 import event_pb2
 from ousel.v1.event_service_pb2 import TrackRequest
 
 from engine.config import Config, KafkaConfig
+from engine.events.producer import RecordTooLargeError
 from engine.serving.server import Server
 from tests.engine.serving.fakes import FakeEngine, FakeLog, Served, failure, until
 
@@ -73,7 +74,7 @@ async def test_says_why_the_log_did_not_take_the_event(served: Served, when):
     setattr(served.log, when, ConnectionError("the broker is away"))
     assert await failure(served.events.Track(request())) == (
         grpc.StatusCode.UNAVAILABLE,
-        "the event could not be written to the log: the broker is away",
+        "the event could not be written to Kafka at 127.0.0.1:9092: the broker is away",
     )
 
 
@@ -102,8 +103,27 @@ async def test_gives_up_on_a_log_that_stays_silent(config: Config):
         for timeout_s in (None, 5):
             assert await failure(served.events.Track(request(), timeout=timeout_s)) == (
                 grpc.StatusCode.UNAVAILABLE,
-                "the log did not acknowledge the event within 0.1 s",
+                "Kafka at 127.0.0.1:9092 did not acknowledge the event within 0.1 s: check that it runs. It may still"
+                " be written, so repeat it with the same event_id",
             )
+
+
+async def test_names_kafka_before_the_callers_own_deadline_passes(served: Served):
+    """A caller whose deadline comes first learns no reason, and takes the engine for dead."""
+    served.log.hold = True
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await served.events.Track(request(), timeout=2)
+    assert error.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert "Kafka at 127.0.0.1:9092 did not acknowledge the event within 1." in str(error.value.details())
+    assert dict(error.value.trailing_metadata())["grpc-retry-pushback-ms"] == "-1"  # There is no time for another try.
+
+
+async def test_a_record_that_is_too_large_breaks_a_rule(served: Served):
+    served.log.failure = RecordTooLargeError("of 3000000 bytes, more than topic 'ousel.events' takes")
+    assert await failure(served.events.Track(request())) == (
+        grpc.StatusCode.INVALID_ARGUMENT,
+        "the event must be smaller: it makes a record of 3000000 bytes, more than topic 'ousel.events' takes",
+    )
 
 
 async def test_says_so_where_there_is_no_log(config: Config):

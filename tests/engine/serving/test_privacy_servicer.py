@@ -103,7 +103,7 @@ async def test_fails_when_one_partition_does_not_take_its_record(served: Served)
     served.log.acknowledgements[2].set_exception(ConnectionError("the broker is away"))
     assert await failure(call) == (
         grpc.StatusCode.UNAVAILABLE,
-        "the records that forget could not be written to the log: the broker is away",
+        "the records that forget could not be written to Kafka at 127.0.0.1:9092: the broker is away",
     )
 
 
@@ -111,7 +111,7 @@ async def test_says_why_the_log_takes_nothing(served: Served):
     served.log.refuse = ConnectionError("not connected yet")
     assert await failure(served.privacy.ForgetUser(ForgetUserRequest(user_id="ann"))) == (
         grpc.StatusCode.UNAVAILABLE,
-        "the records that forget could not be written to the log: not connected yet",
+        "the records that forget could not be written to Kafka at 127.0.0.1:9092: not connected yet",
     )
 
 
