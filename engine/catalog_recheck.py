@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.events.batch import Decoded, Record
+from engine.events.batch import CatalogItem, Decoded, Record
 from engine.events.codec import Decoder
 from engine.events.records import Records
 from engine.events.source import Assignment, EventSource, Partition
@@ -38,16 +39,44 @@ def may_miss_deletions(assignment: Assignment, positions: Mapping[Partition, int
     return any(missed(partition, position) for partition, position in positions.items())
 
 
+@dataclass(frozen=True)
+class Doubts:
+    """What a restored catalog may lack of its topic.
+
+    Attributes:
+        deletions: items may have been deleted, and no record tells it any more.
+        attributes: the version of Ousel that took the snapshot dropped the attributes of items.
+    """
+
+    deletions: bool = False
+    attributes: bool = False
+
+    def __bool__(self) -> bool:
+        return self.deletions or self.attributes
+
+
+NO_DOUBTS = Doubts()
+
+
 class CatalogRecheck:
     """Watches the items topic come by from its begin. For the engine's thread.
 
     Args:
         positions: by (topic, partition) of the items topic, the offset below which the restored catalog has all.
+
+    Attributes:
+        doubts: why the topic is read.
     """
 
     def __init__(
-        self, assignment: Assignment, positions: Mapping[Partition, int], decoder: Decoder, max_items: int
+        self,
+        assignment: Assignment,
+        positions: Mapping[Partition, int],
+        decoder: Decoder,
+        max_items: int,
+        doubts: Doubts,
     ) -> None:
+        self.doubts = doubts
         self._positions = positions
         self._ends = {partition: assignment.partitions[partition].end for partition in positions}
         self._decoder = decoder
@@ -56,7 +85,10 @@ class CatalogRecheck:
         self._read: dict[Partition, int] = {}
         self._readable = True
         self._events = False
-        _log.info("catalog: the items topic is read whole, for items may have been deleted since the snapshot")
+        if doubts.attributes:
+            _log.info("catalog: the items topic is read whole, for the snapshot's version of Ousel kept no attributes")
+        if doubts.deletions:
+            _log.info("catalog: the items topic is read whole, for items may have been deleted since the snapshot")
 
     def sift(self, records: Sequence[Record], state: State) -> tuple[Sequence[Record], int]:
         """The records that are to be folded, and how many are not, since the restored catalog reflects them."""
@@ -90,6 +122,8 @@ class CatalogRecheck:
         """The items to be deleted, once the topic has been read; None until then."""
         if not (self._events or source.caught_up()):
             return None
+        if not self.doubts.deletions:
+            return []
         lag = source.lag_by_partition()
         read = all(self._read.get(at, 0) >= end or lag.get(at, 0) == 0 for at, end in self._ends.items())
         if not (read and self._readable):
@@ -115,8 +149,15 @@ class CatalogRecheck:
             if (record.partition, record.offset) not in rejected
         ]
         lacking: list[int] = []
+        folded: dict[int, CatalogItem] = {}  # by row, what these records will have made of the catalog
         for place, item in zip(places, decoded.items, strict=True):
             row = state.items.get(item.item_id)
+            if self.doubts.attributes and row is not None:
+                held = folded.get(row) or state.catalog.record(row)
+                if held is not None and _differ_in_attributes(item, held):
+                    folded[row] = item
+                    lacking.append(place)
+                    continue
             # As after its limit was raised. A full catalog has let it go, and would let another go for it.
             if len(state.catalog) + len(lacking) < self._max_items and not item.deleted:
                 lacking += [place] if row is None or row not in state.catalog else []
@@ -128,3 +169,11 @@ class CatalogRecheck:
             return
         name = record.key.decode(errors="replace")
         self._named |= {name, name.strip('"')}
+
+
+def _differ_in_attributes(item: CatalogItem, held: CatalogItem) -> bool:
+    """Whether a record says the same of an item as the catalog's, but for its attributes.
+
+    Of several such records in the log each replaces the one before, so that the newest is what the catalog has.
+    """
+    return item != held and replace(item, attributes=()) == replace(held, attributes=())

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from engine.catalog_recheck import may_miss_deletions
+from engine.catalog_recheck import NO_DOUBTS, Doubts, may_miss_deletions
 from engine.events.source import Assignment, LogRange, Partition
 from engine.snapshot.losses import Loss, SnapshotError, refusal
 from engine.state.copying import SavedCatalog, SavedState
@@ -42,22 +42,29 @@ class Taken:
 
     Attributes:
         unchecked: by (topic, partition), up to where the catalog has all, where it must be held against its topic.
+        doubts: why it must be.
     """
 
     changes: Sequence[Folded]
     positions: Mapping[Partition, int]
     unchecked: Mapping[Partition, int] = field(default_factory=dict)
+    doubts: Doubts = NO_DOUBTS
 
 
 def take(
-    assignment: Assignment, state: State, snapshots: Snapshots | None, *, may_lose: bool = True, unchecked: bool = False
+    assignment: Assignment,
+    state: State,
+    snapshots: Snapshots | None,
+    *,
+    may_lose: bool = True,
+    doubts: Doubts = NO_DOUBTS,
 ) -> Taken:
     """Drops the slices of partitions that are read elsewhere now, and restores those that came.
 
     A slice that stays goes on from where it is. One that came is the best that a snapshot has, or begins with the log.
 
     Args:
-        unchecked: whether the catalog was to be held against its topic, and was not yet.
+        doubts: why the catalog was to be held against its topic, and was not yet.
         may_lose: whether a part may begin with the log though a snapshot that can't be used holds more than that.
 
     Raises:
@@ -71,13 +78,15 @@ def take(
         if number not in state.slices:
             changes.append(_open(number, held, state, snapshots, losses))
     catalog = {partition: held for partition, held in assignment.partitions.items() if partition[0] != topic}
-    restored = not state.catalog_positions and _open_catalog(state, snapshots, catalog, losses)
+    restored = None if state.catalog_positions else _open_catalog(state, snapshots, catalog, losses)
     _judge([loss for loss in losses if loss is not None], may_lose)
     begin = {partition: held.begin for partition, held in assignment.partitions.items()}
     positions = begin | {partition: at for partition, at in state.positions.items() if partition in begin}
     known = {partition: at for partition, at in state.catalog_positions.items() if partition in catalog}
-    if unchecked or (restored and may_miss_deletions(assignment, known)):
-        return Taken(changes, positions | {partition: held.begin for partition, held in catalog.items()}, known)
+    if restored:
+        doubts = Doubts(may_miss_deletions(assignment, known), not restored.has_attributes)
+    if doubts:
+        return Taken(changes, positions | {partition: held.begin for partition, held in catalog.items()}, known, doubts)
     return Taken(changes, positions)
 
 
@@ -107,15 +116,15 @@ def _open(number: int, held: LogRange, state: State, snapshots: Snapshots | None
 
 def _open_catalog(
     state: State, snapshots: Snapshots | None, log: Mapping[Partition, LogRange], losses: list[Loss | None]
-) -> bool:
-    """Returns whether a snapshot had one."""
+) -> SavedCatalog | None:
+    """Returns the catalog that a snapshot had."""
     saved = snapshots.newest_catalog(log) if snapshots is not None else None
     if saved is not None:
         content = None if saved.content is None else saved.content[saved.rows]
         state.restore_catalog(saved.items, saved.positions, saved.items_folded, content)
         state.catalog_began = saved.began
         _log.info("catalog: %d records restored", len(saved.items))
-        return True
+        return saved
     state.catalog_began = {partition: held.begin for partition, held in log.items()}
     losses.append(snapshots.lost_catalog(log) if snapshots is not None else None)
-    return False
+    return None

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
 from engine import metrics
-from engine.catalog_recheck import CatalogRecheck
+from engine.catalog_recheck import NO_DOUBTS, CatalogRecheck
 from engine.checkpoint import Checkpoints
 from engine.config import Config
 from engine.copies import Copies
@@ -204,11 +204,12 @@ class Pipeline:
         metrics.CAUGHT_UP.set(0)
         # An engine that serves goes on with the partitions it has, whatever it can't find of those that come.
         may_lose = self._ready or self._config.snapshot.on_mismatch == "replay"
-        unchecked = self._recheck is not None
-        taken = take(assignment, self.state, self._snapshots, may_lose=may_lose, unchecked=unchecked)
+        doubts = self._recheck.doubts if self._recheck is not None else NO_DOUBTS
+        taken = take(assignment, self.state, self._snapshots, may_lose=may_lose, doubts=doubts)
         self._recheck = None
         if taken.unchecked:
-            self._recheck = CatalogRecheck(assignment, taken.unchecked, self._decoder, self._config.state.max_items)
+            limit = self._config.state.max_items
+            self._recheck = CatalogRecheck(assignment, taken.unchecked, self._decoder, limit, taken.doubts)
         for change in taken.changes:
             self._embed(change)
         source.start(taken.positions)

@@ -76,7 +76,7 @@ class EventsConfig(Section):
         ge=0,
         le=1024 * 1024,
         description="longest attributes of one item, names and values together, in UTF-8; the catalog keeps them in"
-        " memory, for state.max_items items at most",
+        " memory, within state.max_catalog_bytes",
     )
     envelope: str = Field(
         "",

@@ -127,7 +127,8 @@ def read_catalog(folder: Path, manifest: Manifest) -> SavedCatalog:
         kept = np.empty((len(items), part.content_dim), np.float32)
         read_buffers(folder, part.content_file.entry, [kept])
         content, rows = torch.from_numpy(kept), torch.arange(len(items))
-    return SavedCatalog(items, manifest.catalog_positions, part.items_folded, content, rows, manifest.catalog_began)
+    positions, began = manifest.catalog_positions, manifest.catalog_began
+    return SavedCatalog(items, positions, part.items_folded, content, rows, began, "attributes" in part.fields)
 
 
 _LIST = "lists."  # a column's name may come from the slice: this keeps it from being taken for ids

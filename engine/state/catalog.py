@@ -122,6 +122,10 @@ class Catalog:
         """The newest record of each of `rows`; of a deleted item only that."""
         return self._records.records()
 
+    def record(self, row: int) -> CatalogItem | None:
+        """The newest record of a row, if there is one."""
+        return self._records.get(row)
+
     def deleted(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """[len(rows)] True where the newest record deletes the item."""
         return self._deleted[rows]

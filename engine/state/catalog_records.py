@@ -54,6 +54,10 @@ class CatalogRecords:
         """The records of `rows`."""
         return list(self._records.values())
 
+    def get(self, row: int) -> CatalogItem | None:
+        """The record of a row, if there is one."""
+        return self._records.get(row)
+
     def put(self, row: int, record: CatalogItem) -> list[int]:
         """Keeps the record; returns the rows, perhaps this one, that have lost theirs to make room."""
         self.remove(row)

@@ -33,6 +33,7 @@ class SavedCatalog:
         content: [N, F] float32 by item row; None where it is made anew from the records.
         rows: [len(items)] int64 row of each record in `content`.
         began: by (topic, partition), the first offset that was folded; absent where an older version does not say.
+        has_attributes: whether attributes were kept when the records were saved; older versions dropped them.
     """
 
     items: Sequence[CatalogItem]
@@ -41,6 +42,7 @@ class SavedCatalog:
     content: Tensor | None = None
     rows: Tensor | None = None
     began: Mapping[tuple[str, int], int] = field(default_factory=dict)
+    has_attributes: bool = True
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import replace
 
 import pytest
+from ousel.v1 import catalog_pb2
 
 from engine.catalog_recheck import may_miss_deletions
 from engine.config import Config, SnapshotConfig
@@ -15,6 +16,7 @@ from engine.events.source import Assignment, LogRange, MemorySource
 from engine.pipeline import Pipeline
 from engine.ranking.query import Query
 from engine.state.copying import SavedState, StateCopy
+from engine.state.digest import catalog_digest
 from tests.engine.records import event_record, item_record
 from tests.engine.test_pipeline import Streams
 from tests.engine.test_pipeline_assignments import stepped_until
@@ -163,6 +165,38 @@ def test_a_new_assignment_in_between_begins_the_check_anew():
     engine.step()
     engine.source.reassign([AT, (TOPIC, 0)])
     assert engine.ready().shown() == set("acde")
+
+
+def without_attributes(snapshot: SavedState) -> SavedState:
+    """A snapshot as a version of Ousel that dropped attributes would have taken it."""
+    items = [replace(one, attributes=()) for one in snapshot.catalog.items]
+    return replace(snapshot, catalog=replace(snapshot.catalog, items=items, has_attributes=False))
+
+
+def test_attributes_that_an_older_version_dropped_are_read_from_the_topic_and_nothing_else_changes():
+    def priced(offset: int, name: str, price: str) -> Record:
+        record = catalog_pb2.Item(item_id=name, title=f"Title {name}", attributes={"price": price})
+        return Record(ITEMS_TOPIC, 0, offset, 0, name.encode(), record.SerializeToString())
+
+    # Not compacted yet: "a" has three records, the newest with a price; "b" has lost its price, and "d" is deleted.
+    log = [priced(0, "a", "1"), priced(1, "b", "2"), item(2, "c"), priced(3, "d", "4"), item(4, "a"), item(5, "b")]
+    log += [priced(6, "a", "7"), tombstone(7, "d")]
+    snapshot = saved(*log, *EVENTS)
+    want = catalog_digest(snapshot.catalog.items)
+    assert catalog_digest(without_attributes(snapshot).catalog.items) != want
+    for cut in (1, 3, 8):
+        parts = [log[:cut], log[cut:]]
+        engine = Restarted(without_attributes(snapshot), [*filter(None, parts), EVENTS])
+        engine.step()
+        assert not engine.pipeline.status().ready
+        engine.ready()
+        assert catalog_digest(engine.pipeline.state.catalog.records()) == want
+    # Retention has shortened the topic: what it lacks is not deleted, and a snapshot with attributes is not in doubt.
+    engine = Restarted(without_attributes(snapshot), [log[2:], EVENTS]).ready()
+    assert engine.shown() == set("abc")
+    engine = Restarted(snapshot, [log, EVENTS])
+    engine.step()
+    assert engine.pipeline._recheck is None
 
 
 def test_a_catalog_whose_limit_was_raised_has_what_the_topic_has():

@@ -42,6 +42,7 @@ def test_a_snapshot_of_an_older_format_is_restored_to_what_folding_its_log_gives
         assert slice_digest(got, CONFIG, EVENTS) == slice_digest(replace(want, recent_ids=bare), CONFIG, EVENTS)
     catalog = store.newest_catalog({(KAFKA.items_topic, 0): LogRange(0, 3)})
     assert catalog is not None
+    assert catalog.has_attributes is (version > 2)  # Where it has none, they are read from the topic.
     assert catalog_digest(catalog.items) == catalog_digest(now.catalog.items)
     assert catalog.positions == now.catalog.positions
     assert not warnings(caplog)
