@@ -109,16 +109,17 @@ class KafkaSource:
             raise kind(problem or f"no Kafka broker answers at {config.bootstrap}: {error}") from error
         self._watch = LogWatch(config, self._consumer)
         self._committer = Committer(config.group_id, self._committing_consumer, drive=not config.share)
+        self._topic_watch = TopicWatch(config, self._topics)  # Looking up what the log holds asks it.
         try:
             self._subscribe()
         except BaseException as error:
+            self._topic_watch.close()
             self._consumer.close(timeout_ms=_CLOSE_MS)
             if isinstance(error, KafkaError):
                 kind = BrokerAway if error.retriable else SourceError
                 raise kind(f"the topics at {config.bootstrap} can't be read: {error}") from error
             raise
         self._woken = False  # nobody has polled yet
-        self._topic_watch = TopicWatch(config, self._topics)
         self._thread = threading.Thread(target=self._run, name="kafka-source", daemon=True)
         self._thread.start()
 
