@@ -49,6 +49,7 @@ from engine.pipeline import Pipeline
 from engine.ranking.query import Query
 from engine.ranking.recommender import recommend
 from engine.serving.calls import CallObserver
+from engine.serving.first_message import FirstMessages
 from engine.serving.lists import response_bytes
 from engine.serving.server import Server
 from engine.serving.subscriptions import Subscriptions
@@ -102,8 +103,8 @@ class _EchoServer(Server):
 
     echo: bytes = b""
 
-    def _register(self, server: grpc.aio.Server, calls: CallObserver) -> None:
-        super()._register(server, calls)
+    def _register(self, server: grpc.aio.Server, calls: CallObserver, first: FirstMessages) -> None:
+        super()._register(server, calls, first)
         message = recommender_service_pb2.RecommendResponse.FromString(self.echo)
 
         async def echo(request: Any, context: Any) -> recommender_service_pb2.RecommendResponse:

@@ -102,6 +102,8 @@ CALLS_UNSEEN = Gauge(
     "ousel_calls_unseen", "gRPC calls that wait to be taken up, and those that gRPC cancelled before they were"
 )
 REQUEST_SECONDS = Histogram("ousel_request_seconds", "Latency of unary gRPC calls", ["method"], buckets=_MS_BUCKETS)
+CALLS_SILENT = Gauge("ousel_calls_silent", "Calls and streams that have not brought their first message yet")
+EXPORTS_WAITING = Gauge("ousel_exports_waiting", "Calls that wait for all that is held about a user")
 QUERIES_WAITING = Gauge("ousel_queries_waiting", "Calls waiting for their list, and for no record")
 CALLS_WAITING = Gauge("ousel_calls_waiting", "Calls waiting for a record that is not folded yet")
 CALLS_WAITED = Counter("ousel_calls_waited", "Calls that asked to wait for a record, by how that ended", ["how"])

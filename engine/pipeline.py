@@ -21,6 +21,7 @@ from engine.events.batch import Decoded, EventBatch
 from engine.events.codec import Decoder
 from engine.events.dead_letter import DeadLetters
 from engine.events.source import Assignment, EventSource, SourceError
+from engine.exports import Exports
 from engine.generation import FrozenCopy, Generation
 from engine.generations import Generations, Missed
 from engine.installer import Installer, RollBackRefused, StaleVersion
@@ -31,7 +32,7 @@ from engine.readiness import Readiness
 from engine.record_counts import RecordCounts
 from engine.state.copying import StateCopy
 from engine.state.digest import StateDigest, state_digest
-from engine.state.export import Subject, export_subject
+from engine.state.export import Subject
 from engine.state.state import Folded, State
 from engine.status import EngineStatus, look, observe
 
@@ -42,6 +43,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 _IDLE_POLL_S = 0.2
+_EXPORTS_S = 0.01  # between two looks whether there is time for another export
 _REPORT_S = 5.0
 _OBSERVE_S = 0.1  # between two looks for the metrics
 _GATHERED = 4  # steps whose share of what spreads is recomputed together while records keep coming
@@ -92,6 +94,7 @@ class Pipeline:
         self._observe_at = 0.0
         self._started = time.monotonic()
         self.errands = Errands(self.wake)
+        self._exports = Exports(config.serving.max_exports)
         self._assignment: Assignment | None = None
         self._copies = Copies()
         self._checkpoints: Checkpoints | None = None
@@ -148,6 +151,7 @@ class Pipeline:
         """
         self._source, self._letters = source, dead_letters
         self.errands.work_off()
+        self._exports.answer(self.state)
         # Step 0.
         self._follow(source)
         # Step 1.
@@ -246,6 +250,8 @@ class Pipeline:
         """How long to wait for records: not at all where there is other work, or only to give others a turn."""
         if self._publisher.busy or self.errands or (self._assignment is not None and len(self._copies)):
             return 0.0
+        if self._exports:
+            return 0.0 if self._exports.ready else _EXPORTS_S
         return self._rest_s if self.generation and self.generation.embedder.backlog else _IDLE_POLL_S
 
     def _embed(self, folded: Folded) -> None:
@@ -321,6 +327,7 @@ class Pipeline:
         """Ends what runs aside, after `run` has returned: a thread cut off inside a library would abort the process."""
         self._installer.closing.set()
         over = NotFollowing("the engine is stopping")
+        self._exports.close()
         while True:
             self.errands.work_off()
             if self._checkpoints is not None:
@@ -333,7 +340,9 @@ class Pipeline:
 
     def export(self, subject: str) -> Future[tuple[Subject, ...]]:
         """All that is held about a user or an anonymous session, by its subject_key."""
-        return self.errands.submit(lambda: export_subject(self.state, subject))
+        answer = self._exports.ask(subject)
+        self.wake()
+        return answer
 
     def snapshot(self) -> Future[Mapping[tuple[str, int], int]]:
         """Takes a snapshot now; the answer is the next offset of each partition, once it is safe.

@@ -37,6 +37,16 @@ class ServingConfig(Section):
         description="Calls and streams of a burst wait in gRPC until the engine takes them up, up to this many. gRPC"
         " cancels further ones without telling their callers when to come back.",
     )  # fmt: skip
+    max_exports: int = Field(
+        100, ge=1, le=100_000,
+        description="So many `ExportUser` and `ForgetUser` calls may wait for what the engine holds of their user; one"
+        " more is refused. They take up to a fifth of the time of the engine's thread.",
+    )  # fmt: skip
+    max_silence_ms: int = Field(
+        10_000, ge=100, le=3_600_000,
+        description="A call or a stream must bring its whole first message within this time; then it ends with"
+        " DEADLINE_EXCEEDED. Of the calls that have not brought theirs, serving.max_backlog may be open.",
+    )  # fmt: skip
     max_wait_ms: float = Field(
         250.0,
         gt=0,

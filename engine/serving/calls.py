@@ -1,4 +1,6 @@
-"""What every call of our services passes through: errors become status codes, and calls are counted and timed."""
+"""What every call passes through: its first message is read in time, errors become status codes, and calls of our own
+services are counted and timed.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +8,18 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import grpc
 from prometheus_client import Counter
 
 from engine import metrics
-from engine.serving.errors import FAILURES, InvalidRequest, status_of
+from engine.serving.errors import FAILURES, status_of
+from engine.serving.first_message import FirstMessages
+from engine.serving.foreign_calls import wrap_foreign
 from engine.serving.lists import passes_bytes
-from engine.serving.requests import Undecodable, lenient
+from engine.serving.requests import lenient
 
 _log = logging.getLogger(__name__)
 
@@ -36,15 +41,19 @@ class _Counts(dict[grpc.StatusCode, Counter]):
 
 
 class CallObserver(grpc.aio.ServerInterceptor):
-    """Wraps our own services; health and reflection pass by. Servicer methods are coroutines and simply raise.
+    """Wraps all services. Methods of ours are coroutines and simply raise; health and reflection are not counted.
+
+    Args:
+        first: reads the first message of every call but those of methods that read their own.
 
     Attributes:
         failed: calls, streams included, that ended with one of `FAILURES`.
         taken: calls that gRPC has handed over, health and reflection included.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, first: FirstMessages) -> None:
         self.failed = self.taken = 0
+        self._first = first
         self._handlers: dict[str, grpc.RpcMethodHandler] = {}
 
     async def intercept_service(
@@ -55,16 +64,18 @@ class CallObserver(grpc.aio.ServerInterceptor):
         self.taken += 1
         method = handler_call_details.method
         handler = await continuation(handler_call_details)
-        if handler is None or not method.startswith(_PACKAGE):
+        if handler is None:
             return handler
         if method not in self._handlers:
-            self._handlers[method] = self._wrap(handler, method.removeprefix(_PACKAGE))
+            ours = method.startswith(_PACKAGE)
+            wrap = self._wrap if ours else partial(wrap_foreign, first=self._first)
+            self._handlers[method] = wrap(handler, method.removeprefix(_PACKAGE))
         return self._handlers[method]
 
     def _wrap(self, handler: Any, method: str) -> grpc.RpcMethodHandler:
         make: Any
         if not handler.request_streaming:
-            inner, make = handler.unary_unary, grpc.unary_unary_rpc_method_handler
+            inner, make = self._with_request(handler.unary_unary), grpc.stream_unary_rpc_method_handler
         elif handler.response_streaming:
             inner, make = handler.stream_stream, grpc.stream_stream_rpc_method_handler
         else:
@@ -75,6 +86,12 @@ class CallObserver(grpc.aio.ServerInterceptor):
         )
         return wrapped
 
+    def _with_request(self, inner: Behavior) -> Behavior:
+        async def behavior(_: Any, context: Any) -> Any:
+            return await inner(await self._first.request(context), context)
+
+        return behavior
+
     def _observed(self, inner: Behavior, method: str, *, timed: bool) -> Behavior:
         # Resolved once: finding a metric by its labels costs as much as raising it.
         seconds = metrics.REQUEST_SECONDS.labels(method)
@@ -84,8 +101,6 @@ class CallObserver(grpc.aio.ServerInterceptor):
             started = time.perf_counter()
             code = grpc.StatusCode.OK
             try:
-                if isinstance(request, Undecodable):
-                    raise InvalidRequest(request.reason)
                 return await inner(request, context)
             except asyncio.CancelledError:
                 # gRPC cancels the task for both: the client left, or its deadline passed.

@@ -13,6 +13,7 @@ from engine.ranking.query import Position, Query, Ranking
 from engine.serving.engine import Engine
 from engine.serving.errors import InvalidRequest, StreamOver
 from engine.serving.event_writer import EventWriter
+from engine.serving.first_message import FirstMessages
 from engine.serving.inbox import Inbox
 from engine.serving.lists import response_bytes, update_bytes
 from engine.serving.requests import for_subscriber, parse_after, parse_query, read_request
@@ -23,8 +24,11 @@ from engine.waiting import NoSuchRecord, Overloaded
 class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceServicer):
     """Asks the engine for single lists; streams live in `subscriptions`."""
 
-    def __init__(self, config: Config, engine: Engine, subscriptions: Subscriptions, writer: EventWriter) -> None:
+    def __init__(
+        self, config: Config, engine: Engine, subscriptions: Subscriptions, writer: EventWriter, first: FirstMessages
+    ) -> None:
         self._config = config
+        self._first = first
         self._engine = engine
         self._subscriptions = subscriptions
         self._writer = writer
@@ -70,7 +74,7 @@ class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceService
 
     async def StreamRecommendations(self, _: Any, context: Any) -> None:
         """A list at once and whenever it changes, until the client cancels; it may stop writing earlier."""
-        first = await read_request(context)
+        first = await self._first.read(context)
         if first is None or first.WhichOneof("message") != "subscribe":
             got = "nothing" if first is None else first.WhichOneof("message") or "neither subscribe nor event"
             raise InvalidRequest(f"the first message must be subscribe, got {got}")

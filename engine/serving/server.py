@@ -33,6 +33,7 @@ from engine.serving.calls import CallObserver
 from engine.serving.engine import Engine
 from engine.serving.event_servicer import EventServicer
 from engine.serving.event_writer import EventLog, EventWriter
+from engine.serving.first_message import FirstMessages
 from engine.serving.model_servicer import ModelServicer
 from engine.serving.privacy_servicer import PrivacyServicer
 from engine.serving.recommender_servicer import RecommenderServicer
@@ -84,10 +85,11 @@ class Server:
             PortTaken: one of the two addresses can't be listened on; then neither is.
         """
         serving = self._config.serving
-        calls = CallObserver()
+        first = FirstMessages(serving.max_backlog, serving.max_silence_ms / 1000)
+        calls = CallObserver(first)
         server = grpc.aio.server(interceptors=[calls], options=_options(serving))
         metrics.CALLS_UNSEEN.set_function(Arrivals(lambda: calls.taken).unseen)
-        self._register(server, calls)
+        self._register(server, calls, first)
         await self.set_serving(False)
         # The metrics first, because gRPC doesn't give a port back that it never served.
         try:
@@ -103,10 +105,10 @@ class Server:
         await server.start()
         self._grpc = server
 
-    def _register(self, server: grpc.aio.Server, calls: CallObserver) -> None:
+    def _register(self, server: grpc.aio.Server, calls: CallObserver, first: FirstMessages) -> None:
         writer = EventWriter(self._log, self._config)
         recommender_service_pb2_grpc.add_RecommenderServiceServicer_to_server(
-            RecommenderServicer(self._config, self._engine, self._subscriptions, writer), server
+            RecommenderServicer(self._config, self._engine, self._subscriptions, writer, first), server
         )
         event_service_pb2_grpc.add_EventServiceServicer_to_server(EventServicer(writer), server)
         self.models = ModelServicer(self._config, self._engine, self._subscriptions, calls)

@@ -1,12 +1,15 @@
 import asyncio
+from itertools import pairwise
 
 import grpc
 import pytest
 from ousel.v1 import event_pb2
+from ousel.v1.model_service_pb2 import GetStatusRequest
 from ousel.v1.state_service_pb2 import GetDigestRequest, PartitionDigest, TakeSnapshotRequest, TakeSnapshotResponse
 
 from engine import metrics
 from engine.pipeline import SnapshotsOff
+from engine.serving import state_servicer
 from engine.state.digest import StateDigest
 from tests.engine.serving.fakes import Served, failure, until
 
@@ -106,3 +109,49 @@ async def test_a_snapshot_need_not_wait_for_a_digest(served: Served):
     await served.state.TakeSnapshot(TakeSnapshotRequest(), timeout=5)
     served.engine.digests[0].set_result(state())
     await waiting
+
+
+async def test_callers_who_come_while_a_digest_is_made_share_the_next(served: Served):
+    served.engine.hold = True
+    first = served.state.GetDigest(GetDigestRequest(), timeout=30)
+    await until(lambda: len(served.engine.digests) == 1, "the first digest is wanted")
+    others = [served.state.GetDigest(GetDigestRequest(), timeout=30) for _ in range(50)]
+    await served.model.GetStatus(GetStatusRequest())  # they have come by now
+    served.engine.digests[0].set_result(state("old"))
+    assert [one.digest for one in (await first).partitions] == ["old"]
+    await until(lambda: len(served.engine.digests) == 2, "the next is wanted")
+    served.engine.digests[1].set_result(state("new"))
+    for other in others:
+        assert [one.digest for one in (await other).partitions] == ["new"]
+    assert len(served.engine.digests) == 2
+
+
+async def test_more_callers_than_may_share_an_answer_are_refused_with_a_hint(served: Served, monkeypatch):
+    monkeypatch.setattr(state_servicer, "_MAX_WAITING", 3)
+    served.engine.hold = True
+    calls = [served.state.TakeSnapshot(TakeSnapshotRequest(), timeout=30) for _ in range(3)]
+    await until(lambda: len(served.engine.snapshots) == 1, "a snapshot is wanted")
+    refused = served.state.TakeSnapshot(TakeSnapshotRequest(), timeout=30)
+    assert (await failure(refused))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert "grpc-retry-pushback-ms" in dict(await refused.trailing_metadata())
+    served.engine.hold = False
+    served.engine.snapshots[0].set_result({})
+    for call in calls:
+        await call
+
+
+async def test_between_two_digests_the_engine_rests_for_longer_than_one_took(served: Served):
+    loop, began = asyncio.get_running_loop(), []
+    digest = served.engine.digest
+
+    def slow():
+        began.append(loop.time())
+        answer = digest()
+        loop.call_later(0.1, answer.set_result, state())
+        return answer
+
+    served.engine.hold = True
+    shared = state_servicer._Shared(slow)
+    for _ in range(3):
+        await shared.ask()
+    assert all(later - earlier >= 0.1 + 4 * 0.1 for earlier, later in pairwise(began))

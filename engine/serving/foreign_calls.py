@@ -1,0 +1,78 @@
+"""Health and reflection, bounded: their servicers are gRPC's own, and know no limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import grpc
+
+from engine.serving.errors import status_of
+from engine.serving.first_message import FirstMessages
+from engine.serving.requests import lenient
+from engine.waiting import Overloaded
+
+_MAX_OPEN = 1000  # streams of one method: a load balancer watches by one, a tool reflects by one
+_REFLECTION_S = 60.0  # that a reflecting client may keep its stream
+
+Behavior = Callable[[Any, Any], Awaitable[Any]]
+
+
+def wrap_foreign(handler: Any, method: str, first: FirstMessages) -> grpc.RpcMethodHandler:
+    """The handler of a method that is not ours, with the limits of `first` and a limit on the streams that are open."""
+
+    async def unary(_: Any, context: Any) -> Any:
+        return await handler.unary_unary(await first.request(context), context)
+
+    async def watched(_: Any, context: Any) -> None:
+        request = await first.request(context)
+        with opened:
+            await handler.unary_stream(request, context)
+
+    async def reflected(requests: Any, context: Any) -> None:
+        with opened:
+            async with asyncio.timeout(_REFLECTION_S):
+                async for answer in handler.stream_stream(requests, context):
+                    await context.write(answer)
+
+    opened = _Open(method)
+    behavior: Behavior
+    make: Any = grpc.stream_stream_rpc_method_handler
+    if handler.unary_unary:
+        behavior, make = unary, grpc.stream_unary_rpc_method_handler
+    else:
+        behavior = watched if handler.unary_stream else reflected
+    wrapped: grpc.RpcMethodHandler = make(
+        _with_status(behavior), lenient(handler.request_deserializer), handler.response_serializer
+    )
+    return wrapped
+
+
+class _Open:
+    """Counts the streams of a method, in a `with` each."""
+
+    def __init__(self, method: str) -> None:
+        self._method = method
+        self._count = 0
+
+    def __enter__(self) -> None:
+        if self._count >= _MAX_OPEN:
+            raise Overloaded(f"at most {_MAX_OPEN} streams of {self._method} may be open, try again later")
+        self._count += 1
+
+    def __exit__(self, *_: object) -> None:
+        self._count -= 1
+
+
+def _with_status(inner: Behavior) -> Behavior:
+    async def behavior(request: Any, context: Any) -> Any:
+        try:
+            return await inner(request, context)
+        except (grpc.aio.AbortError, grpc.aio.InternalError):  # it has a status, or its client has left
+            raise
+        except Exception as error:
+            status = status_of(error)
+        return await context.abort(status.code, status.details, status.trailing_metadata)
+
+    return behavior
