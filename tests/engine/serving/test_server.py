@@ -170,55 +170,69 @@ async def test_stopping_lets_a_running_call_finish(served: Served):
         await stopping
 
 
-@pytest.mark.parametrize("config", [ServingConfig(port=0, metrics_port=0, max_connections=3)], indirect=True, ids=["3"])
-async def test_connections_beyond_the_limit_are_closed_and_the_others_are_served(served: Served):
-    await served.model.GetStatus(GetStatusRequest())  # one is open
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Lets connections say nothing for as long as they like, unless a test sets one of the two times."""
+    monkeypatch.setattr("engine.serving.server._FIRST_FRAME_MS", 3_600_000)
+    monkeypatch.setattr("engine.serving.server._IDLE_MS", 3_600_000)
+    return monkeypatch
 
-    def refused(opened: list[socket.socket]) -> list[socket.socket]:
-        found = []
-        for one in opened:
-            try:
-                if one.recv(1024) == b"":
-                    found.append(one)
-            except BlockingIOError:
+
+def closed_of(opened: list[socket.socket]) -> list[socket.socket]:
+    """Those of some non-blocking sockets that the server has closed."""
+    found = []
+    for one in opened:
+        try:
+            while one.recv(1024):
                 pass
-            except OSError:
-                found.append(one)
-        return found
+            found.append(one)
+        except BlockingIOError:
+            pass
+        except OSError:
+            found.append(one)
+    return found
 
+
+@pytest.mark.parametrize("config", [ServingConfig(port=0, metrics_port=0, max_connections=3)], indirect=True, ids=["3"])
+async def test_connections_beyond_the_limit_are_closed_and_the_others_are_served(patient, served: Served):
+    await served.model.GetStatus(GetStatusRequest())  # one is open
     with ExitStack() as stack:
         opened = [
             stack.enter_context(socket.create_connection(("127.0.0.1", served.server.port), 30)) for _ in range(7)
         ]
-        closed: list[socket.socket] = []
         for one in opened:
             one.setblocking(False)
         async with asyncio.timeout(30):
-            while len(closed) < 5:
-                closed += refused([one for one in opened if one not in closed])
+            while len(closed_of(opened)) < 5:
                 await asyncio.sleep(0.01)
         await served.model.GetStatus(GetStatusRequest())
-        assert refused([one for one in opened if one not in closed]) == []
+        assert len(closed_of(opened)) == 5
     options = (("grpc.use_local_subchannel_pool", 1),)
     async with grpc.aio.insecure_channel(f"127.0.0.1:{served.server.port}", options=options) as channel:
         status = ModelServiceStub(channel).GetStatus(GetStatusRequest(), timeout=30, wait_for_ready=True)
         assert (await status).serving  # a place is free again
 
 
-async def test_connections_that_say_nothing_give_their_place_free(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("engine.serving.server._FIRST_FRAME_MS", 200)
-    monkeypatch.setattr("engine.serving.server._IDLE_MS", 200)
+async def test_connections_that_never_send_a_frame_give_their_place_free(patient):
+    patient.setattr("engine.serving.server._FIRST_FRAME_MS", 200)
     server = make()
     await server.start()
-    address = f"127.0.0.1:{server.port}"
     with socket.create_connection(("127.0.0.1", server.port), 30) as silent:
         async with asyncio.timeout(30):
             while await asyncio.to_thread(silent.recv, 1024):  # until the server closes it
                 pass
-    async with grpc.aio.insecure_channel(address) as channel:
+    await server.stop(0)
+
+
+async def test_connections_without_a_call_give_their_place_free_and_come_back_for_the_next(patient):
+    patient.setattr("engine.serving.server._IDLE_MS", 200)
+    server = make()
+    await server.start()
+    async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         stub = ModelServiceStub(channel)
         await stub.GetStatus(GetStatusRequest(), timeout=30)
         async with asyncio.timeout(30):
-            await channel.wait_for_state_change(grpc.ChannelConnectivity.READY)  # it had no call for a while
-        assert (await stub.GetStatus(GetStatusRequest(), timeout=30)).serving  # and connects again for the next
+            while channel.get_state() is grpc.ChannelConnectivity.READY:
+                await asyncio.sleep(0.01)
+        assert (await stub.GetStatus(GetStatusRequest(), timeout=30)).serving
     await server.stop(0)
