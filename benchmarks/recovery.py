@@ -1,11 +1,13 @@
 """Whether anything is lost or folded twice when the engine is killed: it is, again and again, and compared each time.
 
-    python -m benchmarks.recovery [--quick] [--trials N] [--broker-trials N] [--seed N]
+    python -m benchmarks.recovery [--quick] [--trials N] [--broker-trials N] [--stock-producers] [--seed N]
 
 A writer keeps writing: events, repeats, broken records, users to forget, catalog changes. The engine is killed with
 SIGKILL at moments drawn by lot, in turns at work, while it writes a snapshot, and while it replays after the kill
 before. Once it serves again, its digests are compared with those of a run that never stopped, in this process, over
-the same log up to the same positions. With `--broker-trials` the broker is killed too, and started again.
+the same log up to the same positions. With `--broker-trials` the broker is killed too, and started again. With
+`--stock-producers`, confluent-kafka and kafka-python write beside the writer, in batches of all four codecs; with
+Apache Kafka also its own producer in Java, and all three in transactions as well, of which half are aborted.
 
     trials, identical   comparisons, and those without any difference
     events_lost         the most that one comparison found: acknowledged events that are not in the log where the
@@ -16,6 +18,7 @@ the same log up to the same positions. With `--broker-trials` the broker is kill
                         engine's log that says so, after which it polls first, to the line that says it is ready
     restart_s           from the start of the process to SERVING
     snapshots_used      restarts that began from a snapshot
+    committed, aborted  events that the stock producers wrote and committed, and wrote and aborted
 
 An event counts by the number that the writer gave it, each number once. With the environment variable `KAFKA_HOME` the
 broker is the Apache Kafka there, else the embedded one. It ends with 1 where anything differs.
@@ -35,6 +38,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from random import Random
 from statistics import median
@@ -42,6 +46,7 @@ from types import FrameType
 
 import torch
 
+from benchmarks.recovery_producers import StockWriters
 from benchmarks.recovery_trials import Kill, Tally, Trials
 from benchmarks.report import Figure, report
 from deploy.local.brokers import start_broker
@@ -58,10 +63,13 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="as many trials as end within 50 s, at least 5")
     parser.add_argument("--trials", type=int, default=100, help="in which the engine is killed (default: %(default)s)")
     parser.add_argument("--broker-trials", type=int, default=0, help="in which the broker is; needs Apache Kafka")
+    parser.add_argument("--stock-producers", action="store_true", help="other people's producers write as well")
     parser.add_argument("--seed", type=int, default=0, help="of the moments (default: %(default)s)")
     args = parser.parse_args()
     if args.broker_trials and not os.environ.get("KAFKA_HOME"):
         parser.error("--broker-trials needs KAFKA_HOME: the embedded broker loses its last second when it is killed")
+    if args.broker_trials and args.stock_producers:
+        parser.error("--broker-trials and --stock-producers don't go together: these producers give up with the broker")
     begun_s = time.perf_counter()
     torch.set_num_threads(1)
     signal.signal(signal.SIGTERM, _interrupt)
@@ -73,8 +81,9 @@ def main() -> int:
             print(f"broker: {broker.name}", flush=True)
             config = _config(broker.client_settings(), folder)
             ensure_topics(config.kafka)
+            stock = partial(StockWriters, config.kafka, args.seed, _kafka_home()) if args.stock_producers else None
             trials = opened.enter_context(
-                Trials(config, PARTITIONS, folder, seed=args.seed, events_per_s=_EVENTS_PER_S)
+                Trials(config, PARTITIONS, folder, seed=args.seed, events_per_s=_EVENTS_PER_S, stock=stock)
             )
 
             def restart() -> None:
@@ -95,10 +104,16 @@ def main() -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    _report(trials.tally, args.broker_trials, broker.name)
+    written = (trials.stock.committed, trials.stock.aborted) if trials.stock is not None else (0, 0)
+    _report(trials.tally, args.broker_trials, broker.name, written)
     for line in trials.tally.differences:
         print(line, file=sys.stderr)
     return 1 if trials.tally.differences else 0
+
+
+def _kafka_home() -> Path | None:
+    home = os.environ.get("KAFKA_HOME")
+    return Path(home) if home else None
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:
@@ -130,7 +145,7 @@ def _tell(tally: Tally) -> None:
     print(f"trial {tally.trials}: {tally.identical} identical so far, {after}", flush=True)
 
 
-def _report(tally: Tally, broker_trials: int, broker: str) -> None:
+def _report(tally: Tally, broker_trials: int, broker: str, written: tuple[int, int]) -> None:
     records, seconds = sum(one.records for one in tally.replays), sum(one.seconds for one in tally.replays)
     figures: dict[str, Figure] = {
         "trials": tally.trials,
@@ -145,6 +160,8 @@ def _report(tally: Tally, broker_trials: int, broker: str) -> None:
         "snapshots_used": sum(one.from_snapshot for one in tally.replays),
         **{f"killed_while_{what}": tally.killed_while[what] for what in ("live", "snapshot", "replay", "start")},
         "broker_killed": broker_trials,
+        "committed": written[0],
+        "aborted": written[1],
         "broker": broker,
     }
     rows = [
@@ -158,6 +175,7 @@ def _report(tally: Tally, broker_trials: int, broker: str) -> None:
             ", ".join(str(tally.killed_while[what]) for what in ("live", "snapshot", "replay")),
         ),
         ("the broker killed", f"{broker_trials}"),
+        ("events of stock producers committed, aborted", f"{written[0]:,}, {written[1]:,}"),
     ]
     report("recovery", f"Recovery, broker: {broker}", rows, figures)
 

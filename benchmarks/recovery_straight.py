@@ -46,13 +46,17 @@ class Straight:
         for partition in range(partitions):
             self._state.open(partition, self._state.new_slice())
         self._consumer = KafkaConsumer(
-            **connection_settings(config.kafka), enable_auto_commit=False, auto_offset_reset="earliest"
+            **connection_settings(config.kafka),
+            enable_auto_commit=False,
+            auto_offset_reset="earliest",
+            isolation_level="read_committed",
         )
         all_ = [TopicPartition(topic, at) for at in range(partitions)] + [TopicPartition(config.kafka.items_topic, 0)]
         self._consumer.assign(all_)
         self._consumer.seek_to_beginning(*all_)
         self._held: dict[Partition, deque[Any]] = {(p.topic, p.partition): deque() for p in all_}  # read, not folded
         self._read = dict.fromkeys(self._held, 0)  # next offset to read
+        self._ends = dict.fromkeys(self._held, 0)  # one past the last record that was read
 
     def digest(self, positions: Mapping[Partition, int]) -> StateDigest:
         """Folds on up to exactly these positions, and says what the state is there.
@@ -92,9 +96,10 @@ class Straight:
         return len(self._pending)
 
     def ends(self) -> dict[Partition, int]:
-        """What the log holds now: one past the last record of every partition."""
-        found = self._consumer.end_offsets([TopicPartition(*partition) for partition in self._held])
-        return {(partition.topic, partition.partition): end for partition, end in found.items()}
+        """One past the last record of every partition that may be read now, markers of transactions left aside."""
+        stable = self._consumer.end_offsets([TopicPartition(*partition) for partition in self._held])
+        self._read_up_to({(partition.topic, partition.partition): end for partition, end in stable.items()})
+        return dict(self._ends)
 
     def close(self) -> None:
         self._consumer.close(timeout_ms=1000)
@@ -106,7 +111,9 @@ class Straight:
                 raise TimeoutError(f"the log does not hold {short}, a consumer has come to {self._read}")
             for partition, records in self._consumer.poll(timeout_ms=200).items():
                 self._held[partition.topic, partition.partition].extend(records)
-                self._read[partition.topic, partition.partition] = records[-1].offset + 1
+                self._ends[partition.topic, partition.partition] = records[-1].offset + 1
+            for topic, number in self._read:
+                self._read[topic, number] = self._consumer.position(TopicPartition(topic, number))
 
     def _count(self, record: Any) -> None:
         if record.topic != self._config.kafka.events_topic:

@@ -15,6 +15,7 @@ from typing import Literal
 import ousel
 
 from benchmarks.recovery_engine import KillableEngine, Replay
+from benchmarks.recovery_producers import StockWriters
 from benchmarks.recovery_straight import Straight
 from benchmarks.recovery_writer import Writer
 from engine.config import Config
@@ -53,9 +54,19 @@ class Trials:
         config: of all of them; its topics exist, and `snapshot.dir` is set.
         folder: gets the engine's logs.
         seed: decides when what is killed.
+        stock: makes other people's producers, which write beside it; none unless given.
     """
 
-    def __init__(self, config: Config, partitions: int, folder: Path, *, seed: int, events_per_s: int) -> None:
+    def __init__(
+        self,
+        config: Config,
+        partitions: int,
+        folder: Path,
+        *,
+        seed: int,
+        events_per_s: int,
+        stock: Callable[[], StockWriters] | None = None,
+    ) -> None:
         self._config = config
         self._folder = folder
         self._chance = Random(seed)
@@ -65,6 +76,7 @@ class Trials:
         with ExitStack() as opened:
             self._straight = opened.enter_context(closing(Straight(config, partitions)))
             self._writer = opened.enter_context(closing(Writer(config.kafka, seed, events_per_s)))
+            self.stock = opened.enter_context(closing(stock())) if stock is not None else None
             self._engine = self._start()
             opened.callback(lambda: self._engine.close())
             self._engine.wait_until_serving()
@@ -109,13 +121,18 @@ class Trials:
     def finish(self) -> None:
         """Ends the writer, and compares all that was ever acknowledged."""
         self._writer.finish(_CAUGHT_UP_S)
+        if self.stock is not None:
+            self.stock.close()
+            self.tally.differences += self.stock.failures
         self._compare("at the end of the log", self._straight.ends(), counts=False)
         if self._straight.pending:
             self.tally.lost = max(self.tally.lost, self._straight.pending)
             self.tally.differences.append(f"{self._straight.pending} acknowledged events are not in the log")
 
     def _restart_and_compare(self, what: str) -> None:
-        at_least = self._writer.ends()
+        at_least = (
+            self._straight.ends()
+        )  # with what the writer has heard of, but for records behind an open transaction
         self._engine = self._start()
         self.tally.restart_s.append(self._engine.wait_until_serving())
         self.tally.replays.append(self._engine.replay())
@@ -154,7 +171,8 @@ class Trials:
         folded = {one.reflects.partition: one.events_folded for one in answer.partitions}
         missing = {at: due - folded.get(at, 0) for at, due in self._straight.due.items()}
         found += [f"partition {at}: {folded.get(at, 0)} folded, {by:+} are missing" for at, by in missing.items() if by]
-        not_in_log = self._straight.lost(self._writer.take())
+        acknowledged = self._writer.take() + (self.stock.take() if self.stock is not None else [])
+        not_in_log = self._straight.lost(acknowledged)
         if not_in_log:
             found.append(f"{not_in_log} acknowledged events are not where the broker said")
         late = sum(behind.values())

@@ -175,20 +175,7 @@ class Writer:
         return [record]
 
     def _event(self) -> event_pb2.Event:
-        chance = self._chance
-        user = int(_USERS * chance.random() ** 2)  # some come often
-        event = event_pb2.Event(
-            event_id=f"e{self._numbered}",
-            item_id=f"item-{int(_ITEMS * chance.random() ** 3)}",
-            kind=chance.choice(_KINDS),
-            value=chance.randrange(4),
-        )
-        if chance.random() < 0.8:
-            event.user_id = f"user-{user}"
-        if not event.user_id or chance.random() < 0.5:
-            event.session_id = f"session-{user}-{chance.randrange(3)}"
-        event.time.FromMilliseconds(1_700_000_000_000 + 500 * self._numbered + chance.randrange(5000))
-        return event
+        return draw_event(self._chance, self._numbered)
 
     def _broken(self, event: event_pb2.Event) -> bytes:
         event.event_id = f"b{event.event_id}"
@@ -211,3 +198,21 @@ class Writer:
         item.categories.extend(f"category-{chance.randrange(20)}" for _ in range(chance.randrange(3)))
         value = b"\xff no item" if what > 0.95 else item.SerializeToString()
         return _Record(self._config.items_topic, item_id.encode(), value)
+
+
+def draw_event(chance: Random, number: int) -> event_pb2.Event:
+    """A shop's event; of users and items, some come often."""
+    user = int(_USERS * chance.random() ** 2)
+    event = event_pb2.Event(
+        event_id=f"e{number}",
+        item_id=f"item-{int(_ITEMS * chance.random() ** 3)}",
+        kind=chance.choice(_KINDS),
+        value=chance.randrange(4),
+    )
+    if chance.random() < 0.8:
+        event.user_id = f"user-{user}"
+    if not event.user_id or chance.random() < 0.5:
+        event.session_id = f"session-{user}-{chance.randrange(3)}"
+    # Producers that number from elsewhere live in the same hours.
+    event.time.FromMilliseconds(1_700_000_000_000 + 500 * (number % 10**9) + chance.randrange(5000))
+    return event

@@ -50,7 +50,7 @@ class ConfluentProducer:
 
         common = {"bootstrap.servers": bootstrap, "compression.type": codec, "linger.ms": 20}
         # By default it sends a user's events elsewhere than Kafka's own producer does.
-        common |= {"partitioner": "murmur2_random", "queue.buffering.max.kbytes": 1 << 20}
+        common |= {"partitioner": "murmur2_random", "queue.buffering.max.kbytes": 1 << 20, "log_level": 0}
         if transactional_id is not None:
             common["transactional.id"] = transactional_id
         self._producer = Producer(common | settings)

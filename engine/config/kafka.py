@@ -25,7 +25,7 @@ class KafkaConfig(Section):
     replication_factor: int = Field(1, ge=1, le=15, description="of topics that we create")
     max_poll_records: int = Field(4096, ge=1, le=65536, description="records in one batch; bounds a step's memory")
     max_poll_bytes: int = Field(
-        8 << 20,
+        4 << 20,
         ge=64 << 10,
         le=1 << 30,
         description="A batch is also full once its keys and values have so many bytes.",

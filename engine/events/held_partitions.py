@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from time import monotonic
 
 from kafka import TopicPartition
 
@@ -36,7 +36,7 @@ class HeldPartitions:
 
     def hold(self, partition: TopicPartition, offset: int, reason: str) -> None:
         """Holds a partition at an offset and says so, again and again while it stays there."""
-        now_s = time.monotonic()
+        now_s = monotonic()
         hold = self._holds.get(partition)
         if hold is None or hold.offset != offset or hold.reason != reason or now_s >= hold.repeat_at_s:
             log.warning(
@@ -50,7 +50,7 @@ class HeldPartitions:
     def resting(self, partition: TopicPartition) -> bool:
         """Whether a partition is held, and its next try is not due yet."""
         hold = self._holds.get(partition)
-        return hold is not None and self._stays(partition, hold) and time.monotonic() < hold.retry_at_s
+        return hold is not None and self._stays(partition, hold) and monotonic() < hold.retry_at_s
 
     def reasons(self) -> dict[TopicPartition, str]:
         """Why each of the partitions that are held is."""

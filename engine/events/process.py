@@ -49,7 +49,7 @@ class ProcessSource:
         factory: Callable[[], EventSource],
         queue_batches: int = 8,
         max_poll_records: int = 4096,
-        max_poll_bytes: int = 8 << 20,
+        max_poll_bytes: int = 4 << 20,
     ) -> None:
         self._max_poll_records = max_poll_records
         self._max_poll_bytes = max_poll_bytes

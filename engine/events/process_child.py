@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from typing import Any, NamedTuple
 
 from engine import collector
+from engine.arenas import limit_arenas
 from engine.events.records import Records
 from engine.events.source import Assignment, BrokerAway, EventSource, LogHealth, Partition, SourceError
 from engine.log_output import log_to_stderr
@@ -96,6 +97,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _die_with(parent)
     log_to_stderr(sys.argv[5])
+    limit_arenas()
     collector.set_aside()
     # Every record is an object or several, in no cycle: looking for one took a tenth of the time.
     collector.collect_every(100_000)

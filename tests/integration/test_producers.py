@@ -15,14 +15,15 @@ import pytest
 from kafka.admin import ConfigResource, ConfigResourceType, KafkaAdminClient
 from ousel.v1 import catalog_pb2, event_pb2
 
+from deploy.local.raw_batches import send_raw, signed
 from deploy.local.stock_producers import ConfluentProducer, JavaProducer, KafkaPythonProducer, StockProducer, ToSend
 from engine.config import KafkaConfig
 from engine.events.connection import connection_settings
 from engine.events.kafka import KafkaSource
 from engine.events.topics import ensure_topics
-from tests.engine.events.batches import batch_of, send_raw, signed
+from tests.engine.events.batches import batch_of
 from tests.integration.conftest import SECURITY, StartBroker
-from tests.integration.engines import EngineProcess, running, until
+from tests.integration.engines import DEADLINE_S, EngineProcess, running, until
 from tests.integration.test_kafka import drain, poll_until, started
 
 pytestmark = [
@@ -160,6 +161,20 @@ def test_the_engine_folds_what_all_of_them_commit_and_nothing_else(kafka_config:
         assert (status.events_folded, status.events_dead_lettered) == (folded, 0)
         assert events_of(client, "ghost") == 0
         assert events_of(client, f"{names[0]}-lz4-3") == 1
+
+
+def test_a_log_of_more_than_100_mb_is_read(kafka_config: KafkaConfig) -> None:
+    """The embedded broker answers with all that its log holds; kafka-python refuses more than 100 MB by default."""
+    count, size = 1150, 100_000
+    with closing(ConfluentProducer(kafka_config.bootstrap, "none")) as producer:
+        producer.write([ToSend(kafka_config.events_topic, b"u", bytes([n % 256]) * size) for n in range(count)])
+    with closing(started(kafka_config)) as source:
+        found = 0
+        while found < count:
+            records = source.poll(DEADLINE_S)
+            assert records, f"nothing came after {found} records"
+            assert sum(len(one.value or b"") for one in records) <= kafka_config.max_poll_bytes + size
+            found += len(records)
 
 
 @contextmanager

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import os
 import re
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 import ousel
 import pytest
 from kafka.admin import KafkaAdminClient
 
+from benchmarks.recovery_producers import StockWriters
 from benchmarks.recovery_trials import Trials
 from engine.config import Config, KafkaConfig, SnapshotConfig, StateConfig
 from engine.events.connection import connection_settings
 from engine.events.source import Partition
 from engine.snapshot.manifest import read_manifest
+from tests.integration.conftest import SECURITY
 from tests.integration.engines import DEADLINE_S, ITEMS, load, purchase, running, until, write
 
 pytestmark = pytest.mark.integration
@@ -55,6 +59,24 @@ def test_killed_in_a_snapshot_and_in_replay_it_ends_as_if_it_had_never_stopped(k
     assert (trials.tally.trials, trials.tally.identical) == (2, 2)
     assert (trials.tally.lost, trials.tally.twice) == (0, 0)
     assert trials.tally.killed_while.total() == 3
+
+
+@pytest.mark.skipif(SECURITY != "PLAINTEXT", reason="the stock producers are set up without TLS and password")
+def test_killed_beside_producers_that_compress_and_abort_it_ends_as_if_it_had_never_stopped(kafka_config, tmp_path):
+    config = Config(
+        kafka=kafka_config,
+        state=StateConfig(max_users=1500, max_items=380, history=16, neighbors=8, duplicates_window=8192),
+        snapshot=SnapshotConfig(dir=tmp_path / "snapshots", engine="one", interval_s=0.3, piece_bytes=16_384),
+    )
+    home = os.environ.get("KAFKA_HOME")
+    stock = partial(StockWriters, kafka_config, 1, Path(home) if home else None)
+    with Trials(config, kafka_config.events_partitions, tmp_path, seed=1, events_per_s=100, stock=stock) as trials:
+        until(lambda: trials.stock.committed and (trials.stock.aborted or not home), lambda: trials.stock.failures)
+        trials.engine_trial("live")
+        trials.finish()
+    assert trials.tally.differences == []
+    assert (trials.tally.trials, trials.tally.identical) == (1, 1)
+    assert (trials.tally.lost, trials.tally.twice) == (0, 0)
 
 
 def test_after_an_orderly_end_nothing_is_replayed(kafka_config, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 
 import prometheus_client
 import pytest
@@ -12,7 +13,7 @@ from ousel.v1 import catalog_pb2, event_pb2
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.config import Config, EventsConfig, KafkaConfig, StateConfig
-from engine.events.batch import Record
+from engine.events.batch import Flaw, Record
 from engine.events.codec import Decoder
 from engine.events.dead_letter import MemoryDeadLetters
 from engine.events.source import MemorySource
@@ -53,6 +54,7 @@ BAD_EVENTS = [
 ]
 GOOD_ITEMS = [item(item_id="i1", title="Milk"), item(item_id="i2", deleted=True), b'{"item_id": "i3"}']
 BAD_ITEMS = [item(), b"\xff", item(item_id="i", categories=[""])]
+ALL_KINDS = ("event", "forget", "bad", "item", "unread")
 # What a record is, and its topic, partition and value.
 kinds = st.one_of(
     st.tuples(
@@ -62,7 +64,26 @@ kinds = st.one_of(
     st.tuples(st.just("bad"), st.just(KAFKA.events_topic), st.integers(0, PARTITIONS - 1), st.sampled_from(BAD_EVENTS)),
     st.tuples(st.just("item"), st.just(KAFKA.items_topic), st.just(0), st.sampled_from(GOOD_ITEMS)),
     st.tuples(st.just("bad"), st.just(KAFKA.items_topic), st.just(0), st.sampled_from(BAD_ITEMS)),
+    # So many records in one place that can't be read.
+    st.tuples(
+        st.just("unread"),
+        st.sampled_from([KAFKA.events_topic, KAFKA.items_topic]),
+        st.just(0),
+        st.integers(1, 5),
+    ),
 )
+
+
+def record_at(kind: str, topic: str, partition: int, value: bytes | int, offset: int) -> Record:
+    if kind == "unread":
+        key = b"i1"  # as though it were a tombstone
+        return Record(topic, partition, offset, NOW_MS, key, None, Flaw(offset + value - 1, value, "damaged"))
+    return Record(topic, partition, offset, NOW_MS, None, value)
+
+
+def count_of(records: Iterable[tuple[str, Record]], *kinds: str) -> int:
+    """How many records of the log these are; one that can't be read stands for several."""
+    return sum(record.flaw.records if record.flaw else 1 for kind, record in records if kind in kinds)
 
 
 @pytest.mark.parametrize("times", [1, 4])  # a batch short enough for the library, or long enough for numpy
@@ -83,22 +104,24 @@ def test_every_record_polled_is_counted_once(times, log, steps, limits):
     records = []
     for kind, topic, partition, value in log * times:
         offset = ends.get((topic, partition), 0)
-        ends[topic, partition] = offset + 1
-        records.append((kind, Record(topic, partition, offset, NOW_MS, None, value)))
-    counted = dict.fromkeys(["event", "forget", "bad", "item"], 0)
+        record = record_at(kind, topic, partition, value, offset)
+        ends[topic, partition] = record.next_offset
+        records.append((kind, record))
+    counted = dict.fromkeys(ALL_KINDS, 0)
     polled = folded = rejected = items = forgets = at = 0
     for length, back in [*((length * times, back) for length, back in steps), (len(records), 0)]:
         part = records[max(0, at - back) : at + length]  # the last records may come again
         at = min(len(records), at + length)
         decoded = decoder.decode([record for _, record in part])
         assert len(decoded.events) + len(decoded.items) + len(decoded.rejected) == len(part)
-        for kind, _ in part:
-            counted[kind] += 1
+        for kind in ALL_KINDS:
+            counted[kind] += count_of(part, kind)
         polled, forgets = polled + len(part), forgets + int(decoded.events.forget.sum())
-        rejected, items = rejected + len(decoded.rejected), items + len(decoded.items)
+        rejected += sum(rejection.records for rejection in decoded.rejected)
+        items += len(decoded.items)
         result = state.fold(decoded)
         folded += len(result.event) + len(result.relation)
-    assert (rejected, items, forgets) == (counted["bad"], counted["item"], counted["forget"])
+    assert (rejected, items, forgets) == (counted["bad"] + counted["unread"], counted["item"], counted["forget"])
     assert items == state.items_folded
     slices = [placed.slice for placed in state.slices.values()]
     assert folded == state.events_folded == sum(one.events_folded for one in slices)
@@ -149,8 +172,9 @@ def test_the_outcomes_that_an_operator_scrapes_add_up_to_the_records_polled(log,
     both = [("event", KAFKA.events_topic, partition, GOOD_EVENTS[0]) for partition in range(PARTITIONS)]
     for kind, topic, partition, value in both + log:
         offset = ends.get((topic, partition), 0)
-        ends[topic, partition] = offset + 1
-        records.append((kind, Record(topic, partition, offset, NOW_MS, None, value)))
+        record = record_at(kind, topic, partition, value, offset)
+        ends[topic, partition] = record.next_offset
+        records.append((kind, record))
     batches, at = [], 0
     for length, back in [*steps, (len(records), 0)]:
         batches.append(records[max(0, at - back) : at + length])  # the last records may come again
@@ -173,8 +197,9 @@ def test_the_outcomes_that_an_operator_scrapes_add_up_to_the_records_polled(log,
     once, repeats = fresh_of(first, window)
     for topic in (KAFKA.events_topic, KAFKA.items_topic):
         outcomes = {outcome: count for (of, outcome), count in counts.items() if of == topic and outcome != "polled"}
-        assert sum(outcomes.values()) == counts[topic, "polled"] == sum(record.topic == topic for _, record in polled)
-        assert counts[topic, "dead_letter"] == sum(kind == "bad" and record.topic == topic for kind, record in first)
+        all_, new = ([one for one in records if one[1].topic == topic] for records in (polled, first))
+        assert sum(outcomes.values()) == counts[topic, "polled"] == count_of(all_, *ALL_KINDS)
+        assert counts[topic, "dead_letter"] == count_of(new, "bad", "unread")
     events = KAFKA.events_topic
     assert counts[events, "event"] + counts[events, "relation"] == once.count("event")
     assert (counts[events, "forget"], counts[events, "repeated"]) == (once.count("forget"), repeats)
@@ -182,9 +207,9 @@ def test_the_outcomes_that_an_operator_scrapes_add_up_to_the_records_polled(log,
     deleted = sum(record.value == GOOD_ITEMS[1] for record in items)
     assert counts[KAFKA.items_topic, "deletion"] == deleted
     assert counts[KAFKA.items_topic, "item"] == len(items) - deleted
-    assert pipeline.status().events_dead_lettered == sum(kind == "bad" for kind, _ in first)
+    assert pipeline.status().events_dead_lettered == count_of(first, "bad", "unread")
     # Each polling hands a bad record over again, and the letters are written once by their positions.
-    assert len(letters.rejections) == sum(kind == "bad" for kind, _ in polled)
+    assert len(letters.rejections) == sum(kind in ("bad", "unread") for kind, _ in polled)
 
 
 def fresh_of(records: list[tuple[str, Record]], window: int) -> tuple[list[str], int]:

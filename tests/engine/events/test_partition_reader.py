@@ -13,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from kafka import TopicPartition
 
+from deploy.local.raw_batches import signed
 from engine.events.partition_reader import FetchedRecord, PartitionReader, ReadLimits, Refetches
-from tests.engine.events.batches import CODECS, HEADER_BYTES, KeyValue, batch_of, marker, signed
+from tests.engine.events.batches import CODECS, HEADER_BYTES, KeyValue, batch_of, marker
 
 PARTITION = TopicPartition("t", 3)
 COMPRESSED = [codec for codec in CODECS if codec != "none"]
