@@ -20,16 +20,13 @@ $(STAMP): pyproject.toml constraints.txt clients/python/pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Ousel needs Python 3.11 or newer; run: make PYTHON=python3.11 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) -c constraints.txt -e clients/python -e '.[demo,dev]'
-	$(BIN)/python -c 'import engine.model.features'  # compiles them: a few seconds, once
+	$(BIN)/ousel-engine compile  # half a minute, once
 	@touch $(STAMP)
 
 demo: $(STAMP) ## broker, engine and trainer on a year of real purchases; ARGS="--events 20000" ends by itself
 	@exec $(BIN)/python -m deploy.demo $(ARGS)
 
-# Numba notices that a file has changed, not that one it calls has: kernels older than those they are made of go.
-CALLED := engine/state/kernels.py engine/inference/dense.py engine/index/best.py
 test: $(STAMP) lint ## lint, types, import contracts, then every test; ARGS="-k name" picks
-	@find engine -name '*.nbi' ! -newer "$$(ls -t $(CALLED) | head -1)" -delete
 	$(BIN)/python -m pytest $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy and the import contracts

@@ -7,6 +7,11 @@ import os
 # Before numpy loads: on few cores, its own threads cost a query's tail more than they save.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# Before the modules whose functions are compiled as they are imported.
+from engine.commands.compile import announce, compile_functions
+
+announce()
+
 import asyncio
 import logging
 import signal
@@ -36,6 +41,7 @@ from engine.events.log_ends import KafkaLogEnds
 from engine.events.opening import open_log, opening
 from engine.events.producer import EventProducer
 from engine.events.source import Assignment, SourceError
+from engine.kernel_cache import report
 from engine.log_output import log_to_stderr
 from engine.model.device import check_device
 from engine.partitions import Snapshots
@@ -69,6 +75,7 @@ def serve(
     except ValueError as error:
         raise SystemExit(f"ousel-engine: {error}") from None
     log_to_stderr(settings.log_level)
+    report.log(_log)
     limit_arenas()
     raise_limit(max(settings.serving.max_streams, settings.serving.max_connections) + RESERVED)
     torch.set_num_threads(settings.model.threads)
@@ -86,6 +93,7 @@ def serve(
 
 
 app.command("dead-letters")(dead_letters)
+app.command("compile")(compile_functions)
 
 
 def _snapshots(config: Config, held: ExitStack) -> OpenSnapshots | None:

@@ -4,22 +4,21 @@ Event by event in log order is the plainest way to fold, and compiled it is the 
 and a call costs a microsecond where twenty calls of a tensor library cost a tenth of a millisecond. Each kernel does
 what the tensor code beside its caller does, bit for bit; that code serves tables that are being copied.
 
-The machine code is kept on disk by numba, in `__pycache__` or where `NUMBA_CACHE_DIR` says. No kernel lets other
-threads run: each is over sooner than they would give the interpreter back.
+The machine code is kept on disk, see `kernel_cache`. No kernel lets other threads run: each is over sooner than they
+would give the interpreter back.
 
 Shapes: E events or edges, B rows asked for, n edges of each, K edges a ring keeps, P sets of edges.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
-F = TypeVar("F", bound=Callable[..., Any])
+from engine.kernel_cache import compiled
+
 Longs = NDArray[np.int64]
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
@@ -29,24 +28,6 @@ BLOCK_BITS = 3
 BLOCK = 1 << BLOCK_BITS
 _TAG = 0xFFFF
 ORDINAL, NAME, ITEM, TIME, LINK = 0, 1, 2, 3, 4  # columns of `Sessions`
-
-
-def compiled(signature: str, *, any_order: bool = False) -> Callable[[F], F]:
-    """Compiles for one signature when the module is imported, or loads what was compiled before.
-
-    Args:
-        any_order: sums may be added up in another order than written, several terms at once. What must be the same bit
-            for bit on every machine may not.
-    """
-    options: dict[str, Any] = {"error_model": "numpy", "fastmath": {"reassoc", "contract"} if any_order else False}
-
-    def compile_(kernel: F) -> F:
-        try:
-            return cast("F", numba.njit(signature, cache=True, **options)(kernel))
-        except RuntimeError:  # there is nowhere to write: the few seconds are paid at every start
-            return cast("F", numba.njit(signature, **options)(kernel))
-
-    return compile_
 
 
 # -- ids --------------------------------------------------------------------------------------------------------------

@@ -17,6 +17,7 @@ from engine.config import ConfigError, load_settings
 from engine.events.opening import opening
 from engine.events.source import SourceError
 from engine.events.topics import topic_id
+from engine.kernel_cache import report
 from engine.log_output import log_to_stderr
 from engine.model.device import check_device
 from trainer.archive.archive import Archive
@@ -43,6 +44,7 @@ def run(
     except ValueError as error:
         raise SystemExit(f"ousel-trainer: {error}") from None
     log_to_stderr(settings.log_level)
+    report.log(_log)
     torch.set_num_threads(settings.trainer.threads)
     os.nice(settings.trainer.nice)
     with stopping() as stop:

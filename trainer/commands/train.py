@@ -16,6 +16,7 @@ from rich.console import Console
 
 from engine.config import load_settings
 from engine.events.source import SourceError
+from engine.kernel_cache import report
 from engine.log_output import log_to_stderr
 from engine.model.device import check_device
 from engine.model.weights import Weights
@@ -67,6 +68,7 @@ def train(
     os.nice(settings.trainer.nice)
     with stopping() as stop, joined(settings.trainer.device) as ranks:
         log_to_stderr(settings.log_level if ranks.is_first else "warning")
+        report.log(_log)
         try:
             data, start, run = _inputs(settings, events, items, previous, ranks, stop)
             saved = Checkpoint(checkpoint, run, settings.trainer.checkpoint_s) if checkpoint else None

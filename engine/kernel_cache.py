@@ -1,0 +1,242 @@
+"""Compiled functions, kept on disk from one start to the next, as far as there is a disk that works.
+
+The cache is our own and not numba's, for three reasons. Numba keeps a file by the time of the source alone, so that a
+function runs old code after one that it calls has changed in another file: here the name of a file is a digest of all
+that the code is made of. Numba trusts what it reads, and ends the process where that is damaged: here a digest comes
+before the content. And where nothing can be written, numba raises: here the function is compiled in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import pickle
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from importlib.metadata import version
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any, TypeVar, cast
+
+import numba
+import numpy as np
+from numba.core import compiler, serialize
+from numba.core.dispatcher import Dispatcher
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+_DIGEST_BYTES = hashlib.sha256().digest_size
+_SUFFIX = ".kernel"
+
+
+class CacheReport:
+    """What became of the compiled functions of this process, for the log and for `ousel-engine compile`.
+
+    Attributes:
+        loaded, compiled: how many were found on disk, and how many had to be compiled.
+        folder: where the newest was found or kept; None where there is no such place.
+        problem: why the cache can't be used as it should; None while it can.
+        compiling: called with the name of each function before it is compiled.
+    """
+
+    def __init__(self) -> None:
+        self.loaded = self.compiled = 0
+        self.folder: Path | None = None
+        self.problem: str | None = None
+        self.compiling: Callable[[str], object] = lambda name: None
+
+    def note(self, problem: str) -> None:
+        """Keeps the first problem: the others follow from it."""
+        self.problem = self.problem or problem
+
+    def log(self, to: logging.Logger) -> None:
+        """One line where the next start will have to compile again."""
+        if self.problem is not None:
+            to.warning(
+                "compiled functions are not all kept on disk, %d were compiled at this start: %s;"
+                " `ousel-engine compile` tries again, NUMBA_CACHE_DIR names another folder",
+                self.compiled, self.problem,
+            )  # fmt: skip
+
+
+report = CacheReport()
+
+
+def compiled(signature: str, *, any_order: bool = False) -> Callable[[F], F]:
+    """Compiles for one signature when the module is imported, or loads what was compiled before.
+
+    Args:
+        any_order: sums may be added up in another order than written, several terms at once. What must be the same bit
+            for bit on every machine may not.
+    """
+    options: dict[str, Any] = {"error_model": "numpy", "fastmath": {"reassoc", "contract"} if any_order else False}
+
+    def compile_(kernel: F) -> F:
+        function = numba.njit(**options)(kernel)
+        function._cache = KernelCache(cast("FunctionType", kernel), f"{signature} {any_order}")
+        function.compile(signature)
+        function.disable_compile()
+        return cast("F", function)
+
+    return compile_
+
+
+class KernelCache:
+    """The machine code of one function; what numba asks of the cache of a dispatcher.
+
+    Args:
+        made_of: what else than the function's own text decides what the code is.
+    """
+
+    def __init__(self, kernel: FunctionType, made_of: str) -> None:
+        self._name = f"{kernel.__module__}.{kernel.__qualname__}"
+        self._source = Path(kernel.__code__.co_filename)
+        self._digest = hashlib.sha256(f"{made_of} {digest_of(kernel)}".encode()).hexdigest()
+        self.cache_path = ""  # numba shows it in statistics
+
+    def load_overload(self, signature: object, target_context: Any) -> object | None:
+        """The code for this machine; None where there is none that can be used."""
+        target_context.refresh()
+        name = self._file_name(target_context.codegen())
+        for folder in folders(self._source):
+            try:
+                content = (folder / name).read_bytes()
+                found, payload = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
+                if hashlib.sha256(payload).digest() != found:
+                    raise ValueError("it is damaged")
+                code = compiler.CompileResult._rebuild(target_context, *pickle.loads(payload))
+            except FileNotFoundError:
+                continue
+            except Exception as error:  # of any kind: whatever lies there, it can be compiled anew
+                report.note(f"{folder / name} can't be used: {error}")
+                continue
+            report.loaded += 1
+            report.folder = folder
+            return code
+        report.compiling(self._name)
+        return None
+
+    def save_overload(self, signature: object, code: Any) -> None:
+        """Keeps the code in the first folder that takes it."""
+        report.compiled += 1
+        payload = serialize.dumps(code._reduce())
+        content = hashlib.sha256(payload).digest() + payload
+        name = self._file_name(code.codegen)
+        failed = "there is no folder for them"
+        for folder in folders(self._source):
+            try:
+                _write(folder / name, content)
+            except OSError as error:
+                failed = f"{folder / name} can't be written: {error.strerror or error}"
+                continue
+            report.folder = folder
+            self._clear(folder, name)
+            return
+        report.note(failed)
+
+    def enable(self) -> None:
+        """It is always."""
+
+    def disable(self) -> None:
+        """Numba never asks for it."""
+
+    def flush(self) -> None:
+        """Numba asks for it before it compiles anew, which no function here does."""
+
+    def _file_name(self, codegen: Any) -> str:
+        machine = (codegen.magic_tuple(), platform.python_implementation(), sys.hexversion)
+        versions = (numba.__version__, version("llvmlite"))
+        suffix = hashlib.sha256(repr((self._digest, versions)).encode()).hexdigest()[:24]
+        return f"{self._name}-{hashlib.sha256(repr(machine).encode()).hexdigest()[:8]}-{suffix}{_SUFFIX}"
+
+    def _clear(self, folder: Path, name: str) -> None:
+        """Deletes what an older version of the function has left for the same machine."""
+        stem = name.rpartition("-")[0]
+        for path in folder.glob(f"{stem}-*{_SUFFIX}"):
+            if path.name != name:
+                with suppress(OSError):
+                    path.unlink()
+
+
+def folders(source: Path) -> Iterator[Path]:
+    """Where the code of a source file may lie, the first choice first."""
+    named = os.environ.get("NUMBA_CACHE_DIR")
+    if named:
+        yield Path(named)
+        return
+    yield source.parent / "__pycache__"
+    cache = os.environ.get("XDG_CACHE_HOME")
+    with suppress(RuntimeError):  # there is no home
+        yield (Path(cache) if cache else Path.home() / ".cache") / "ousel"
+
+
+def digest_of(kernel: FunctionType) -> str:
+    """All that a function's code is made of: its own text, the constants it names, and the functions it calls."""
+    digest = hashlib.sha256()
+    _add(digest, kernel, set())
+    return digest.hexdigest()
+
+
+def _add(digest: hashlib._Hash, kernel: FunctionType, seen: set[FunctionType]) -> None:
+    if kernel in seen:
+        return
+    seen.add(kernel)
+    cells = [cell.cell_contents for cell in kernel.__closure__ or ()]
+    digest.update(_text((kernel.__qualname__, kernel.__defaults__)).encode())
+    for value in [*_code(digest, kernel.__code__, kernel.__globals__), *cells]:
+        if isinstance(value, Dispatcher):
+            digest.update(_text(value.targetoptions).encode())
+            value = value.py_func
+        if isinstance(value, FunctionType):
+            if value.__module__.startswith("numba.") or value.__module__.startswith("numpy."):
+                digest.update(value.__qualname__.encode())  # their versions are told apart elsewhere
+            else:
+                _add(digest, value, seen)
+        elif isinstance(value, ModuleType):
+            digest.update(value.__name__.encode())
+        else:
+            digest.update(_text(value).encode())
+
+
+def _text(value: object) -> str:
+    """A value as text that is the same in every process: sets have no order, and objects have no lasting address."""
+    if isinstance(value, set | frozenset):
+        return f"{{{sorted(map(_text, value))}}}"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_text, value))}]"
+    if isinstance(value, dict):
+        return f"{{{sorted((_text(key), _text(one)) for key, one in value.items())}}}"
+    if isinstance(value, np.ndarray):
+        return f"{value.dtype}{value.shape}{hashlib.sha256(value.tobytes()).hexdigest()}"
+    if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic):
+        return f"{type(value).__name__} {value!r}"
+    # A function or class of a library, whose version is told apart elsewhere.
+    return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
+
+
+def _code(digest: hashlib._Hash, code: CodeType, names: dict[str, Any]) -> list[Any]:
+    """Adds the text of a function; returns the values of the global names in it."""
+    digest.update(code.co_code)
+    digest.update(repr((code.co_names, code.co_varnames, code.co_freevars)).encode())
+    found = [names[name] for name in code.co_names if name in names]
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            found += _code(digest, constant, names)
+        else:
+            digest.update(_text(constant).encode())
+    return found
+
+
+def _write(path: Path, content: bytes) -> None:
+    """The file is there whole or not at all, whoever writes it at the same time."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.{os.getpid()}.part")
+    try:
+        part.write_bytes(content)
+        part.replace(path)
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
