@@ -41,11 +41,13 @@ from engine.events.log_ends import KafkaLogEnds
 from engine.events.opening import open_log, opening
 from engine.events.producer import EventProducer
 from engine.events.source import Assignment, SourceError
+from engine.failures import log_loop_failures, log_thread_failures, one_line_each, told
 from engine.kernel_cache import report
 from engine.log_output import log_to_stderr
 from engine.model.device import check_device
 from engine.partitions import Snapshots
 from engine.pipeline import Pipeline
+from engine.serving.errors import is_expected
 from engine.serving.server import PortTaken, Server
 from engine.serving.subscriptions import Subscriptions
 from engine.snapshot.lock import EngineLock
@@ -75,6 +77,7 @@ def serve(
     except ValueError as error:
         raise SystemExit(f"ousel-engine: {error}") from None
     log_to_stderr(settings.log_level)
+    log_thread_failures()
     report.log(_log)
     limit_arenas()
     raise_limit(max(settings.serving.max_streams, settings.serving.max_connections) + RESERVED)
@@ -114,6 +117,7 @@ def _snapshots(config: Config, held: ExitStack) -> OpenSnapshots | None:
 
 async def _serve(config: Config, snapshots: OpenSnapshots | None) -> None:
     loop = asyncio.get_running_loop()
+    log_loop_failures(loop, is_expected)
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
@@ -205,6 +209,8 @@ class _Follower:
             self.failure = SourceError(str(error))
         except SnapshotError as error:
             self.failure = error
+        except (OSError, MemoryError) as error:
+            self.failure = SourceError(f"the engine's thread failed: {told(error)}")
         except Exception as error:
             _log.exception("the engine's thread failed")
             self.failure = SourceError(f"the engine's thread failed: {error!r}")
@@ -213,7 +219,8 @@ class _Follower:
 
 
 def main() -> None:
-    app(prog_name="ousel-engine")
+    with one_line_each("ousel-engine"):
+        app(prog_name="ousel-engine")
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import typer
 
+from engine.failures import log_thread_failures, one_line_each
 from trainer.commands.push import push
 from trainer.commands.run import run
 from trainer.commands.train import train
@@ -22,7 +23,9 @@ for command in (run, train, push, evaluate):
 
 
 def main() -> None:
-    app(prog_name="ousel-trainer")
+    log_thread_failures()
+    with one_line_each("ousel-trainer"):
+        app(prog_name="ousel-trainer")
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ import grpc
 from prometheus_client import Counter
 
 from engine import metrics
-from engine.serving.errors import FAILURES, status_of
+from engine.failures import told
+from engine.serving.errors import FAILURES, SnapshotFailed, is_expected, status_of
 from engine.serving.first_message import FirstMessages
 from engine.serving.foreign_calls import wrap_foreign
 from engine.serving.lists import passes_bytes
@@ -115,8 +116,8 @@ class CallObserver(grpc.aio.ServerInterceptor):
             except Exception as error:
                 status = status_of(error)
                 code = status.code
-                if code is grpc.StatusCode.INTERNAL:
-                    _log.exception("%s failed", method)
+                if code is grpc.StatusCode.INTERNAL and not isinstance(error, SnapshotFailed):  # which has its line
+                    _log.error("%s failed: %s", method, told(error), exc_info=None if is_expected(error) else error)
             finally:
                 self.failed += code in FAILURES
                 counts[code].inc()

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import grpc
 
+from engine.failures import is_of_the_machine
 from engine.model.weights import WeightsError
 from engine.pipeline import NotFollowing, Overloaded, RollBackRefused, SnapshotsOff, StaleVersion
 from engine.waiting import NoSuchRecord
@@ -106,6 +107,12 @@ def status_of(error: Exception) -> CallStatus:
             return CallStatus(code, str(error), _OURS if code is grpc.StatusCode.UNAVAILABLE else ())
     # What went wrong is in the log, with its traceback: a caller can't do anything with it.
     return CallStatus(grpc.StatusCode.INTERNAL, f"the engine failed unexpectedly ({type(error).__name__})")
+
+
+def is_expected(error: BaseException) -> bool:
+    """Whether an error is of a kind that happens without a bug, so that its text says all there is to say."""
+    known = isinstance(error, (Overloaded, LogUnavailable)) or any(isinstance(error, kind) for kind, _ in _CODES)
+    return known or is_of_the_machine(error)
 
 
 def _hint(least_ms: int) -> tuple[tuple[str, str], ...]:

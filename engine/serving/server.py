@@ -5,11 +5,8 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-import threading
-from wsgiref.simple_server import WSGIServer
 
 import grpc
-import prometheus_client
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 from ousel.v1 import (
@@ -34,6 +31,7 @@ from engine.serving.engine import Engine
 from engine.serving.event_servicer import EventServicer
 from engine.serving.event_writer import EventLog, EventWriter
 from engine.serving.first_message import FirstMessages
+from engine.serving.metrics_server import MetricsServer
 from engine.serving.model_servicer import ModelServicer
 from engine.serving.privacy_servicer import PrivacyServicer
 from engine.serving.recommender_servicer import RecommenderServicer
@@ -74,7 +72,7 @@ class Server:
         self._log = log
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._grpc: grpc.aio.Server | None = None
-        self._http: tuple[WSGIServer, threading.Thread] | None = None
+        self._http: MetricsServer | None = None
         self.port = 0
         self.metrics_port = 0
 
@@ -93,10 +91,10 @@ class Server:
         await self.set_serving(False)
         # The metrics first, because gRPC doesn't give a port back that it never served.
         try:
-            self._http = prometheus_client.start_http_server(serving.metrics_port, serving.metrics_host)
+            self._http = MetricsServer(serving.metrics_host, serving.metrics_port)
         except OSError as error:
             raise _port_taken("metrics", serving.metrics_host, serving.metrics_port, error) from None
-        self.metrics_port = self._http[0].server_port
+        self.metrics_port = self._http.port
         try:
             self.port = _bind(server, serving.host, serving.port)
         except PortTaken:
@@ -143,11 +141,8 @@ class Server:
 
     async def _stop_metrics(self) -> None:
         if self._http is not None:
-            http, thread = self._http
-            self._http = None
-            await asyncio.to_thread(http.shutdown)
-            http.server_close()
-            thread.join()
+            http, self._http = self._http, None
+            await asyncio.to_thread(http.close)
 
 
 def _options(serving: ServingConfig) -> tuple[tuple[str, int], ...]:
