@@ -197,8 +197,8 @@ class Publisher:
     def _make_way(self) -> None:
         """Lets the event loop keep the interpreter for longer while calls are refused.
 
-        Refusing one costs the loop as much as answering one. Where it falls behind, answers wait in it, and gRPC
-        cancels calls that it has not looked at, without a hint.
+        Refusing one costs the loop as much as answering one. Where it falls behind, answers wait in it, and so do the
+        calls that it has not looked at, up to `serving.max_backlog`.
         """
         with self._lock:
             refused, self._refused = self._refused, 0
