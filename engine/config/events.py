@@ -52,7 +52,10 @@ class EventsConfig(Section):
     default_item_relation: str = Field("has", description="of an event with entity_id that names no kind")
     max_id_bytes: int = Field(256, ge=8, le=4096, description="longest user, session, item or event id, in UTF-8")
     max_future_s: float = Field(
-        DAY_S, ge=0, le=YEAR_S, description="how far ahead of its record an event's time may lie"
+        DAY_S,
+        ge=0,
+        le=YEAR_S,
+        description="how far ahead of its record an event's time may lie; nearer ones count as of their record",
     )
     earliest_year: int = Field(
         1990,

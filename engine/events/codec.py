@@ -6,6 +6,7 @@ Shapes: E events in a batch, in the order of their records.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -60,7 +61,7 @@ class Decoder:
         """Turns every record into one event, one item or one rejection; it never raises for what a record holds."""
         decoded = self._decode(records)
         self._unread.report()
-        return decoded
+        return replace(decoded, events=_by_its_record(decoded.events))
 
     def _decode(self, records: Sequence[Record]) -> Decoded:
         if len(records) < _FEW:
@@ -159,6 +160,16 @@ def _judged(event: event_pb2.Event, now_ms: int, config: EventsConfig) -> tuple[
     kind = event.kind or (config.default_user_relation if target_user_id else config.default_item_relation)
     targets = target_user_id, entity_id
     return kind, time_ms, relation_problem(*ids + targets, kind, time_ms, event.value, event.forget, now_ms, config)
+
+
+def _by_its_record(events: EventBatch) -> EventBatch:
+    """The events, with no time later than that of the record: nothing that has happened lies in the future.
+
+    A producer's clock may be ahead. Such a time would count more than its weight in decayed popularity, and would move
+    the clock for all. A record without a time (-1) says nothing of this.
+    """
+    ahead = (events.time_ms > events.timestamp_ms) & (events.timestamp_ms >= 0)
+    return replace(events, time_ms=np.where(ahead, events.timestamp_ms, events.time_ms)) if ahead.any() else events
 
 
 def _to_batch(rows: list[Row]) -> EventBatch:

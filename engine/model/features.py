@@ -173,7 +173,10 @@ def _features(
         events = 0
         current, end_ms = 0, 0
         if last >= 0 and row[b, last] >= 0:
-            current, end_ms = session[b, last], time_ms[b, last]
+            end = last
+            while end > 0 and session[b, end] == 0 and row[b, end - 1] >= 0:  # A late event is of no session.
+                end -= 1
+            current, end_ms = session[b, end], time_ms[b, end]
         clock_ms = max(now_ms[b], end_ms)
         hour, day = (clock_ms / _HOUR_MS) % 24.0, (clock_ms // 86_400_000) % 7
         sessions, length = 1.0, 0.0
@@ -185,7 +188,7 @@ def _features(
                 continue
             if session[b, k] != was_session:
                 was_session = session[b, k]
-                ago = max(0.0, float(current - was_session))
+                ago = max(0.0, float(current - was_session)) if was_session > 0 else max(1.0, ago)
                 by_4, by_16 = 2.0 ** (-ago / 4.0), 2.0 ** (-ago / 16.0)
             if time_ms[b, k] != was_ms:
                 was_ms = time_ms[b, k]

@@ -1,7 +1,8 @@
 """The newest catalog record of each item, within limits of number and memory.
 
 Items that events name keep their records as long as there is any other to give up. So a producer that invents items
-pushes out what it has invented itself, and not the titles of the items that people use.
+pushes out what it has invented itself, and not the titles of the items that people use. Which records a full catalog
+drops therefore depends on how far the events had been read by then; all else follows from the log alone.
 """
 
 from __future__ import annotations

@@ -128,24 +128,32 @@ def fold_sessions(
     links = table.shape[1] - LINK
     for e in range(len(user)):
         u = user[e]
-        starts = (
-            table[u, ORDINAL] == 0
-            or name[e] != table[u, NAME]
-            or (name[e] == unnamed and time_ms[e] - table[u, TIME] > gap_ms)
-        )
+        first = table[u, ORDINAL] == 0
+        same = name[e] == table[u, NAME]
+        says_so = same and name[e] != unnamed
+        late = not first and not says_so and time_ms[e] < table[u, TIME] - gap_ms
+        starts = first or (not late and (not same or (not says_so and time_ms[e] - table[u, TIME] > gap_ms)))
+        if name[e] != unnamed and (starts or late):
+            last = LINK + links - 1
+            for at in range(LINK, last):  # A name that is there already moves to the front.
+                if table[u, at] == name[e]:
+                    last = at
+                    break
+            for at in range(last, LINK, -1):
+                table[u, at] = table[u, at - 1]
+            table[u, LINK] = name[e]
+        if late:
+            ordinal[e], previous[e] = 0, -1
+            continue
         before = table[u, ITEM] & 0xFFFF_FFFF
         alive = (table[u, ITEM] >> 32) == generation[before]
         previous[e] = before if alive and not starts else -1
         if starts:
             table[u, ORDINAL] += 1
-            if name[e] != unnamed:
-                for at in range(LINK + links - 1, LINK, -1):
-                    table[u, at] = table[u, at - 1]
-                table[u, LINK] = name[e]
         ordinal[e] = np.int32(table[u, ORDINAL])
         table[u, NAME] = name[e]
         table[u, ITEM] = item[e] | (np.int64(generation[item[e]]) << 32)
-        table[u, TIME] = time_ms[e]
+        table[u, TIME] = time_ms[e] if starts else max(table[u, TIME], time_ms[e])
 
 
 # -- rings ------------------------------------------------------------------------------------------------------------

@@ -21,9 +21,10 @@ from tests.engine.state.digests import state_digest
 
 PARTITIONS = 3
 ROOMY = {"max_users": 64 * PARTITIONS, "max_items": 64, "max_targets": 64, "duplicates_window": 64}
-TIGHT = {"max_users": 3 * PARTITIONS, "max_items": 3, "max_targets": 3, "duplicates_window": 3}
+# As many items as the catalog below has: which records a full catalog drops depends on what events have named by then.
+TIGHT = {"max_users": 3 * PARTITIONS, "max_items": 5, "max_targets": 3, "duplicates_window": 3}
 LIMITS = [ROOMY, TIGHT, TIGHT | {"duplicates_window": 0}]
-USERS, SESSIONS, ITEMS = ["", "ann", "Ann", "bob", "cid", "dan"], ["", "s1", "s2", "s3"], [*"vwxyz"]
+USERS, SESSIONS, ITEMS = ["", "ann", "Ann", "bob", "cid", "dan"], ["", "s1", "s2", "s3"], [*"stuvwxyz"]
 SUBJECTS = [*USERS[1:], *(subject_key("", session) for session in SESSIONS[1:])]
 
 

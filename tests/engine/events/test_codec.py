@@ -172,6 +172,17 @@ def test_another_topic_is_rejected() -> None:
 JSON_EVENT = {"event_id": "e", "user_id": "u", "session_id": "s", "item_id": "i", "kind": "cart", "value": 2.5}
 
 
+@pytest.mark.parametrize("few", [True, False])
+def test_no_event_is_later_than_its_record_since_nothing_that_has_happened_lies_in_the_future(few):
+    records = [
+        record(event(time=at(NOW_MS + ahead_ms)).SerializeToString(), timestamp_ms=NOW_MS, offset=offset)
+        for offset, ahead_ms in enumerate((-60_000, 0, 1, 60_000))
+    ]
+    records.append(record(event(time=at(NOW_MS + 5)).SerializeToString(), timestamp_ms=-1, offset=4))
+    batch = decode(*records * (1 if few else 50)).events
+    assert batch.time_ms.tolist()[:5] == [NOW_MS - 60_000, NOW_MS, NOW_MS, NOW_MS, NOW_MS + 5]
+
+
 @pytest.mark.parametrize(
     ("time", "expected_ms"),
     [
@@ -193,7 +204,7 @@ JSON_EVENT = {"event_id": "e", "user_id": "u", "session_id": "s", "item_id": "i"
 def test_json_reads_like_protobuf(time: object, expected_ms: int) -> None:
     payload = JSON_EVENT | {"time": time, "attributes": {"a": "b"}, "unknown": [1], "extra": None}
     for text in (json.dumps(payload), "\r\n\t " + json.dumps(payload)):
-        batch = decode(record(text.encode())).events
+        batch = decode(record(text.encode(), timestamp_ms=NOW_MS + 1000 * (time is not None))).events
         assert (batch.event_id, batch.user_id, batch.session_id, batch.item_id) == (("e",), ("u",), ("s",), ("i",))
         assert (batch.kind.tolist(), batch.value.tolist(), batch.time_ms.tolist()) == ([1], [2.5], [expected_ms])
 

@@ -24,13 +24,17 @@ class OneByOne:
         self.gone = set()  # (user) whose last item is gone
 
     def fold(self, user, name, item, time_ms):
-        ordinal, previous_name, previous_item, previous_ms = self.last.get(user, (0, None, -1, None))
-        starts = previous_ms is None or name != previous_name
-        starts = starts or (name == UNNAMED and time_ms - previous_ms > GAP_S * 1000)
+        ordinal, open_name, previous_item, newest_ms = self.last.get(user, (0, None, -1, time_ms))
+        said = name == open_name != UNNAMED
+        late = not said and time_ms < newest_ms - GAP_S * 1000
+        starts = not late and (name != open_name or (not said and time_ms - newest_ms > GAP_S * 1000))
+        if (starts or late) and name != UNNAMED:
+            others = [link for link in self.links.get(user, []) if link != name]
+            self.links[user] = [name, *others][:LINKS]
+        if late:
+            return 0, -1
         ordinal += starts
-        self.last[user] = (ordinal, name, item, time_ms)
-        if starts and name != UNNAMED:
-            self.links[user] = [name, *self.links.get(user, [])][:LINKS]
+        self.last[user] = (ordinal, name, item, time_ms if starts else max(newest_ms, time_ms))
         return ordinal, -1 if starts else previous_item
 
     def evict(self, item):
@@ -40,7 +44,7 @@ class OneByOne:
 
 
 def new_sessions(*, copying: bool = False) -> tuple[Sessions, Table]:
-    """Sessions, and the generations of the items; while a copy is being made they fold by tensor operations."""
+    """Sessions, and the generations of the items; perhaps while a copy is being made, which hears of each row."""
     generation = Table(ITEMS, dtype=torch.int32)
     sessions = Sessions(USERS, GAP_S, items=generation)
     if copying:
@@ -107,6 +111,34 @@ def test_the_gap_is_counted_from_the_users_own_last_event_in_an_earlier_batch(co
     # User 0's event stands in front of user 1's, in the log and among the rows.
     got = fold(sessions, [(0, UNNAMED, 3, other_ms), (1, UNNAMED, 4, time_ms)])
     assert got == [(1, -1), (1, 2) if goes_on else (2, -1)]
+
+
+@both_ways
+def test_a_late_event_neither_joins_nor_cuts_the_session_that_goes_on(copying):
+    sessions, _ = new_sessions(copying=copying)
+    on_time = [(0, UNNAMED, 1, 100_000), (0, UNNAMED, 2, 105_000), (0, UNNAMED, 3, 111_000)]
+    late, overtaken = (0, UNNAMED, 4, 94_999), (0, UNNAMED, 5, 95_000)
+    assert fold(sessions, [*on_time[:2], late, on_time[2]]) == [(1, -1), (1, 1), (0, -1), (1, 2)]
+    # The gap counts from the newest event, and what has only been overtaken is of the session still.
+    assert fold(sessions, [(1, *one[1:]) for one in (*on_time[:2], overtaken, on_time[2])]) == [
+        (1, -1), (1, 1), (1, 2), (1, 5),
+    ]  # fmt: skip
+    assert fold(sessions, [(0, UNNAMED, 1, 121_000), (0, UNNAMED, 1, 131_001)]) == [(1, 3), (2, -1)]
+
+
+@both_ways
+def test_a_late_event_of_another_name_links_its_session_and_leaves_the_open_one(copying):
+    sessions, _ = new_sessions(copying=copying)
+    log = [(0, 7, 1, 100_000), (0, 9, 2, 0), (0, 9, 2, 1), (0, UNNAMED, 2, 2), (0, 7, 3, 3), (0, 7, 4, 100_001)]
+    assert fold(sessions, log) == [(1, -1), (0, -1), (0, -1), (0, -1), (1, 1), (1, 3)]
+    assert links(sessions, 0) == [9, 7]
+
+
+@both_ways
+def test_a_session_that_comes_back_takes_no_second_link(copying):
+    sessions, _ = new_sessions(copying=copying)
+    fold(sessions, [(0, name, 1, 0) for name in (7, 9, 7, 9, 7, 11, 9)])
+    assert links(sessions, 0) == [9, 11, 7]
 
 
 @both_ways
