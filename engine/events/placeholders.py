@@ -17,6 +17,7 @@ from engine.config import EventsConfig
 
 _SPACE = 0x20
 _CHARS = 256
+_PLACES = 4
 
 
 def is_placeholder(value: str, config: EventsConfig) -> bool:
@@ -39,15 +40,16 @@ def named_event_id(event_id: str, config: EventsConfig) -> str:
 class PlaceholderFilter:
     """Tells quickly of many ids which of them may be placeholders: it names all that are, and some others.
 
-    Ids are told apart by their length with their first, and with their last character.
+    Ids are told apart by their length with each of four characters: with two of them, one in 256 random ids in
+    hexadecimal would begin and end like the placeholder of nothing but zeros, and a batch with such an id costs more.
     """
 
     def __init__(self, config: EventsConfig) -> None:
-        self._first = np.zeros((_CHARS, _CHARS), np.bool_)  # by length and character
-        self._last = np.zeros((_CHARS, _CHARS), np.bool_)
+        self._tables = np.zeros((_PLACES, _CHARS, _CHARS), np.bool_)  # by place, length and character
         for known in _known(config.placeholder_ids):
             if known and known.isascii():  # The rest is found by its space, or is not read at once.
-                for table, char in ((self._first, known[0]), (self._last, known[-1])):
+                for table, at in zip(self._tables, _places(np.array(len(known))), strict=True):
+                    char = known[int(at)]
                     table[len(known), [ord(char.lower()), ord(char.upper())]] = True
 
     def suspects(
@@ -55,9 +57,15 @@ class PlaceholderFilter:
     ) -> NDArray[np.bool_]:
         """[N] of texts of ASCII that lie at start..end, each shorter than 256; an empty one is no suspect."""
         size = end - start
-        first, last = payload[start], payload[end - 1]
-        found = self._first[size, first] & self._last[size, last]
-        return (size > 0) & (found | (first == _SPACE) | (last == _SPACE))
+        found = np.ones(len(size), np.bool_)
+        for table, at in zip(self._tables, _places(size), strict=True):
+            found &= table[size, payload[start + at]]
+        return (size > 0) & (found | (payload[start] == _SPACE) | (payload[end - 1] == _SPACE))
+
+
+def _places(size: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+    """Where the characters stand that tell ids of these lengths apart."""
+    return np.zeros_like(size), size // 4, size // 2, size - 1
 
 
 @lru_cache(maxsize=16)

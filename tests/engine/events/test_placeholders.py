@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from typing import Any
 
 import pytest
@@ -70,6 +71,14 @@ def test_ids_that_only_look_like_one_are_kept_and_read_at_once_where_they_are_us
     assert list(decoded.events.user_id) == kept and not decoded.rejected
     rest = EventParser(KAFKA.events_topic, CONFIG).parse(Records.packed(records)).rest
     assert [kept[at] for at in rest.tolist()] == []
+
+
+def test_random_ids_in_hexadecimal_are_read_at_once():
+    draw = random.Random(0)
+    names = [f"{draw.getrandbits(128):032x}" for _ in range(3000)]
+    records = [as_protobuf(event_id=one, user_id=one[::-1], session_id=one) for one in names]
+    # With the first and the last character alone, some 30 of them would be left to the library.
+    assert len(EventParser(KAFKA.events_topic, CONFIG).parse(Records.packed(records)).rest) < 5
 
 
 def test_an_item_may_be_called_so_since_it_is_no_person():
