@@ -154,6 +154,7 @@ class ApacheKafka:
             "group.min.session.timeout.ms": 1000,
             "broker.heartbeat.interval.ms": 250,
             "broker.session.timeout.ms": 1500,
+            "log.cleaner.backoff.ms": 200,
         }
         if self._sasl is not None:
             username, password = self._sasl

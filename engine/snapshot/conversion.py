@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.snapshot.rings import RINGS, Longs, RingChange, changed_ring, kinds_by_name
+from engine.snapshot.rings import RINGS, Longs, RingChange, changed_ring, kinds_by_name, kinds_held
 from engine.snapshot.settings import PARTITIONS
 from engine.state.kernels import ITEM
 from engine.state.popularity import landmark_of
@@ -30,6 +30,10 @@ _NODES = {
 }
 
 
+class OtherSettingsError(Exception):
+    """A slice can't be converted; names the setting."""
+
+
 def converted(saved: SavedSlice, was: Mapping[str, Any], now: Mapping[str, Any]) -> SavedSlice:
     """The slice as the settings `now` have it.
 
@@ -37,8 +41,13 @@ def converted(saved: SavedSlice, was: Mapping[str, Any], now: Mapping[str, Any])
     named last: the same that would be left had the limits been so low when the newest events came.
 
     Args:
-        was, now: fingerprints, see `settings.fingerprint`; `settings.refusal` has none for the two.
+        was, now: fingerprints, see `settings.fingerprint`; `settings.slices_refused` has nothing against the two.
+
+    Raises:
+        OtherSettingsError: the slice holds events of a kind that is gone.
     """
+    for setting in ("events.kinds", "events.relations"):
+        _check_kinds(saved, setting, [name for name, _ in was[setting]], dict(now[setting]))
     ids = {"users": saved.users, "items": saved.items, "targets": saved.targets}
     keep = {sort: _kept(saved, sort, ids[sort], _limit(sort, now)) for sort in _NODES}
     row_of = {sort: _row_of(rows, len(ids[sort])) for sort, rows in keep.items()}
@@ -58,6 +67,19 @@ def converted(saved: SavedSlice, was: Mapping[str, Any], now: Mapping[str, Any])
     if row_of["items"] is not None:
         saved = _with_last_items(saved, row_of["items"])
     return _with_half_lives(saved, was["state.half_lives_s"], now["state.half_lives_s"])
+
+
+def _check_kinds(saved: SavedSlice, setting: str, was: Sequence[str], now: Mapping[str, float]) -> None:
+    held: set[int] = set()
+    if any(name not in now for name in was):
+        rings = (ring for ring, (_, _, kinds, _) in RINGS.items() if kinds == setting)
+        held = set().union(*(kinds_held(saved, ring) for ring in rings))
+    gone = [was[number] for number in sorted(held) if was[number] not in now]
+    if gone:
+        raise OtherSettingsError(
+            f"{setting} no longer has {', '.join(map(repr, gone))}, of which it holds events: put it back, its weight"
+            " may be 0"
+        )
 
 
 def _limit(sort: str, settings: Mapping[str, Any]) -> int:

@@ -40,7 +40,7 @@ class RingChange:
         was, now: edges per node.
         keep: [n] rows of the nodes that stay, in their new order; None: all as they are.
         row_of: [M] new row of what an edge leads to by its old one, -1 where that is gone; None: as it is.
-        kinds: [K] new number of each kind of edge; None: as they are.
+        kinds: [K] new number of each kind of edge, -1 for one that no edge has; None: as they are.
         renewed: whether a node's edges are written anew at each change, so that they always begin in the first slot.
     """
 
@@ -123,8 +123,14 @@ def _laid_out(places: Longs, width: int, nodes: int) -> dict[str, Tensor]:
     return {"block": torch.from_numpy(block), "owner": torch.from_numpy(owner)}
 
 
+def kinds_held(saved: SavedSlice, name: str) -> set[int]:
+    """The numbers of the kinds that the edges of a ring have."""
+    neighbor, edge = saved.tables[f"{name}.neighbor"].numpy(), saved.tables[f"{name}.edge"].numpy()
+    return set(np.unique(edge[neighbor > 0, 0] & 0xFF).tolist())
+
+
 def kinds_by_name(was: Mapping[str, float], now: Mapping[str, float]) -> Longs | None:
-    """[K] the number that each kind has now; None where that is what it had. Every kind of `was` must be in `now`."""
+    """[K] the number that each kind has now, -1 where it is gone; None where all have the number that they had."""
     numbers = {name: number for number, name in enumerate(now)}
-    found = np.array([numbers[name] for name in was], np.int64)
+    found = np.array([numbers.get(name, -1) for name in was], np.int64)
     return None if (found == np.arange(len(found))).all() else found

@@ -63,17 +63,13 @@ def as_json(settings: Mapping[str, Any]) -> Fingerprint:
 
 
 def slices_refused(was: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Why slices saved under `was` can't be restored under `now`, naming the first setting; None where they can."""
+    """Why slices saved under `was` can't be restored under `now`, naming the first setting; None where they can.
+
+    A kind that is gone is no reason by itself: see `conversion.converted`.
+    """
     name = "kafka.events_topic"
     if was[name] != now[name]:
         return _changed(name, was, now)
-    for name in ("events.kinds", "events.relations"):
-        gone = [kind for kind, _ in was[name] if kind not in dict(now[name])]
-        if gone:
-            return (
-                f"{name} no longer has {', '.join(map(repr, gone))}, of which there may be events: put it back, its"
-                " weight may be 0"
-            )
     if now[PARTITIONS] < was[PARTITIONS]:
         return _changed(PARTITIONS, was, now)
     return None

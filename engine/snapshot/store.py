@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 from engine.config import SnapshotConfig
 from engine.events.source import LogIdentity, LogRange, Partition
 from engine.snapshot.checks import check_slice
-from engine.snapshot.conversion import converted
+from engine.snapshot.conversion import OtherSettingsError, converted
 from engine.snapshot.files import DamagedError, make_folder, sync_folder
 from engine.snapshot.folders import (
     LAST_SEQUENCE,
@@ -42,7 +42,7 @@ __all__ = ["SnapshotError", "SnapshotStore"]
 log = logging.getLogger(__name__)
 
 _ENGINE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,199}")
-_NAMED = (DamagedError, OtherFormatError, OSError)  # these say themselves what is wrong
+_NAMED = (DamagedError, OtherFormatError, OtherSettingsError, OSError)  # these say themselves what is wrong
 _UNUSABLE = (*_NAMED, ValueError, LookupError, TypeError, AttributeError, OverflowError)
 
 T = TypeVar("T")

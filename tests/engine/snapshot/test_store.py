@@ -190,8 +190,8 @@ def under(
     ("now", "said"),
     [
         (under(kafka={"events_topic": "e"}), 'kafka.events_topic was "ousel.events" and is "e"'),
-        (under(events={"kinds": {"view": 1.0, "cart": 9.0}}), "events.kinds no longer has 'click', 'play', 'like'"),
-        (under(events={"relations": {"has": 1.0}}), "events.relations no longer has 'follows', 'friend'"),
+        (under(events={"kinds": {"view": 1.0, "cart": 9.0}}), "events.kinds no longer has 'click', 'play', of which"),
+        (under(events={"kinds": {"view": 1.0, "click": 1.0}}), "events.kinds no longer has 'play', of which it holds"),
     ],
 )
 def test_a_slice_that_cannot_be_converted_is_skipped_and_the_setting_named(tmp_path, caplog, now, said):
@@ -219,6 +219,8 @@ def test_the_catalog_of_another_topic_is_skipped(tmp_path, caplog):
         under(events={"kinds": {"hide": 0.5, **KINDS}}),
         under(events={"kinds": dict.fromkeys(KINDS, 7.0)}),
         under(events={"relations": EventsConfig().relations | {"blocks": 0.0}}),
+        under(events={"relations": {"has": 1.0}}),  # no relation of another is held
+        under(events={"kinds": {"play": 1.0, "click": 1.0, "view": 1.0}}),  # nor an event of the others
         under(events={"default_kind": "cart", "default_user_relation": "friend", "default_item_relation": "friend"}),
         under({"history": 256, "neighbors": 32, "relations": 64, "duplicates_window": 99}),
         under({"history": 2, "neighbors": 1, "relations": 1, "duplicates_window": 0}),
