@@ -19,7 +19,7 @@ from typing import Literal
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as parquet
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 _MANIFEST = "archive.json"
 _LOCK = "lock"
@@ -40,10 +40,11 @@ class _Part(BaseModel):
 class ArchivedFile(_Part):
     """A file by its path in the folder: its rows are in rising order of their ordinals, from `first` to `last`."""
 
-    name: str
-    rows: int
-    first: int
-    last: int
+    # The manifest may be anybody's: no name leads out of the folder.
+    name: str = Field(pattern=r"^day=[0-9]{4}-[0-9]{2}-[0-9]{2}/[0-9]{1,18}\.parquet$")
+    rows: int = Field(ge=0)
+    first: int = Field(ge=0)
+    last: int = Field(ge=0)
 
     @property
     def day(self) -> str:
@@ -97,7 +98,8 @@ class ArchiveFolder:
     def __init__(self, path: Path, topic: str, topic_id: str | None) -> None:
         self._path = path
         try:
-            path.mkdir(parents=True, exist_ok=True)
+            _make_folder(path)
+            _make_file(path / _LOCK)
             self._lock = (path / _LOCK).open("a")
         except OSError as error:
             raise ArchiveError(f"trainer.archive_dir {path} can't be made or written: {error}") from error
@@ -124,8 +126,8 @@ class ArchiveFolder:
         self._number += 1
         name = f"day={day}/{self._number:08}.parquet"
         path = self._path / name
-        path.parent.mkdir(exist_ok=True)
-        writing = path.with_name(f"{path.name}.writing")
+        _make_folder(path.parent)
+        _make_file(writing := path.with_name(f"{path.name}.writing"))
         parquet.write_table(table, writing, compression="zstd", row_group_size=_ROW_GROUP, write_page_checksum=True)
         _sync(writing)
         writing.replace(path)
@@ -202,7 +204,8 @@ class ArchiveFolder:
                 f"trainer.archive_dir {self._path} is of topic {_shown(*had)}, the log is {_shown(topic, topic_id)}:"
                 " move it away, or name another folder"
             )
-        gone = [file for file in self.manifest.files if not (self._path / file.name).is_file()]
+        found = {path for path, _ in self._found()}
+        gone = [file for file in self.manifest.files if self._path / file.name not in found]
         for file in gone:
             _log.warning("archive %s: %s is gone, and %d events with it", self._path, file.name, file.rows)
         there = tuple(file for file in self.manifest.files if file not in gone)
@@ -212,6 +215,7 @@ class ArchiveFolder:
     def _note(self, manifest: Manifest) -> None:
         path = self._path / _MANIFEST
         writing = path.with_name(f"{path.name}.writing")
+        _make_file(writing)
         writing.write_text(manifest.model_dump_json())
         _sync(writing)
         _sync(self._path)  # new days
@@ -237,14 +241,35 @@ class ArchiveFolder:
                     path.parent.rmdir()
 
     def _found(self) -> list[tuple[Path, re.Match[str]]]:
-        """All files that this class has named, whether they count or not; others are let be."""
-        paths = sorted(self._path.glob("day=*/*"))
+        """All files that this class has named, whether they count or not; others are let be, and so are links."""
+        paths = [
+            path
+            for path in sorted(self._path.glob("day=*/*"))
+            if path.is_file() and not path.is_symlink() and not path.parent.is_symlink()
+        ]
         matches = ((path, _OURS.fullmatch(path.relative_to(self._path).as_posix())) for path in paths)
         return [(path, match) for path, match in matches if match]
 
 
 def _shown(topic: str, topic_id: str | None) -> str:
     return f"{topic!r} (id {topic_id})" if topic_id else repr(topic)
+
+
+def _make_folder(path: Path) -> None:
+    """A folder that only this user may read, whatever the umask: what users have done is nobody else's business."""
+    if not path.is_dir():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.mkdir()
+        path.chmod(0o700)
+
+
+def _make_file(path: Path) -> None:
+    """An empty file that only this user may read, or one that is there already."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
 
 
 def _sync(path: Path) -> None:

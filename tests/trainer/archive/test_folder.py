@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import json
+import os
 from pathlib import Path
 
 import pytest
@@ -88,3 +90,42 @@ def test_a_folder_that_can_not_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ArchiveError, match=r"trainer.archive_dir .*file can't be made or written"):
         opened(tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["../kept.parquet", "/etc/passwd", "day=2020-01-01/../../kept.parquet", "kept"])
+def test_a_manifest_whose_names_lead_out_of_the_folder_is_refused(tmp_path: Path, name: str) -> None:
+    filled(tmp_path / "archive")
+    (tmp_path / "kept.parquet").write_bytes(b"kept")
+    path = tmp_path / "archive" / "archive.json"
+    said = json.loads(path.read_text())
+    said["files"][0]["name"] = name
+    path.write_text(json.dumps(said))
+    with pytest.raises(ArchiveError, match="is damaged"):
+        opened(tmp_path / "archive")
+    assert (tmp_path / "kept.parquet").read_bytes() == b"kept"
+
+
+def test_what_a_link_leads_to_is_neither_read_nor_deleted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    archive, outside = tmp_path / "archive", tmp_path / "outside"
+    filled(archive)
+    outside.mkdir()
+    (outside / "00000088.parquet").write_bytes(b"kept")
+    (archive / "day=2020-01-01").symlink_to(outside)
+    first = archive / counted(archive)[0]
+    first.rename(outside / "moved")
+    first.symlink_to(outside / "moved")
+    opened(archive).close()
+    assert "is gone, and 1 events with it" in caplog.text
+    assert sorted(path.name for path in outside.iterdir()) == ["00000088.parquet", "moved"]
+
+
+@pytest.mark.parametrize("umask", [0o000, 0o077])
+def test_nobody_else_may_read_what_users_did_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        filled(tmp_path / "archive")
+    finally:
+        os.umask(before)
+    modes = {path.stat().st_mode & 0o777 for path in [tmp_path / "archive", *(tmp_path / "archive").rglob("*")]}
+    assert modes == {0o600, 0o700}
+    assert (tmp_path / "archive").stat().st_mode & 0o777 == 0o700
