@@ -165,3 +165,16 @@ def test_settings_that_lose_data_are_named_at_the_start_and_when_they_are_made(
         until(lambda: f"topic {events!r} must not be compacted" in caplog.text)
         assert source.health().problems == 3
         assert source.poll(0) == []
+
+
+def test_an_engine_whose_topic_is_deleted_ends_with_one_line_and_makes_no_topic(
+    kafka_config: KafkaConfig, admin: KafkaAdminClient, tmp_path: Path
+) -> None:
+    """Neither its consumers nor its producers make the topic again, while they still ask for it."""
+    with running(kafka_config, tmp_path / "engine.log") as engine:
+        delete(admin, kafka_config.events_topic)
+        assert engine.process.wait(DEADLINE_S) == 1
+        last = engine.log().splitlines()[-1]
+        assert last.startswith(f"ousel-engine: topic {kafka_config.events_topic!r} was deleted while it was read")
+        assert "Traceback" not in engine.log()
+    assert kafka_config.events_topic not in admin.list_topics()
