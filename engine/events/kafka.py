@@ -22,7 +22,7 @@ from kafka.errors import (
 )
 
 from engine.config import KafkaConfig
-from engine.events.broker_client import BrokerLink
+from engine.events.broker_client import BrokerLink, open_client
 from engine.events.committer import Committer
 from engine.events.connection import connection_settings
 from engine.events.consumer_settings import consumer_settings
@@ -253,6 +253,13 @@ class KafkaSource:
         gone = next((topic for topic, total in totals.items() if total == 0), None)
         if gone is not None:
             raise SourceError(self._topic_watch.explain() or f"topic {gone!r} has no partitions any more")
+        if self._config.share and all(p.topic != self._config.events_topic for p in partitions):
+            log.warning(
+                "this engine has no partition of %s: its group has more engines than the topic has partitions (%d);"
+                " stop one, or add partitions",
+                self._config.events_topic,
+                totals.get(self._config.events_topic, 0),
+            )
         items_topic = self._config.items_topic
         items = {p: LogRange(begin[p], end[p]) for p in partitions if p.topic == items_topic}
         shown_from = deletions_from(self._consumer, self._topic_watch.state(items_topic), items) if items else {}
@@ -373,7 +380,7 @@ class KafkaSource:
         if self._config.share:
             return self._consumer
         if not self._watch.connected:
-            raise KafkaConnectionError("no broker answers")  # a consumer that fails at its start leaves a thread behind
+            raise KafkaConnectionError("no broker answers")
         settings = connection_settings(self._config)
         settings |= {"group_id": self._config.group_id, "bootstrap_timeout_ms": _COMMIT_BOOTSTRAP_MS}
-        return KafkaConsumer(**settings, enable_auto_commit=False)
+        return open_client(KafkaConsumer, settings | {"enable_auto_commit": False})

@@ -10,7 +10,6 @@ import pytest
 from kafka import ConsumerRebalanceListener, TopicPartition
 from kafka.errors import (
     KafkaTimeoutError,
-    LogTruncationError,
     OffsetOutOfRangeError,
     TopicAuthorizationFailedError,
 )
@@ -380,29 +379,3 @@ def test_a_start_that_comes_too_late_changes_nothing(monkeypatch: pytest.MonkeyP
         assert source.assignment() is not None
         source.start({})
         assert offsets(source.poll(DEADLINE_S)) == [0, 1]
-
-
-def test_a_topic_that_can_not_be_read_on_ends_reading_behind_the_records_before(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    source, _ = source_of(monkeypatch, 1)
-    with closing(source):
-        eventually(source.lag_by_partition)
-        assert offsets(source.poll(DEADLINE_S)) == [0]
-        source._topic_watch.failure = "topic 'ousel.events' has 2 partitions now, and had 1: restart every engine"
-        eventually(lambda: source._failure)
-        with pytest.raises(SourceError, match="has 2 partitions now, and had 1: restart every engine"):
-            source.poll(DEADLINE_S)
-
-
-@pytest.mark.parametrize("error", [OffsetOutOfRangeError({PARTITION: 1}), LogTruncationError({PARTITION: None})])
-@pytest.mark.parametrize("news", [None, "topic 'ousel.events' was deleted and made again"])
-def test_a_lost_place_in_the_log_is_explained_by_what_became_of_the_topic(
-    monkeypatch: pytest.MonkeyPatch, error: Exception, news: str | None
-) -> None:
-    source, consumer = source_of(monkeypatch)
-    with closing(source):
-        source._topic_watch.news = news  # type: ignore[attr-defined]
-        consumer.script = [error]
-        with pytest.raises(SourceError, match=news or "no longer holds the records that come next"):
-            source.poll(DEADLINE_S)
