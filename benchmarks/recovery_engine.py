@@ -67,14 +67,19 @@ class KillableEngine:
         return found[1]
 
     @property
+    def metrics_address(self) -> str:
+        """host:port of /metrics."""
+        found = _METRICS.search(self.log())
+        assert found is not None, "the engine has said where it listens"
+        return found[1]
+
+    @property
     def pid(self) -> int:
         return self._child.pid
 
     def metrics(self) -> dict[str, float]:
         """What /metrics says, by the name of each series with its labels."""
-        found = _METRICS.search(self.log())
-        assert found is not None, "the engine has said where it listens"
-        with urllib.request.urlopen(f"http://{found[1]}/metrics", timeout=_TIMEOUT_S) as page:
+        with urllib.request.urlopen(f"http://{self.metrics_address}/metrics", timeout=_TIMEOUT_S) as page:
             lines = page.read().decode().splitlines()
         named = (line.rpartition(" ") for line in lines if line and not line.startswith("#"))
         return {name: float(value) for name, _, value in named}

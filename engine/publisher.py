@@ -7,12 +7,12 @@ import math
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
 from engine import metrics
+from engine.call_queue import WIDE_PART, CallQueue, weight_of
 from engine.catalog_watch import CatalogWatch
 from engine.config import Config
 from engine.events.batch import Decoded
@@ -74,7 +74,7 @@ class Publisher:
         self._audience = audience
         self.waiting = WaitingCalls(config.serving.max_waiting)
         self._lock = threading.Lock()  # guards the calls
-        self._calls: deque[Call] = deque()  # those that wait for no record
+        self._calls = CallQueue()  # those that wait for no record
         self._spent_s, self._made = 0.0, 0.0  # lately, for so many lists
         self._began_s: float | None = None  # when calls began to wait for the next batch; None: none did when it began
         self._refused = 0  # calls since the last batch
@@ -93,7 +93,7 @@ class Publisher:
     @property
     def busy(self) -> bool:
         """Whether a call or a stream waits for a list that can be made now."""
-        return bool(self._calls or self.waiting.ready or self._more_due)
+        return bool(len(self._calls) or self.waiting.ready or self._more_due)
 
     def ask(self, query: Query, after: Position | None = None) -> Future[Ranking]:
         """A list from the state as it will be at the next step, or at the first that has folded `after`.
@@ -108,12 +108,13 @@ class Publisher:
         if after is not None:
             return self.waiting.add(query, after)
         answer: Future[Ranking] = Future()
+        weight = self._weight_of(query)
         with self._lock:
-            refusal = self._refusal()
+            refusal = self._refusal(wide=weight > 1)
             if refusal is not None:
                 self._refused += 1
                 raise refusal
-            self._calls.append(Call(query, None, answer))
+            self._calls.add(Call(query, None, answer), weight)
         return answer
 
     def mark(self, batch: Decoded, folded: Folded, *, live: bool) -> None:
@@ -139,9 +140,9 @@ class Publisher:
             self.waiting.release(state.positions)
         limit = self._config.serving.max_batch
         began_s = time.perf_counter() if self._began_s is None else self._began_s
-        places = max(limit - len(self._calls) - self.waiting.ready, self._places_of_streams(limit))
+        places = max(limit - self._calls.weight - self.waiting.ready, self._places_of_streams(limit))
         dues = self._audience.due(places, self._last_turn())
-        calls, plain = self._take(limit - len(dues))
+        calls, weight = self._take(limit - len(dues))
         self._more_due = len(dues) == places
         if not dues and not calls:
             self._record_ms.clear()
@@ -151,7 +152,7 @@ class Publisher:
         rankings = self._rank([call.query for call in calls] + [due.query for due in dues], state, generation)
         for_catalog = sum(due.cause == Cause.CATALOG for due in dues)
         self._catalog_time.spend((time.thread_time() - worked_s) * for_catalog / len(rankings))
-        self._note_pace(began_s, plain if self._began_s is not None else len(rankings))
+        self._note_pace(began_s, weight if self._began_s is not None else len(rankings))
         for call, ranking in zip(calls, rankings, strict=False):
             if isinstance(ranking, Ranking):
                 call.answer.set_result(ranking)
@@ -181,11 +182,17 @@ class Publisher:
             return Turn.CATALOG
         return Turn.FORBIDDEN if self._catalog_time.ready_if_urgent else Turn.MODEL
 
-    def _refusal(self) -> Overloaded | None:
-        """Why no further call may wait, if so; with the lock held."""
-        serving, waiting = self._config.serving, len(self._calls)
-        if waiting >= serving.max_queries:
+    def _weight_of(self, query: Query) -> int:
+        return weight_of(query, self._config.state.history, self._config.ranking)
+
+    def _refusal(self, *, wide: bool) -> Overloaded | None:
+        """Why no further call may wait, wide or not, if so; with the lock held."""
+        serving, waiting = self._config.serving, self._calls.usual
+        if len(self._calls) >= serving.max_queries:
             return Overloaded(f"at most {serving.max_queries} calls may wait, try again later")
+        if wide:
+            # Of each place that a usual call needs, a wide one gets a part.
+            waiting = self._calls.wide_weight * (WIDE_PART if waiting else 1)
         # One batch may always wait: the first lists of all, or few at a time, cost more each than what follows.
         if waiting >= serving.max_batch and waiting * self._list_s * 1000 > serving.max_wait_ms:
             return Overloaded(
@@ -222,25 +229,28 @@ class Publisher:
         if made:
             self._spent_s = _FADE * self._spent_s + now_s - began_s
             self._made = _FADE * self._made + made
-        self._began_s = now_s if self._calls else None
+        self._began_s = now_s if len(self._calls) else None
 
     def _take(self, limit: int) -> tuple[list[Call], int]:
-        """Up to `limit` calls to be answered now, and how many of them waited for no record.
+        """Calls to be answered now, up to `limit` by weight, and the weight of those that waited for no record.
 
         Calls whose record has come take what the others leave, and a part in any case: many may have waited for one
         record, and the others must not wait for all of them.
         """
         if limit > 1:
-            places = max(limit - len(self._calls), limit // _RELEASED, 1)
+            places = max(limit - self._calls.weight, limit // _RELEASED, 1)
         else:
             self._released_turn = not self._released_turn
-            places = limit if self._released_turn or not self._calls else 0
+            places = limit if self._released_turn or not len(self._calls) else 0
         released = self.waiting.take_ready(places)
         with self._lock:
-            plain = [self._calls.popleft() for _ in range(min(limit - len(released), len(self._calls)))]
-        plain = [call for call in plain if call.answer.set_running_or_notify_cancel()]
-        released = [call for call in released if call.answer.set_running_or_notify_cancel()]
-        return plain + released, len(plain)
+            for call in released:
+                if self._weight_of(call.query) > 1:
+                    self._calls.add(call, self._weight_of(call.query))
+            released = [call for call in released if self._weight_of(call.query) == 1]
+            taken, weight = self._calls.take(limit - len(released))
+        calls = [call for call in taken + released if call.answer.set_running_or_notify_cancel()]
+        return calls, weight
 
     def _rank(self, queries: Sequence[Query], state: State, generation: Generation | None) -> list[Ranking | Exception]:
         """One list per query. Where they fail together each is tried alone: one bad list must not cost the others."""

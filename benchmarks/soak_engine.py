@@ -1,0 +1,106 @@
+"""The engine as both soaks have it: its shop, its models, and what is watched of it once a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import psutil
+from ousel.v1 import catalog_pb2
+
+from benchmarks.freshness_load import Events, item_id
+from benchmarks.recovery_engine import KillableEngine
+from benchmarks.swap_models import honest
+from engine.config import Config, KafkaConfig, SnapshotConfig, StateConfig
+from engine.events.producer import EventProducer
+from engine.model.weights import encode_weights
+from trainer.push import push
+
+USERS, MAX_USERS, ITEMS = 4000, 8000, 5000
+VISITORS = 0.1
+TIMEOUT_S = 300.0
+_MB = 2**20
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The engine at one moment."""
+
+    at_s: float
+    rss_mb: float
+    backlog: float
+    dirty_rows: float
+
+
+class Watch:
+    """Samples the engine once a second."""
+
+    def __init__(self, engine: KillableEngine) -> None:
+        self.samples: list[Sample] = []
+        self._engine = engine
+        self._processes = [psutil.Process(engine.pid), *psutil.Process(engine.pid).children(recursive=True)]
+
+    def look(self) -> Sample:
+        found = self._engine.metrics()
+        rss = sum(process.memory_info().rss for process in self._processes)
+        backlog = sum(value for name, value in found.items() if name.startswith("ousel_lag_records{"))
+        self.samples.append(Sample(time.monotonic(), rss / _MB, backlog, found.get("ousel_dirty_rows", 0.0)))
+        return self.samples[-1]
+
+    def handles(self) -> tuple[int, int]:
+        """Threads and open files of the engine."""
+        return self._processes[0].num_threads(), self._processes[0].num_fds()
+
+
+def soak_config(kafka: dict[str, object], folder: Path) -> Config:
+    return Config(
+        kafka=KafkaConfig(**kafka, events_partitions=2),
+        state=StateConfig(max_users=MAX_USERS, max_items=2 * ITEMS),
+        snapshot=SnapshotConfig(dir=folder / "snapshots", engine="soak", interval_s=20.0),
+    )
+
+
+def write_log(kafka: KafkaConfig) -> None:
+    events = Events(USERS, ITEMS, 0, VISITORS)
+    with closing(EventProducer(kafka, max_pending=100_000)) as producer:
+        sent = [
+            producer.send_item(
+                catalog_pb2.Item(item_id=item_id(item), title=f"Title of item {item}", categories=[f"c{item % 50}"])
+            )
+            for item in range(ITEMS)
+        ]
+        sent += [producer.send_event(events.next()[1]) for _ in range(60_000)]
+        for future in sent:
+            future.result(TIMEOUT_S)
+
+
+def drain(engine: KillableEngine) -> None:
+    def drained() -> bool:
+        return not any(value for name, value in engine.metrics().items() if name.startswith("ousel_lag_records{"))
+
+    engine.wait_until("to fold what is there", drained, 0.2)
+
+
+def push_model(address: str, version: int, wrong: list[str]) -> None:
+    names = [item_id(item) for item in range(ITEMS)]
+    try:
+        push(address, encode_weights(honest(names, version)), version, {}, TIMEOUT_S)
+    except Exception as error:  # whatever it is, the run is not what it should be
+        wrong.append(f"push: {error}")
+
+
+def failed(name: str) -> bool:
+    """Whether a series counts calls that ended as they should not: neither well nor by the client's will."""
+    ended_well = any(f'code="{code}"' in name for code in ("OK", "CANCELLED"))
+    return name.startswith("ousel_calls_total{") and not ended_well
+
+
+def slope(at_min: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
+    """Per minute by least squares, and two standard errors of it."""
+    x, y = np.asarray(at_min), np.asarray(values)
+    (steep, _), covariance = np.polyfit(x, y, 1, cov=True)
+    return float(steep), 2 * float(np.sqrt(covariance[0, 0]))
