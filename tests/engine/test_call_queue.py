@@ -50,7 +50,7 @@ def test_wide_calls_take_a_quarter_of_what_is_done_while_others_wait(limit, weig
         now_wide = sum(call.query is WIDE for call in taken)
         assert cost == len(taken) - now_wide + weight * now_wide <= max(limit, weight)
         usual, wide = usual + len(taken) - now_wide, wide + now_wide
-    assert 800 <= wide * weight <= 1000 + 2 * weight
+    assert 800 <= wide * weight <= 1000 + max(limit, weight)
     assert calls.weight == 10_000 - usual + (1000 - wide) * weight
 
 
