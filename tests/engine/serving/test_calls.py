@@ -41,7 +41,7 @@ async def test_an_unexpected_error_is_logged_once_and_told_without_its_text(serv
     )
     assert calls(RECOMMEND, "INTERNAL") == before + 1
     [record] = caplog.records
-    assert record.getMessage() == "RecommenderService/Recommend failed"
+    assert record.getMessage() == "RecommenderService/Recommend failed: KeyError: 'secret'"
     assert "secret" in caplog.text
     assert (await served.model.GetStatus(GetStatusRequest())).failed_calls == 1
 

@@ -294,7 +294,7 @@ async def test_a_log_that_fails_ends_the_stream(served: Served):
     await stream.send(item_id="i")
     code, message = await stream.end()
     assert code is grpc.StatusCode.UNAVAILABLE
-    assert message == "the event could not be written to the log: no broker"
+    assert message == "the event could not be written to Kafka at 127.0.0.1:9092: no broker"
 
 
 async def test_a_stream_beyond_the_limit_is_refused(config):
