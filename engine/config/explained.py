@@ -21,6 +21,7 @@ _SECRET_NAME = re.compile("pass|pwd|secret|token|credential|sasl|key", re.IGNORE
 # Texts that were meant as a number, with or without a unit, or as a switch.
 _NUMBER = re.compile(r"[-+]?[0-9.,_]{1,24}(e[-+]?\d{1,3})? ?(ns|us|ms|s|m|h|d|[kMGT]i?B?|B|%)?|[-+]?(inf|nan|infinity)")
 _NAME = re.compile(r"[A-Za-z][A-Za-z_ -]{0,31}|")
+_TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _PATH = re.compile(r"[^\x00-\x1f@\x7f]+")
 
 Location = tuple[int | str, ...]
@@ -74,7 +75,8 @@ def _got(location: Location, field: FieldInfo | None, rest: Location, value: Any
         return f", got {list(value)!r:.{_MAX_CHARS}}" if numbers else f", got {_shape(value)}"
     if isinstance(value, Path):
         value = str(value)
-    if isinstance(value, str) and not _may_show(value, _types(field.annotation), rest):
+    is_topic = str(location[-1]).endswith("_topic") and isinstance(value, str) and _TOPIC.fullmatch(value) is not None
+    if isinstance(value, str) and not is_topic and not _may_show(value, _types(field.annotation), rest):
         return ", and the value is not shown"
     return f", got {value!r}"
 

@@ -35,6 +35,7 @@ from engine.events.records import Records
 from engine.events.sharing import Membership
 from engine.events.source import Assignment, BrokerAway, LogHealth, LogRange, Partition, SourceError, starting_offsets
 from engine.events.topic_watch import TopicWatch
+from engine.failures import told
 
 log = logging.getLogger(__name__)
 
@@ -287,6 +288,8 @@ class KafkaSource:
                 self._closing.wait(_LOOK_S)
             except SourceError as error:
                 self._fail(str(error))
+            except (OSError, MemoryError) as error:
+                self._fail(f"reading from {self._config.bootstrap} failed: {told(error)}")
             except Exception as error:
                 log.exception("the polling thread failed")
                 self._fail(f"reading from {self._config.bootstrap} failed: {error!r}")

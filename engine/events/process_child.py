@@ -19,6 +19,7 @@ from engine import collector
 from engine.arenas import limit_arenas
 from engine.events.records import Records
 from engine.events.source import Assignment, BrokerAway, EventSource, LogHealth, Partition, SourceError
+from engine.failures import told
 from engine.log_output import log_to_stderr
 
 log = logging.getLogger(__name__)
@@ -110,6 +111,8 @@ def main() -> None:
             connection.send(Failed(str(error), isinstance(error, BrokerAway)))
         except (EOFError, BrokenPipeError):
             pass  # the parent is gone
+        except (OSError, MemoryError) as error:
+            connection.send(Failed(f"the process that reads the log failed: {told(error)}"))
         except Exception as error:
             log.exception("the process that reads the log failed")
             connection.send(Failed(f"the process that reads the log failed: {error!r}"))

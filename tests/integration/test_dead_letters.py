@@ -5,23 +5,28 @@ from __future__ import annotations
 import base64
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import urllib.request
+from collections import Counter
 from contextlib import closing
+from pathlib import Path
 
 import pytest
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
+from deploy.local.brokers import Broker
 from engine.config import KafkaConfig
 from engine.events.batch import Record, Rejection
 from engine.events.connection import connection_settings
 from engine.events.dead_letter import Letter, letter_id
 from engine.events.letter_writer import KafkaDeadLetters
 from engine.events.letters_written import WrittenLetters, read_written
-from tests.integration.engines import DEADLINE_S, until
+from tests.integration.engines import DEADLINE_S, load, running, until
 
 
 def rejection(offset: int, partition: int = 0, timestamp_ms: int = 1000) -> Rejection:
@@ -164,3 +169,65 @@ def test_the_command_follows_the_letters_that_come(kafka_config: KafkaConfig) ->
             process.wait()
             process.stdout.close()
             process.stderr.close()
+
+
+def scraped(port: int) -> Counter[tuple[str, str]]:
+    """The counts of `ousel_records` by topic and outcome; "polled" is what the log has handed over."""
+    text = urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=DEADLINE_S).read().decode()
+    counts: Counter[tuple[str, str]] = Counter()
+    for outcome, topic, value in re.findall(
+        r'^ousel_records_total\{outcome="(\w+)",topic="(.*?)"\} (\S+)$', text, re.M
+    ):
+        counts[topic, outcome] = int(float(value))
+    for topic, value in re.findall(r'^ousel_records_polled_total\{topic="(.*?)"\} (\S+)$', text, re.M):
+        counts[topic, "polled"] = int(float(value))
+    return counts
+
+
+def test_an_engine_that_is_killed_and_has_no_snapshots_writes_each_letter_once_and_counts_every_record(
+    kafka_config: KafkaConfig, tmp_path: Path
+) -> None:
+    load(kafka_config)
+    with closing(KafkaProducer(**connection_settings(kafka_config))) as producer:
+        for at in range(25):
+            producer.send(kafka_config.events_topic, value=b"\xff%d" % at, partition=at % 3)
+        producer.send(kafka_config.items_topic, key=b"k", value=b"{")
+        producer.flush(DEADLINE_S)
+    for run in ("first", "second"):
+        with running(kafka_config, tmp_path / f"{run}.log") as engine:
+            until(lambda: len(written(kafka_config)) == 26, engine.log)
+            counts = scraped(engine.metrics_port)
+            events, items = kafka_config.events_topic, kafka_config.items_topic
+            assert (counts[events, "event"], counts[events, "dead_letter"], counts[events, "polled"]) == (200, 25, 225)
+            assert (counts[items, "item"], counts[items, "dead_letter"], counts[items, "polled"]) == (40, 1, 41)
+            engine.line(r"record \S+\[\d\]@\d+ is a dead letter \(`ousel-engine dead-letters`\): payload must be")
+            engine.kill()
+    # Whatever the second engine wrote before it was killed was there already.
+    with running(kafka_config, tmp_path / "third.log") as engine:
+        engine.line("is a dead letter")
+        assert engine.stop() == 0
+    assert len(written(kafka_config)) == 26
+
+
+def test_a_letter_that_is_too_large_for_the_topic_is_written_without_its_value(
+    kafka_config: KafkaConfig, broker: Broker
+) -> None:
+    if broker.name == "the embedded broker":
+        pytest.skip("the embedded broker has no max.message.bytes")
+    config = kafka_config.model_copy(update={"dead_letters_topic": f"{kafka_config.dead_letters_topic}.small"})
+    with closing(KafkaAdminClient(**connection_settings(config))) as admin:
+        configs = {"max.message.bytes": "2000", "cleanup.policy": "compact"}
+        topic = {"num_partitions": 1, "replication_factor": 1, "configs": configs}
+        admin.create_topics({config.dead_letters_topic: topic})
+    large = Record("ousel.events", 0, 7, 1, b"k", b"x" * 50_000)
+    keyless = Record("ousel.events", 0, 9, 1, None, b"v")
+    with closing(KafkaDeadLetters(config)) as letters:
+        letters.publish([rejection(6), Rejection(large, "r"), rejection(8), Rejection(keyless, "r")])
+        until(lambda: letters.published == 4)
+        letters.settle()
+    assert sorted(written(config)) == [6, 7, 8, 9]
+    shown = show(config, "--json").stdout.splitlines()
+    letter = {one["offset"]: one for one in map(json.loads, shown)}
+    assert (letter[7]["value"], letter[7]["left_out"], letter[7]["truncated"]) == ("", "value", 50_000)
+    assert (letter[6]["value"], letter[8]["value"]) == ("v6", "v8")
+    assert (letter[9]["key"], letter[9]["left_out"]) == ("ousel.events-0-9", "value, key")

@@ -192,7 +192,7 @@ def test_an_error_that_nobody_explained_shows_no_value_either() -> None:
         ({"dead_letters_topic": "ousel.events"}, "kafka.dead_letters_topic: must differ from kafka.events_topic"),
         ({"events_topic": "ousel.dead-letters"}, "kafka.dead_letters_topic: must differ from kafka.events_topic"),
         ({"dead_letters_topic": "a", "items_topic": "a"}, "dead_letters_topic: must differ from kafka.items_topic"),
-        ({"items_topic": "ousel.events"}, "kafka.items_topic: must differ from kafka.events_topic"),
+        ({"items_topic": "ousel.events"}, "items_topic: must differ from kafka.events_topic, got 'ousel.events'"),
         ({"items_topic": "a b"}, "kafka.items_topic: String should match pattern"),
     ],
 )  # fmt: skip
