@@ -20,7 +20,7 @@ _MAX_CHARS = 200
 _SECRET_NAME = re.compile("pass|pwd|secret|token|credential|sasl|key", re.IGNORECASE)
 # Texts that were meant as a number, with or without a unit, or as a switch.
 _NUMBER = re.compile(r"[-+]?[0-9.,_]{1,24}(e[-+]?\d{1,3})? ?(ns|us|ms|s|m|h|d|[kMGT]i?B?|B|%)?|[-+]?(inf|nan|infinity)")
-_NAME = re.compile(r"[A-Za-z][A-Za-z_ -]{0,31}|")
+_NAME = re.compile(r"[A-Za-z][A-Za-z_/ -]{0,31}|")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _PATH = re.compile(r"[^\x00-\x1f@\x7f]+")
 
@@ -45,15 +45,21 @@ def _line(location: Location, problem: str, message: str, value: Any, kind: type
     field, rest = _field(location, kind)
     if problem in ("model_type", "model_attributes_type"):
         return f"{name}: must be a table of settings, [{name}] in the file, got {_shape(value)}"
-    message = _without_hidden(message.removeprefix("Value error, "), field, value)
-    return f"{name}: {message}{_got(location, field, rest, value)}"
+    message = _without_hidden(message.removeprefix("Value error, "), field, rest, value)
+    got = _got(location, field, rest, value)
+    return f"{name}: {message}" if message.endswith(got) else f"{name}: {message}{got}"
 
 
-def _without_hidden(message: str, field: FieldInfo | None, value: Any) -> str:
-    """The message of a section as a whole, whose values stand in the text, without the ones that may be secrets."""
+def _without_hidden(message: str, field: FieldInfo | None, rest: Location, value: Any) -> str:
+    """A message in whose text values stand, without the ones that may be secrets."""
+    if field is None:
+        return message
+    section = _section(field)
+    if section is None:
+        hidden = isinstance(value, str) and not _may_show(value, _types(field.annotation), rest)
+        return message.replace(repr(value), "(not shown)") if hidden else message
     values = value.model_dump() if isinstance(value, BaseModel) else value
-    section = None if field is None else _section(field)
-    if section is None or not isinstance(values, Mapping):
+    if not isinstance(values, Mapping):
         return message
     for name, text in values.items():
         known = section.model_fields.get(name)

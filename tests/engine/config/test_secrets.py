@@ -147,6 +147,8 @@ def test_a_file_that_is_no_text_is_one_line(content: bytes, tmp_path: Path) -> N
         ("log_level = 'verbose'", "log_level: Input should be 'debug', 'info', 'warning' or 'error', got 'verbose'"),
         ("ranking = {goal = 'buy'}", "(events.kinds), got 'buy'"),
         ("events = {default_kind = 'buy'}", "got 'buy'"),
+        ("events = {time_zone = 'Europe/Berln'}", "got 'Europe/Berln'"),
+        ("events = {time_zone = 'hunter2'}", "got (not shown), and the value is not shown"),
         ("kafka = {ssl_cafile = '/no/such.pem'}", "ssl_cafile: must name a file that can be read, got '/no/such.pem'"),
         ("state = {half_lives_s = []}", "state.half_lives_s: "),
         ("kafka = {sasl_pasword = 'x'}", "sasl_pasword: there is no such setting, did you mean kafka.sasl_password?"),
