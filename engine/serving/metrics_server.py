@@ -6,6 +6,8 @@ import logging
 import socket
 import sys
 import threading
+import time
+from contextlib import suppress
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -15,6 +17,8 @@ import prometheus_client
 _log = logging.getLogger(__name__)
 
 _SILENCE_S = 10.0  # A connection that says nothing for so long is closed.
+_ANSWER_S = 30.0  # So is one that has not brought its request and taken its answer in so long, however it drips.
+_MAX_OPEN = 64  # Connections at a time, each with a thread; one more is closed at once.
 
 
 class MetricsServer:
@@ -33,7 +37,9 @@ class MetricsServer:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # The class has the family, which the server's constructor needs.
         server = type("_FamilyServer", (_Server,), {"address_family": family})
-        self._http: WSGIServer = make_server(str(address[0]), port, prometheus_client.make_wsgi_app(), server, _Handler)
+        self._http: WSGIServer = make_server(
+            str(address[0]), port, shared(prometheus_client.make_wsgi_app()), server, _Handler
+        )
         self.port = self._http.server_port
         self._thread = threading.Thread(target=self._http.serve_forever, name="metrics", daemon=True)
         self._thread.start()
@@ -45,8 +51,55 @@ class MetricsServer:
         self._thread.join()
 
 
+def shared(app: Any) -> Any:
+    """`app`, asked once for all requests of a kind that came before it was asked: a storm of them costs two answers."""
+    lock = threading.Lock()
+    made: dict[str, Any] = {"kind": None, "began_s": 0.0}
+
+    def answer(environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        came_s = time.monotonic()
+        kind = [environ.get(name) for name in ("PATH_INFO", "QUERY_STRING", "HTTP_ACCEPT", "HTTP_ACCEPT_ENCODING")]
+        with lock:
+            if made["kind"] != kind or made["began_s"] <= came_s:
+                made.update(kind=kind, began_s=time.monotonic())
+                made["body"] = b"".join(app(environ, lambda *head: made.update(head=head)))
+            head, body = made["head"], made["body"]
+        start_response(*head)
+        return [body]
+
+    return answer
+
+
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._since_s: dict[Any, float] = {}  # when each open connection came, the oldest first
+        self._lock = threading.Lock()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        with self._lock:
+            full = len(self._since_s) >= _MAX_OPEN
+            if not full:
+                self._since_s[request] = time.monotonic()
+        if full:
+            self.shutdown_request(request)
+        else:
+            super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        with self._lock:
+            self._since_s.pop(request, None)
+        super().shutdown_request(request)
+
+    def service_actions(self) -> None:
+        """Called twice a second: ends connections that are late. Their threads close them."""
+        with self._lock:
+            late = [one for one, since_s in self._since_s.items() if time.monotonic() > since_s + _ANSWER_S]
+        for request in late:
+            with suppress(OSError):
+                request.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Called in an `except`; socketserver itself would print a traceback."""
