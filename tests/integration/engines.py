@@ -39,7 +39,12 @@ class EngineProcess:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "engine", "serve"], env=environment, stdout=log, stderr=subprocess.STDOUT
             )
-        self.port, self.metrics_port = map(int, self.line(r"gRPC on 127.0.0.1:(\d+), metrics on 127.0.0.1:(\d+)"))
+        try:
+            listening = self.line(r"gRPC on 127.0.0.1:(\d+), metrics on 127.0.0.1:(\d+)")
+        except BaseException:
+            self.kill()  # An engine that is slow to start would outlive the test that gave up on it.
+            raise
+        self.port, self.metrics_port = map(int, listening)
         self.address = f"127.0.0.1:{self.port}"
 
     def log(self) -> str:
