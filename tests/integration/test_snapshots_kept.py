@@ -12,7 +12,7 @@ from pathlib import Path
 
 import ousel
 import pytest
-from kafka import KafkaConsumer, TopicPartition
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from ousel.v1 import catalog_pb2, event_pb2
 
@@ -166,7 +166,8 @@ def test_an_item_whose_deletion_was_compacted_away_is_not_shown(kafka_config, tm
         assert gone in {item.item_id for item in client.recommend("somebody", k=100).items}
         assert engine.stop() == 0
     shutil.copytree(folder, tmp_path / "kept")
-    write(kafka_config, [], [catalog_pb2.Item(item_id=gone, deleted=True)])
+    with closing(KafkaProducer(**connection_settings(kafka_config))) as producer:
+        producer.send(kafka_config.items_topic, key=gone.encode(), value=None).get(DEADLINE_S)
     number = 0
 
     def cleaned() -> bool:
