@@ -16,6 +16,7 @@ from engine.snapshot.settings import fingerprint
 from engine.snapshot.store import SnapshotStore
 from engine.state.copying import SavedState, StateCopy
 from engine.state.state import State
+from tests.engine.logs import Line, batch
 from tests.engine.snapshot.saved import CONFIG, EVENTS, KAFKA, SETTINGS, state_of, store, warnings
 from tests.engine.snapshot.test_store import flip, rewrite_manifest
 
@@ -169,3 +170,20 @@ def test_an_engine_that_serves_goes_on_with_what_it_has(tmp_path, caplog):
     store(tmp_path).write(state_of(20))
     assert started(store(tmp_path), 25, 99, may_lose=True).positions[TOPIC, 0] == 25
     assert any("kept on disk: partition 0" in line for line in warnings(caplog))
+
+
+def test_users_whose_key_moves_to_an_added_partition_keep_their_past(tmp_path):
+    settings = fingerprint(CONFIG, EVENTS, KAFKA, 1)
+    store(tmp_path, settings=settings).write(state_of(20))
+    more = store(tmp_path, settings=fingerprint(CONFIG.model_copy(update={"max_users": 16}), EVENTS, KAFKA, 4))
+    state = State(CONFIG.model_copy(update={"max_users": 16}), EVENTS, partitions=4)
+    log = {(TOPIC, at): LogRange(0, 20 if at == 0 else 0) for at in range(4)} | {(ITEMS, 0): LogRange(0, 9)}
+    take(Assignment(log, {TOPIC: 4, ITEMS: 1}), state, more, may_lose=False)
+    subject = next(name for name in state.slices[0].slice.users.ids() if name and not name.startswith("\x00"))
+    (row,) = state.find_users([subject])
+    before = state.histories([row]).mask.sum()
+    state.fold(batch([Line(subject, "", "new", 0, 1_800_000_000_000, partition=3, event_id="new")]))
+    (row,) = state.find_users([subject])
+    history = state.histories([row])
+    assert history.mask.sum() == before + 1
+    assert state.items.id_of(int(history.row[0, -1])) == "new"
