@@ -6,6 +6,7 @@ import socket
 import threading
 import urllib.request
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
 
@@ -14,29 +15,49 @@ from engine.serving.metrics_server import MetricsServer, shared
 
 
 @pytest.fixture
-def port(monkeypatch) -> Iterator[int]:
+def port(monkeypatch, answer_s: float) -> Iterator[int]:
     monkeypatch.setattr(metrics_server, "_MAX_OPEN", 3)
-    monkeypatch.setattr(metrics_server, "_ANSWER_S", 0.5)
+    monkeypatch.setattr(metrics_server, "_ANSWER_S", answer_s)
+    monkeypatch.setattr(metrics_server._Handler, "timeout", 60.0)
     server = MetricsServer("127.0.0.1", 0)
     yield server.port
     server.close()
 
 
 def connected(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=30)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=30)
+    connection.sendall(b"GET /metrics HTT")  # the rest does not come
+    return connection
 
 
-def test_one_connection_more_than_the_limit_is_closed_and_all_that_are_late_give_their_place_free(port):
-    idle = [connected(port) for _ in range(3)]
-    for one in idle:
-        one.sendall(b"GET /metrics HTT")  # the rest does not come
-    with connected(port) as refused:
+@pytest.mark.parametrize("answer_s", [60.0])
+def test_one_connection_more_than_the_limit_is_closed_at_once_until_another_ends(port):
+    held = [connected(port) for _ in range(3)]
+    with suppress(ConnectionError), connected(port) as refused:
         assert refused.recv(10) == b""
-    for one in idle:
-        assert one.recv(10) == b"", "closed, though it was never silent for long"
+    for one in held:
         one.close()
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
-        assert b"ousel_ready" in answer.read()
+    for _ in range(1000):
+        with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=30) as answer:
+            assert b"ousel_ready" in answer.read()
+            return
+    raise AssertionError("the places were not given free")
+
+
+@pytest.mark.parametrize("answer_s", [0.5])
+def test_a_connection_that_drips_is_closed_when_its_time_is_over(port):
+    with connected(port) as one:
+        one.settimeout(0.05)
+        for _ in range(600):
+            try:
+                one.sendall(b"P")
+                assert one.recv(10) == b""
+                return
+            except TimeoutError:
+                continue
+            except ConnectionError:
+                return
+    raise AssertionError("it was let drip for half a minute")
 
 
 def test_requests_that_come_while_an_answer_is_made_share_the_next():
