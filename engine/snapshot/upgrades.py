@@ -7,6 +7,7 @@ gives the step from the format before. A step sees the slice as the steps before
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from engine.state.slice import SavedSlice
 
@@ -30,7 +31,7 @@ def _from_2(saved: SavedSlice) -> SavedSlice:
 
     The event ids of format 2 do not say whose they are, and `RecentIds` takes such ids as they are.
     """
-    return saved
+    return replace(saved, numbers={"newest_ms": 0, "leapt_ms": 0, **saved.numbers})
 
 
 _STEPS: Mapping[int, Callable[[SavedSlice], SavedSlice]] = {2: _from_2}

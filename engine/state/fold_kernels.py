@@ -68,7 +68,7 @@ def edge_words_of(time_ms: Longs, kind: Longs, weight: Floats, words: Longs) -> 
 
 @compiled(
     f"UniTuple(i8, 3)({RING}, {RING}, {RING}, i8[:,::1], i4[::1], i8, i8, f8[:,::1], i8[::1], i8[::1], f8[::1],"
-    " i8[::1], i8[::1], i8[::1], i8[::1], i8[::1], i8[::1], i1[::1], f4[::1], i8[::1], i4[::1], i8[::1])"
+    " i8[::1], i8[::1], i8[::1], i8[::1], i8[::1], i8[::1], i8[::1], i1[::1], f4[::1], i8[::1], i4[::1], i8[::1])"
 )
 def fold_events(
     user_items: RingArrays,
@@ -88,6 +88,7 @@ def fold_events(
     item: Longs,
     name: Longs,
     time_ms: Longs,
+    counted_ms: Longs,
     kind: NDArray[np.int8],
     value: Floats,
     offset: Longs,
@@ -102,6 +103,7 @@ def fold_events(
         counts, half_lives_ms, landmark: as `add_decayed` takes them; no scale may have to move.
         kind_weight: weight of each kind in `counts`.
         users_seen, items_seen: [U], [N] get 1 + `offset`.
+        counted_ms: times that the events have in `counts`, see `Clock`.
 
     Returns:
         Blocks that each ring has taken.
@@ -122,7 +124,7 @@ def fold_events(
     items_taken = append_edges(user_items, user, item, words)
     stamp(users_seen, user, seen)
     stamp(items_seen, item, seen)
-    add_decayed(counts, half_lives_ms, landmark, item, time_ms, weight)
+    add_decayed(counts, half_lives_ms, landmark, item, counted_ms, weight)
     return items_taken, users_taken, next_taken
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from engine.config import EventsConfig, StateConfig
 from engine.events.batch import EventBatch
+from engine.state.clock import Clock
 from engine.state.duplicates import RecentIds, repeat_keys
 from engine.state.fold_kernels import find_rising, fold_events
 from engine.state.folded import NO_EVENTS, Gone, Inserted, Ordinals, Part, Rows, SliceFolded, joined_columns
@@ -31,10 +32,7 @@ from engine.state.sessions import UNNAMED, Sessions
 from engine.state.subjects import item_of, session_name, session_names, session_of, subject_key, subjects_of
 from engine.state.table import Table
 
-_NUMBERS = (
-    "position", "newest_ms", "events_folded", "duplicates", "forgotten", "evicted_users", "evicted_items",
-    "evicted_targets",
-)  # fmt: skip
+_NUMBERS = ("position", "events_folded", "duplicates", "forgotten", "evicted_users", "evicted_items", "evicted_targets")
 
 
 @dataclass(frozen=True)
@@ -70,7 +68,6 @@ class Slice:
         anonymous: rows of the anonymous sessions by session_name, as the links of `sessions` have it.
         position: the next offset to fold; a record below it is a redelivery.
         began: the first offset that was folded: the log before it is not in here.
-        newest_ms: the latest time of an event; 0 before the first.
     """
 
     def __init__(self, config: StateConfig, events: EventsConfig, max_users: int) -> None:
@@ -91,7 +88,7 @@ class Slice:
         self.anonymous: dict[int, int] = {}  # session_name -> row of the anonymous session
         self.position = 0
         self.began = 0
-        self.newest_ms = 0
+        self._clock = Clock(events.max_future_s)
         self.events_folded = 0
         self.redelivered = 0  # says nothing of the log, so it is not saved
         self.duplicates = 0
@@ -103,6 +100,11 @@ class Slice:
         rings = (self.graph.user_items, self.graph.item_users, self.graph.item_next)
         written = [table for ring in rings for table, _ in ring.used(0).values()]
         self._written = [*written, self.users.seen, self.items.seen, self.sessions.table, self.popularity.table]
+
+    @property
+    def newest_ms(self) -> int:
+        """The clock: the latest time that events have shown, see `Clock`; 0 before the first."""
+        return self._clock.now_ms
 
     def tables(self) -> dict[str, tuple[Table, int]]:
         """Every table by name, with how many of its rows matter."""
@@ -134,7 +136,7 @@ class Slice:
             users=users,
             items=items,
             recent_ids=self.recent_ids.ordered(),
-            numbers={name: getattr(self, name) for name in _NUMBERS},
+            numbers={name: getattr(self, name) for name in _NUMBERS} | self._clock.saved(),
             lists={
                 "users.free": list(self.users.free),
                 "items.free": list(self.items.free),
@@ -162,7 +164,8 @@ class Slice:
         self.popularity.restore(lists["landmark"], self.items.rows)
         self.recent_ids.restore(saved.recent_ids)
         for name in _NUMBERS:
-            setattr(self, name, saved.numbers.get(name, 0))  # snapshots from before there was a newest_ms lack it
+            setattr(self, name, saved.numbers[name])
+        self._clock.restore(saved.numbers)
         self._note_anonymous(range(self.users.rows))
 
     def _rings(self) -> dict[str, Ring]:
@@ -278,10 +281,10 @@ class Slice:
 
     def _insert(self, events: EventBatch, user: Rows, item: Rows) -> Inserted:
         """Folds events whose rows are known; returns user, item, previous and ordinal of each."""
-        newest_ms = int(events.time_ms.max())
+        counted_ms = self._clock.read(events.time_ms)
         names = session_names(events.session_id)
         copied = [table for table in self._written if table.copying is not None]
-        if not copied and not self.popularity.moves(newest_ms):
+        if not copied and not self.popularity.moves(int(counted_ms.max())):
             previous: Rows = np.empty(len(user), np.int64)
             ordinal: Ordinals = np.empty(len(user), np.int32)
             graph = self.graph
@@ -289,18 +292,20 @@ class Slice:
                 graph.user_items.arrays(), graph.item_users.arrays(), graph.item_next.arrays(),
                 self.sessions.table.array, self.items.generation.array, self.sessions.gap_ms, UNNAMED,
                 *self.popularity.arrays(), self._kind_weight, self.users.seen.array, self.items.seen.array,
-                user, item, names, events.time_ms, events.kind, events.value, events.offset, ordinal, previous,
+                user, item, names, events.time_ms, counted_ms, events.kind, events.value, events.offset, ordinal,
+                previous,
             )  # fmt: skip
             for ring, blocks in zip((graph.user_items, graph.item_users, graph.item_next), taken, strict=True):
                 ring.took(blocks)
             self.popularity.grow(self.items.rows)
         else:
-            previous, ordinal = self._insert_noted(events, user, item, names)
-        self.newest_ms = max(self.newest_ms, newest_ms)
+            previous, ordinal = self._insert_noted(events, user, item, names, counted_ms)
         self.events_folded += len(events)
         return user, item, previous, ordinal
 
-    def _insert_noted(self, events: EventBatch, user: Rows, item: Rows, names: Rows) -> tuple[Rows, Ordinals]:
+    def _insert_noted(
+        self, events: EventBatch, user: Rows, item: Rows, names: Rows, counted_ms: Rows
+    ) -> tuple[Rows, Ordinals]:
         """What `fold_events` does, structure by structure: each tells its copy what is about to be written."""
         users, items = torch.from_numpy(user), torch.from_numpy(item)
         time_ms, kind = torch.from_numpy(events.time_ms), torch.from_numpy(events.kind)
@@ -310,7 +315,7 @@ class Slice:
         offset = torch.from_numpy(events.offset) + 1
         self.users.see(users, offset)
         self.items.see(items, offset)
-        self.popularity.fold(item, events.time_ms, self._kind_weight[events.kind])
+        self.popularity.fold(item, counted_ms, self._kind_weight[events.kind])
         return sessioned.previous.numpy(), sessioned.ordinal.numpy()
 
     def _room(

@@ -17,6 +17,7 @@ from engine.config import EventsConfig, KafkaConfig, StateConfig
 from engine.events.batch import CatalogItem, Decoded, EventBatch, QuotedTombstone
 from engine.state.catalog import Catalog
 from engine.state.catalog_records import CatalogRecords
+from engine.state.clock import latest_of
 from engine.state.content import content_encoder
 from engine.state.fold_kernels import add_counts
 from engine.state.folded import NO_EVENTS, NO_ROWS, Folded, Inserted, Part, Rows, SliceFolded, joined, joined_columns
@@ -67,6 +68,7 @@ class State:
         self.catalog = Catalog(content_encoder(config), config.features_dim, self.item_rows, self.records)
         self.popularity = TopItems(config.popular)
         self._scale = 0  # landmark of the merged scores
+        self._ahead = False  # whether a slice was ahead of the clock when these were made
         self.slices: dict[int, Placed] = {}
         self._stride = -(-config.max_users // partitions)
         self.graph = MergedGraph.of(self.slices, config.history, config.neighbors, self._stride)
@@ -198,8 +200,8 @@ class State:
 
     @property
     def newest_ms(self) -> int:
-        """The latest time of an event, 0 before the first: the state's clock."""
-        return max((placed.slice.newest_ms for placed in self.slices.values()), default=0)
+        """The state's clock: the latest time that events have shown, 0 before the first."""
+        return latest_of((placed.slice.newest_ms, placed.slice.events_folded) for placed in self.slices.values())
 
     @property
     def popularity_scale(self) -> int:
@@ -254,11 +256,13 @@ class State:
         `catalog.members`.
         """
         under = np.array(half_lives)
-        landmarks = [placed.slice.popularity.landmarks[under] for placed in self.slices.values()]
-        scale = np.max(landmarks, axis=0, initial=0)
+        scale, now_ms = self._landmarks()[under], self.newest_ms
         total = np.zeros((len(rows), len(under)))
-        for placed, landmark in zip(self.slices.values(), landmarks, strict=True):
-            add_counts(placed.slice.popularity.table.array, placed.row_of, under, landmark - scale, rows, total)
+        for placed in self.slices.values():
+            counts = placed.slice.popularity
+            # The single event of a slice may lie ahead of the clock of all others: it counts its weight, and no more.
+            ahead = -(-max(0, placed.slice.newest_ms - now_ms) // counts.half_lives_ms[under])
+            add_counts(counts.table.array, placed.row_of, under, counts.landmarks[under] - scale - ahead, rows, total)
         return total
 
     # -- inside -------------------------------------------------------------------------------------------------------
@@ -378,20 +382,30 @@ class State:
 
     def _rank(self, rows: Rows) -> None:
         """Brings the merged popularity of `rows` up to date, under the first half-life."""
-        if self._landmark() != self._scale:
+        if self._landmark() != self._scale or self._ahead or self._slices_ahead():
             self._rank_all()
         elif len(rows):
             distinct = np.unique(rows)
             self.popularity.put(distinct, self.decayed_counts(distinct))
 
     def _rank_all(self) -> None:
-        self._scale = self._landmark()
+        self._scale, self._ahead = self._landmark(), self._slices_ahead()
         everything = np.arange(len(self.items))
         self._hide(everything)
         self.popularity.replace(self.decayed_counts(everything))
 
     def _landmark(self) -> int:
-        return max((int(placed.slice.popularity.landmarks[0]) for placed in self.slices.values()), default=0)
+        return int(self._landmarks()[0])
+
+    def _landmarks(self) -> NDArray[np.int64]:
+        """[H] the scales of the slices that are not ahead of the clock."""
+        now_ms = self.newest_ms
+        slices = [placed.slice for placed in self.slices.values()]
+        none = np.zeros(len(self.half_lives_s), np.int64)
+        return np.max([one.popularity.landmarks for one in slices if one.newest_ms <= now_ms] or [none], axis=0)
+
+    def _slices_ahead(self) -> bool:
+        return any(placed.slice.newest_ms > self.newest_ms for placed in self.slices.values())
 
 
 def _shared(placed: Placed, folded: SliceFolded) -> Inserted:

@@ -161,8 +161,8 @@ def test_the_scale_of_popularity_moves_for_all_items_of_a_restored_slice():
     state.fold(batch(log))
     one = state.slices[0].slice
     again = restored(state, plain_copy(one))
-    late = Line("ann", "", "i0", 0, 3000 * HOUR_MS, offset=len(log))
+    late = [Line("ann", "", "i0", 0, 3000 * HOUR_MS, offset=len(log) + at) for at in range(2)]
     for slice_ in (one, again):
-        slice_.fold(batch([late]).events, late.offset + 1)
+        slice_.fold(batch(late).events, len(log) + 2)
     assert one.popularity.landmarks[0] > 2900
     assert_same(plain_copy(again), plain_copy(one))
