@@ -99,6 +99,7 @@ def test_a_function_that_calls_one_that_changed_in_another_file_is_compiled_anew
         lambda content: content[:200] + bytes([content[200] ^ 1]) + content[201:],
         lambda content: content[:32] + b"\x80\x04K\x01.",
         lambda content: os.urandom(len(content)),
+        lambda content: os.urandom(32) + content[32:],  # a digest of something else
     ],
 )
 def test_damaged_code_is_compiled_anew_and_said(tmp_path, cache, monkeypatch, caplog, damage):
