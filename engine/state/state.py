@@ -14,21 +14,20 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import EventsConfig, KafkaConfig, StateConfig
-from engine.events.batch import CatalogItem, Decoded, EventBatch, QuotedTombstone
+from engine.events.batch import CatalogItem, Decoded, EventBatch
 from engine.state.catalog import Catalog
 from engine.state.catalog_records import CatalogRecords
-from engine.state.clock import latest_of
 from engine.state.content import content_encoder
-from engine.state.fold_kernels import add_counts
 from engine.state.folded import NO_EVENTS, NO_ROWS, Folded, Inserted, Part, Rows, SliceFolded, joined, joined_columns
 from engine.state.id_map import IdMap
 from engine.state.merged import MergedGraph, Placed, newest
+from engine.state.merged_popularity import MergedPopularity
 from engine.state.nodes import Nodes
 from engine.state.people import People
-from engine.state.popularity import TopItems
 from engine.state.related import MergedRelations
 from engine.state.ring import Neighbors
 from engine.state.slice import SavedSlice, Slice
+from engine.state.tombstones import named
 
 __all__ = ["Folded", "State"]
 
@@ -66,10 +65,9 @@ class State:
         self.items = IdMap()
         self.records = CatalogRecords(config.max_items, config.max_catalog_bytes)
         self.catalog = Catalog(content_encoder(config), config.features_dim, self.item_rows, self.records)
-        self.popularity = TopItems(config.popular)
-        self._scale = 0  # landmark of the merged scores
-        self._ahead = False  # whether a slice was ahead of the clock when these were made
         self.slices: dict[int, Placed] = {}
+        self._merged = MergedPopularity(self.slices, config.half_lives_s, config.popular)
+        self.popularity = self._merged.top
         self._stride = -(-config.max_users // partitions)
         self.graph = MergedGraph.of(self.slices, config.history, config.neighbors, self._stride)
         self.people = People(self.slices, self._stride)
@@ -201,12 +199,12 @@ class State:
     @property
     def newest_ms(self) -> int:
         """The state's clock: the latest time that events have shown, 0 before the first."""
-        return latest_of((placed.slice.newest_ms, placed.slice.events_folded) for placed in self.slices.values())
+        return self._merged.newest_ms
 
     @property
     def popularity_scale(self) -> int:
         """Doublings by which the scores of `popularity` are scaled down; they compare over time once it is the same."""
-        return self._scale
+        return self._merged.scale
 
     @property
     def redelivered(self) -> int:
@@ -255,15 +253,7 @@ class State:
         Those of a half-life are scaled alike, so only their ratios mean something. Those of a category are those of its
         `catalog.members`.
         """
-        under = np.array(half_lives)
-        scale, now_ms = self._landmarks()[under], self.newest_ms
-        total = np.zeros((len(rows), len(under)))
-        for placed in self.slices.values():
-            counts = placed.slice.popularity
-            # The single event of a slice may lie ahead of the clock of all others: it counts its weight, and no more.
-            ahead = -(-max(0, placed.slice.newest_ms - now_ms) // counts.half_lives_ms[under])
-            add_counts(counts.table.array, placed.row_of, under, counts.landmarks[under] - scale - ahead, rows, total)
-        return total
+        return self._merged.counts_under(half_lives, rows)
 
     # -- inside -------------------------------------------------------------------------------------------------------
 
@@ -285,7 +275,7 @@ class State:
         while items:
             # New items take rows before those that make room for them give theirs back.
             room = self.item_rows - self.items.count
-            part = self._named(items[:room])
+            part = named(items[:room], self.items, self.catalog)
             items = items[len(part) :]
             rows = self._give(item.item_id for item in part)
             dropped = self.catalog.fold(rows.tolist(), part, content)
@@ -294,27 +284,6 @@ class State:
             self._hide(np.unique(rows))
             changed += [rows, self._release(np.array(dropped, np.int64))]
         return _distinct(changed)
-
-    def _named(self, items: Sequence[CatalogItem]) -> Sequence[CatalogItem]:
-        """The first of these items, with the item of each quoted tombstone told; at least one where there are any.
-
-        A tombstone deletes the item of its literal key where the catalog has a record of it. Whether it has may depend
-        on the items before the tombstone, which are then returned without it, to be folded first.
-        """
-        if not any(type(item) is QuotedTombstone for item in items):
-            return items
-        named: list[CatalogItem] = []
-        before: set[str] = set()
-        for item in items:
-            if type(item) is QuotedTombstone:
-                row = self.items.get(item.item_id)
-                literal = row is not None and row in self.catalog
-                if named and (literal or item.item_id in before):
-                    break
-                item = CatalogItem(item.item_id if literal else item.named_id, deleted=True)
-            named.append(item)
-            before.add(item.item_id)
-        return named
 
     def _place(self, placed: Placed, folded: SliceFolded) -> list[Rows]:
         """Gives rows of the process to the slice's new items, and takes back those of its gone ones.
@@ -381,31 +350,14 @@ class State:
             self.popularity.hide(rows, hidden)
 
     def _rank(self, rows: Rows) -> None:
-        """Brings the merged popularity of `rows` up to date, under the first half-life."""
-        if self._landmark() != self._scale or self._ahead or self._slices_ahead():
+        if self._merged.outdated:
             self._rank_all()
-        elif len(rows):
-            distinct = np.unique(rows)
-            self.popularity.put(distinct, self.decayed_counts(distinct))
+        else:
+            self._merged.update(rows)
 
     def _rank_all(self) -> None:
-        self._scale, self._ahead = self._landmark(), self._slices_ahead()
-        everything = np.arange(len(self.items))
-        self._hide(everything)
-        self.popularity.replace(self.decayed_counts(everything))
-
-    def _landmark(self) -> int:
-        return int(self._landmarks()[0])
-
-    def _landmarks(self) -> NDArray[np.int64]:
-        """[H] the scales of the slices that are not ahead of the clock."""
-        now_ms = self.newest_ms
-        slices = [placed.slice for placed in self.slices.values()]
-        none = np.zeros(len(self.half_lives_s), np.int64)
-        return np.max([one.popularity.landmarks for one in slices if one.newest_ms <= now_ms] or [none], axis=0)
-
-    def _slices_ahead(self) -> bool:
-        return any(placed.slice.newest_ms > self.newest_ms for placed in self.slices.values())
+        self._hide(np.arange(len(self.items)))
+        self._merged.update_all(len(self.items))
 
 
 def _shared(placed: Placed, folded: SliceFolded) -> Inserted:

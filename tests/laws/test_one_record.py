@@ -49,7 +49,7 @@ def popularity(state: State, now_ms: int) -> np.ndarray:
     """[items, half-lives] decayed popularity at a time."""
     half_lives = range(len(CONFIG.half_lives_s))
     counts = state.decayed_counts_under(half_lives, state.items.find(ITEMS).numpy())
-    scale = state._landmarks() - now_ms / (np.array(CONFIG.half_lives_s) * 1000)
+    scale = state._merged.landmarks() - now_ms / (np.array(CONFIG.half_lives_s) * 1000)
     return counts * np.exp2(scale)
 
 
