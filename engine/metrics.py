@@ -102,6 +102,12 @@ CALLS_UNSEEN = Gauge(
     "ousel_calls_unseen", "gRPC calls that wait to be taken up, and those that gRPC cancelled before they were"
 )
 REQUEST_SECONDS = Histogram("ousel_request_seconds", "Latency of unary gRPC calls", ["method"], buckets=_MS_BUCKETS)
+HEALTH_STREAMS_REFUSED = Counter(
+    "ousel_health_streams_refused", "Streams of health and of reflection that were refused", ["method"]
+)
+METRICS_CONNECTIONS_REFUSED = Counter(
+    "ousel_metrics_connections_refused", "Connections to the metrics port that were closed because too many were open"
+)
 CALLS_SILENT = Gauge("ousel_calls_silent", "Calls and streams that have not brought their first message yet")
 EXPORTS_WAITING = Gauge("ousel_exports_waiting", "Calls that wait for all that is held about a user")
 QUERIES_WAITING = Gauge("ousel_queries_waiting", "Calls waiting for their list, and for no record")

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 
+from engine import metrics
 from engine.serving.errors import status_of
 from engine.serving.first_message import FirstMessages
 from engine.serving.requests import lenient
@@ -58,6 +59,7 @@ class _Open:
 
     def __enter__(self) -> None:
         if self._count >= _MAX_OPEN:
+            metrics.HEALTH_STREAMS_REFUSED.labels(self._method).inc()
             raise Overloaded(f"at most {_MAX_OPEN} streams of {self._method} may be open, try again later")
         self._count += 1
 

@@ -14,6 +14,8 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 import prometheus_client
 
+from engine import metrics
+
 _log = logging.getLogger(__name__)
 
 _SILENCE_S = 10.0  # A connection that says nothing for so long is closed.
@@ -84,6 +86,7 @@ class _Server(ThreadingMixIn, WSGIServer):
             if not full:
                 self._since_s[request] = time.monotonic()
         if full:
+            metrics.METRICS_CONNECTIONS_REFUSED.inc()
             self.shutdown_request(request)
         else:
             super().process_request(request, client_address)

@@ -57,12 +57,3 @@ def test_what_it_calls_refused_and_restored_is():
             assert names == set(REFUSED), row
         else:
             assert names <= set(RESTORED_WITH_CONVERSION), row
-
-
-def test_it_states_the_defaults_in_the_table_of_limits():
-    config = Config()
-    part = PAGE.split("## Limits")[1].split("\n## ")[0]
-    stated = re.findall(r"^\| [^|]+ \| `(\w+)\.(\w+)` \(([\d,.]+)", part, re.MULTILINE)
-    assert len(stated) > 15
-    for section, name, default in stated:
-        assert getattr(getattr(config, section), name) == float(default.replace(",", "")), f"{section}.{name}"

@@ -10,6 +10,7 @@ from contextlib import suppress
 
 import pytest
 
+from engine import metrics
 from engine.serving import metrics_server
 from engine.serving.metrics_server import MetricsServer, shared
 
@@ -33,8 +34,10 @@ def connected(port: int) -> socket.socket:
 @pytest.mark.parametrize("answer_s", [60.0])
 def test_one_connection_more_than_the_limit_is_closed_at_once_until_another_ends(port):
     held = [connected(port) for _ in range(3)]
+    before = metrics.METRICS_CONNECTIONS_REFUSED._value.get()
     with suppress(ConnectionError), connected(port) as refused:
         assert refused.recv(10) == b""
+    assert metrics.METRICS_CONNECTIONS_REFUSED._value.get() == before + 1
     for one in held:
         one.close()
     for _ in range(1000):

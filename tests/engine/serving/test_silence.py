@@ -137,6 +137,8 @@ async def test_streams_of_health_and_reflection_are_refused_beyond_a_limit(serve
     open_now = [health.Watch(health_pb2.HealthCheckRequest()) for _ in range(2)]
     for watching in open_now:
         await watching.read()
+    counted = metrics.HEALTH_STREAMS_REFUSED.labels(WATCH)._value
+    before = counted.get()
     refused = health.Watch(health_pb2.HealthCheckRequest())
     code, why = await failure(refused.read())
     assert (code, why) == (
@@ -144,6 +146,7 @@ async def test_streams_of_health_and_reflection_are_refused_beyond_a_limit(serve
         f"at most 2 streams of {WATCH} may be open, try again later",
     )
     assert "grpc-retry-pushback-ms" in dict(await refused.trailing_metadata())
+    assert counted.get() == before + 1
     open_now[0].cancel()
     again = health.Watch(health_pb2.HealthCheckRequest())
     while await failure_or_none(again.read()):
