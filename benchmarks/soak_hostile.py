@@ -61,6 +61,7 @@ _CALLS_PER_S, _TRACK_PER_S = 20, 5
 _PUSH_EACH_S = 60.0
 _PUSH_AGAIN_S = 5.0
 _SETTLE_S = 120.0  # for what hostile callers leave behind to end
+_COUNT_S = 30.0  # for records that were written last to be polled and counted
 _WITHIN = 5  # threads and descriptors
 
 
@@ -80,6 +81,10 @@ class CalmCalls:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Ends the calls. Safe to call twice."""
         self._stop.set()
         self._thread.join()
 
@@ -165,6 +170,7 @@ def _measure(config: Config, engine: KillableEngine, seconds: float) -> tuple[di
             ended = Counter(json.loads(attacks.line()))
             if pushing is not None:
                 pushing.join()
+        calm.stop()  # Its events must not come while the log is compared with the counters.
         drain(engine)
         wrong += calm.failures + bad.failures
         after = _handles_at_rest(watch, before)
@@ -220,19 +226,28 @@ def _handles_at_rest(watch: Watch, before: tuple[int, int]) -> tuple[int, int]:
 
 
 def _lost(kafka: KafkaConfig, engine: KillableEngine) -> int:
-    """Records that the log has and that no counter of the engine accounts for."""
+    """Records that the log has and that no counter of the engine accounts for, once it has had the time to count."""
+    until_s = time.monotonic() + _COUNT_S
+    while (differing := _miscounted(kafka, engine)) and time.monotonic() < until_s:
+        time.sleep(1.0)
+    for topic, (written, known) in differing.items():
+        print(f"{topic}: {written:,} records in the log, {known:,} known to the engine", file=sys.stderr)
+    return sum(abs(written - known) for written, known in differing.values())
+
+
+def _miscounted(kafka: KafkaConfig, engine: KillableEngine) -> dict[str, tuple[int, int]]:
+    """Of topics where the two differ: the records in the log, and those that the engine has counted."""
     found = engine.metrics()
-    lost = 0
+    counts: dict[str, tuple[int, int]] = {}
     with closing(KafkaConsumer(**connection_settings(kafka))) as consumer:
         for topic in (kafka.events_topic, kafka.items_topic):
             partitions = [TopicPartition(topic, number) for number in consumer.partitions_for_topic(topic) or ()]
             written = sum(consumer.end_offsets(partitions).values())
             named = f'topic="{topic}"'
-            known = sum(value for name, value in found.items() if _is_outcome(name) and named in name)
+            known = round(sum(value for name, value in found.items() if _is_outcome(name) and named in name))
             if written != known:
-                print(f"{topic}: {written:,} records in the log, {known:,.0f} known to the engine", file=sys.stderr)
-            lost += abs(round(written - known))
-    return lost
+                counts[topic] = written, known
+    return counts
 
 
 def _is_outcome(name: str) -> bool:
