@@ -91,7 +91,7 @@ def _inputs(
     for p in range(len(of)):
         b, j = of[p], at[p]
         vector = table[max(row[b, j], 0)]
-        starts = 1 if j == 0 or session[b, j] != session[b, j - 1] else 0
+        starts = 1 if j == 0 or row[b, j - 1] < 0 or session[b, j] != session[b, j - 1] else 0
         of_kind, of_start = input_[min(max(kind[b, j], 0), kinds - 1)], input_[kinds + starts]
         for i in range(d):
             x[p, i] = vector[i] * root + of_kind[i] + of_start[i]

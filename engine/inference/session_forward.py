@@ -210,7 +210,7 @@ def _append(
                 seen[found] = j
                 found += 1
             vector = table[max(row[b, at], 0)]
-            starts = 1 if at == 0 or session[b, at] != session[b, at - 1] else 0
+            starts = 1 if at == 0 or row[b, at - 1] < 0 or session[b, at] != session[b, at - 1] else 0
             of_kind, of_start = input_[min(max(kind[b, at], 0), kinds - 1)], input_[kinds + starts]
             for i in range(d):
                 x[i] = vector[i] * root + of_kind[i] + of_start[i]

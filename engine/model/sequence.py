@@ -145,7 +145,9 @@ class SequenceEncoder(nn.Module):
         item = table[events.row.clamp_min(0)] * math.sqrt(table.shape[-1])
         kind = events.kind.clamp(0, self.kind.num_embeddings - 1)
         starts = torch.ones_like(events.row)
-        starts[:, 1:] = (events.session[:, 1:] != events.session[:, :-1]).to(starts.dtype)
+        # A late event has session 0, as an empty column has: the first event must start a session all the same.
+        other = (events.session[:, 1:] != events.session[:, :-1]) | ~events.mask[:, :-1]
+        starts[:, 1:] = other.to(starts.dtype)
         return self.drop(item + self.kind(kind) + self.start(starts))
 
     def _bias(self, events: Neighbors, new: int | None = None) -> Tensor:
