@@ -100,3 +100,22 @@ def test_one_batch_may_name_more_items_than_there_is_room_for(monkeypatch):
     # And again where every row there may be is taken.
     state.fold(batch([], [CatalogItem(f"d{at}") for at in range(50)]))
     assert {name for name in state.items.ids() if name} == {"d48", "d49", "i48", "i49"}
+
+
+def test_the_catalog_stays_within_its_memory_under_endless_large_records_and_keeps_what_events_name():
+    config = StateConfig(max_users=8, max_items=1000, max_catalog_bytes=2**20, content_dim=8)
+    state = State(config, EventsConfig(), partitions=1)
+    attributes = (("description", "d" * 20_000),)
+    state.fold(batch([Line("ann", "", "c0")], [CatalogItem("c0", "Title", attributes=attributes)]))
+    sent = 1
+    for number in range(BATCHES):
+        records = [CatalogItem(f"c{sent + at}", "Title", attributes=attributes) for at in range(BATCH)]
+        state.fold(batch([], records))
+        sent += BATCH
+        assert state.records.bytes <= config.max_catalog_bytes
+        assert len(state.catalog) == len(state.records) <= config.max_catalog_bytes // 20_000
+        assert state.records.evicted == sent - len(state.records)
+        # The state gives the rows of evicted records back.
+        assert len(state.items) <= len(state.records) + 1 + BATCH, number
+    assert state.items.find(["c0"]).tolist()[0] in state.records
+    assert state.records.evicted > BATCH
