@@ -36,6 +36,11 @@ class StateConfig(Section):
         description="users and entities that relations of one partition lead to;"
         " beyond that the longest not named are forgotten",
     )  # fmt: skip
+    max_session_users: int = Field(
+        4, ge=0, le=5,
+        description="A session that more users than this have named links none of them to its anonymous events, since"
+        " strangers share its id. A household with one device are a few users. 0 links no session to any user.",
+    )  # fmt: skip
     session_gap_s: float = Field(
         1800.0, gt=0, le=YEAR_S, description="idle time that starts a new session where none is named"
     )

@@ -17,6 +17,7 @@ from engine.config import EventsConfig, StateConfig
 from engine.snapshot.files import DamagedError
 from engine.snapshot.rings import RINGS, Longs, blocks_of
 from engine.state.kernels import BLOCK, ITEM
+from engine.state.session_users import NAME, SEEN
 from engine.state.slice import SavedSlice, Slice
 
 
@@ -35,6 +36,10 @@ def check_slice(saved: SavedSlice, settings: Mapping[str, Any]) -> None:
         _check_ring(saved, ring, len(ids[own]), settings[size], len(ids[leads_to]), len(settings[kinds]))
     row = saved.tables["sessions"][:, ITEM].numpy() & 0xFFFF_FFFF
     _must(bool((row < max(1, len(saved.items))).all()), "a last item has no row")
+    sessions = saved.tables["session_users"].numpy()
+    named = sessions[sessions[:, SEEN] > 0, NAME]
+    _must(bool((sessions[:, SEEN] >= 0).all()), "a session was seen before the log began")
+    _must(len(np.unique(named)) == len(named), "a session has its users twice")
     _must(bool(torch.isfinite(saved.tables["popularity"]).all()), "popularity is no number")
     landmarks = saved.lists.get("landmark")
     _must(_whole(landmarks, len(settings["state.half_lives_s"])), "the scales of popularity don't fit")

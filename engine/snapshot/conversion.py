@@ -18,6 +18,7 @@ from engine.snapshot.rings import RINGS, Longs, RingChange, changed_ring, kinds_
 from engine.snapshot.settings import PARTITIONS
 from engine.state.kernels import ITEM
 from engine.state.popularity import landmark_of
+from engine.state.session_users import kept_sessions
 from engine.state.slice import SavedSlice
 
 _ROW = 0xFFFF_FFFF
@@ -66,6 +67,7 @@ def converted(saved: SavedSlice, was: Mapping[str, Any], now: Mapping[str, Any])
             saved = _with_rows(saved, sort, rows)
     if row_of["items"] is not None:
         saved = _with_last_items(saved, row_of["items"])
+    saved = _with_session_users(saved, _limit("users", now))
     return _with_half_lives(saved, was["state.half_lives_s"], now["state.half_lives_s"])
 
 
@@ -121,6 +123,15 @@ def _with_rows(saved: SavedSlice, sort: str, keep: Longs) -> SavedSlice:
         numbers=numbers,
         **changes,
     )
+
+
+def _with_session_users(saved: SavedSlice, limit: int) -> SavedSlice:
+    """The users of as many sessions as there may be users."""
+    table = saved.tables["session_users"]
+    if len(table) <= limit:
+        return saved
+    kept = torch.from_numpy(kept_sessions(table.numpy(), limit))
+    return replace(saved, tables={**saved.tables, "session_users": table[kept]})
 
 
 def _with_last_items(saved: SavedSlice, row_of: Longs) -> SavedSlice:

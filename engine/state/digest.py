@@ -21,6 +21,7 @@ from engine.config import EventsConfig, StateConfig
 from engine.events.batch import CatalogItem
 from engine.state.copying import SavedState
 from engine.state.ring import Ring
+from engine.state.session_users import NAME, SEEN
 from engine.state.slice import SavedSlice, Slice
 
 _ROWS_AT_ONCE = 16_384
@@ -54,7 +55,8 @@ def state_digest(saved: SavedState, config: StateConfig, events: EventsConfig) -
 
 def slice_digest(saved: SavedSlice, config: StateConfig, events: EventsConfig) -> str:
     """SHA-256, in hex, of what a slice holds, with rows replaced by the places of their ids in order."""
-    slice_ = Slice(config, events, max(1, len(saved.users)))
+    named_sessions = saved.tables["session_users"]
+    slice_ = Slice(config, events, max(1, len(saved.users), len(named_sessions)))
     slice_.restore(saved)
     digest = hashlib.sha256()
     user_place, item_place, target_place = (_put_ids(digest, ids) for ids in (saved.users, saved.items, saved.targets))
@@ -72,6 +74,8 @@ def slice_digest(saved: SavedSlice, config: StateConfig, events: EventsConfig) -
     began = sessions[:, 0] > 0  # who has nothing but relations has no last item either
     sessions[began, slice_.sessions.item_column] = slice_.sessions.last_items(users[began], item_place)
     _put(digest, sessions)
+    named_sessions = named_sessions[named_sessions[:, SEEN] > 0]
+    _put(digest, named_sessions[named_sessions[:, NAME].argsort()])
     _put(digest, slice_.users.seen.get(users))
     _put(digest, slice_.items.seen.get(items))
     _put(digest, relations.targets.seen.get(targets))

@@ -142,3 +142,15 @@ def joined_columns(parts: Sequence[Part]) -> Part:
 
 def _joined(parts: Sequence[NDArray[N]]) -> NDArray[N]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+def runs_of(forget: NDArray[np.bool_]) -> Iterator[tuple[int, int | None]]:
+    """Cuts [E] flags into runs (first, last) of events, and (at, None) for each event that forgets."""
+    first = 0
+    for at in np.flatnonzero(forget).tolist():
+        if at > first:
+            yield first, at
+        yield at, None
+        first = at + 1
+    if first < len(forget):
+        yield first, len(forget)

@@ -37,27 +37,30 @@ class IdTable:
 
     Args:
         rows: N, the rows there may be.
+
+    Attributes:
+        keys: [N, 2] the digest of each row.
     """
 
     def __init__(self, rows: int) -> None:
         # At most half full, so that a search takes 1.5 looks where it finds something, and 2.5 where not.
         size = 1 << max(4, (2 * rows - 1).bit_length())
         self._slot = reserve(size, (), torch.int32).numpy()  # row + 1, 0 where empty
-        self._key = reserve(rows, (2,), torch.int64).numpy()  # [N, 2]
+        self.keys = reserve(rows, (2,), torch.int64).numpy()
 
     def find(self, keys: Keys) -> tuple[NDArray[np.int64], int]:
         """[E] rows, -1 where there is none, and how many of these there are."""
         rows = np.empty(len(keys), np.int64)
-        return rows, find_keys(keys, self._slot, self._key, rows)
+        return rows, find_keys(keys, self._slot, self.keys, rows)
 
     def read_keys(self, rows: NDArray[np.int64], first: int, keys: Keys) -> None:
         """Fills `keys` [R, 2] with the digests of those of `rows` [R], counted from `first`, that are of this table."""
-        read_keys(rows, first, self._key, keys)
+        read_keys(rows, first, self.keys, keys)
 
     def insert(self, keys: Keys, rows: NDArray[np.int64]) -> None:
         """Gives distinct digests that are not there yet their rows."""
-        insert_keys(keys, rows, self._slot, self._key)
+        insert_keys(keys, rows, self._slot, self.keys)
 
     def remove(self, rows: NDArray[np.int64]) -> None:
         """Takes distinct rows out."""
-        remove_keys(rows, self._slot, self._key)
+        remove_keys(rows, self._slot, self.keys)

@@ -73,6 +73,11 @@ class Nodes:
         """`find` of ids whose `digests` [E, 2] are known, and how many of them have no row."""
         return self._table.find(keys)
 
+    @property
+    def digests(self) -> NDArray[np.int64]:
+        """[N, 2] `digests` of the ids by row, for compiled code to read."""
+        return self._table.keys
+
     def read_digests(self, rows: NDArray[np.int64], first: int, keys: NDArray[np.int64]) -> None:
         """Fills `keys` [R, 2] with the `digests` of those of `rows` [R], counted from `first`, that are here."""
         self._table.read_keys(rows, first, keys)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from engine.state.id_table import digests
 from engine.state.kernels import LINK, TIME, compiled
 from engine.state.merged import Placed, Slots
+from engine.state.session_users import FORGOTTEN
 from engine.state.sessions import LINKS
 
 Longs = NDArray[np.int64]
@@ -25,11 +26,13 @@ class People:
 
     Args:
         stride: user rows in a slot, see `Placed`.
+        max_session_users: a session that more users have named is that of strangers, and links none of them.
     """
 
-    def __init__(self, slices: Slots, stride: int) -> None:
+    def __init__(self, slices: Slots, stride: int, max_session_users: int) -> None:
         self._slices = slices
         self._stride = stride
+        self._max_session_users = max_session_users
 
     def find(self, subjects: Sequence[str]) -> Longs:
         """[B] row of each subject_key, -1 where it is unknown; of several rows that with the newest event."""
@@ -67,6 +70,8 @@ class People:
         for placed in self._slices.values():
             for name in placed.slice.anonymous.keys() & names:
                 known.setdefault(name, []).append(placed.first_user + placed.slice.anonymous[name])
+        if known:
+            self._leave_out_strangers(known)
         if len(same) == len(rows) and not known:  # as most often
             return {}
         found: dict[int, list[int]] = {}
@@ -86,6 +91,15 @@ class People:
         slot = row // self._stride
         partition, placed = next((at, placed) for at, placed in self._slices.items() if placed.slot == slot)
         return partition, placed, row - placed.first_user
+
+    def _leave_out_strangers(self, known: dict[int, list[int]]) -> None:
+        """Takes those sessions out of `known`, by name, that too many users have named in all slices together."""
+        names = np.array([*known])
+        users = np.concatenate([placed.slice.session_users.users_of(names) for placed in self._slices.values()], axis=1)
+        for name, its_users in zip(names.tolist(), users.tolist(), strict=True):
+            named_by = len({*its_users} - {0, FORGOTTEN}) + its_users.count(FORGOTTEN)
+            if named_by > self._max_session_users:
+                del known[name]
 
     def _everywhere(self, keys: Longs) -> tuple[Longs, Longs]:
         """[R] places in `keys` [B, 2], rising, and [R] rows of who has it: one for each slice that knows one."""

@@ -8,7 +8,7 @@ Shapes: E events folded, R rows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,13 +21,14 @@ from engine.events.batch import EventBatch
 from engine.state.clock import Clock
 from engine.state.duplicates import RecentIds, repeat_keys
 from engine.state.fold_kernels import find_rising, fold_events
-from engine.state.folded import NO_EVENTS, Gone, Inserted, Ordinals, Part, Rows, SliceFolded, joined_columns
+from engine.state.folded import NO_EVENTS, Gone, Inserted, Ordinals, Part, Rows, SliceFolded, joined_columns, runs_of
 from engine.state.graph import Graph
 from engine.state.id_table import digests
 from engine.state.nodes import Nodes
 from engine.state.popularity import DecayedCounts
 from engine.state.relations import Mentions, Relations, target_keys
 from engine.state.ring import Ring
+from engine.state.session_users import SessionUsers
 from engine.state.sessions import UNNAMED, Sessions
 from engine.state.subjects import item_of, session_name, session_names, session_of, subject_key, subjects_of
 from engine.state.table import Table
@@ -83,6 +84,7 @@ class Slice:
         )
         self.relations = Relations(config, self.users, self.items)
         self.sessions = Sessions(max_users, config.session_gap_s, items=self.items.generation)
+        self.session_users = SessionUsers(max_users)
         self.popularity = DecayedCounts(config.max_items, config.half_lives_s)
         self.recent_ids = RecentIds(config.duplicates_window)
         self.anonymous: dict[int, int] = {}  # session_name -> row of the anonymous session
@@ -119,6 +121,7 @@ class Slice:
             "items.generation": (self.items.generation, items),
             "items.seen": (self.items.seen, items),
             "sessions": (self.sessions.table, users),
+            "session_users": (self.session_users.table, self.session_users.rows),
             "popularity": (self.popularity.table, items),
             **self.relations.tables(),
         }
@@ -161,6 +164,7 @@ class Slice:
         for name, (table, _) in self.tables().items():
             values = saved.tables[name]
             table.data[: len(values)] = values
+        self.session_users.restore(len(saved.tables["session_users"]))
         self.popularity.restore(lists["landmark"], self.items.rows)
         self.recent_ids.restore(saved.recent_ids)
         for name in _NUMBERS:
@@ -182,7 +186,7 @@ class Slice:
         at = self._fresh(events, whose)
         parts: list[Part] = []
         gone = Gone()
-        for first, last in _runs(events.forget[at]):
+        for first, last in runs_of(events.forget[at]):
             if last is None:
                 self._forget(subject_key(events.user_id[at[first]], events.session_id[at[first]]), gone)
                 gone.forgot.append(at[first : first + 1])
@@ -300,6 +304,7 @@ class Slice:
             self.popularity.grow(self.items.rows)
         else:
             previous, ordinal = self._insert_noted(events, user, item, names, counted_ms)
+        self.session_users.note(events.user_id, self.users, user, names, previous, events.offset)
         self.events_folded += len(events)
         return user, item, previous, ordinal
 
@@ -361,6 +366,7 @@ class Slice:
     def _forget(self, subject: str, gone: Gone) -> None:
         """Removes every trace of one subject; counts without a name, such as popularity, stay."""
         was_target = not session_of(subject) and self.relations.forget(subject)
+        self.session_users.forget(int(digests([subject])[0, 0]))
         row = self.users.get(subject)
         self.forgotten += was_target or row is not None
         if row is None:
@@ -378,18 +384,6 @@ class Slice:
         for subject in self.users.remove(rows):
             if session_id := session_of(subject):
                 self.anonymous.pop(session_name(session_id), None)
-
-
-def _runs(forget: NDArray[np.bool_]) -> Iterator[tuple[int, int | None]]:
-    """Cuts [E] flags into runs (first, last) of events, and (at, None) for each event that forgets."""
-    first = 0
-    for at in np.flatnonzero(forget).tolist():
-        if at > first:
-            yield first, at
-        yield at, None
-        first = at + 1
-    if first < len(forget):
-        yield first, len(forget)
 
 
 def _lacks(nodes: Nodes, name: str) -> bool:

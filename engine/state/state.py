@@ -70,7 +70,7 @@ class State:
         self.popularity = self._merged.top
         self._stride = -(-config.max_users // partitions)
         self.graph = MergedGraph.of(self.slices, config.history, config.neighbors, self._stride)
-        self.people = People(self.slices, self._stride)
+        self.people = People(self.slices, self._stride, config.max_session_users)
         self.relations = MergedRelations(self.slices, self.people, tuple(events.relations.values()))
         self._catalog_positions: dict[tuple[str, int], int] = {}
         self.catalog_began: Mapping[tuple[str, int], int] = {}

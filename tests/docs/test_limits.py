@@ -13,7 +13,7 @@ from engine.config import Config
 from engine.events import dead_letter, letter_writer, letters_written, payload
 from engine.events.producer import EventProducer
 from engine.serving import foreign_calls, metrics_server, model_servicer, requests, server, state_servicer
-from engine.state import sessions
+from engine.state import session_users, sessions
 
 PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
@@ -24,12 +24,14 @@ NO_BOUND = {"serving.max_log_age_s"}
 UNWATCHED = {
     "events kept per user or session", "relations kept per user, per item and per entity",
     "users and next items kept per item", "sessions linked to a user", "list of popular items",
+    "users that one session links", "sessions whose users are counted",
     "letters of which the engine knows that they are written", "size of a dead letter",
     "rows noted for a model that is being built, and for the one before the serving one",
 }  # fmt: skip
 # The sizes that no setting changes, as the code has them, in the order of the row.
 CONSTANTS = {
     "sessions linked to a user": [sessions.LINKS],
+    "users that one session links": [session_users.MOST_USERS],
     "events sent by `Track` and not acknowledged": [EventProducer.__init__.__defaults__[0]],
     "dead letters not written": [letter_writer.MAX_LETTERS, letter_writer.MAX_BYTES],
     "letters of which the engine knows that they are written": [letters_written._MAX_LETTERS],

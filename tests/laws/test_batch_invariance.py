@@ -88,8 +88,9 @@ step = st.tuples(
 
 def new_state(limits: dict) -> State:
     config = StateConfig(
-        history=4, neighbors=3, relations=2, session_gap_s=1800, half_lives_s=(3600, 60), content_dim=8, **limits
-    )
+        history=4, neighbors=3, relations=2, session_gap_s=1800, half_lives_s=(3600, 60), content_dim=8,
+        max_session_users=2, **limits,
+    )  # fmt: skip
     return State(config, EventsConfig(), partitions=PARTITIONS)
 
 

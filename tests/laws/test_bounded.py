@@ -64,7 +64,7 @@ def test_every_container_stays_within_its_limit_and_evictions_are_counted(partit
         for placed in state.slices.values():
             one = placed.slice
             assert len(one.users) <= one.users.rows <= 4 and len(one.items) <= one.items.rows <= max_items
-            assert len(one.anonymous) <= 4
+            assert len(one.anonymous) <= 4 and one.session_users.rows <= 4
             assert len(one.relations.targets) <= one.relations.targets.rows <= max_targets
             assert len(one.recent_ids) <= window and len(one.recent_ids._known) <= window
             for ring, nodes, size in (

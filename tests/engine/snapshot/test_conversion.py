@@ -16,6 +16,7 @@ from engine.snapshot.conversion import converted
 from engine.snapshot.settings import Fingerprint, fingerprint
 from engine.state.digest import slice_digest
 from engine.state.slice import SavedSlice, Slice
+from engine.state.subjects import session_names
 from tests.engine.logs import HOUR_MS, Line, batch, numbered
 from tests.engine.snapshot.saved import save
 
@@ -211,3 +212,16 @@ def test_a_window_of_another_size_has_the_newest_ids(window):
     if window:
         want = folded([*lines, *more], after)
         assert new.recent_ids.ordered() == want.recent_ids.ordered()
+
+
+def test_where_fewer_users_may_be_held_so_may_sessions_with_their_users_and_shared_ones_stay():
+    own = [Line("ann", f"own {at}", "x", time_ms=at) for at in range(6)]
+    lines = numbered([Line("ann", "s1", "x"), Line("bob", "s1", "x"), *own])
+    before, after = changed(max_users=9), changed(max_users=3)
+    got = converted(save(folded(lines, before)), under(before), under(after))
+    check_slice(got, under(after))
+    restored = Slice(after, EVENTS, after.max_users)
+    restored.restore(got)
+    names = session_names(["s1", "own 3", "own 4", "own 5"])
+    users = restored.session_users.users_of(names)
+    assert (users != 0).sum(axis=1).tolist() == [2, 0, 1, 1]

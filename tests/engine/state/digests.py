@@ -52,6 +52,7 @@ def slice_digest(one: Slice) -> Digest:
         "entity_items": ring_of(relations.entity_items, targets, one.items.id_of),
         "targets_seen": {name: int(relations.targets.seen.data[row]) for name, row in targets.items()},
         "sessions": {name: session_of(row) for name, row in users.items()},
+        "session_users": {name: held for name, *held in one.session_users.table.data.tolist() if held[0] > 0},
         "users_seen": {name: int(one.users.seen.data[row]) for name, row in users.items()},
         "items_seen": {name: int(one.items.seen.data[row]) for name, row in items.items()},
         "popularity": {name: one.popularity.table.data[row].numpy().tobytes() for name, row in items.items()},
