@@ -135,7 +135,8 @@ def events_of(client: ousel.Client, user: str) -> int:
 
 def test_the_engine_folds_what_all_of_them_commit_and_nothing_else(kafka_config: KafkaConfig, tmp_path: Path) -> None:
     topic = kafka_config.events_topic
-    names = PRODUCERS if os.environ.get("KAFKA_HOME") else PRODUCERS[:2]
+    apache = bool(os.environ.get("KAFKA_HOME"))
+    names = PRODUCERS if apache else PRODUCERS[:2]
     with closing(producer_of("confluent", kafka_config.bootstrap, "gzip", f"first-{topic}")) as producer:
         producer.transact(events(topic, "ghost", 5, user="ghost"), commit=False)
     with (
@@ -145,7 +146,8 @@ def test_the_engine_folds_what_all_of_them_commit_and_nothing_else(kafka_config:
         folded = 0
         for name in names:
             for codec in CODECS:
-                transactional = f"{name}-{topic}" if codec == "lz4" else None
+                # The embedded broker lists what a producer aborted for ever, so what it commits later is lost there.
+                transactional = f"{name}-{topic}" if codec == "lz4" and apache else None
                 with closing(producer_of(name, kafka_config.bootstrap, codec, transactional)) as producer:
                     real = events(topic, f"{name}-{codec}", 20)
                     if transactional:
