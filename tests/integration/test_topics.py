@@ -17,6 +17,7 @@ from engine.config import KafkaConfig
 from engine.events.connection import connection_settings
 from engine.events.consumer_settings import consumer_settings
 from engine.events.kafka import KafkaSource
+from engine.events.log_consumer import LogConsumer
 from engine.events.producer import producer_settings
 from engine.events.source import SourceError, start_at_beginning
 from engine.events.topics import ensure_topics, topic_id
@@ -34,7 +35,7 @@ def admin(kafka_config: KafkaConfig) -> Iterator[KafkaAdminClient]:
 
 
 def asked_by_a_consumer(config: KafkaConfig, topic: str, opened: ExitStack) -> None:
-    consumer = opened.enter_context(closing(KafkaConsumer(**consumer_settings(config))))
+    consumer = opened.enter_context(closing(LogConsumer(**consumer_settings(config))))
     consumer.subscribe([topic]) if config.share else consumer.partitions_for_topic(topic)
     consumer.poll(timeout_ms=500)
 
