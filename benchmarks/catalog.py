@@ -1,4 +1,4 @@
-"""What a change of the catalog costs under many streams: a record a second, popular items, and a nightly upload.
+"""Measures the cost of catalog changes under many streams: a record a second, popular items, and a nightly upload.
 
     python -m benchmarks.catalog [--quick]
 

@@ -1,4 +1,4 @@
-"""What producers write in `soak --hostile`: good events in all codecs, and records that no rule allows."""
+"""The records that producers write in `soak --hostile`: good events in all codecs, and records that no rule allows."""
 
 from __future__ import annotations
 
