@@ -10,6 +10,7 @@ from concurrent import futures
 
 import grpc
 import pytest
+from ousel import Client
 from ousel.v1 import (
     event_service_pb2,
     event_service_pb2_grpc,
@@ -200,6 +201,12 @@ def engine() -> Iterator[FakeEngine]:
     fake = FakeEngine()
     yield fake
     fake.stop()
+
+
+@pytest.fixture
+def client(engine: FakeEngine) -> Iterator[Client]:
+    with Client(engine.address) as client:
+        yield client
 
 
 @pytest.fixture

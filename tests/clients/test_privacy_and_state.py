@@ -21,12 +21,6 @@ from ousel import (
 )
 
 
-@pytest.fixture
-def client(engine):
-    with Client(engine.address) as client:
-        yield client
-
-
 def test_forget_user_sends_who_and_returns_what_was_written(engine, client):
     engine.forgotten.subjects.add(user_id="ann")
     engine.forgotten.subjects.add(session_id="tab-1")
