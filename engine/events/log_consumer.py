@@ -16,7 +16,7 @@ from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError, UnknownError, UnsupportedCompressionTypeError, for_code
 
 from engine.events.held_partitions import HeldPartitions
-from engine.events.partition_reader import FetchedRecord, PartitionReader, ReadLimits, Refetches
+from engine.events.partition_reader import FetchedRecord, PartitionAnswer, PartitionReader, ReadLimits, Refetches
 from engine.events.source import LogIdentity
 
 # Errors by which a broker says that it can't read or send a partition's log, whatever else it can do.
@@ -99,12 +99,10 @@ class _LogFetcher(Fetcher):
 
     def PartitionRecords(self, fetch_offset: int, partition: TopicPartition, records: Any, **_: Any) -> PartitionReader:
         data, self._data = self._data, b""
+        aborted = self._answer.aborted_transactions or ()
         return PartitionReader(
             partition,
-            fetch_offset,
-            data,
-            aborted=self._answer.aborted_transactions or (),
-            high_watermark=self._answer.high_watermark,
+            PartitionAnswer(fetch_offset, data, aborted, self._answer.high_watermark),
             limits=self._limits,
             refetches=self._refetches,
             hold=self.holds.hold,

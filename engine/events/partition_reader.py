@@ -8,7 +8,7 @@ behind it. Where nothing tells where the next batch begins, or a codec is not in
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -47,6 +47,23 @@ class FetchedRecord(NamedTuple):
     flaw: Flaw | None = None
 
 
+@dataclass(frozen=True)
+class PartitionAnswer:
+    """What a broker answered to a fetch of one partition.
+
+    Attributes:
+        fetch_offset: the position from which it was asked to answer.
+        data: record batches, the last of which may be cut off.
+        aborted: the transactions that were given up, as the broker lists them with the answer.
+        high_watermark: one past the last offset of the log.
+    """
+
+    fetch_offset: int
+    data: bytes
+    aborted: Sequence[Any]
+    high_watermark: int
+
+
 @dataclass
 class ReadLimits:
     """What bounds a poll.
@@ -81,9 +98,9 @@ class PartitionReader:
     """The records of one partition in one answer to a fetch.
 
     Args:
-        data: record batches, the last of which may be cut off.
-        aborted: the transactions that were given up, as the broker lists them with the answer.
-        high_watermark: one past the last offset of the log.
+        answer: what this reads; a reader stands for one answer only.
+        limits: shared by all partitions of a poll.
+        refetches: shared by all readers of a consumer.
         hold: called with an offset and the reason where the partition can't be read further now.
         on_drain: called once all is returned.
 
@@ -95,28 +112,25 @@ class PartitionReader:
     def __init__(
         self,
         partition: TopicPartition,
-        fetch_offset: int,
-        data: bytes,
+        answer: PartitionAnswer,
         *,
-        aborted: Iterable[Any],
-        high_watermark: int,
         limits: ReadLimits,
         refetches: Refetches,
         hold: Callable[[TopicPartition, int, str], None],
         on_drain: Callable[[PartitionReader], None],
     ) -> None:
         self.topic_partition = partition
-        self.next_fetch_offset = fetch_offset
+        self.next_fetch_offset = answer.fetch_offset
         self.leader_epoch = -1
-        self.bytes_read = len(data)
-        self._fetch_offset = fetch_offset
-        self._data = memoryview(data)
-        self._high_watermark = high_watermark
+        self.bytes_read = len(answer.data)
+        self._fetch_offset = answer.fetch_offset
+        self._data = memoryview(answer.data)
+        self._high_watermark = answer.high_watermark
         self._limits = limits
         self._refetches = refetches
         self._hold = hold
         self._on_drain = on_drain
-        self._aborted = sorted(aborted, key=lambda one: one.first_offset, reverse=True)
+        self._aborted = sorted(answer.aborted, key=lambda one: one.first_offset, reverse=True)
         self._aborted_producers: set[int] = set()
         self._records: Iterator[FetchedRecord | None] | None = self._read()
 

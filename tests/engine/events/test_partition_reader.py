@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from kafka import TopicPartition
 
 from deploy.local.raw_batches import signed
-from engine.events.partition_reader import FetchedRecord, PartitionReader, ReadLimits, Refetches
+from engine.events.partition_reader import FetchedRecord, PartitionAnswer, PartitionReader, ReadLimits, Refetches
 from tests.engine.events.batches import CODECS, HEADER_BYTES, KeyValue, batch_of, marker
 
 PARTITION = TopicPartition("t", 3)
@@ -64,10 +64,7 @@ class Fetch:
         """The parts that one answer is taken in."""
         reader = PartitionReader(
             PARTITION,
-            self.position,
-            self.answer(),
-            aborted=self.aborted,
-            high_watermark=self.end,
+            PartitionAnswer(self.position, self.answer(), self.aborted, self.end),
             limits=self.limits,
             refetches=self.refetches,
             hold=lambda _, offset, reason: self.holds.append((offset, reason)),
@@ -130,10 +127,7 @@ def test_a_batch_that_inflates_is_unpacked_in_bounded_steps(codec: str) -> None:
         offsets = []
         reader = PartitionReader(
             PARTITION,
-            0,
-            log,
-            aborted=(),
-            high_watermark=records,
+            PartitionAnswer(0, log, (), records),
             limits=fetch.limits,
             refetches=fetch.refetches,
             hold=lambda *_: pytest.fail("it is held"),
