@@ -15,7 +15,7 @@ from engine.serving.engine import Engine
 from engine.serving.errors import PushInProgress
 from engine.serving.requests import check_header
 from engine.serving.subscriptions import Subscriptions
-from engine.serving.upload import Blocks, read_chunks, read_header
+from engine.serving.upload import Blocks, Reception, read_header
 
 _BUSY = "another push is being received or installed, try again later"
 _MAX_HEADERLESS = 16  # pushes that may be open and have sent no header yet
@@ -30,22 +30,24 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self._subscriptions = subscriptions
         self._calls = calls
         self._headerless = 0
+        self._receiving = Reception(config.model)
         self._pushing = asyncio.Lock()
         self._swapping = asyncio.Lock()
 
     async def PushWeights(self, _: Any, context: Any) -> model_service_pb2.PushWeightsResponse:
         """Answers once the new model serves; until then, and on any error, the old one does."""
-        if self._pushing.locked() or self._headerless >= _MAX_HEADERLESS:
+        if (self._pushing.locked() and not self._receiving.slow) or self._headerless >= _MAX_HEADERLESS:
             raise PushInProgress(_BUSY)
         # Its own task: once the weights are here, the swap goes on and keeps its place even if the caller leaves.
         swap: asyncio.Task[float] | None = None
         held = False
         try:
             header = await self._header(context)
-            if self._pushing.locked():
+            if self._pushing.locked() and not self._receiving.give_way():
                 raise PushInProgress(_BUSY)
             held = await self._pushing.acquire()
-            blocks = await read_chunks(context, header.size_bytes, self._config.model)
+            self._receiving = Reception(self._config.model)
+            blocks = await self._receiving.read(context, header.size_bytes)
             swap = asyncio.create_task(self._install(header, blocks))
             swap_s = await asyncio.shield(swap)
         finally:

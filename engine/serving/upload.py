@@ -12,10 +12,12 @@ from typing import Any
 from ousel.v1 import model_service_pb2
 
 from engine.config import ModelConfig
-from engine.serving.errors import InvalidRequest
+from engine.serving.errors import InvalidRequest, PushInProgress
 from engine.serving.requests import read_request
 
 _BLOCK_BYTES = 2**20
+# A push is slow that takes longer than this for so many bytes.
+_PACE_BYTES, _PACE_S = 2**18, 5.0
 
 
 class Blocks:
@@ -69,37 +71,78 @@ async def read_header(context: Any, config: ModelConfig) -> model_service_pb2.We
     return header
 
 
-async def read_chunks(context: Any, size_bytes: int, config: ModelConfig) -> Blocks:
-    """What follows the header: the announced number of bytes, no more and no fewer.
+class Reception:
+    """One push of which the bytes come in. While it is slow, it gives way to another."""
 
-    Raises:
-        InvalidRequest: more or fewer bytes came, or another message than a chunk.
-        TimeoutError: nothing came for `model.push_silence_s`, or not all within `model.push_receive_s`.
-    """
-    loop = asyncio.get_running_loop()
-    until_s = loop.time() + config.push_receive_s
-    blocks = Blocks()
-    try:
-        async with asyncio.timeout_at(min(until_s, loop.time() + config.push_silence_s)) as wait:
-            while (message := await read_request(context)) is not None:
-                wait.reschedule(min(until_s, loop.time() + config.push_silence_s))
-                if (got := message.WhichOneof("message")) != "chunk":
-                    raise InvalidRequest(f"messages after the header must be chunk, got {got or 'neither'}")
-                blocks.add(message.chunk)
-                if blocks.size > size_bytes:
-                    raise InvalidRequest(
-                        f"weights are too long: size_bytes says {size_bytes}, got {blocks.size} or more"
-                    )
-    except TimeoutError:
-        if loop.time() < until_s:
-            raise TimeoutError(_silent(config)) from None
-        raise TimeoutError(
-            f"the push took longer than {config.push_receive_s:g} s (model.push_receive_s), and {blocks.size} of"
-            f" {size_bytes} bytes had come"
-        ) from None
-    if blocks.size < size_bytes:
-        raise InvalidRequest(f"weights are truncated: size_bytes says {size_bytes}, got {blocks.size}")
-    return blocks
+    def __init__(self, config: ModelConfig) -> None:
+        self._config = config
+        self._blocks = Blocks()
+        self._wait: asyncio.Timeout | None = None
+        self._gave_way = False
+        self._paced_s, self._paced_bytes = 0.0, 0
+
+    @property
+    def slow(self) -> bool:
+        """Whether its latest bytes took too long for others to wait."""
+        return self._wait is not None and asyncio.get_running_loop().time() - self._paced_s > _PACE_S
+
+    def give_way(self) -> bool:
+        """Ends this push if it is slow; whether it does. Only one other push may take its place.
+
+        A caller that sends a byte now and then could otherwise keep the only place until the deadline of its push, and
+        take it again before anybody else.
+        """
+        if self._wait is None or self._gave_way or not self.slow:
+            return False
+        self._gave_way = True
+        self._wait.reschedule(asyncio.get_running_loop().time())
+        return True
+
+    async def read(self, context: Any, size_bytes: int) -> Blocks:
+        """What follows the header: the announced number of bytes, no more and no fewer.
+
+        Raises:
+            InvalidRequest: more or fewer bytes came, or another message than a chunk.
+            TimeoutError: nothing came for `model.push_silence_s`, or not all within `model.push_receive_s`.
+            PushInProgress: it gave way to another push.
+        """
+        config, blocks = self._config, self._blocks
+        loop = asyncio.get_running_loop()
+        self._paced_s = loop.time()
+        until_s = self._paced_s + config.push_receive_s
+        try:
+            async with asyncio.timeout_at(min(until_s, loop.time() + config.push_silence_s)) as self._wait:
+                while (message := await read_request(context)) is not None:
+                    if not self._gave_way:
+                        self._wait.reschedule(min(until_s, loop.time() + config.push_silence_s))
+                    if (got := message.WhichOneof("message")) != "chunk":
+                        raise InvalidRequest(f"messages after the header must be chunk, got {got or 'neither'}")
+                    blocks.add(message.chunk)
+                    if blocks.size > size_bytes:
+                        raise InvalidRequest(
+                            f"weights are too long: size_bytes says {size_bytes}, got {blocks.size} or more"
+                        )
+                    if blocks.size >= self._paced_bytes + _PACE_BYTES:
+                        self._paced_s, self._paced_bytes = loop.time(), blocks.size
+        except TimeoutError:
+            raise self._too_slow(size_bytes, all_s=loop.time() >= until_s) from None
+        finally:
+            self._wait = None
+        if blocks.size < size_bytes:
+            raise InvalidRequest(f"weights are truncated: size_bytes says {size_bytes}, got {blocks.size}")
+        return blocks
+
+    def _too_slow(self, size_bytes: int, *, all_s: bool) -> Exception:
+        came = f"{self._blocks.size} of {size_bytes} bytes had come"
+        if self._gave_way:
+            return PushInProgress(
+                f"another push took the place of this one, which took longer than {_PACE_S:g} s for {_PACE_BYTES}"
+                f" bytes, and {came}; try again later"
+            )
+        if not all_s:
+            return TimeoutError(_silent(self._config))
+        receive_s = self._config.push_receive_s
+        return TimeoutError(f"the push took longer than {receive_s:g} s (model.push_receive_s), and {came}")
 
 
 def _silent(config: ModelConfig) -> str:

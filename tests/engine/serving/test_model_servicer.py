@@ -235,6 +235,40 @@ async def test_a_push_that_never_falls_silent_has_a_deadline_as_a_whole(served: 
     await take_over(served)
 
 
+async def test_a_slow_push_gives_its_place_to_the_next_one_and_a_brisk_one_keeps_it(served: Served, monkeypatch):
+    monkeypatch.setattr("engine.serving.upload._PACE_BYTES", 10_000)
+    slow = await under_way(served)
+    assert await failure(push(served, [header(), *chunks()])) == BESIDE  # so far it has had little time
+    monkeypatch.setattr("engine.serving.upload._PACE_S", 0.0)
+    with pushes(accepted=1, refused=1):
+        assert (await push(served, [header(), *chunks()])).version == 4
+        code, details = await failure(slow)
+    assert code is grpc.StatusCode.ABORTED
+    assert details.startswith("another push took the place of this one, which took longer than 0 s for 10000 bytes")
+
+    monkeypatch.setattr("engine.serving.upload._PACE_S", 30.0)
+    brisk = await under_way(served, version=5)
+    receiving = served.server.models._receiving
+    began_s = receiving._paced_s
+    await brisk.write(chunks()[0])
+    await until(lambda: receiving._paced_s > began_s, "its first bytes have come")
+    assert await failure(push(served, [header(version=5), *chunks()])) == BESIDE
+    for chunk in chunks()[1:]:
+        await brisk.write(chunk)
+    await brisk.done_writing()
+    assert (await brisk).version == 5
+
+
+async def test_a_push_that_is_being_installed_gives_way_to_nobody(served: Served, monkeypatch):
+    monkeypatch.setattr("engine.serving.upload._PACE_S", 0.0)
+    served.engine.hold = True
+    call = served.model.PushWeights(iter([header(), *chunks()]))
+    await until(lambda: bool(served.engine.swaps), "the engine has the weights")
+    assert await failure(push(served, [header(), *chunks()])) == BESIDE
+    served.engine.swaps[0].set_result(None)
+    assert (await call).version == 4
+
+
 # -- RollBack --------------------------------------------------------------------------------------------------------
 
 

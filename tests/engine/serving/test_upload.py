@@ -15,7 +15,7 @@ from ousel.v1.model_service_pb2 import PushWeightsRequest, WeightsHeader
 from engine.config import Config, ModelConfig
 from engine.serving.errors import InvalidRequest
 from engine.serving.requests import check_header
-from engine.serving.upload import Blocks, read_chunks
+from engine.serving.upload import Blocks, Reception
 
 CONFIG = Config(model=ModelConfig(max_weights_bytes=2**30))
 DAY_S = 86_400
@@ -48,7 +48,7 @@ async def test_memory_grows_with_the_bytes_that_have_come_and_not_with_those_ann
     tracemalloc.start()
     try:
         with pytest.raises(InvalidRequest, match="size_bytes says 1073741824, got 100003"):
-            await read_chunks(Caller(bytes(100_000), b"a", b"b", b"c"), 2**30, CONFIG.model)
+            await Reception(CONFIG.model).read(Caller(bytes(100_000), b"a", b"b", b"c"), 2**30)
         assert tracemalloc.get_traced_memory()[1] < 2_000_000
     finally:
         tracemalloc.stop()
@@ -66,9 +66,9 @@ def check(newest: int = 0, **fields: object) -> None:
         (100_000_000, 0),
         (20_261_129, 0),  # a date
         (200_000_000, 100_000_000),
-        (int(time.time()), 0),
-        (int(time.time() * 1000), 0),
-        (int(time.time() * 1000) + 1, int(time.time() * 1000)),
+        pytest.param(int(time.time()), 0, id="seconds"),
+        pytest.param(int(time.time() * 1000), 0, id="milliseconds"),
+        pytest.param(int(time.time() * 1000) + 1, int(time.time() * 1000), id="one_later"),
     ],
 )
 def test_a_version_may_be_a_count_or_a_time(version, newest):
@@ -81,8 +81,8 @@ def test_a_version_may_be_a_count_or_a_time(version, newest):
         2**64 - 1,
         2**63,
         100_000_001,
-        int(time.time()) + 3 * DAY_S,
-        1000 * (int(time.time()) + 3 * DAY_S),
+        pytest.param(int(time.time()) + 3 * DAY_S, id="seconds_in_three_days"),
+        pytest.param(1000 * (int(time.time()) + 3 * DAY_S), id="milliseconds_in_three_days"),
         10**18,
     ],
 )
