@@ -1,4 +1,4 @@
-"""Law 7, for the operator: the table of limits in docs/operations.md has every bound, with its size and metric."""
+"""Law 7, for the operator: the table in docs/limits.md has every bound, with its size and metric."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from engine.events.producer import EventProducer
 from engine.serving import foreign_calls, metrics_server, model_servicer, requests, server, state_servicer
 from engine.state import session_users, sessions
 
-PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "limits.md").read_text()
 UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 # A threshold of readiness, which bounds nothing that could grow.
@@ -56,7 +56,7 @@ class Row(NamedTuple):
 
 
 def table() -> list[Row]:
-    part = PAGE.split("## Limits")[1].split("\n## ")[0]
+    part = PAGE.split("\n## ")[0]
     lines = [line for line in part.splitlines() if line.startswith("| ")][2:]
     return [Row(*(cell.strip() for cell in line.strip("|").split("|"))) for line in lines]
 

@@ -1,4 +1,4 @@
-"""docs/operations.md names no setting and no metric that doesn't exist, and all settings that a snapshot depends on."""
+"""What operators read names only settings and metrics that exist, and every setting that a snapshot depends on."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from engine.config import Config, StateConfig
 from engine.snapshot.settings import REFUSED, RESTORED_AS_IS, RESTORED_WITH_CONVERSION, fingerprint
 from trainer.config import TrainerConfig
 
-PAGE = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = {name: (DOCS / f"{name}.md").read_text() for name in ("operations", "limits", "kafka", "identity")}
+PAGE = PAGES["operations"]
+EVERYTHING = "\n".join(PAGES.values())
 
 
 def settings() -> set[str]:
@@ -24,7 +27,7 @@ def settings() -> set[str]:
 def test_every_setting_it_names_exists():
     known = settings()
     sections = "|".join({name.split(".")[0] for name in known})
-    named = set(re.findall(rf"`((?:{sections})\.[a-z_]+)", PAGE))
+    named = set(re.findall(rf"`((?:{sections})\.[a-z_]+)", EVERYTHING))
     assert len(named) > 40
     assert named <= known
 
@@ -32,7 +35,7 @@ def test_every_setting_it_names_exists():
 def test_every_metric_it_names_exists():
     assert metrics.READY
     known = {family.name for family in REGISTRY.collect()}
-    named = {re.sub(r"_(total|sum|count|bucket)$", "", name) for name in re.findall(r"ousel_[a-z_]+", PAGE)}
+    named = {re.sub(r"_(total|sum|count|bucket)$", "", name) for name in re.findall(r"ousel_[a-z_]+", EVERYTHING)}
     assert len(named) > 15
     assert named <= known
 
