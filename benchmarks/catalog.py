@@ -40,27 +40,23 @@ from threading import Event, Thread
 
 import numpy as np
 import ousel
-import psutil
 import torch
-from ousel.v1 import catalog_pb2, event_pb2
+from ousel.v1 import event_pb2
 
-from benchmarks.freshness_load import Events, item_id, user_id
-from benchmarks.recovery_engine import KillableEngine
-from benchmarks.report import Figure, report
-from benchmarks.swap_models import honest
+from benchmarks.recovery_engine import KillableEngine, lags
+from benchmarks.report import Figure, report, shown
+from benchmarks.shop import Events, catalog_record, item_id, user_id, write
+from benchmarks.swap_models import push_honest
 from benchmarks.talker import Talker
 from deploy.local.brokers import start_broker
 from engine.config import Config, KafkaConfig, SnapshotConfig, StateConfig
 from engine.events.producer import EventProducer
 from engine.events.topics import ensure_topics
-from engine.model.weights import encode_weights
-from trainer.push import push
 
 STREAMS, _PROCESSES = 3000, 3
 _EVENTS = 60_000
 _POPULAR = 20
 _CALLS_PER_S = 50
-_TIMEOUT_S = 300.0
 _LATE_S = 60.0
 
 
@@ -70,18 +66,16 @@ class Catalog:
     def __init__(self, kafka: KafkaConfig, items: int) -> None:
         self.items = items
         self.sent = 0
-        self._producer = EventProducer(kafka, max_pending=2 * items)
+        self._producer = EventProducer(kafka)
 
     def send(self, item: int) -> Future[event_pb2.LogPosition]:
         """A record with a title that the item did not have before."""
         self.sent += 1
-        title, categories = f"Title {self.sent} of item {item}", [f"c{item % 50}"]
-        return self._producer.send_item(catalog_pb2.Item(item_id=item_id(item), title=title, categories=categories))
+        return self._producer.send_item(catalog_record(item, f"Title {self.sent} of item {item}"))
 
     def send_all(self) -> None:
         """A record of each item; returns once the log has them."""
-        for sent in [self.send(item) for item in range(self.items)]:
-            sent.result(_TIMEOUT_S)
+        write(self.send(item) for item in range(self.items))
 
     def close(self) -> None:
         self._producer.close()
@@ -122,7 +116,7 @@ class Shop:
 
     def __init__(self, engine: KillableEngine, catalog: Catalog) -> None:
         self.engine, self.catalog = engine, catalog
-        self._processes = [psutil.Process(engine.pid), *psutil.Process(engine.pid).children(recursive=True)]
+        self._processes = engine.processes()
 
     def core(self, seconds: float, each_s: Callable[[], object] = lambda: None) -> float:
         """Of a core, that is spent while something is done once a second."""
@@ -141,8 +135,7 @@ class Shop:
 
         def settled() -> bool:
             found = self.engine.metrics()
-            behind = any(value for name, value in found.items() if name.startswith("ousel_lag_records{"))
-            return not behind and found["ousel_streams_stale"] == 0
+            return not any(lags(found)) and found["ousel_streams_stale"] == 0
 
         self.engine.wait_until("to tell the streams", settled, 0.5)
         time.sleep(idle_s)
@@ -173,7 +166,7 @@ def main() -> int:
         engine = stack.enter_context(closing(KillableEngine(config, Path(folder) / "engine.log")))
         engine.wait_until_serving()
         names = [item_id(item) for item in range(items)]
-        push(engine.address, encode_weights(honest(names, 1)), 1, {}, _TIMEOUT_S)
+        push_honest(engine.address, names, 1)
         for at in range(_PROCESSES):
             count = STREAMS // _PROCESSES
             streams = Talker("benchmarks.soak_streams", engine.address, str(at * count), str(count))
@@ -195,22 +188,15 @@ def main() -> int:
     return 1 if figures["streams_left"] != STREAMS or figures["late_streams"] else 0
 
 
-def shown(figures: dict[str, Figure], *names: str) -> str:
-    return ", ".join(f"{figures[name]:,}" for name in names)
-
-
 def _write(kafka: KafkaConfig, catalog: Catalog) -> list[int]:
     """Fills the log; the most popular items."""
     events, count = Events(STREAMS, catalog.items, 0), np.zeros(catalog.items, np.int64)
     catalog.send_all()
-    with closing(EventProducer(kafka, max_pending=2 * _EVENTS)) as producer:
-        sent = []
-        for _ in range(_EVENTS):
-            _, event = events.next()
-            count[int(event.item_id.removeprefix("item-"))] += 1
-            sent.append(producer.send_event(event))
-        for one in sent:
-            one.result(_TIMEOUT_S)
+    drawn = [events.next()[1] for _ in range(_EVENTS)]
+    for event in drawn:
+        count[int(event.item_id.removeprefix("item-"))] += 1
+    with closing(EventProducer(kafka)) as producer:
+        write(map(producer.send_event, drawn))
     popular: list[int] = np.argsort(-count)[:_POPULAR].tolist()
     return popular
 

@@ -26,18 +26,17 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import json
 import tempfile
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import Future
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import torch
-from ousel.v1 import catalog_pb2, event_pb2
 
-from benchmarks.freshness_load import Click, Events, Producer, item_id
+from benchmarks.freshness_load import Click, Producer
 from benchmarks.recovery_engine import KillableEngine, environment
 from benchmarks.report import Figure, report
+from benchmarks.shop import Events, catalog_record, item_id, write
 from benchmarks.talker import Talker
 from deploy.local.brokers import start_broker
 from engine.config import Config, EventsConfig, KafkaConfig, SnapshotConfig, StateConfig
@@ -52,7 +51,6 @@ USERS, ITEMS = 1000, 20_000
 _WARM_S = 1.5  # of each turn, what does not count
 _SETTLE_S = 1.0  # after the last event, for its list
 _TIMEOUT_S = 300.0
-_AT_ONCE = 5000  # records on their way to the broker, or those that wait too long would expire
 
 
 def main() -> None:
@@ -92,21 +90,9 @@ def _config(kafka: dict[str, object], folder: Path) -> Config:
 
 def _write(kafka: KafkaConfig, count: int) -> None:
     events = Events(USERS, ITEMS, seed=0)
-    with closing(EventProducer(kafka, max_pending=_AT_ONCE)) as producer:
-        for first in range(0, ITEMS, _AT_ONCE):
-            _wait(
-                producer.send_item(
-                    catalog_pb2.Item(item_id=item_id(item), title=f"Title of item {item}", categories=[f"c{item % 50}"])
-                )
-                for item in range(first, first + _AT_ONCE)
-            )
-        for _ in range(0, count, _AT_ONCE):
-            _wait(producer.send_event(events.next()[1]) for _ in range(_AT_ONCE))
-
-
-def _wait(sent: Iterable[Future[event_pb2.LogPosition]]) -> None:
-    for future in list(sent):
-        future.result(_TIMEOUT_S)
+    with closing(EventProducer(kafka)) as producer:
+        write(producer.send_item(catalog_record(item)) for item in range(ITEMS))
+        write(producer.send_event(events.next()[1]) for _ in range(count))
 
 
 def _weights(config: Config) -> bytes:

@@ -1,4 +1,4 @@
-"""What happens in the shop of `freshness`: events at an even rate, and when each of a watched user was produced."""
+"""Events of the shop at an even rate, and when each of a watched user was produced."""
 
 from __future__ import annotations
 
@@ -7,23 +7,14 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from kafka import KafkaProducer
-from ousel.v1 import event_pb2
 
+from benchmarks.shop import Events
 from engine.config import KafkaConfig
 from engine.events.producer import producer_settings
 
 K = 20
 _TICK_S = 0.001
-
-
-def user_id(user: int) -> str:
-    return f"user-{user}"
-
-
-def item_id(item: int) -> str:
-    return f"item-{item}"
 
 
 @dataclass(frozen=True)
@@ -38,33 +29,6 @@ class Click:
     user: int
     partition: int
     offset: int
-
-
-class Events:
-    """Draws events: any user, of items half by Zipf's law and half any.
-
-    Args:
-        visitors: share of events by users who come once and never again.
-    """
-
-    def __init__(self, users: int, items: int, seed: int, visitors: float = 0.0) -> None:
-        self._users, self._items, self._visitors = users, items, visitors
-        self._draw = np.random.default_rng(seed)
-        self._numbered = 0
-        self._seed = seed
-
-    def next(self) -> tuple[int, event_pb2.Event]:
-        draw = self._draw
-        user = int(draw.integers(self._users))
-        if self._visitors and draw.random() < self._visitors:
-            user = self._users * (self._seed + 1) + self._numbered
-        item = int(draw.zipf(1.2) if draw.random() < 0.5 else draw.integers(self._items)) % self._items
-        event = event_pb2.Event(
-            event_id=f"{self._seed}-{self._numbered}", user_id=user_id(user), item_id=item_id(item), kind="view"
-        )
-        event.time.FromMilliseconds(time.time_ns() // 1_000_000)
-        self._numbered += 1
-        return user, event
 
 
 class Producer:

@@ -17,6 +17,7 @@ from datetime import datetime
 from pathlib import Path
 
 import grpc
+import psutil
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from deploy.local.processes import Child
@@ -76,6 +77,11 @@ class KillableEngine:
     @property
     def pid(self) -> int:
         return self._child.pid
+
+    def processes(self) -> list[psutil.Process]:
+        """The engine's own process first, then those that it has started."""
+        engine = psutil.Process(self.pid)
+        return [engine, *engine.children(recursive=True)]
 
     def metrics(self) -> dict[str, float]:
         """What /metrics says, by the name of each series with its labels."""
@@ -147,6 +153,11 @@ class KillableEngine:
 
 def _seconds(said: str) -> float:
     return datetime.strptime(said, "%Y-%m-%d %H:%M:%S,%f").timestamp()
+
+
+def lags(metrics: dict[str, float]) -> list[float]:
+    """Of what `KillableEngine.metrics` says: the records of each partition that are not folded yet."""
+    return [value for name, value in metrics.items() if name.startswith("ousel_lag_records{")]
 
 
 def environment(config: Config) -> dict[str, str]:

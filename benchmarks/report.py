@@ -14,6 +14,11 @@ FOLDER = Path("build/benchmarks")
 Figure = float | int | str | bool
 
 
+def shown(figures: Mapping[str, Figure], *names: str) -> str:
+    """Some figures, for a cell of the table."""
+    return ", ".join(f"{figures[name]:,}" for name in names)
+
+
 def report(name: str, title: str, rows: Sequence[tuple[str, str]], figures: Mapping[str, Figure]) -> None:
     """Prints the table, writes build/benchmarks/NAME.json and prints its one JSON object.
 

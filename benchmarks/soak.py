@@ -43,11 +43,11 @@ from pathlib import Path
 import numpy as np
 import ousel
 import torch
-from ousel.v1 import catalog_pb2
 
-from benchmarks.freshness_load import Events, K, Producer, item_id, user_id
+from benchmarks.freshness_load import K, Producer
 from benchmarks.recovery_engine import KillableEngine
-from benchmarks.report import Figure, report
+from benchmarks.report import Figure, report, shown
+from benchmarks.shop import Events, catalog_record, user_id
 from benchmarks.soak_engine import (
     ITEMS,
     TIMEOUT_S,
@@ -106,12 +106,8 @@ class Load:
                     self.failures.append(f"call: {error}")
                 if turn % (_CALLS_PER_S // _ITEMS_PER_S) == 0:
                     number = int(chance.integers(2 * ITEMS))
-                    producer.send_item(
-                        catalog_pb2.Item(
-                            item_id=item_id(number), title=f"Title {turn}", categories=[f"c{turn % 50}"],
-                            deleted=bool(chance.random() < 0.2),
-                        )
-                    )  # fmt: skip
+                    deleted = bool(chance.random() < 0.2)
+                    producer.send_item(catalog_record(number, f"Title {turn}", deleted=deleted))
 
 
 def main() -> int:
@@ -253,19 +249,19 @@ def _figures(
 
 
 def _report(figures: dict[str, Figure]) -> None:
-    def shown(*names: str) -> str:
-        return ", ".join(f"{figures[name]:,}" for name in names)
-
     rows = [
-        ("events/s offered, and folded at most", shown("offered_events_per_s", "capacity_events_per_s")),
-        ("MB of memory at the start, once warm, at the end", shown("rss_start_mb", "rss_warm_mb", "rss_end_mb")),
-        ("MB it grows by per minute once warm, give or take", shown("slope_mb_per_min", "slope_error")),
-        ("backlog: growth per minute, give or take", shown("backlog_per_min", "backlog_error")),
-        ("backlog: most, at the end", shown("backlog_most", "backlog_end")),
-        ("streams opened, left", shown("streams_opened", "streams_left")),
-        ("calls, failed", shown("calls", "failed_calls")),
-        ("threads before and after", shown("threads_before", "threads_after")),
-        ("open files before and after", shown("files_before", "files_after")),
+        ("events/s offered, and folded at most", shown(figures, "offered_events_per_s", "capacity_events_per_s")),
+        (
+            "MB of memory at the start, once warm, at the end",
+            shown(figures, "rss_start_mb", "rss_warm_mb", "rss_end_mb"),
+        ),
+        ("MB it grows by per minute once warm, give or take", shown(figures, "slope_mb_per_min", "slope_error")),
+        ("backlog: growth per minute, give or take", shown(figures, "backlog_per_min", "backlog_error")),
+        ("backlog: most, at the end", shown(figures, "backlog_most", "backlog_end")),
+        ("streams opened, left", shown(figures, "streams_opened", "streams_left")),
+        ("calls, failed", shown(figures, "calls", "failed_calls")),
+        ("threads before and after", shown(figures, "threads_before", "threads_after")),
+        ("open files before and after", shown(figures, "files_before", "files_after")),
     ]
     report("soak", f"{figures['seconds']:g} s at {_SHARE:.0%} of capacity", rows, figures)
 

@@ -9,16 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import psutil
-from ousel.v1 import catalog_pb2
 
-from benchmarks.freshness_load import Events, item_id
-from benchmarks.recovery_engine import KillableEngine
-from benchmarks.swap_models import honest
+from benchmarks.recovery_engine import KillableEngine, lags
+from benchmarks.shop import Events, catalog_record, item_id, write
+from benchmarks.swap_models import push_honest
 from engine.config import Config, KafkaConfig, SnapshotConfig, StateConfig
 from engine.events.producer import EventProducer
-from engine.model.weights import encode_weights
-from trainer.push import push
 
 USERS, MAX_USERS, ITEMS = 4000, 8000, 5000
 VISITORS = 0.1
@@ -42,12 +38,12 @@ class Watch:
     def __init__(self, engine: KillableEngine) -> None:
         self.samples: list[Sample] = []
         self._engine = engine
-        self._processes = [psutil.Process(engine.pid), *psutil.Process(engine.pid).children(recursive=True)]
+        self._processes = engine.processes()
 
     def look(self) -> Sample:
         found = self._engine.metrics()
         rss = sum(process.memory_info().rss for process in self._processes)
-        backlog = sum(value for name, value in found.items() if name.startswith("ousel_lag_records{"))
+        backlog = sum(lags(found))
         self.samples.append(Sample(time.monotonic(), rss / _MB, backlog, found.get("ousel_dirty_rows", 0.0)))
         return self.samples[-1]
 
@@ -66,29 +62,19 @@ def soak_config(kafka: dict[str, object], folder: Path) -> Config:
 
 def write_log(kafka: KafkaConfig) -> None:
     events = Events(USERS, ITEMS, 0, VISITORS)
-    with closing(EventProducer(kafka, max_pending=100_000)) as producer:
-        sent = [
-            producer.send_item(
-                catalog_pb2.Item(item_id=item_id(item), title=f"Title of item {item}", categories=[f"c{item % 50}"])
-            )
-            for item in range(ITEMS)
-        ]
-        sent += [producer.send_event(events.next()[1]) for _ in range(60_000)]
-        for future in sent:
-            future.result(TIMEOUT_S)
+    with closing(EventProducer(kafka)) as producer:
+        write(producer.send_item(catalog_record(item)) for item in range(ITEMS))
+        write(producer.send_event(events.next()[1]) for _ in range(60_000))
 
 
 def drain(engine: KillableEngine) -> None:
-    def drained() -> bool:
-        return not any(value for name, value in engine.metrics().items() if name.startswith("ousel_lag_records{"))
-
-    engine.wait_until("to fold what is there", drained, 0.2)
+    engine.wait_until("to fold what is there", lambda: not any(lags(engine.metrics())), 0.2)
 
 
 def push_model(address: str, version: int, wrong: list[str]) -> None:
     names = [item_id(item) for item in range(ITEMS)]
     try:
-        push(address, encode_weights(honest(names, version)), version, {}, TIMEOUT_S)
+        push_honest(address, names, version)
     except Exception as error:  # whatever it is, the run is not what it should be
         wrong.append(f"push: {error}")
 

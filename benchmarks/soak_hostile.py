@@ -31,9 +31,10 @@ import ousel
 import torch
 from kafka import KafkaConsumer, TopicPartition
 
-from benchmarks.freshness_load import Events, Producer, item_id, user_id
+from benchmarks.freshness_load import Producer
 from benchmarks.recovery_engine import KillableEngine
-from benchmarks.report import Figure, report
+from benchmarks.report import Figure, report, shown
+from benchmarks.shop import Events, item_id, user_id
 from benchmarks.soak_attacks import harmless
 from benchmarks.soak_engine import (
     ITEMS,
@@ -267,16 +268,13 @@ def _unwanted(figures: dict[str, Figure]) -> list[str]:
 
 
 def _report(figures: dict[str, Figure]) -> None:
-    def shown(*names: str) -> str:
-        return ", ".join(f"{figures[name]:,}" for name in names)
-
     rows = [
-        ("records lost, of good events and bad records", shown("lost", "good_events", "bad_records")),
-        ("MB of memory per minute in the second half, give or take", shown("slope_mb_per_min", "slope_error")),
-        ("threads before and after", shown("threads_before", "threads_after")),
-        ("open files before and after", shown("files_before", "files_after")),
-        ("ms, p99 of calm calls beside harmless and hostile ones", shown("calm_p99_ms", "hostile_p99_ms")),
-        ("ratio", shown("calm_p99_ratio")),
-        ("calm calls, refused ones, calls of others", shown("calm_calls", "calm_refused", "hostile_calls")),
+        ("records lost, of good events and bad records", shown(figures, "lost", "good_events", "bad_records")),
+        ("MB of memory per minute in the second half, give or take", shown(figures, "slope_mb_per_min", "slope_error")),
+        ("threads before and after", shown(figures, "threads_before", "threads_after")),
+        ("open files before and after", shown(figures, "files_before", "files_after")),
+        ("ms, p99 of calm calls beside harmless and hostile ones", shown(figures, "calm_p99_ms", "hostile_p99_ms")),
+        ("ratio", shown(figures, "calm_p99_ratio")),
+        ("calm calls, refused ones, calls of others", shown(figures, "calm_calls", "calm_refused", "hostile_calls")),
     ]
     report("soak_hostile", f"{figures['seconds']:g} s of hostile callers and input", rows, figures)

@@ -13,7 +13,8 @@ import sys
 import ousel
 import uvloop
 
-from benchmarks.freshness_load import K, user_id
+from benchmarks.freshness_load import K
+from benchmarks.shop import user_id
 
 
 async def _follow(client: ousel.AsyncClient, user: int, opened: asyncio.Event) -> None:

@@ -38,12 +38,13 @@ from statistics import median
 import numpy as np
 import ousel
 import torch
-from ousel.v1 import catalog_pb2, event_pb2
+from ousel.v1 import event_pb2
 
 from benchmarks.recovery_engine import KillableEngine
 from benchmarks.report import Figure, report
-from benchmarks.swap_load import Load, Seen, user_id
-from benchmarks.swap_models import bad, honest, is_of
+from benchmarks.shop import catalog_record, item_id, user_id, write
+from benchmarks.swap_load import Load, Seen
+from benchmarks.swap_models import bad, honest, is_of, push_honest
 from deploy.local.brokers import start_broker
 from engine.config import Config, IndexConfig, KafkaConfig, SnapshotConfig, StateConfig
 from engine.events.producer import EventProducer
@@ -89,18 +90,18 @@ def main() -> int:
     quick = parser.parse_args().quick
     users, items, idle_s = (1000, 2000, 0.8) if quick else (20_000, 20_000, 5.0)
     torch.set_num_threads(1)
-    names = [f"item-{number}" for number in range(items)]
+    names = [item_id(number) for number in range(items)]
     chance = Random(0)
     items_of = [[names[chance.randrange(items)] for _ in range(_ITEMS_PER_USER)] for _ in range(users)]
     with tempfile.TemporaryDirectory(prefix="ousel-swap-") as folder, start_broker(Path(folder) / "broker") as broker:
         config = _config(broker.client_settings(), Path(folder))
         print(f"broker: {broker.name}; writing {users * _EVENTS_PER_USER:,} events", flush=True)
         ensure_topics(config.kafka)
-        _write(config.kafka, names, items_of)
+        _write(config.kafka, items, items_of)
         with closing(KillableEngine(config, Path(folder) / "engine.log")) as engine:
             engine.wait_until_serving()
             address, swaps = engine.address, Swaps()
-            push(address, encode_weights(honest(names, 1)), 1, {}, _TIMEOUT_S)
+            push_honest(address, names, 1)
             with Load(
                 address, items_of, is_of, calls_per_s=_CALLS_PER_S, events_per_s=_EVENTS_PER_S, streams=_STREAMS
             ) as load:
@@ -118,29 +119,19 @@ def _config(kafka: dict[str, object], folder: Path) -> Config:
     )
 
 
-def _write(config: KafkaConfig, items: Sequence[str], items_of: Sequence[Sequence[str]]) -> None:
+def _write(config: KafkaConfig, items: int, items_of: Sequence[Sequence[str]]) -> None:
     """A catalog, and users that have each of their few items twice in a row: what they had last is easy to hit."""
     with closing(EventProducer(config)) as producer:
-        sent = [
-            producer.send_item(catalog_pb2.Item(item_id=item, title=f"Title of {item}", categories=[f"c{at % 50}"]))
-            for at, item in enumerate(items)
-        ]
-        for future in sent:
-            future.result(_TIMEOUT_S)
-        for round_ in range(_EVENTS_PER_USER):
-            tracked = [
+        write(producer.send_item(catalog_record(item)) for item in range(items))
+        for turn in range(_EVENTS_PER_USER):
+            write(
                 producer.send_event(
                     event_pb2.Event(
-                        event_id=f"{user}-{round_}",
-                        user_id=user_id(user),
-                        item_id=own[round_ // 2 % len(own)],
-                        kind="view",
+                        event_id=f"{user}-{turn}", user_id=user_id(user), item_id=own[turn // 2 % len(own)], kind="view"
                     )
                 )
                 for user, own in enumerate(items_of)
-            ]
-            for waiting in tracked:
-                waiting.result(_TIMEOUT_S)
+            )
 
 
 def _swap_all(address: str, items: Sequence[str], swaps: Swaps, idle: Callable[[], None]) -> None:

@@ -13,6 +13,8 @@ from typing import Self
 
 import ousel
 
+from benchmarks.shop import user_id
+
 _K = 20
 _MAX_OPEN = 32  # calls; on a machine that is too slow for the rate they would pile up without end
 _TIMEOUT_S = 30.0
@@ -133,7 +135,3 @@ class Load:
         self.seen.lists += 1
         whole = ranked.items and ranked.origin == ousel.Origin.MODEL
         self.seen.torn += not whole or not all(self._is_of(ranked.model_version, item.score) for item in ranked.items)
-
-
-def user_id(user: int) -> str:
-    return f"user-{user}"
