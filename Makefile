@@ -6,6 +6,8 @@ STAMP := $(VENV)/.ready
 # pip's own arguments for a special index or cache: make env PIP_ARGS="..."
 PIP_ARGS ?=
 ARGS ?=
+# Tests side by side: many of them wait for a process that starts, or for a broker.
+WORKERS ?= -n 4 --dist worksteal
 
 .DEFAULT_GOAL := help
 .PHONY: help env demo test lint gen
@@ -26,8 +28,8 @@ $(STAMP): pyproject.toml constraints.txt clients/python/pyproject.toml
 demo: $(STAMP) ## broker, engine and trainer on a year of real purchases; ARGS="--events 20000" ends by itself
 	@exec $(BIN)/python -m deploy.demo $(ARGS)
 
-test: $(STAMP) lint ## lint, types, import contracts, then every test; ARGS="-k name" picks
-	$(BIN)/python -m pytest $(ARGS)
+test: $(STAMP) lint ## lint, types, import contracts, then every test, by four workers; ARGS="-k name" picks
+	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy and the import contracts
 	$(BIN)/ruff check .

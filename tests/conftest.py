@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
 import torch
 from hypothesis import settings
+
+from engine import limited_log
+
+pytest_plugins = ("tests.brokers_named",)
 
 settings.register_profile("suite", max_examples=50, deadline=None, derandomize=True)
 settings.load_profile("suite")
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def own_log_lines() -> Iterator[None]:
+    """Lines that a test's limited logs hold back are dropped with it: a later test would find them in its log."""
+    yield
+    for limited in list(limited_log._all):
+        with limited._lock:
+            limited._kinds.clear()

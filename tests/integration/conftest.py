@@ -16,17 +16,10 @@ import pytest
 from deploy.local.brokers import Broker, start_broker
 from engine.config import KafkaConfig
 from engine.events.topics import ensure_topics
+from tests.brokers_named import brokers_of
 
 SECURITY = os.environ.get("OUSEL_TEST_SECURITY", "PLAINTEXT")
 StartBroker = Callable[..., Broker]
-
-
-_ran = pytest.StashKey[str]()
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if _ran in config.stash:
-        terminalreporter.write_line(f"tests/integration ran against {config.stash[_ran]}")
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +34,7 @@ def broker(
     start: StartBroker, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest
 ) -> Iterator[Broker]:
     with start(tmp_path_factory.mktemp("broker")) as running:
-        request.config.stash[_ran] = running.name
+        brokers_of(request.config).append(running.name)
         yield running
 
 
