@@ -358,19 +358,17 @@ class KafkaSource:
     def _queue_up(self, start: dict[TopicPartition, int], fetched: Mapping[TopicPartition, Sequence[Any]]) -> None:
         batch = pack_fetched(self._consumer, self._polled, fetched)
         held = dict(self._consumer.held())
-        with self._ready:
-            if self._start is start:
-                self._held = held
-        if not batch.positions:
-            return
         self._polled.update(batch.positions)
         with self._ready:
             if self._start is not start:
                 return
-            for partition, end in batch.ends.items():
-                self._ends[partition] = max(self._ends[partition], batch.positions[partition], end)
-            self._queue.append(batch)
-            self._ready.notify_all()
+            self._held = held
+            for known in (batch.ends, batch.positions):
+                for partition, end in known.items():
+                    self._ends[partition] = max(self._ends[partition], end)
+            if batch.positions:
+                self._queue.append(batch)
+                self._ready.notify_all()
 
     def _fail(self, reason: str) -> None:
         with self._ready:

@@ -18,7 +18,7 @@ class Fetched(NamedTuple):
     Attributes:
         records: those that it returned.
         positions: the next offset of each partition after these records, for the partitions that moved.
-        ends: the last stable offset of these partitions, as the broker last said.
+        ends: the last stable offset of each partition that the broker has told it of, whether it moved or is held.
     """
 
     records: Records
@@ -41,7 +41,8 @@ def pack_fetched(
         position = consumer.position(partition, timeout_ms=0)
         if position is not None and position != before:
             positions[partition] = position
-    ends = {partition: consumer.last_stable_offset(partition) or 0 for partition in positions}
+    told = {partition: consumer.last_stable_offset(partition) for partition in polled}
+    ends = {partition: end for partition, end in told.items() if end is not None}
     return Fetched(Records.fetched(fetched.values()), positions, ends)
 
 

@@ -207,6 +207,17 @@ def test_a_held_partition_keeps_no_other_from_being_caught_up(monkeypatch: pytes
         assert source.caught_up()
 
 
+def test_the_lag_of_a_held_partition_grows_with_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    source, consumer = source_of(monkeypatch, 2, end=9)
+    with closing(source):
+        assert offsets(source.poll(DEADLINE_S)) == [0, 1]
+        consumer.holds = {PARTITION: "its codec is missing"}
+        eventually(source.held)
+        consumer.end = 500  # as the next try to read it has shown
+        eventually(lambda: source.lag() == 498)
+        assert source.stable_offsets() == {tuple(PARTITION): 500}
+
+
 def test_close_ends_a_thread_while_the_queue_is_full(monkeypatch: pytest.MonkeyPatch) -> None:
     source, consumer = source_of(monkeypatch, 1, 1, 1, queue_batches=1, max_poll_records=1)
     closer = threading.Thread(target=source.close)
