@@ -34,7 +34,7 @@ from engine.state.copying import StateCopy
 from engine.state.digest import StateDigest, state_digest
 from engine.state.export import Subject
 from engine.state.state import Folded, State
-from engine.status import EngineStatus, look, observe
+from engine.status import EngineStatus, PartitionGauges, look, observe
 
 __all__ = [
     "Audience", "Due", "NotFollowing", "Overloaded", "Pipeline", "RollBackRefused", "SnapshotsOff", "StaleVersion",
@@ -92,6 +92,7 @@ class Pipeline:
         self._unspread = 0  # steps since anything was let spread
         self._rest_s = 0.0  # while nobody waits, before more is let spread
         self._observe_at = 0.0
+        self._partition_gauges = PartitionGauges()
         self._started = time.monotonic()
         self.errands = Errands(self.wake)
         self._exports = Exports(config.serving.max_exports)
@@ -274,7 +275,8 @@ class Pipeline:
         now_s = time.monotonic()
         if now_s >= self._observe_at:
             self._observe_at = now_s + _OBSERVE_S
-            observe(self.state, self._config.state, self.generation, source)
+            observe(self.state, self._config.state, self.generation)
+            self._partition_gauges.observe(source)
             self._readiness.observe(source.health())
 
     def _become_ready(self) -> None:

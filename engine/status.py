@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from engine import metrics
 from engine.config import StateConfig
-from engine.events.source import EventSource
+from engine.events.source import EventSource, Partition
 from engine.generation import Generation
 from engine.ranking.query import Position
 from engine.state.state import State
@@ -89,8 +89,8 @@ def look(
     )
 
 
-def observe(state: State, config: StateConfig, generation: Generation | None, source: EventSource) -> None:
-    """Sets the gauges; called by the engine's thread after a step."""
+def observe(state: State, config: StateConfig, generation: Generation | None) -> None:
+    """Sets the gauges but those of `PartitionGauges`; called by the engine's thread after a step."""
     slices = [placed.slice for placed in state.slices.values()]
     metrics.USERS.set(state.user_count)
     metrics.USERS_LIMIT.set(sum(one.users.limit for one in slices))
@@ -106,7 +106,6 @@ def observe(state: State, config: StateConfig, generation: Generation | None, so
     metrics.DUPLICATES.set(sum(one.duplicates for one in slices))
     metrics.REDELIVERED.set(state.redelivered)
     metrics.PARTITIONS.set(len(slices))
-    observe_source(source)
     if generation:
         metrics.DIRTY_ROWS.set(generation.embedder.backlog)
         metrics.INDEX_SIZE.set(generation.index.size)
@@ -118,12 +117,24 @@ def observe(state: State, config: StateConfig, generation: Generation | None, so
         metrics.INDEX_REBUILD_FAILURES.set(generation.index.failures)
 
 
-def observe_source(source: EventSource) -> None:
-    """Sets the gauges of each partition that is read here."""
-    held = source.held()
-    stable_offsets = source.stable_offsets()
-    for (topic, partition), records in source.lag_by_partition().items():
-        metrics.LAG.labels(topic, partition).set(records)
-        metrics.HELD.labels(topic, partition).set((topic, partition) in held)
-        if (topic, partition) in stable_offsets:
-            metrics.STABLE_OFFSET.labels(topic, partition).set(stable_offsets[topic, partition])
+class PartitionGauges:
+    """The gauges of each partition that is read here. They go when another engine gets the partition.
+
+    Else the lag that it had here would be added to that of its new owner, and a hold would never end.
+    """
+
+    def __init__(self) -> None:
+        self._shown: set[Partition] = set()
+
+    def observe(self, source: EventSource) -> None:
+        """Sets them; called by the engine's thread after a step."""
+        held, stable_offsets, lag = source.held(), source.stable_offsets(), source.lag_by_partition()
+        for (topic, partition), records in lag.items():
+            metrics.LAG.labels(topic, partition).set(records)
+            metrics.HELD.labels(topic, partition).set((topic, partition) in held)
+            if (topic, partition) in stable_offsets:
+                metrics.STABLE_OFFSET.labels(topic, partition).set(stable_offsets[topic, partition])
+        for topic, partition in self._shown - lag.keys():
+            for gauge in (metrics.LAG, metrics.HELD, metrics.STABLE_OFFSET):
+                gauge.remove(topic, partition)
+        self._shown = set(lag)
