@@ -103,3 +103,10 @@ def test_a_request_that_grpc_finds_too_large_is_the_callers_to_change(engine, cl
     with pytest.raises(InvalidArgument, match=r"larger than the engine at .* takes"):
         client.track("apple", "ann", attributes={"text": "x" * 5_000_000})
     assert engine.requests == []
+
+
+def test_an_answer_that_is_too_large_is_not_said_to_be_the_callers_fault(engine, client):
+    engine.export.subjects.add(session_id="x" * (64 * 2**20))  # as much as the client takes, and a little more
+    with pytest.raises(OuselError, match=r"the answer of the engine at .* is larger than this client takes") as failed:
+        client.export_user("ann", timeout_s=30)
+    assert type(failed.value) is OuselError

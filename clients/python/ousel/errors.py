@@ -58,7 +58,9 @@ class StreamEnded(OuselError):
 
 
 _SAID_BY = "ousel-said-by"  # in the trailing metadata of a status that an engine gives
-_TOO_LARGE = "message larger than max"  # gRPC's own words, with a code that else says to try again
+# gRPC's own words, with a code that else says to try again; the first are said by the side that receives an answer.
+_ANSWER_TOO_LARGE = "CLIENT: Received message larger than max"
+_TOO_LARGE = "message larger than max"
 
 _BY_CODE: dict[str, type[OuselError]] = {
     kind.default_code: kind
@@ -82,6 +84,9 @@ def from_status(
     """
     if by_engine and details:
         message = f"{details} (says the engine at {address})"
+    elif _ANSWER_TOO_LARGE in (details or ""):
+        message = f"the answer of the engine at {address} is larger than this client takes ({details})"
+        return OuselError(message, code.name)
     elif _TOO_LARGE in (details or ""):
         return InvalidArgument(f"the request is larger than the engine at {address} takes ({details})")
     elif code is grpc.StatusCode.UNAVAILABLE:
