@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from kafka.admin import KafkaAdminClient
 
@@ -42,6 +43,7 @@ class TopicWatch:
         self._names = [*dict.fromkeys([*topics, config.dead_letters_topic])]
         self._looking = threading.Lock()
         self._first: dict[str, TopicState] = {}
+        self._newest: dict[str, TopicState | None] = {}  # with the settings that were told last
         self._missing: set[str] = set()  # at the last look
         self._closing = threading.Event()
         self._admin: KafkaAdminClient | None = None
@@ -116,7 +118,13 @@ class TopicWatch:
         self._missing = {name for name in self._topics if name in found and found[name] is None}
 
     def _complain(self, found: Mapping[str, TopicState | None]) -> None:
-        problems = frozenset(topic_problems(self._config, found))
+        for name, state in found.items():
+            before = self._newest.get(name)
+            # A broker may fail to tell the settings for once, and that mends nothing.
+            if state is not None and not state.settings and before is not None:
+                state = replace(state, settings=before.settings)
+            self._newest[name] = state
+        problems = frozenset(topic_problems(self._config, self._newest))
         for problem in sorted(problems - self.problems):
             log.warning("%s", problem)
         if self.problems and not problems:

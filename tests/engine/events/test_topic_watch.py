@@ -142,6 +142,25 @@ def test_problems_are_said_once_each_and_their_end_once(
     assert watch.failure is None
 
 
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_problem_does_not_end_because_the_broker_says_nothing_of_the_topic_for_once(
+    topics: Topics, watch: TopicWatch, caplog: pytest.LogCaptureFixture, silent: bool
+) -> None:
+    compacted = replace(EVENTS, settings={"cleanup.policy": "compact"})
+    with caplog.at_level(logging.WARNING):
+        topics.found["ousel.events"] = compacted
+        eventually(lambda: watch.problems)
+        if silent:
+            del topics.found["ousel.events"]
+        else:
+            topics.found["ousel.events"] = replace(EVENTS, settings={})
+        looked_again(topics)
+        assert len(watch.problems) == 1
+        topics.found["ousel.events"] = compacted
+        looked_again(topics)
+    assert len(caplog.records) == 1
+
+
 def test_a_broker_that_does_not_answer_changes_nothing(topics: Topics, watch: TopicWatch) -> None:
     topics.error = KafkaTimeoutError("away")
     looked_again(topics)
