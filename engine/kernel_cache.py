@@ -38,7 +38,8 @@ class CacheReport:
     Attributes:
         loaded, compiled: how many were found on disk, and how many had to be compiled.
         folder: where the newest was found or kept; None where there is no such place.
-        problem: why the cache can't be used as it should; None while it can.
+        problem: why what was compiled can't be kept; None while it can.
+        damage: why code that was kept can't be used, so that it was compiled again; None where there was none such.
         compiling: called with the name of each function before it is compiled.
     """
 
@@ -46,19 +47,29 @@ class CacheReport:
         self.loaded = self.compiled = 0
         self.folder: Path | None = None
         self.problem: str | None = None
+        self.damage: str | None = None
         self.compiling: Callable[[str], object] = lambda name: None
 
     def note(self, problem: str) -> None:
         """Keeps the first problem: the others follow from it."""
         self.problem = self.problem or problem
 
+    def note_damage(self, damage: str) -> None:
+        """Keeps the first."""
+        self.damage = self.damage or damage
+
     def log(self, to: logging.Logger) -> None:
-        """One line where the next start will have to compile again."""
+        """One line where the next start will have to compile again, or where this one had to."""
         if self.problem is not None:
             to.warning(
                 "compiled functions are not all kept on disk, %d were compiled at this start: %s;"
                 " `ousel-engine compile` tries again, NUMBA_CACHE_DIR names another folder",
                 self.compiled, self.problem,
+            )  # fmt: skip
+        elif self.damage is not None:
+            to.warning(
+                "compiled functions on disk could not all be used, %d were compiled again and are kept now: %s",
+                self.compiled, self.damage,
             )  # fmt: skip
 
 
@@ -111,7 +122,7 @@ class KernelCache:
             except FileNotFoundError:
                 continue
             except Exception as error:  # of any kind: whatever lies there, it can be compiled anew
-                report.note(f"{folder / name} can't be used: {error}")
+                report.note_damage(f"{folder / name} can't be used: {error}")
                 continue
             report.loaded += 1
             report.folder = folder

@@ -46,6 +46,8 @@ def compile_functions() -> None:
         importlib.import_module(module)
     if report.problem is not None:
         raise SystemExit(f"ousel-engine: the compiled functions can't be kept: {report.problem}")
+    if report.damage is not None:
+        print(f"ousel-engine: compiled again: {report.damage}", file=sys.stderr)
     print(f"{report.compiled} functions were compiled for this machine, {report.loaded} were there: {report.folder}")
 
 

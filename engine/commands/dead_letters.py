@@ -6,6 +6,7 @@ import base64
 import itertools
 import json
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable
 from contextlib import closing
@@ -23,6 +24,8 @@ from engine.events.letter_reader import FoundLetter, LetterReader
 from engine.log_output import log_to_stderr, one_line
 
 _VALUE_CHARS = 200
+# Anybody who may write to the topic may write such headers; those of the engine are numbers of 64 bits.
+_NUMBER = re.compile("[0-9]{1,19}")
 
 
 def dead_letters(
@@ -71,15 +74,16 @@ def _text(letter: FoundLetter) -> str:
     if "last_offset" in headers:
         place += f"-{headers['last_offset']}"
     value = "left out: the topic did not take it" if "left_out" in headers else _shown(letter.value)
-    size = f" ({headers['truncated']} bytes in all)" if "truncated" in headers else ""
+    size = f" ({one_line(headers['truncated'])} bytes in all)" if "truncated" in headers else ""
     reason = one_line(headers.get("reason", "without a reason"))
-    return f"{_time(letter)}  {place}  {reason}\n    key {_shown(letter.key)}  value {value}{size}"
+    return f"{_time(letter)}  {one_line(place)}  {reason}\n    key {_shown(letter.key)}  value {value}{size}"
 
 
 def _json(letter: FoundLetter) -> str:
     numbers = ("partition", "offset", "timestamp", "last_offset", "truncated")
     fields: dict[str, object] = {
-        name: int(text) if name in numbers and text.isdigit() else text for name, text in letter.headers.items()
+        name: int(text) if name in numbers and _NUMBER.fullmatch(text) else text
+        for name, text in letter.headers.items()
     }
     fields["written"] = _time(letter)
     for name, data in (("key", letter.key), ("value", letter.value)):
@@ -91,7 +95,10 @@ def _json(letter: FoundLetter) -> str:
 
 
 def _time(letter: FoundLetter) -> str:
-    return datetime.fromtimestamp(letter.written_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    try:
+        return datetime.fromtimestamp(letter.written_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    except (OverflowError, ValueError):  # A producer may give its records any time.
+        return f"{letter.written_ms} ms since 1970"
 
 
 def _shown(data: bytes | None) -> str:

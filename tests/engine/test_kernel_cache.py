@@ -111,7 +111,8 @@ def test_damaged_code_is_compiled_anew_and_said(tmp_path, cache, monkeypatch, ca
     report.log(logging.getLogger("engine"))
     (line,) = [record.getMessage() for record in caplog.records]
     assert str(cache) in line
-    assert "ousel-engine compile" in line
+    assert "2 were compiled again and are kept now" in line
+    assert report.problem is None
     assert start(tmp_path, monkeypatch)[1].loaded == 2  # and it is whole again
 
 
