@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import grpc
@@ -20,6 +20,7 @@ from engine.config import KafkaConfig
 from engine.events.producer import EventProducer
 
 DEADLINE_S = 60.0
+_ANSWER_S = 5.0
 ITEMS = [f"i{at:02}" for at in range(40)]
 SERVING = health_pb2.HealthCheckResponse.SERVING
 
@@ -57,10 +58,21 @@ class EngineProcess:
         assert found, f"{pattern!r} is not in the log:\n{self.log()}"
         return found.groups()
 
-    def health(self) -> int:
+    def health(self, timeout_s: float = DEADLINE_S) -> int:
+        """What the health service says, once it answers."""
         with grpc.insecure_channel(self.address) as channel:
             check = health_pb2_grpc.HealthStub(channel).Check
-            return check(health_pb2.HealthCheckRequest(), timeout=DEADLINE_S, wait_for_ready=True).status
+            return check(health_pb2.HealthCheckRequest(), timeout=timeout_s, wait_for_ready=True).status
+
+    def wait_until_serving(self) -> None:
+        """Fails at once where the engine ends instead."""
+        until(lambda: self.process.poll() is not None or self._serving(), self.log)
+        assert self.process.poll() is None, f"the engine has ended:\n{self.log()}"
+
+    def _serving(self) -> bool:
+        with suppress(grpc.RpcError):  # It may end while it is asked.
+            return self.health(timeout_s=_ANSWER_S) == SERVING
+        return False
 
     def stop(self) -> int:
         """Asks it to end; returns the exit code."""
@@ -86,7 +98,7 @@ def running(kafka: KafkaConfig, log_path: Path, **variables: str) -> Iterator[En
     """An engine that serves."""
     engine = EngineProcess(kafka, log_path, **variables)
     try:
-        until(lambda: engine.health() == SERVING, engine.log)
+        engine.wait_until_serving()
         yield engine
     finally:
         engine.kill()

@@ -23,7 +23,7 @@ from engine.config import KafkaConfig, StateConfig
 from engine.events.connection import connection_settings
 from engine.model.weights import encode_weights
 from tests.engine.models import small_weights
-from tests.integration.engines import DEADLINE_S, ITEMS, SERVING, EngineProcess, load, purchase, running, until, write
+from tests.integration.engines import DEADLINE_S, ITEMS, EngineProcess, load, purchase, running, until, write
 
 pytestmark = pytest.mark.integration
 
@@ -170,7 +170,7 @@ def test_an_absent_broker_is_waited_for_and_said_once_per_try(start, tmp_path):
             client.track("i1", "u1")
         assert engine.log().count("next try in 0.25 s") == 1
         with start(tmp_path / "broker", gone.port):
-            until(lambda: engine.health() == SERVING, engine.log)
+            engine.wait_until_serving()
             assert engine.stop() == 0
     finally:
         engine.kill()

@@ -51,7 +51,7 @@ def test_an_engine_whose_log_falls_silent_says_so_and_is_ready_again_once_it_ans
             finally:
                 os.kill(silent, signal.SIGCONT)
             engine.line("the log answers again")
-            until(lambda: engine.health() == SERVING, engine.log)
+            engine.wait_until_serving()
             assert engine.log().count("the log has not answered") == 1
             assert engine.stop() == 0
 

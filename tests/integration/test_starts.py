@@ -14,7 +14,7 @@ import pytest
 from engine.config import KafkaConfig
 from engine.events.opening import open_log, opening
 from engine.events.source import EventSource, start_at_beginning
-from tests.integration.engines import SERVING, EngineProcess, load, purchase, until, write
+from tests.integration.engines import EngineProcess, load, purchase, until, write
 from tests.integration.proxy import Moment, Proxy, Request
 from trainer.config import TrainerConfig
 from trainer.follow import kafka_source
@@ -158,7 +158,7 @@ def test_an_engine_comes_up_once_its_broker_does(config: KafkaConfig, tmp_path: 
         try:
             engine.line(r"WARNING engine: .*next try in 0.25 s")
             proxy.mend()
-            until(lambda: engine.health() == SERVING, engine.log)
+            engine.wait_until_serving()
             load(config)
             assert engine.stop() == 0
         finally:
