@@ -6,11 +6,11 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaConnectionError, KafkaError
+from kafka.errors import KafkaError
 
 from engine.config import KafkaConfig
+from engine.events.broker_client import open_client
 from engine.events.connection import connection_settings
-from engine.events.diagnosis import connection_problem
 from engine.events.source import Partition
 
 _ASK_MS = 2000  # A broker that is frozen or away must not keep the answers of the others for long.
@@ -53,9 +53,6 @@ class KafkaLogEnds:
 
     def _connected(self) -> KafkaConsumer:
         if self._consumer is None:
-            settings = connection_settings(self._config)
-            # A consumer that fails at its start leaves a thread behind, so the address is tried first.
-            if problem := connection_problem(self._config, settings):
-                raise KafkaConnectionError(problem)
-            self._consumer = KafkaConsumer(**settings, enable_auto_commit=False, allow_auto_create_topics=False)
+            settings = connection_settings(self._config) | {"bootstrap_timeout_ms": _ASK_MS}
+            self._consumer = open_client(KafkaConsumer, settings | {"enable_auto_commit": False})
         return self._consumer
