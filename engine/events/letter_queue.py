@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from engine import metrics
 from engine.events.dead_letter import Letter, LettersUnwritten
 from engine.events.source import Partition
 from engine.limited_log import LimitedLog
@@ -60,7 +61,7 @@ class LetterQueue:
     def __len__(self) -> int:
         """Letters that are not written, those that found no room included."""
         with self._changed:
-            return len(self._letters) + sum(hold.letters for hold in self._held.values())
+            return self._unwritten()
 
     def put(self, letter: Letter) -> bool:
         """Takes a letter in. Waits for room while letters are being written.
@@ -83,7 +84,7 @@ class LetterQueue:
                     self._number += 1
                     self._letters.append(Waiting(self._number, letter))
                     self._bytes += letter.size_bytes
-                    self._changed.notify_all()
+                    self._tell()
                     return True
                 hold = self._held[partition] = _Hold(letter.id.offset)
                 limited.error(
@@ -92,6 +93,7 @@ class LetterQueue:
                     len(self._letters), self._topic, letter.id.topic, letter.id.partition, letter.id.offset,
                 )  # fmt: skip
             hold.letters += 1
+            self._tell()
             return False
 
     def settle(self) -> None:
@@ -149,7 +151,7 @@ class LetterQueue:
                 self._bytes -= self._letters.popleft().letter.size_bytes
             self._letters.extendleft(reversed(refused))
             self._bytes += sum(waiting.letter.size_bytes for waiting in refused)
-            self._changed.notify_all()
+            self._tell()
 
     def refuse(self, why: str) -> None:
         """Notes that the topic takes nothing now."""
@@ -164,6 +166,14 @@ class LetterQueue:
             return refusal is not None
 
     # -- under the lock -----------------------------------------------------------------------------------------------
+
+    def _tell(self) -> None:
+        """Lets others know of a change; the metric under the lock, so that no older number comes after a newer one."""
+        metrics.DEAD_LETTERS_PENDING.set(self._unwritten())
+        self._changed.notify_all()
+
+    def _unwritten(self) -> int:
+        return len(self._letters) + sum(hold.letters for hold in self._held.values())
 
     def _has_room(self, letter: Letter) -> bool:
         fits = len(self._letters) < self._max_letters and self._bytes + letter.size_bytes <= self._max_bytes

@@ -79,7 +79,6 @@ class KafkaDeadLetters:
         """See `DeadLetters`. Waits for room only while letters are being written."""
         for rejection in rejections:
             self._queue.put(Letter.of(rejection))
-        metrics.DEAD_LETTERS_PENDING.set(len(self._queue))
 
     def settle(self) -> None:
         """See `DeadLetters`. Letters are written or refused in bounded time, so this wait is bounded too."""
@@ -130,7 +129,6 @@ class KafkaDeadLetters:
         # Step 3. Keep those that were refused, and pause if that was not for their size.
         self._count(len(sent) - len(refused), len(batch) - len(sent), len(refused))
         self._queue.written(batch, refused)
-        metrics.DEAD_LETTERS_PENDING.set(len(self._queue))
         if errors:
             self._refused(errors[-1])
         elif len(refused) < len(batch):

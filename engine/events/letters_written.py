@@ -30,8 +30,9 @@ _FETCH_WAIT_MS = 50
 class WrittenLetters:
     """The letters that a topic holds, by the records that they are about.
 
-    Of a topic whose oldest letters are gone, by its retention or beyond the newest 5,000,000, the records before the
-    oldest known one of a partition count as written, too: they were, and an operator who let them go wants no copies.
+    Of a topic whose oldest letters are gone by its retention, the records before the oldest known one of a partition
+    count as written, too: they were, and an operator who let them go wants no copies. Beyond 5,000,000 letters some are
+    forgotten, whichever they are, and may be written twice.
 
     Attributes:
         ends: where reading the topic goes on, by its partitions.
@@ -66,7 +67,6 @@ class WrittenLetters:
         if len(self._recent) >= _MERGE:
             merged = np.union1d(self._hashes, np.fromiter(self._recent, np.int64, len(self._recent)))
             self._recent.clear()
-            # A letter that is forgotten here may be written twice after a restart; it is never lost.
             self._hashes = merged[:_MAX_LETTERS]
 
     def miss_oldest(self) -> None:

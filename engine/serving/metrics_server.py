@@ -63,8 +63,9 @@ def shared(app: Any) -> Any:
         kind = [environ.get(name) for name in ("PATH_INFO", "QUERY_STRING", "HTTP_ACCEPT", "HTTP_ACCEPT_ENCODING")]
         with lock:
             if made["kind"] != kind or made["began_s"] <= came_s:
-                made.update(kind=kind, began_s=time.monotonic())
+                began_s, made["kind"] = time.monotonic(), None  # Where it fails, there is no answer to be shared.
                 made["body"] = b"".join(app(environ, lambda *head: made.update(head=head)))
+                made.update(kind=kind, began_s=began_s)
             head, body = made["head"], made["body"]
         start_response(*head)
         return [body]

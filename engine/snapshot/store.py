@@ -84,9 +84,7 @@ class SnapshotStore:
         self._told: set[tuple[str, str]] = set()  # lines that were logged of what lies in the folder
         self._skipped: dict[tuple[str, Path], str] = {}  # by part and snapshot, why it could not be used
         try:
-            if not self._dir.is_dir():
-                self._dir.parent.mkdir(parents=True, exist_ok=True)
-                make_folder(self._dir)
+            self._make_dir()
         except OSError as error:
             raise SnapshotError(f"snapshot.dir {self._dir} can't be made: {error}") from error
         if not os.access(self._dir, os.R_OK | os.W_OK | os.X_OK):
@@ -102,7 +100,7 @@ class SnapshotStore:
         writing: Path | None = None
         try:
             # Step 1: clear what an earlier run did not end.
-            self._dir.mkdir(parents=True, exist_ok=True)
+            self._make_dir()
             for folder in snapshot_folders(self._dir):
                 if folder.engine == self._engine and folder.unfinished:
                     shutil.rmtree(folder.path)
@@ -217,6 +215,11 @@ class SnapshotStore:
                 reason = self._skipped.get((_CATALOG, folder.path), "it can't be used")
                 losses.append(Loss(_CATALOG, folder.path, reason, manifest.created, items=manifest.catalog.rows))
         return max(losses, key=_size, default=None)
+
+    def _make_dir(self) -> None:
+        if not self._dir.is_dir():
+            self._dir.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self._dir)
 
     def _best(
         self,

@@ -17,6 +17,7 @@ from kafka.errors import (
     TopicAuthorizationFailedError,
 )
 
+from engine import metrics
 from engine.config import KafkaConfig
 from engine.events import letter_queue
 from engine.events import letter_writer as module
@@ -128,6 +129,21 @@ def settle(letters: KafkaDeadLetters) -> None:
 
 def refuse(_: bytes | None, __: bytes) -> Exception:
     return KafkaTimeoutError("the topic is away")
+
+
+def test_the_number_of_letters_that_wait_is_told_while_nobody_can_change_it(
+    producer: FakeProducer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[float, bool]] = []
+    with writer() as letters:
+        changed = letters._queue._changed
+        monkeypatch.setattr(
+            metrics.DEAD_LETTERS_PENDING, "set", lambda number: told.append((number, changed._is_owned()))
+        )
+        letters.publish([rejection(at) for at in range(3)])
+        settle(letters)
+    assert {owned for _, owned in told} == {True}
+    assert told[-1][0] == 0  # Another thread's older number must not be the last.
 
 
 def test_letters_are_written_in_order_and_settling_waits_for_them(producer: FakeProducer) -> None:

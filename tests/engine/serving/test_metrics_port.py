@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 
 import pytest
@@ -63,34 +63,70 @@ def test_a_connection_that_drips_is_closed_when_its_time_is_over(port):
     raise AssertionError("it was let drip for half a minute")
 
 
-def test_requests_that_come_while_an_answer_is_made_share_the_next():
-    begun, go, made = threading.Event(), threading.Event(), []
+class Requests:
+    """Requests to an app that waits for `go` as it is asked first; the others come meanwhile."""
 
-    def app(environ, start_response):
-        made.append(environ["PATH_INFO"])
-        begun.set()
-        assert go.wait(30)
+    def __init__(self, app: Callable[[str], bytes]) -> None:
+        self.go = threading.Event()
+        self.bodies: list[bytes] = []
+        self._app = app
+        self._begun = threading.Event()
+        self._came: list[str] = []
+        self._answer = shared(self._made)
+
+    def ask(self, first: str, *others: str) -> list[bytes]:
+        """The bodies of all that were answered."""
+        threads = [threading.Thread(target=self._ask, args=(path,)) for path in (first, *others)]
+        threads[0].start()
+        assert self._begun.wait(30)
+        for thread in threads[1:]:
+            thread.start()
+        while len(self._came) < len(threads):
+            assert not self.bodies
+        self.go.set()
+        for thread in threads:
+            thread.join(30)
+        return self.bodies
+
+    def _made(self, environ, start_response):
+        self._begun.set()
+        assert self.go.wait(30)
         start_response("200 OK", [])
-        return [str(len(made)).encode()]
+        return [self._app(environ["PATH_INFO"])]
 
-    answer, bodies, came = shared(app), [], []
+    def _ask(self, path: str) -> None:
+        came = self._came
 
-    class Request(dict):
-        def get(self, name):
-            came.append(name)
-            return super().get(name)
+        class Request(dict):
+            def get(self, name):
+                if name == "HTTP_ACCEPT_ENCODING":  # the last that is asked for
+                    came.append(path)
+                return super().get(name)
 
-    def ask() -> None:
-        bodies.append(answer(Request(PATH_INFO="/metrics"), lambda *_: None)[0])
+        with suppress(ValueError):
+            self.bodies.append(self._answer(Request(PATH_INFO=path), lambda *_: None)[0])
 
-    threads = [threading.Thread(target=ask) for _ in range(20)]
-    threads[0].start()
-    assert begun.wait(30)
-    for thread in threads[1:]:
-        thread.start()
-    while came.count("HTTP_ACCEPT_ENCODING") < 20:
-        assert not made[1:]
-    go.set()
-    for thread in threads:
-        thread.join(30)
+
+def test_requests_that_come_while_an_answer_is_made_share_the_next():
+    made = []
+
+    def app(path: str) -> bytes:
+        made.append(path)
+        return str(len(made)).encode()
+
+    bodies = Requests(app).ask(*["/metrics"] * 20)
     assert sorted(set(bodies)) == [b"1", b"2"] and len(bodies) == 20
+
+
+def test_an_answer_that_could_not_be_made_is_made_again_for_the_others_who_wait():
+    made = []
+
+    def app(path: str) -> bytes:
+        made.append(path)
+        if len(made) == 2:
+            raise ValueError("a metric fails")
+        return path.encode()
+
+    bodies = Requests(app).ask("/other", *["/metrics"] * 3)
+    assert bodies == [b"/other", *[b"/metrics"] * 2]  # and nobody gets what was made for another page
+    assert len(made) == 3

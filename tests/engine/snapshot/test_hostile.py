@@ -304,6 +304,13 @@ def test_nobody_else_may_read_what_users_did_whatever_the_umask(tmp_path, umask)
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
+def test_a_folder_that_was_deleted_meanwhile_is_made_again_for_nobody_else(tmp_path):
+    writer = store(tmp_path / "snapshots")
+    (tmp_path / "snapshots").rmdir()
+    path = writer.write(state_of(20))
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
 HOLD = """
 import sys, threading
 from pathlib import Path
