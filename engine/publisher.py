@@ -188,15 +188,17 @@ class Publisher:
     def _refusal(self, *, wide: bool) -> Overloaded | None:
         """Why no further call may wait, wide or not, if so; with the lock held."""
         serving, waiting = self._config.serving, self._calls.usual
+        calls = f"{waiting} calls"
         if len(self._calls) >= serving.max_queries:
             return Overloaded(f"at most {serving.max_queries} calls may wait, try again later")
         if wide:
             # Of each place that a usual call needs, a wide one gets a part.
             waiting = self._calls.wide_weight * (WIDE_PART if waiting else 1)
+            calls = f"calls that cost as much as {self._calls.wide_weight} usual ones"
         # One batch may always wait: the first lists of all, or few at a time, cost more each than what follows.
         if waiting >= serving.max_batch and waiting * self._list_s * 1000 > serving.max_wait_ms:
             return Overloaded(
-                f"{waiting} calls wait, more than get a list in {serving.max_wait_ms:g} ms, try again later",
+                f"{calls} wait, more than get a list in {serving.max_wait_ms:g} ms, try again later",
                 retry_after_ms=math.ceil(serving.max_wait_ms),
             )
         return None

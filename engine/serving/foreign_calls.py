@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import grpc
@@ -11,7 +11,7 @@ import grpc
 from engine import metrics
 from engine.serving.errors import status_of
 from engine.serving.first_message import FirstMessages
-from engine.serving.requests import lenient
+from engine.serving.requests import lenient, read_request
 from engine.waiting import Overloaded
 
 _MAX_OPEN = 1000  # streams of one method: a load balancer watches by one, a tool reflects by one
@@ -31,10 +31,10 @@ def wrap_foreign(handler: Any, method: str, first: FirstMessages) -> grpc.RpcMet
         with opened:
             await handler.unary_stream(request, context)
 
-    async def reflected(requests: Any, context: Any) -> None:
+    async def reflected(_: Any, context: Any) -> None:
         with opened:
             async with asyncio.timeout(_REFLECTION_S):
-                async for answer in handler.stream_stream(requests, context):
+                async for answer in handler.stream_stream(_requests(context), context):
                     await context.write(answer)
 
     opened = _Open(method)
@@ -48,6 +48,12 @@ def wrap_foreign(handler: Any, method: str, first: FirstMessages) -> grpc.RpcMet
         _with_status(behavior), lenient(handler.request_deserializer), handler.response_serializer
     )
     return wrapped
+
+
+async def _requests(context: Any) -> AsyncIterator[Any]:
+    """The messages of a stream; raises InvalidRequest for one that is none."""
+    while (message := await read_request(context)) is not None:
+        yield message
 
 
 class _Open:

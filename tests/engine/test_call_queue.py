@@ -81,7 +81,13 @@ def test_wide_calls_that_wait_keep_no_usual_call_from_its_list():
         except Overloaded as error:
             refused += 1
             assert error.retry_after_ms == 100
+            said = str(error)
     assert refused > 90
+    # Few calls wait, and each costs as much as many: the refusal must not speak of so many calls.
+    assert said == (
+        f"calls that cost as much as {publisher._calls.wide_weight} usual ones wait, more than get a list in 100 ms,"
+        " try again later"
+    )
     plain = [publisher.ask(Query("u2", "", 3)) for _ in range(6)]
     publisher.publish(state, None)
     assert all(answer.done() for answer in plain)

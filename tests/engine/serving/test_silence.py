@@ -169,3 +169,11 @@ async def test_a_client_that_reflects_is_answered_and_may_not_stay_for_ever(serv
     names = {service.name for service in (await call.read()).list_services_response.service}
     assert set(SERVICES) < names
     assert (await failure(call.read()))[0] is LATE
+
+
+@pytest.mark.parametrize("path", [REFLECT, WATCH, "/grpc.health.v1.Health/Check"])
+async def test_a_message_of_a_foreign_service_that_is_none_is_the_callers_fault(served: Served, path):
+    call = served.channel.stream_stream(path)()
+    await call.write(b"\xff\xff\xff")
+    code, why = await failure(call.read())
+    assert (code, why.partition(",")[0]) == (grpc.StatusCode.INVALID_ARGUMENT, "the request must be a valid message")
