@@ -21,7 +21,6 @@ from trainer.replay import TrainingData
 from trainer.walk import make_lists, walk
 
 K = 20
-_NEVER = -1.0
 
 
 def evaluate(

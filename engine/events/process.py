@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -186,7 +187,7 @@ class ProcessSource:
                 with self._changed:
                     self._take(message)
                     self._changed.notify_all()
-        self._fail(f"the process that reads the log ended by itself with exit code {self._child.wait()}")
+        self._fail(f"the process that reads the log {_ended(self._child.wait())}")
 
     def _take(self, message: object) -> None:
         match message:
@@ -221,6 +222,21 @@ class ProcessSource:
             if not self._failure and not self._closing:
                 self._failure = SourceError(reason)
             self._changed.notify_all()
+
+
+def _ended(code: int) -> str:
+    """How a process ended, by what the system says of it."""
+    if code >= 0:
+        return f"ended by itself with exit code {code}"
+    if -code == signal.SIGKILL:
+        return (
+            "was killed by SIGKILL, as the kernel does where memory runs out: look into the kernel's log, and lower"
+            " kafka.queue_batches or kafka.max_poll_bytes where that says so"
+        )
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:  # a real-time signal has no name
+        return f"was killed by signal {-code}"
 
 
 def _start(pipe: int, room: Room) -> subprocess.Popen[bytes]:

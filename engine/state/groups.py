@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.state.table import put, take
+from engine.state.table import take
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,3 @@ class Groups:
     def arranged(self, column: Tensor) -> Tensor:
         """[E] a column of the batch in the order of the groups."""
         return take(column, self.order)
-
-    def ungrouped(self, column: Tensor) -> Tensor:
-        """[E] what is in the order of the groups, in the order of the batch."""
-        return put(torch.empty_like(column), self.order, column)

@@ -267,14 +267,22 @@ def test_the_child_imports_nothing_heavy(opened: Open) -> None:
     assert opened(light).caught_up()
 
 
-@pytest.mark.parametrize("code", [7, -signal.SIGKILL])
-def test_a_child_that_ends_by_itself_is_an_error_with_its_exit_code(opened: Open, code: int) -> None:
+@pytest.mark.parametrize(
+    ("how", "words"),
+    [
+        (7, "ended by itself with exit code 7$"),
+        (signal.SIGKILL, "was killed by SIGKILL, as the kernel does where memory runs out: .*kafka.queue_batches"),
+        (signal.SIGSEGV, "was killed by SIGSEGV$"),
+        (signal.SIGRTMIN + 1, f"was killed by signal {signal.SIGRTMIN + 1}$"),
+    ],
+)
+def test_a_child_that_ends_before_its_time_is_an_error_that_says_how(opened: Open, how: int, words: str) -> None:
     source = opened(CuedSource)
-    if code < 0:
-        child().kill()
+    if how == 7:
+        source.commit({("exit", 0): how})
     else:
-        source.commit({("exit", 0): code})
-    with pytest.raises(SourceError, match=f"ended by itself with exit code {code}$"):
+        child().send_signal(how)
+    with pytest.raises(SourceError, match=words):
         read(source, 1)
 
 
