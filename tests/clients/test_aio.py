@@ -153,6 +153,15 @@ async def test_many_tasks_may_send_on_one_stream(engine, client):
     assert {m.event.item_id for m in engine.stream_messages[1:]} == {f"item-{number}" for number in range(50)}
 
 
+async def test_an_event_tracked_while_the_query_is_replaced_is_the_new_subscribers(engine, client):
+    async with client.stream("ann") as updates:
+        await anext(updates)
+        await asyncio.gather(updates.resubscribe("bob"), updates.track("kiwi"))
+        await asyncio.to_thread(engine.wait_for, lambda: len(engine.stream_messages) == 3)
+    subscribe, event = engine.stream_messages[1:]
+    assert (subscribe.subscribe.user_id, event.event.user_id) == ("bob", "bob")
+
+
 async def test_leaving_a_stream_ends_it_at_the_engine(engine, client):
     async with client.stream("ann") as updates:
         await anext(updates)

@@ -86,6 +86,27 @@ def test_resubscribe_replaces_the_query_on_the_same_stream(engine, client):
     assert engine.stream_messages[2].event.user_id == "bob"
 
 
+def test_an_event_tracked_while_the_query_is_replaced_is_the_new_subscribers(engine, client, monkeypatch):
+    """The engine would take it for an event of somebody else, and end the stream."""
+    with client.stream("ann") as updates:
+        next(updates)
+        put, threads = updates._outbox.put, []
+
+        def put_and_track(message, timeout_s):
+            done = put(message, timeout_s)
+            if message.HasField("subscribe"):
+                threads.append(threading.Thread(target=updates.track, args=("kiwi",)))
+                threads[0].start()
+                threads[0].join(0.1)  # It may go on only once the new query is in place.
+            return done
+
+        monkeypatch.setattr(updates._outbox, "put", put_and_track)
+        updates.resubscribe("bob")
+        threads[0].join(10)
+        engine.wait_for(lambda: len(engine.stream_messages) == 3)
+    assert engine.stream_messages[2].event.user_id == "bob"
+
+
 def test_leaving_a_stream_ends_it_at_the_engine(engine, client):
     with client.stream("ann") as updates:
         next(updates)

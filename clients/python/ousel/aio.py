@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self
@@ -271,9 +271,10 @@ class AsyncSubscription:
             InvalidArgument: the event would be somebody else's than the subscriber's.
             OuselError: the stream broke; `StreamEnded` where it was over before.
         """
-        user_id, session_id = convert.subscriber(self._query, user_id, session_id)
-        event = convert.event_message(item_id, user_id, session_id, kind, value, time, event_id, attributes)
-        await self._send(recommender_service_pb2.StreamRecommendationsRequest(event=event))
+        async with self._ready_to_write():
+            whose = convert.subscriber(self._query, user_id, session_id)
+            event = convert.event_message(item_id, *whose, kind, value, time, event_id, attributes)
+            await self._call.write(recommender_service_pb2.StreamRecommendationsRequest(event=event))
         return event.event_id
 
     async def resubscribe(
@@ -288,8 +289,9 @@ class AsyncSubscription:
     ) -> None:
         """Replaces the whole query of this stream. Arguments: see `Client.recommend`. Raises: see `track`."""
         query = convert.query_message(user_id, session_id, k, categories, exclude_item_ids, exclude_history)
-        await self._send(recommender_service_pb2.StreamRecommendationsRequest(subscribe=query))
-        self._query = query
+        async with self._ready_to_write():
+            await self._call.write(recommender_service_pb2.StreamRecommendationsRequest(subscribe=query))
+            self._query = query
 
     async def close(self) -> None:
         """Ends the stream. Safe to call twice."""
@@ -305,11 +307,13 @@ class AsyncSubscription:
                 self._call = self._method()
                 await self._call.write(recommender_service_pb2.StreamRecommendationsRequest(subscribe=self._query))
 
-    async def _send(self, message: recommender_service_pb2.StreamRecommendationsRequest) -> None:
+    @asynccontextmanager
+    async def _ready_to_write(self) -> AsyncIterator[None]:
+        """The stream is open and nobody else writes. An event is the subscriber's as of the message before it."""
         with self._plain_errors():
             await self._open()
             async with self._writing:
-                await self._call.write(message)
+                yield
 
     @contextmanager
     def _plain_errors(self) -> Iterator[None]:

@@ -32,6 +32,8 @@ class Subscription:
         self._address = address
         self._timeout_s = timeout_s
         self._query = query
+        # An event is the subscriber's as of the message before it, so both are settled together.
+        self._sending = threading.Lock()
         self._closed = False
         self._outbox = _Outbox()
         self._outbox.put(recommender_service_pb2.StreamRecommendationsRequest(subscribe=query), timeout_s)
@@ -82,9 +84,10 @@ class Subscription:
             StreamEnded: the stream is over.
             DeadlineExceeded: the engine has not taken earlier messages for the client's `timeout_s`.
         """
-        user_id, session_id = convert.subscriber(self._query, user_id, session_id)
-        event = convert.event_message(item_id, user_id, session_id, kind, value, time, event_id, attributes)
-        self._send(event=event)
+        with self._sending:
+            user_id, session_id = convert.subscriber(self._query, user_id, session_id)
+            event = convert.event_message(item_id, user_id, session_id, kind, value, time, event_id, attributes)
+            self._send(event=event)
         return event.event_id
 
     def resubscribe(
@@ -99,8 +102,9 @@ class Subscription:
     ) -> None:
         """Replaces the whole query of this stream. Arguments: see `Client.recommend`. Raises: see `track`."""
         query = convert.query_message(user_id, session_id, k, categories, exclude_item_ids, exclude_history)
-        self._send(subscribe=query)
-        self._query = query
+        with self._sending:
+            self._send(subscribe=query)
+            self._query = query
 
     def close(self) -> None:
         """Ends the stream. Safe to call twice, from any thread."""
