@@ -22,6 +22,9 @@ def raise_limit(wanted: int) -> int:
         wanted: how many the settings may need; where there are fewer, one line says what to do.
     """
     before, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before == resource.RLIM_INFINITY:
+        _log.info("the limit of file descriptors is none, as it was")
+        return limit()
     if hard == resource.RLIM_INFINITY:
         hard = max(before, _ENOUGH)
     if before < hard:

@@ -39,9 +39,8 @@ class RecordCounts:
         """Counts what was polled and what broke a rule, and warns of the latter."""
         count = _by_topic(records)
         for rejection in batch.rejected:
-            count[rejection.record.topic] += (
-                rejection.records - 1
-            )  # One record may stand for a stretch of damaged ones.
+            # One record may stand for a stretch of damaged ones.
+            count[rejection.record.topic] += rejection.records - 1
         for topic, polled in count.items():
             metrics.RECORDS_POLLED.labels(topic).inc(polled)
         if batch.rejected:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
+import resource
 import subprocess
 import sys
 
 import pytest
 
-from engine.descriptors import RESERVED, connections
+from engine.descriptors import RESERVED, connections, raise_limit
 
 PROGRAM = """
 import logging, resource, sys
@@ -35,6 +37,15 @@ def test_a_limit_that_is_too_low_for_the_settings_says_what_to_do():
     assert line.startswith("1024 file descriptors are too few for the connections that serving.max_streams")
     assert "raise the hard limit to 10256 (LimitNOFILE of systemd, --ulimit nofile of a container)" in line
     assert line.endswith("at most 768 connections are taken")
+
+
+def test_a_soft_limit_that_is_none_stays_none(monkeypatch, caplog):
+    none = resource.RLIM_INFINITY
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (none, none))
+    monkeypatch.setattr(resource, "setrlimit", lambda *_: pytest.fail("it was lowered"))
+    with caplog.at_level(logging.INFO):
+        assert raise_limit(10_256) == 2**20
+    assert [record.getMessage() for record in caplog.records] == ["the limit of file descriptors is none, as it was"]
 
 
 @pytest.mark.parametrize(("descriptors", "expected"), [(1024, 1024 - RESERVED), (2**20, 2**20 - RESERVED), (100, 16)])
