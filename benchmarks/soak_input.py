@@ -80,7 +80,7 @@ class BadInput:
         return self._kafka.events_topic, event.user_id.encode(), event.SerializeToString()
 
     def _json(self, **fields: object) -> bytes:
-        return json.dumps({"user_id": "user-1", "item_id": "item-1", "time_ms": _now_ms()} | fields).encode()
+        return json.dumps({"user_id": "user-1", "item_id": "item-1", "time": _now_ms()} | fields).encode()
 
     def _good(self) -> Record:
         return self._event(_now_ms())
@@ -98,7 +98,7 @@ class BadInput:
         return self._kafka.events_topic, b"k", self._draw.bytes(40)
 
     def _in_seconds(self) -> Record:
-        return self._kafka.events_topic, b"user-1", self._json(time_ms=_now_ms() // 1000)
+        return self._kafka.events_topic, b"user-1", self._json(time=_now_ms() // 1000)
 
     def _unknown_fields(self) -> Record:
         return self._kafka.events_topic, b"user-1", self._json(visitorid=7, price={"amount": 3})

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from typing import Any
 
 import orjson
@@ -65,10 +65,13 @@ def unframed(data: bytes) -> bytes:
     return content[at:]
 
 
-def data_of_cloud_event(fields: Fields) -> Fields | bytes:
+def data_of_cloud_event(fields: Fields, wanted: Container[str]) -> Fields | bytes:
     """The data of a CloudEvent in JSON: an object, or bytes where it is in base64.
 
     Its id and time are those of the event where the data names none of its own.
+
+    Args:
+        wanted: names of the fields that the message in it has; an item has neither an id of an event nor a time.
 
     Raises:
         EnvelopeError: the data is neither.
@@ -79,7 +82,7 @@ def data_of_cloud_event(fields: Fields) -> Fields | bytes:
         except (binascii.Error, ValueError, TypeError):
             raise EnvelopeError(f"data_base64 must be base64, got {shown(fields['data_base64'])}") from None
     data = _object("data", fields["data"])
-    given = {"event_id": fields.get("id"), "time": fields.get("time")}
+    given = {name: fields.get(of) for name, of in (("event_id", "id"), ("time", "time")) if name in wanted}
     own = {name for name in ("event_id", "time") if data.get(name) is not None}
     if data.get("eventId") is not None:
         own.add("event_id")

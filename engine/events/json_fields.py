@@ -57,7 +57,7 @@ class JsonFields:
             if camel != name:
                 self._known[camel] = _Field(name, name, put)
 
-    def __contains__(self, name: str) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._known
 
     def fill(self, message: Any, fields: Mapping[str, Any], times: TimeRule) -> list[str]:

@@ -138,7 +138,7 @@ class PayloadReader(Generic[M]):
             return self._json(fields, envelope, framed)
         try:
             if envelope == CLOUDEVENTS:
-                data = data_of_cloud_event(fields)
+                data = data_of_cloud_event(fields, self._fields)
                 if isinstance(data, bytes):
                     return self._unwrapped(data, id_of_key, framed)
                 return self._json(data, framed=framed)

@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from engine.config import EventsConfig
 from engine.events.batch import CatalogItem, Decoded, QuotedTombstone
 from engine.events.codec import Decoder
+from engine.events.item_codec import ItemDecoder
 from tests.engine.events.payloads import DIM, EVENTS, KAFKA, NOW_MS, at, decode, event, reason, record
 
 EVENT = {"item_id": "i", "user_id": "u"}
@@ -70,6 +71,16 @@ def test_a_cloud_events_id_and_time_are_the_events_where_its_data_names_none() -
     own = {"data": EVENT | {"eventId": "mine", "time": NOW_MS - 5}}
     batch = read(CLOUD | time | own, "cloudevents").events
     assert (batch.event_id, batch.time_ms.tolist()) == (("mine",), [NOW_MS - 5])
+
+
+def test_a_cloud_event_gives_an_item_no_fields_that_items_do_not_have() -> None:
+    """Each such record would be counted, and warned of, for an id and a time that its producer can't leave out."""
+    value = CLOUD | {"time": "2026-03-31T08:00:00Z", "data": ITEM}
+    reader = ItemDecoder(EVENTS.model_copy(update={"envelope": "cloudevents"}), DIM)
+    item, unknown = reader.decode(record(json.dumps(value).encode(), KAFKA.items_topic))
+    assert (item.item_id, item.title, list(unknown)) == ("i", "t", [])
+    item, unknown = reader.decode(record(json.dumps(value | {"data": ITEM | {"time": 1}}).encode(), KAFKA.items_topic))
+    assert list(unknown) == ["time"]  # which the producer's own data has
 
 
 @pytest.mark.parametrize(
