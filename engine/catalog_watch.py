@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.generation import Generation
+from engine.index.exact import grown
 from engine.inference.dirty import DirtyRows
 from engine.ranking.catalog_change import CatalogChange
 from engine.state.state import State
@@ -39,6 +40,8 @@ class CatalogWatch:
         self._noted = DirtyRows()  # with a record since the last look
         self._changed = DirtyRows()  # the streams are to be told of
         self._fingerprint = np.zeros(0, np.int64)  # [N] of what was last seen of an item; 0: nothing was
+        self._kind = np.zeros(0, np.int64)  # [N] of its categories, and of whether it was deleted, as last seen
+        self._altered = DirtyRows()  # changed items of which that has changed
         self._next_ms: dict[int, int] = {}  # when an item begins or ceases to be available next
         self._times: list[tuple[int, int]] = []  # heap of (time, row); a time that `_next_ms` lacks is void
         self._state: State | None = None
@@ -55,7 +58,10 @@ class CatalogWatch:
         """
         if state is not self._state:  # a snapshot may have brought items that no record of this run has named
             self._state = state
-            self._schedule(np.arange(len(state.items)), state)
+            everything = np.arange(len(state.items))
+            self._schedule(everything, state)
+            self._make_room(state)
+            self._kind[everything] = _kinds(everything, state)
         if len(self._noted):
             rows = self._noted.take(len(self._noted))
             self._change(self._really_changed(rows, state), state)
@@ -67,21 +73,28 @@ class CatalogWatch:
     def take(self, state: State, generation: Generation | None) -> CatalogChange:
         """All that has changed since it was last taken."""
         rows = np.sort(self._changed.take(len(self._changed)))
+        altered = np.isin(rows, self._altered.take(len(self._altered)))
         self.forbids = False
-        return CatalogChange.of(rows, state, generation, self._clock_ms())
+        return CatalogChange.of(rows, altered, state, generation, self._clock_ms())
 
     def _change(self, rows: Rows, state: State) -> None:
         self._changed.add(rows)
         self.forbids = self.forbids or not state.catalog.servable(rows, self._clock_ms()).all()
 
     def _really_changed(self, rows: Rows, state: State) -> Rows:
-        if len(self._fingerprint) < len(state.items):
-            more = max(len(state.items), 2 * len(self._fingerprint), 1024) - len(self._fingerprint)
-            self._fingerprint = np.concatenate([self._fingerprint, np.zeros(more, np.int64)])
+        self._make_room(state)
         found = np.array([state.catalog.fingerprint(row) for row in rows.tolist()], np.int64)
         changed = self._fingerprint[rows] != found
         self._fingerprint[rows] = found
+        kind = _kinds(rows, state)
+        self._altered.add(rows[self._kind[rows] != kind])
+        self._kind[rows] = kind
         return rows[changed]
+
+    def _make_room(self, state: State) -> None:
+        if len(self._fingerprint) < len(state.items):
+            self._fingerprint = grown(self._fingerprint, len(state.items))
+            self._kind = grown(self._kind, len(state.items))
 
     def _schedule(self, rows: Rows, state: State) -> None:
         """Notes when each of `rows` begins or ceases to be available next."""
@@ -109,3 +122,9 @@ class CatalogWatch:
                 rows.append(row)
         self._schedule(np.array(rows, np.int64), state)
         return np.array(rows, np.int64)
+
+
+def _kinds(rows: Rows, state: State) -> Rows:
+    """[R] a number of the categories of an item, and of whether it is deleted; never 0, which nothing was seen of."""
+    kind: Rows = (state.catalog.group[rows] ^ state.catalog.deleted(rows)) * 2 + 1
+    return kind

@@ -9,6 +9,8 @@ Shapes: B users, C candidates of each, h hidden width.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -22,10 +24,22 @@ from engine.state.kernels import compiled
 Floats = NDArray[np.float32]
 
 _AT_ONCE = 1024  # candidates: so many hidden layers stay in a core's cache
+_GELU_SLOPES = (-0.13, 1.13)  # the slope of GELU lies between these
+
+
+class Slope(NamedTuple):
+    """Bounds of the change of a score by a change of the cosine, all features alike."""
+
+    least: float
+    most: float
 
 
 class RankerForward:
-    """The ranker of one model."""
+    """The ranker of one model.
+
+    Attributes:
+        slope: of the scores.
+    """
 
     def __init__(self, model: Recommender) -> None:
         ranker = model.ranker
@@ -42,6 +56,7 @@ class RankerForward:
         self._middle, self._middle_bias = floats(ranker.middle.weight.T), floats(ranker.middle.bias)
         self._last = floats(ranker.score.weight[0])
         self._own, self._last_bias = float(ranker.session), float(ranker.score.bias)
+        self.slope = self._bounds_of_slope()
 
     def score(self, cosine: Floats, features: Tensor) -> Floats:
         """[B, C] scores from the session's cosines [B, C] and the features [B, C, FEATURES]."""
@@ -54,6 +69,15 @@ class RankerForward:
             hidden = hidden @ self._middle
             _last(hidden, self._middle_bias, self._last, self._last_bias, self._own, part)
         return session.reshape(cosine.shape)
+
+    def _bounds_of_slope(self) -> Slope:
+        """By interval arithmetic: each GELU may have any of its slopes."""
+        least, most = self._session, self._session  # [h] of what goes into the first GELU, by the session's score
+        for weight in (self._middle, self._last[:, None]):
+            slopes = np.multiply.outer(np.array([least, most]), np.array(_GELU_SLOPES)).transpose(0, 2, 1)
+            ends = slopes.min((0, 1))[:, None] * weight, slopes.max((0, 1))[:, None] * weight  # [h, next h]
+            least, most = np.minimum(*ends).sum(0), np.maximum(*ends).sum(0)
+        return Slope(self._scale * (self._own + float(least[0])), self._scale * (self._own + float(most[0])))
 
 
 @compiled("void(f4[:,::1], f4[::1], f4[::1], f4[::1])")

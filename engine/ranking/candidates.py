@@ -73,6 +73,7 @@ def propose(
     for at, query in enumerate(queries):
         if query.categories:
             members = state.catalog.members(query.categories)
+            members = members[~state.catalog.deleted(members)]  # As in the index: one that is gone takes no place.
             found[at], floor[at] = _within(members, vectors[at], generation, k)
     popular = torch.from_numpy(state.popularity.top(max(breadth.popular for breadth in breadths)))
     related = _related(queries, history, state, config) if state.relations else ()

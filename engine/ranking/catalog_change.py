@@ -1,9 +1,10 @@
 """Which lists a change of the catalog concerns, told for many lists in a few passes over columns.
 
 A list is concerned where making it again may give other items, another order or other titles: it shows a changed item,
-it weighed one among its candidates, or it would weigh one now, by way of the index, a category or the popular items.
+it weighed one that has moved too far among its candidates, or it would weigh one now, by way of the index, a category
+or the popular items.
 
-Shapes: S lists, R changed items, d width.
+Shapes: S lists of one table, R changed items, d width.
 """
 
 from __future__ import annotations
@@ -15,11 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.generation import Generation
-from engine.ranking.query import Basis
+from engine.ranking.list_bases import BasisTable, ListBases, Place
+from engine.ranking.margins import ROUNDING
+from engine.state.kernels import compiled
 from engine.state.state import State
 
-_ROUNDING = 1e-5  # by which a score that is computed here may differ from the index's
 _MAX_PAIRS = 2**20  # of lists and items that are compared; with more of them, all lists count as concerned
+_NOT_WEIGHED, _UNMOVED, _MOVED = 0, 1, 2  # an item for a list
 
 Flags = NDArray[np.bool_]
 
@@ -32,6 +35,8 @@ class CatalogChange:
         rows: [R] int64, each once.
         deleted: [R] whether the newest record deletes the item.
         servable: [R] whether the item may be listed now.
+        altered: [R] whether the item has other categories, or was deleted or came back. Other items of a list depend on
+            that, too: those that are like it, and the one that takes its place among the candidates.
         categories: of each of the rows.
         vectors: [R, d] their embeddings; None without a model.
         version: of that model, 0 without one.
@@ -45,6 +50,7 @@ class CatalogChange:
     rows: NDArray[np.int64]
     deleted: Flags
     servable: Flags
+    altered: Flags
     categories: Sequence[Sequence[str]]
     vectors: NDArray[np.float32] | None
     version: int
@@ -55,13 +61,16 @@ class CatalogChange:
     items: int
 
     @classmethod
-    def of(cls, rows: NDArray[np.int64], state: State, generation: Generation | None, now_ms: int) -> CatalogChange:
-        """The change of `rows` [R], as the state and the generation have them at the call."""
+    def of(
+        cls, rows: NDArray[np.int64], altered: Flags, state: State, generation: Generation | None, now_ms: int
+    ) -> CatalogChange:
+        """Looks up what `rows` are now."""
         catalog, popularity = state.catalog, state.popularity
         return cls(
             rows=rows,
             deleted=catalog.deleted(rows),
             servable=catalog.servable(rows, now_ms),
+            altered=altered,
             categories=[catalog.categories[row] for row in rows.tolist()],
             vectors=generation.embedder.items.numpy()[rows] if generation else None,
             version=generation.version if generation else 0,
@@ -72,72 +81,134 @@ class CatalogChange:
             items=len(state.items),
         )
 
-    def forbids(self, bases: Sequence[Basis]) -> Flags:
-        """[S] whether the lists made from `bases` show an item that may not be listed any more."""
-        return self._named([basis.listed for basis in bases], self.rows[~self.servable])
-
-    def concerns(self, bases: Sequence[Basis]) -> Flags:
-        """[S] whether the lists made from `bases` may be others if they are made again."""
-        if len(bases) == 0 or len(self.rows) == 0:
-            return np.zeros(len(bases), np.bool_)
-        if len(bases) * len(self.rows) > _MAX_PAIRS:
-            return np.ones(len(bases), np.bool_)
-        found = self._named([basis.listed for basis in bases], self.rows)
-        found |= self._named([basis.candidates for basis in bases], self.rows)
-        modelled = np.array([basis.vector is not None for basis in bases], np.bool_)
-        for part, comes_in in ((modelled, self._model_would_weigh), (~modelled, self._popularity_would_list)):
-            ask = np.flatnonzero(part & ~found)
-            if len(ask):
-                found[ask] = comes_in([bases[at] for at in ask.tolist()])
-        return found
-
-    def _named(self, lists: Sequence[NDArray[np.int32]], rows: NDArray[np.int64]) -> Flags:
-        """[S] whether a list of rows has any of `rows`."""
-        if len(rows) == 0 or len(lists) == 0:
-            return np.zeros(len(lists), np.bool_)
+    def forbids(self, bases: ListBases) -> list[Place]:
+        """The lists that show an item which may not be listed any more."""
+        gone = self.rows[~self.servable]
+        if len(gone) == 0:
+            return []
         wanted = np.zeros(self.items, np.bool_)
-        wanted[rows] = True
-        end = np.cumsum([len(one) for one in lists])
-        count = np.concatenate([[0], np.cumsum(wanted[np.concatenate(lists)], dtype=np.int32)])
-        return count[end] > count[np.concatenate([[0], end[:-1]])]
-
-    def _model_would_weigh(self, bases: Sequence[Basis]) -> Flags:
-        """[S] of lists in the model's order: whether an item comes in through the index or is popular enough."""
-        popular = np.array([basis.popular for basis in bases]) > self.place.min()
-        same = np.array([basis.version == self.version for basis in bases])  # others are to be made again anyway
-        if self.vectors is None or not same.any():
-            return popular
-        found = popular
-        asked = [basis for basis, ours in zip(bases, same, strict=True) if ours]
-        query = np.stack([basis.vector for basis in asked if basis.vector is not None])
-        floor = np.array([basis.floor for basis in asked], np.float32)
-        near = query @ self.vectors.T >= floor[:, None] - np.float32(_ROUNDING)  # [S, R]
-        found[same] |= (near & self._within(asked) & ~self.deleted).any(axis=1)
+        wanted[gone] = True
+        found = []
+        for table in bases.tables():
+            shown = np.zeros(len(table), np.bool_)
+            _show(table.rows, table.low, wanted, shown)
+            found += _places(table, shown)
         return found
 
-    def _popularity_would_list(self, bases: Sequence[Basis]) -> Flags:
-        """[S] of lists in the order of popularity: whether an item that may be listed goes before their last."""
-        scale = np.array([basis.scale for basis in bases])
-        floor = np.ldexp(np.array([basis.floor for basis in bases]), np.clip(scale - self.scale, -2000, 2000))
-        last = np.array([basis.listed[-1] if len(basis.listed) else -1 for basis in bases])
+    def concerns(self, bases: ListBases) -> list[Place]:
+        """The lists that may be others if they are made again."""
+        found = []
+        for table in bases.tables():
+            if len(self.rows) == 0:
+                continue
+            if len(table) * len(self.rows) > _MAX_PAIRS:
+                found += _places(table, np.ones(len(table), np.bool_))
+            else:
+                found += _places(table, self._concerned(table))
+        return found
+
+    def _concerned(self, table: BasisTable) -> Flags:
+        """[S] whether a list may be another; whatever of free slots."""
+        size = len(table)
+        cosine = self._cosines(table)  # [S, R]
+        number = np.full(self.items, -1, np.int32)
+        number[self.rows] = np.arange(len(self.rows))
+        weighed = np.zeros((size, len(self.rows)), np.int8)
+        near = cosine.copy()
+        near[:, self.altered] = np.nan
+        _weigh(table.rows, table.low, table.high, near, number, weighed)
+        within = self._within(table)
+        floor = table.floor[:size, None].astype(np.float32)
+        comes_in = (cosine >= floor - np.float32(ROUNDING)) & within & ~self.deleted
+        comes_in |= table.popular[:size, None] > self.place
+        found: Flags = ((weighed == _MOVED) | ((weighed == _NOT_WEIGHED) & comes_in)).any(axis=1)
+        by_popularity = np.flatnonzero(~table.modelled[:size])
+        if len(by_popularity):
+            found[by_popularity] |= self._popularity_would_list(table, by_popularity, within[by_popularity])
+        return found
+
+    def _cosines(self, table: BasisTable) -> NDArray[np.float32]:
+        """[S, R] of sessions and items; nan where it is of no use: no model, or one of the items' is another."""
+        size = len(table)
+        if self.vectors is None or table.vector.shape[1] != self.vectors.shape[1]:
+            return np.full((size, len(self.rows)), np.nan, np.float32)
+        cosine: NDArray[np.float32] = table.vector[:size] @ self.vectors.T
+        # A list of another model is to be made again anyway.
+        cosine[~table.modelled[:size] | (table.version[:size] != self.version)] = np.nan
+        return cosine
+
+    def _popularity_would_list(self, table: BasisTable, slots: NDArray[np.int64], within: Flags) -> Flags:
+        """Of lists in the order of popularity: whether an item that may be listed goes before their last.
+
+        Args:
+            within: [slots, R] whether an item is in one of the categories that a query asks for.
+        """
+        floor = np.ldexp(table.floor[slots], np.clip(table.scale[slots] - self.scale, -2000, 2000))
         tie = self.score == floor[:, None]
-        better = (self.score > floor[:, None]) | (tie & (self.rows < last[:, None]))  # [S, R]
-        filtered = np.array([bool(basis.query.categories) for basis in bases])
-        eligible = self._within(bases) & (filtered[:, None] | (self.place < self.popular)) & self.servable
+        better = (self.score > floor[:, None]) | (tie & (self.rows < table.last[slots, None]))  # [slots, R]
+        filtered = np.array([_categories(table, slot) != () for slot in slots.tolist()], np.bool_)
+        eligible = within & (filtered[:, None] | (self.place < self.popular)) & self.servable
         # A list that is short for want of popular items grows as soon as another takes a place among them.
         short = np.isneginf(floor) & ~filtered
-        return (better & eligible).any(axis=1) | short
+        found: Flags = (better & eligible).any(axis=1) | short
+        return found
 
-    def _within(self, bases: Sequence[Basis]) -> Flags:
+    def _within(self, table: BasisTable) -> Flags:
         """[S, R] whether an item is in one of the categories that a query asks for; all are where it asks for none."""
+        within = np.ones((len(table), len(self.rows)), np.bool_)
         named: dict[str, Flags] = {}
         for at, categories in enumerate(self.categories):
             for category in categories:
                 named.setdefault(category, np.zeros(len(self.rows), np.bool_))[at] = True
-        known: dict[tuple[str, ...], Flags] = {(): np.ones(len(self.rows), np.bool_)}
-        for basis in bases:
-            asked = basis.query.categories
-            if asked not in known:
+        for slot in range(len(table)):
+            asked = _categories(table, slot)
+            if asked:
                 masks = [named[category] for category in asked if category in named]
-                known[asked] = np.logical_or.reduce(masks) if masks else np.zeros(len(self.rows), np.bool_)
-        return np.stack([known[basis.query.categories] for basis in bases])
+                within[slot] = np.logical_or.reduce(masks) if masks else False
+        return within
+
+
+def _categories(table: BasisTable, slot: int) -> tuple[str, ...]:
+    query = table.query[slot]
+    return query.categories if query is not None else ()
+
+
+def _places(table: BasisTable, found: Flags) -> list[Place]:
+    return [Place(table.width, slot) for slot in np.flatnonzero(found).tolist() if table.query[slot] is not None]
+
+
+@compiled("void(i4[:,::1], f4[:,::1], b1[::1], b1[::1])")
+def _show(rows: NDArray[np.int32], low: NDArray[np.float32], wanted: Flags, shown: Flags) -> None:
+    """Fills `shown` [S] with whether a list holds one of the `wanted` items."""
+    for s in range(len(shown)):
+        for c in range(rows.shape[1]):
+            if rows[s, c] < 0:
+                break
+            if wanted[rows[s, c]] and np.isnan(low[s, c]):
+                shown[s] = True
+                break
+
+
+@compiled("void(i4[:,::1], f4[:,::1], f4[:,::1], f4[:,::1], i4[::1], i1[:,::1])")
+def _weigh(
+    rows: NDArray[np.int32],
+    low: NDArray[np.float32],
+    high: NDArray[np.float32],
+    cosine: NDArray[np.float32],
+    number: NDArray[np.int32],
+    weighed: NDArray[np.int8],
+) -> None:
+    """Fills `weighed` [S, R] with what each item is for each list, as far as the list weighed it.
+
+    Args:
+        cosine: [S, R] where the items are now; nan lies within no margins.
+        number: by item, which of the R it is, -1: none.
+    """
+    for s in range(len(weighed)):
+        for c in range(rows.shape[1]):
+            if rows[s, c] < 0:
+                break
+            r = number[rows[s, c]]
+            if r >= 0:
+                within = low[s, c] < cosine[s, r] and cosine[s, r] < high[s, c]
+                weighed[s, r] = _UNMOVED if within else _MOVED

@@ -93,23 +93,27 @@ class Basis:
     Attributes:
         query: what was asked.
         version: of the model whose order it is; 0: of popularity.
-        listed: [n] int32 rows of its items.
-        candidates: [C] int32 rows that were weighed, those that may not be listed included; empty where popularity
-            ordered.
+        rows: [C] int32 rows that were weighed, those that may not be listed included; where popularity ordered, those
+            of the list alone.
+        low, high: [C] float32 cosines with `vector` between which an item may move without changing the list, see
+            `margins`; `low` is nan for the items of the list.
         vector: [d] the session as the index was asked for it; None where popularity ordered.
         floor: the score that another item needs to be found by the index, or to be listed by popularity; -inf where
             there is room for any.
         scale: of popularity's scores when the list was made.
+        last: row of the list's last item, -1 where it is empty.
         popular: how many of the popular items were candidates.
     """
 
     query: Query
     version: int
-    listed: NDArray[np.int32]
-    candidates: NDArray[np.int32]
+    rows: NDArray[np.int32]
+    low: NDArray[np.float32]
+    high: NDArray[np.float32]
     vector: NDArray[np.float32] | None
     floor: float
     scale: int
+    last: int
     popular: int
 
 

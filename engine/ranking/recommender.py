@@ -16,11 +16,13 @@ from torch import Tensor
 from engine.config import RankingConfig
 from engine.generation import Generation
 from engine.inference.dense import cosines
+from engine.model.candidates import INDEX_BIT
 from engine.model.features import Crowd, candidate_features, trend_half_lives, trend_of
 from engine.model.votes import count_votes, gather_voters
 from engine.ranking.candidates import Breadth, breadth_of, propose
 from engine.ranking.filters import allowed
-from engine.ranking.page import pages
+from engine.ranking.margins import margins
+from engine.ranking.page import Page, pages
 from engine.ranking.query import Basis, Origin, Position, Query, RankedItem, Ranking, Source
 from engine.state.ring import Neighbors
 from engine.state.state import State
@@ -101,18 +103,25 @@ def rank_by_model(
     rows = found.item.numpy()
     listed = allowed(queries, rows, state, history.row.numpy(), now_ms)
     made = pages(rows, score, found.source.numpy(), listed, [query.k for query in queries], state)
+    hit = (found.source.numpy() & INDEX_BIT) > 0
+    margin = margins(rows, score, cosine, hit, floor, made, queries, generation.ranker.slope)
     narrow, vectors, scale = rows.astype(np.int32), encoded.numpy(), state.popularity_scale
     popular = breadth_of(queries[0], state.graph.user_items.size, config).popular
+    count = (rows >= 0).sum(axis=1).tolist()
     return [
         (
             page.items,
             Basis(
-                query, generation.version, page.rows.astype(np.int32), narrow[b][narrow[b] >= 0], vectors[b].copy(),
-                float(floor[b]), scale, popular,
+                query, generation.version, narrow[b, :n].copy(), margin.low[b, :n].copy(), margin.high[b, :n].copy(),
+                vectors[b].copy(), float(floor[b]), scale, _last(page), popular,
             ),
         )
-        for b, (query, page) in enumerate(zip(queries, made, strict=True))
+        for b, (query, page, n) in enumerate(zip(queries, made, count, strict=True))
     ]  # fmt: skip
+
+
+def _last(page: Page) -> int:
+    return int(page.rows[-1]) if len(page.rows) else -1
 
 
 def _trimmed(history: Neighbors) -> Neighbors:
@@ -138,6 +147,7 @@ def by_popularity(query: Query, user: int, state: State, now_ms: int) -> tuple[t
     page = pages(rows[None], state.popularity.share(rows)[None], bits, listed, [query.k], state)[0]
     full = len(page.rows) == query.k
     floor = float(state.popularity.score[page.rows[-1]]) if full else -np.inf
+    low, high = np.full(len(page.rows), np.nan, np.float32), np.full(len(page.rows), -np.inf, np.float32)
     return page.items, Basis(
-        query, 0, page.rows.astype(np.int32), np.zeros(0, np.int32), None, floor, state.popularity_scale, 0
+        query, 0, page.rows.astype(np.int32), low, high, None, floor, state.popularity_scale, _last(page), 0
     )

@@ -12,12 +12,11 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection, Set
 from dataclasses import dataclass
 
-import numpy as np
-
 from engine import metrics
 from engine.pipeline import Due, Overloaded
 from engine.ranking.catalog_change import CatalogChange
-from engine.ranking.query import Basis, Cause, Query, Ranking, Turn
+from engine.ranking.list_bases import ListBases, Place
+from engine.ranking.query import Cause, Query, Ranking, Turn
 from engine.serving.errors import ShuttingDown
 
 _SHUTTING = "the engine is shutting down"
@@ -37,7 +36,7 @@ class Subscription:
         self.turn: Turn | None = None  # the queue that it waits in for that list
         self.pending: tuple[Ranking, Set[Cause]] | None = None  # made, not taken
         self.taken: Ranking | None = None
-        self.basis: Basis | None = None  # of the newest list that was made, whether or not it was news
+        self.place: Place | None = None  # of what the newest list was made from, whether or not the list was news
 
     async def next(self) -> tuple[Ranking, Cause]:
         """Waits for a list that the reader has not had, and why it was made. One reader at a time.
@@ -92,6 +91,9 @@ class Subscriptions:
         # Dicts as ordered sets.
         self._all: dict[Subscription, None] = {}
         self._by_subject: dict[str, dict[Subscription, None]] = {}
+        self._bases = ListBases()  # of the engine's thread
+        self._based: dict[Place, Subscription] = {}  # whose the bases are
+        self._left: list[Place] = []  # of bases that are nobody's any more
         self._queues: dict[Turn, OrderedDict[Subscription, None]] = {turn: OrderedDict() for turn in sorted(Turn)}
 
     @property
@@ -127,7 +129,8 @@ class Subscriptions:
                 return
             self._forget(subscription)
             subscription.query = query
-            subscription.pending = subscription.taken = subscription.basis = None
+            subscription.pending = subscription.taken = None
+            self._leave(subscription)
             self._by_subject.setdefault(query.subject, {})[subscription] = None
             self._add(subscription, Cause.SUBSCRIBED)
         self._wake()
@@ -152,7 +155,8 @@ class Subscriptions:
             if subscription.ended:
                 return
             subscription.ended = reason
-            subscription.pending = subscription.taken = subscription.basis = None
+            subscription.pending = subscription.taken = None
+            self._leave(subscription)
             self._forget(subscription)
             del self._all[subscription]
             metrics.STREAMS.set(len(self._all))
@@ -180,17 +184,13 @@ class Subscriptions:
     def mark_catalog(self, change: CatalogChange) -> None:
         """The catalog has changed, for the streams whose lists that concerns."""
         with self._lock:
-            made = [(one, one.basis) for one in self._all if one.basis is not None]
-            new = [(one, basis) for one, basis in made if Cause.CATALOG not in one.causes]
-        concerned = np.flatnonzero(change.concerns([basis for _, basis in new])).tolist()
-        urgent = np.flatnonzero(change.forbids([basis for _, basis in made])).tolist()
+            self._drop_left()
+        concerned, urgent = change.concerns(self._bases), change.forbids(self._bases)
         with self._lock:
-            for turn, found in (
-                (Turn.FORBIDDEN, [made[at] for at in urgent]),
-                (Turn.CATALOG, [new[at] for at in concerned]),
-            ):
-                for subscription, basis in found:
-                    if subscription.basis is basis:  # else it is made again for another reason, or has ended
+            for turn, places in ((Turn.FORBIDDEN, urgent), (Turn.CATALOG, concerned)):
+                for place in places:
+                    subscription = self._based.get(place)  # None: it has ended meanwhile, or asks for another list
+                    if subscription is not None:
                         self._add(subscription, Cause.CATALOG, turn)
             self._count_stale()
 
@@ -222,7 +222,12 @@ class Subscriptions:
             # A query that was replaced meanwhile is due again; its old list would be wrong.
             if subscription.ended or subscription.query is not due.query:
                 return
-            subscription.basis = ranking.basis
+            self._drop_left()
+            if ranking.basis is not None:
+                if subscription.place is not None:
+                    del self._based[subscription.place]
+                subscription.place = self._bases.put(ranking.basis, subscription.place)
+                self._based[subscription.place] = subscription
             waiting = subscription.pending
             causes = due.causes | waiting[1] if waiting else due.causes
             news = _is_news(ranking, subscription.taken, causes)
@@ -243,6 +248,19 @@ class Subscriptions:
             self._queues[turn][subscription] = None
             subscription.turn = turn
         subscription.causes.add(cause)
+
+    def _leave(self, subscription: Subscription) -> None:
+        """What its lists were made from is of no use any more."""
+        if subscription.place is not None:
+            del self._based[subscription.place]
+            self._left.append(subscription.place)
+            subscription.place = None
+
+    def _drop_left(self) -> None:
+        """In the engine's thread, which may be reading the bases while streams end."""
+        for place in self._left:
+            self._bases.drop(place)
+        self._left.clear()
 
     def _count_stale(self) -> None:
         metrics.STREAMS_STALE.set(len(self._queues[Turn.FORBIDDEN]) + len(self._queues[Turn.CATALOG]))

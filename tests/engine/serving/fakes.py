@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -20,6 +20,7 @@ from ousel.v1 import (
     state_service_pb2_grpc,
 )
 
+from engine.ranking.list_bases import ListBases, Place
 from engine.ranking.query import Basis, Cause, Origin, Position, Query, RankedItem, Ranking, Source
 from engine.serving.server import Server
 from engine.serving.subscriptions import Subscriptions
@@ -30,7 +31,8 @@ from engine.status import EngineStatus
 T = TypeVar("T")
 
 
-BASIS = Basis(Query("u1", "", 5), 3, np.zeros(0, np.int32), np.zeros(0, np.int32), None, 0.0, 0, 0)
+NOTHING = np.zeros(0, np.float32)
+BASIS = Basis(Query("u1", "", 5), 3, np.zeros(0, np.int32), NOTHING, NOTHING, None, 0.0, 0, -1, 0)
 
 
 def ranking(*item_ids: str, score: float = 0.5, origin: Origin = Origin.MODEL, title: str = "title") -> Ranking:
@@ -45,11 +47,11 @@ class Change:
     def __init__(self, *users: str, forbids: tuple[str, ...] = ()) -> None:
         self._users, self._forbids = users, forbids
 
-    def concerns(self, bases: Sequence[Basis]) -> np.ndarray:
-        return np.array([not self._users or basis.query.user_id in self._users for basis in bases], np.bool_)
+    def concerns(self, bases: ListBases) -> list[Place]:
+        return [place for place, query in bases.places() if not self._users or query.user_id in self._users]
 
-    def forbids(self, bases: Sequence[Basis]) -> np.ndarray:
-        return np.array([basis.query.user_id in self._forbids for basis in bases], np.bool_)
+    def forbids(self, bases: ListBases) -> list[Place]:
+        return [place for place, query in bases.places() if query.user_id in self._forbids]
 
 
 class FakeEngine:

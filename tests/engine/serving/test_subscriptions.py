@@ -111,6 +111,20 @@ async def test_a_stream_that_ends_or_asks_anew_while_a_change_is_weighed_is_left
     assert stage.due() == [("u1", Cause.SUBSCRIBED)]
 
 
+async def test_streams_that_end_or_ask_anew_leave_nothing_of_the_lists_that_they_had():
+    stage = Stage()
+    for turn in range(20):
+        streams = [stage.open(ONE), stage.open(TWO)]
+        stage.make(ranking("a"))
+        streams[0].replace(Query(f"u{turn}", "", 5))
+        streams[1].close(OVER)
+        stage.all.mark_catalog(Change())
+        streams[0].close(OVER)
+    stage.all.mark_catalog(Change())
+    assert len(stage.all._bases) == len(stage.all._based) == len(stage.all._left) == 0
+    assert sum(len(table) for table in stage.all._bases.tables()) == 2
+
+
 async def test_two_causes_make_one_list_of_the_more_urgent():
     stage = Stage()
     stage.open()

@@ -1,0 +1,92 @@
+"""A candidate that moves within its margins changes no list, whatever ranker there is."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from engine.inference.ranker_forward import Slope
+from engine.ranking.margins import margins
+from engine.ranking.page import Page
+from engine.ranking.query import Query
+
+C, HITS = 12, 6  # candidates, and how many of them the index finds
+
+
+class Lists:
+    """One list of k items, by a score that rises and falls with the cosine, as steeply as the slope allows."""
+
+    def __init__(self, seed: int, k: int, slope: Slope) -> None:
+        draw = np.random.default_rng(seed)
+        self.k, self.slope = k, slope
+        self.cosine = draw.uniform(-0.9, 0.9, C).astype(np.float32)
+        self.base = draw.normal(0, 0.5, C)
+        self.turn = draw.uniform(-0.9, 0.9, C)  # where each score has its kink
+        self.may = draw.random(C) < 0.8
+
+    def score(self, cosine: np.ndarray) -> np.ndarray:
+        away = cosine.astype(np.float64) - self.turn
+        return self.base + np.where(away > 0, self.slope.most, self.slope.least) * away
+
+    def hits(self, cosine: np.ndarray) -> set[int]:
+        return set(np.argsort(-cosine, kind="stable")[:HITS].tolist())
+
+    def page(self, cosine: np.ndarray) -> list[int]:
+        """Rows, best first: each column is the row of its number."""
+        order = np.argsort(-self.score(cosine), kind="stable")
+        return [at for at in order.tolist() if self.may[at]][: self.k]
+
+    def margins(self) -> tuple[np.ndarray, np.ndarray]:
+        hits = self.hits(self.cosine)
+        floor = np.sort(self.cosine)[-HITS : -HITS + 1].copy()
+        made = margins(
+            np.arange(C)[None], self.score(self.cosine).astype(np.float32)[None], self.cosine[None],
+            np.array([[at in hits for at in range(C)]]), floor, [Page((), np.array(self.page(self.cosine), np.int64))],
+            [Query("u", "", self.k)], self.slope,
+        )  # fmt: skip
+        return made.low[0], made.high[0]
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    seed=st.integers(0, 2**32), k=st.integers(1, C), least=st.floats(-2, 2), wider=st.floats(0, 2),
+    part=st.floats(0.001, 0.999),
+)  # fmt: skip
+def test_a_move_within_the_margins_leaves_the_list_and_what_the_index_finds(seed, k, least, wider, part):
+    lists = Lists(seed, k, Slope(least, least + wider))
+    low, high = lists.margins()
+    before, hits = lists.page(lists.cosine), lists.hits(lists.cosine)
+    for at in range(C):
+        if not low[at] < high[at]:
+            continue
+        assert at not in before
+        least_cosine, most_cosine = max(-1.0, low[at]), min(1.0, high[at])
+        for share in (part, 0.001, 0.999):
+            moved = lists.cosine.copy()
+            moved[at] = least_cosine + share * (most_cosine - least_cosine)
+            if low[at] < moved[at] < high[at]:
+                assert (lists.page(moved), lists.hits(moved)) == (before, hits)
+
+
+@pytest.mark.parametrize("slope", [Slope(0.5, 1.0), Slope(-1.0, -0.5), Slope(-0.5, 0.5), Slope(0.0, 0.0)])
+def test_most_candidates_that_are_not_listed_may_move_a_little(slope):
+    may, all_ = 0, 0
+    for seed in range(100):
+        lists = Lists(seed, 2, slope)
+        low, high = lists.margins()
+        listed = lists.page(lists.cosine)
+        assert np.isnan(low[listed]).all() and not np.isnan(np.delete(low, listed)).any()
+        free = [at for at in range(C) if at not in listed and lists.may[at]]
+        may += sum(low[at] < lists.cosine[at] < high[at] for at in free)
+        all_ += len(free)
+    assert may > 0.8 * all_
+
+
+def test_nothing_may_move_where_a_list_has_room():
+    lists = Lists(0, 2, Slope(0.5, 1.0))
+    lists.may[:] = False
+    lists.may[3] = True
+    low, high = lists.margins()
+    assert not (low < high).any()
