@@ -126,7 +126,7 @@ async def _serve(config: Config, snapshots: OpenSnapshots | None) -> None:
     server = Server(config, follower.pipeline, follower.subscriptions, follower)
 
     def ready() -> None:
-        collector.set_aside()  # what was replayed stays
+        collector.set_aside()  # The state that was replayed stays.
         asyncio.run_coroutine_threadsafe(server.set_serving(True), loop)
 
     def unready() -> None:

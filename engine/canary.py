@@ -98,7 +98,7 @@ class Trial:
         self._config = config
         self._generation = generation
         self._pieces = list(users.split(_PIECE)) if len(users) else []
-        self._asked: _Asked | None = None  # what the new generation has answered and the serving one has not yet
+        self._asked: _Asked | None = None  # answered by the new generation and not yet by the serving one
         self.tried = self.hits = self.serving_hits = 0
         self.first = False
         self.overlap = 0.0

@@ -63,8 +63,8 @@ class Checkpoints:
         self._answers: list[Future[Positions]] = []  # answered by the one that runs
         self._error: Exception | None = None
         self.taken_s: float | None = None  # when the newest was written, since 1970
-        self._safe: Positions = {}  # those of the newest snapshot
-        self._written: Positions = {}  # those of a snapshot just written, not committed yet
+        self._safe: Positions = {}  # of the newest snapshot
+        self._written: Positions = {}  # of a snapshot just written, not committed yet
 
     @property
     def running(self) -> bool:

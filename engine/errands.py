@@ -12,7 +12,7 @@ R = TypeVar("R")
 
 
 class Errands:
-    """What other threads want done in the engine's thread, between two of its steps.
+    """Work that other threads want done in the engine's thread, between two of its steps.
 
     Args:
         wake: makes the engine's thread look for work now; called from any thread.

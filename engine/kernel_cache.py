@@ -33,7 +33,7 @@ _SUFFIX = ".kernel"
 
 
 class CacheReport:
-    """What became of the compiled functions of this process, for the log and for `ousel-engine compile`.
+    """The fate of the compiled functions of this process, for the log and for `ousel-engine compile`.
 
     Attributes:
         loaded, compiled: how many were found on disk, and how many had to be compiled.

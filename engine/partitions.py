@@ -27,10 +27,10 @@ class Snapshots(Protocol):
         """The best catalog that the log still continues; None where there is none."""
 
     def lost(self, partition: int, log: LogRange) -> Loss | None:
-        """What of a partition is lost where it begins with the log, since `newest` has found nothing to use."""
+        """The loss where a partition begins with the log, since `newest` has found nothing to use."""
 
     def lost_catalog(self, log: Mapping[Partition, LogRange]) -> Loss | None:
-        """What of the catalog is lost where it begins with the log."""
+        """The loss where the catalog begins with the log."""
 
     def write(self, saved: SavedState) -> object:
         """Saves the state whole or not at all; raises where that fails."""
@@ -38,7 +38,7 @@ class Snapshots(Protocol):
 
 @dataclass(frozen=True)
 class Taken:
-    """What an assignment changed, and where reading goes on.
+    """The changes that an assignment brought, and where reading goes on.
 
     Attributes:
         unchecked: by (topic, partition), up to where the catalog has all, where it must be held against its topic.

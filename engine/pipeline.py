@@ -235,7 +235,7 @@ class Pipeline:
         # A snapshot of a catalog that was not held against its topic would be taken for one that was.
         if self._checkpoints is not None and self._recheck is None:
             self._checkpoints.step(self.state)
-        if self._assignment is not None:  # else this state is not the one that will be
+        if self._assignment is not None:  # Until then this state is a placeholder.
             self._copies.step()
 
     def _settle(self) -> None:
@@ -268,7 +268,7 @@ class Pipeline:
             if self.generation.index.maintain():
                 metrics.INDEX_REBUILDS.inc()
                 metrics.INDEX_REBUILD_SECONDS.observe(self.generation.index.last_rebuild_s)
-            # What spreads is never urgent: it takes half of the time at most, and none from threads that serve.
+            # Spreading is never urgent: it takes half of the time at most, and none from threads that serve.
             self._rest_s = min(time.monotonic() - began_s, _IDLE_POLL_S) if idle else 0.0
 
     def _observe(self, source: EventSource) -> None:
@@ -367,7 +367,7 @@ class Pipeline:
         return answer
 
     def digest(self) -> Future[StateDigest]:
-        """What the state is at one moment, as digests; made aside from a copy."""
+        """Digests of the state at one moment, made in the background from a copy."""
         answer: Future[StateDigest] = Future()
         answer.set_running_or_notify_cancel()  # from here on it can't be taken back
 

@@ -47,7 +47,7 @@ class Due(Protocol):
 
 
 class Audience(Protocol):
-    """Who listens. The engine's thread tells it what changed, and makes the lists that it asks for."""
+    """The listeners. The engine's thread tells them what changed, and makes the lists that they ask for."""
 
     def mark(self, subjects: Collection[str], *, model: bool) -> None:
         """`subjects` have new events; the model has changed for all."""
@@ -74,7 +74,7 @@ class Publisher:
         self._audience = audience
         self.waiting = WaitingCalls(config.serving.max_waiting)
         self._lock = threading.Lock()  # guards the calls
-        self._calls = CallQueue()  # those that wait for no record
+        self._calls = CallQueue()  # of calls that wait for no record
         self._spent_s, self._made = 0.0, 0.0  # lately, for so many lists
         self._began_s: float | None = None  # when calls began to wait for the next batch; None: none did when it began
         self._refused = 0  # calls since the last batch

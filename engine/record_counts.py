@@ -1,4 +1,4 @@
-"""What became of every record that was polled: each is counted under one outcome, and the counts add up."""
+"""The outcome of every record that was polled: each is counted under one, and the counts add up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can be seen of the engine from outside: its status, and its gauges."""
+"""The engine as it is seen from outside: its status, and its gauges."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from engine.state.state import State
 
 @dataclass(frozen=True)
 class EngineStatus:
-    """What GetStatus shows."""
+    """The figures that GetStatus shows."""
 
     ready: bool
     caught_up: bool  # with all that the log held when partitions last came

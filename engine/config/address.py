@@ -14,7 +14,7 @@ _ADDRESS = re.compile(rf"(?:{_NAME}|\[{_IPV6}\])(?::\d{{1,5}})?")
 
 
 def address_problem(text: str) -> str | None:
-    """What is wrong with `host:port`; None where nothing is. It never quotes the text, which may hold a password."""
+    """The fault of a `host:port`; None where it has none. It never quotes the text, which may hold a password."""
     if "@" in text:
         return "must be host:port without a user, a password and an @"
     if not _ADDRESS.fullmatch(text.strip()):

@@ -32,7 +32,7 @@ T = TypeVar("T", bound="Settings")
 
 
 class Settings(BaseSettings):
-    """What the settings of every process share: where values come from, and how much is logged."""
+    """The part that the settings of every process share: where values come from, and how much is logged."""
 
     model_config = SettingsConfigDict(
         env_prefix="OUSEL_",
@@ -69,7 +69,7 @@ class Config(Settings):
     @field_validator("ranking")
     @classmethod
     def _goal_is_a_kind(cls, ranking: RankingConfig, info: ValidationInfo) -> RankingConfig:
-        events = info.data.get("events")  # none where it is wrong itself
+        events = info.data.get("events")  # It is absent where it is wrong itself.
         if ranking.goal is not None and events is not None and ranking.goal not in events.kinds:
             raise ValueError(f"goal must be one of {sorted(events.kinds)} (events.kinds), got {ranking.goal!r}")
         return ranking

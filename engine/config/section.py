@@ -1,4 +1,4 @@
-"""What every section of the configuration shares."""
+"""The parts that every section of the configuration shares."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the log says, decoded: columns for events, records for the catalog.
+"""The log, decoded: columns for events, records for the catalog.
 
 Shapes: E events in a batch, in log order within each partition.
 """

@@ -30,7 +30,7 @@ _FEW = 96
 
 
 class _Each(NamedTuple):
-    """What records became, one by one."""
+    """The results of records that were decoded one by one."""
 
     rows: list[Row]
     row_of: list[int]  # position of each row's record

@@ -64,7 +64,7 @@ def _address_problem(config: KafkaConfig, settings: Mapping[str, Any], address: 
 
 
 def _explained(config: KafkaConfig, address: str, failure: Failure) -> str:
-    """What an error of the Kafka protocol comes from: for certain where it says so, else what it may be."""
+    """The cause of an error of the Kafka protocol: the certain one where the error says so, else the likely one."""
     protocol, error = config.security_protocol, failure.error
     if failure.advertised:
         return (
@@ -176,7 +176,7 @@ def _parsed(address: str) -> tuple[str, int]:
 
 
 def _kafka_failure(settings: Mapping[str, Any], everywhere: bool) -> Failure | None:
-    """None where a broker tells its metadata and can be reached, else the most telling failure of a few tries."""
+    """The most telling failure of a few tries; None where a broker tells its metadata and can be reached."""
     deadline = time.monotonic() + _ANSWER_S
     told: Failure | None = None
     for _ in range(_TRIES):

@@ -80,7 +80,7 @@ class JsonFields:
         return unknown
 
     def unknown(self, fields: Iterable[str]) -> list[str]:
-        """Those of the names that are unknown."""
+        """The names that are unknown among these."""
         return [name for name in fields if name not in self._known]
 
 

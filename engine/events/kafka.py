@@ -86,7 +86,7 @@ class KafkaSource:
         self._woken = False
         self._failure: SourceError | None = None
         self._assignment: Assignment | None = None
-        self._told: Assignment | None = None  # what `assignment` returned last
+        self._told: Assignment | None = None  # as `assignment` returned it last
         self._start: dict[TopicPartition, int] | None = None  # a new object at every start
         self._returned: dict[TopicPartition, int] = {}
         self._ends: dict[TopicPartition, int] = {}  # the last stable offsets, as last known
@@ -333,7 +333,7 @@ class KafkaSource:
         return _JOINING_POLL_MS if self._assignment is None else _MEMBER_POLL_MS
 
     def _wanted(self, start: dict[TopicPartition, int] | None) -> frozenset[TopicPartition]:
-        """What to fetch from: nothing while the queue is full, the catalog alone until it is through, then all."""
+        """The partitions to fetch: none while the queue is full, the catalog's alone until it is through, then all."""
         if start is None:
             return frozenset()
         with self._ready:

@@ -15,7 +15,7 @@ _OFFSET_AND_LENGTH = struct.Struct(">qi")  # before each message; the length cou
 _ATTRIBUTES_AT = 17
 _CODEC = 0x07
 _APPEND_TIME = 1
-_MAX_UNPACKED_BYTES = 64 << 20  # Such a message is unpacked as a whole.
+_MAX_UNPACKED_BYTES = 64 << 20  # A message of these formats is unpacked as a whole.
 
 
 def read_legacy_records(batch: memoryview, magic: int) -> Iterator[RawRecord]:

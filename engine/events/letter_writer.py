@@ -148,7 +148,7 @@ class KafkaDeadLetters:
         self._knows_topic = True
 
     def _send(self, letter: Letter) -> Any:
-        """What becomes of a letter: kafka-python's future, or the error that it raised at once."""
+        """Sends a letter; returns kafka-python's future, or the error that it raised at once."""
         try:
             return self._producer.send(self._topic, key=letter.key, value=letter.value, headers=list(letter.headers))
         except Exception as error:

@@ -1,4 +1,4 @@
-"""What a fetch brought of one partition, batch by batch; it stands in for the class that kafka-python has for this.
+"""Reads one partition's part of a fetch, batch by batch, in place of the class that kafka-python has for this.
 
 No fault of a batch raises here. A batch whose checksum is wrong is fetched again twice, since it may have been damaged
 on its way. Where it is damaged in the log, its place is taken by one `FetchedRecord` with a `Flaw`, and reading goes on
@@ -49,7 +49,7 @@ class FetchedRecord(NamedTuple):
 
 @dataclass(frozen=True)
 class PartitionAnswer:
-    """What a broker answered to a fetch of one partition.
+    """A broker's answer to a fetch of one partition.
 
     Attributes:
         fetch_offset: the position from which it was asked to answer.
@@ -66,7 +66,7 @@ class PartitionAnswer:
 
 @dataclass
 class ReadLimits:
-    """What bounds a poll.
+    """The bounds of a poll.
 
     Attributes:
         max_record_bytes: a longer record is passed over.

@@ -38,7 +38,7 @@ _MAX_NAMES = 8  # of unknown fields that a reason or a log line shows
 
 
 class Context(NamedTuple):
-    """What else is to be said about a payload.
+    """Remarks on a payload, beside the message in it.
 
     Attributes:
         unknown: names of fields that nothing reads; numbers where a protobuf message has them.

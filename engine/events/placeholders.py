@@ -26,7 +26,7 @@ def is_placeholder(value: str, config: EventsConfig) -> bool:
 
 
 def placeholder_problem(name: str, value: str, config: EventsConfig) -> str | None:
-    """None, or why an id is refused: the field, its value and the setting that lists such ids."""
+    """Why an id is refused: the field, its value and the setting that lists such ids; None where it is not."""
     if not is_placeholder(value, config):
         return None
     return f"{name} must name somebody, got {value!r}, which events.placeholder_ids lists as naming nobody"

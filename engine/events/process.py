@@ -195,7 +195,7 @@ class ProcessSource:
                 self._opened = True
                 self._note(message)
             case Seen(assignment, status):
-                self._drop()  # what was read ahead is of no use any more
+                self._drop()  # Records of the old assignment are of no use any more.
                 self._assignment = assignment
                 self._assignments += 1
                 self._woken = True

@@ -25,7 +25,7 @@ from engine.events.connection import connection_settings
 log = logging.getLogger(__name__)
 
 _MAX_REQUEST_BYTES = 2**20  # A broker takes no larger batch, unless it is told otherwise.
-_LINGER_MS = 1  # what comes this close together travels together
+_LINGER_MS = 1  # Records that come this close together travel together.
 
 
 class ProducerFullError(RuntimeError):

@@ -13,7 +13,7 @@ from engine.events.records import Records
 
 
 class Fetched(NamedTuple):
-    """What one poll of Kafka brought.
+    """The records and positions that one poll of Kafka brought.
 
     Attributes:
         records: those that it returned.
@@ -29,7 +29,7 @@ class Fetched(NamedTuple):
 def pack_fetched(
     consumer: LogConsumer, polled: Mapping[TopicPartition, int], fetched: Mapping[TopicPartition, Sequence[Any]]
 ) -> Fetched:
-    """Packs what a poll brought.
+    """Packs the records of a poll.
 
     Args:
         polled: the position of each partition before the poll.

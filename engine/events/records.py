@@ -84,7 +84,7 @@ class Records(Sequence[Record]):
 
     @property
     def size_bytes(self) -> int:
-        """What its keys and values take, which is nearly all of it."""
+        """The bytes of its keys and values, which are nearly all of it."""
         return len(self.key.data) + len(self.value.data)
 
     @classmethod

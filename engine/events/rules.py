@@ -1,4 +1,4 @@
-"""What an event and a catalog item may say: the one place of these rules, for the log and for the server alike.
+"""The rules for events and catalog items: this is the one place of them, for the log and for the server alike.
 
 Each check returns None, or why it is broken: the field, what it must be, and what it was.
 """

@@ -15,7 +15,7 @@ Partition = tuple[str, int]  # topic, number
 
 @dataclass(frozen=True)
 class LogRange:
-    """What the log held of a partition when it was assigned: the first offset, and one past the last stable one."""
+    """The offsets of a partition when it was assigned: the first one, and one past the last stable one."""
 
     begin: int
     end: int
@@ -23,7 +23,7 @@ class LogRange:
 
 @dataclass(frozen=True)
 class LogIdentity:
-    """What tells a log from another of the same names, as far as the broker says it.
+    """The names by which a log is told from another of the same topics, as far as the broker says them.
 
     Attributes:
         cluster_id: None where the broker gives none.
@@ -73,7 +73,7 @@ class EventSource(Protocol):
     """
 
     def assignment(self) -> Assignment | None:
-        """What to read now: a new object after every change, the same one until then; None while a group forms.
+        """The partitions to read: a new object after every change, the same one until then; None while a group forms.
 
         After it has returned a new one, `poll` returns only records that were read after `start`.
         """
@@ -179,8 +179,8 @@ class MemorySource:
         self._shared = False  # only what is assigned is read
         self._partitions: set[Partition] = set()  # all known
         self._assignment: Assignment | None = self._assign(None)
-        self._told: Assignment | None = self._assignment  # what `assignment` returned last
-        self._pending: list[Sequence[Record]] | None = None  # None: not started
+        self._told: Assignment | None = self._assignment  # as `assignment` returned it last
+        self._pending: list[Sequence[Record]] | None = None  # None before the start
         self._due = 0  # records to return until caught up
         self._start({})
 

@@ -88,7 +88,7 @@ class TimeRule:
         return (time - _EPOCH) // _MILLISECOND
 
     def problem(self, name: str, time_ms: int) -> str | None:
-        """None, or why a time is implausible: the field, what it must be, and what it was."""
+        """Why a time is implausible: the field, what it must be, and what it was; None where it is plausible."""
         if self.earliest_ms <= time_ms <= MAX_TIME_MS:
             return None
         if time_ms > MAX_TIME_MS:

@@ -53,7 +53,7 @@ class TopicWatch:
         self._thread.start()
 
     def explain(self) -> str | None:
-        """What has become of the topics, for a reader that an error has stopped; None where they are as they were."""
+        """The change of a topic, for a reader that an error has stopped; None where all topics are as they were."""
         self._look(sure=True)
         return self.failure
 

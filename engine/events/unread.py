@@ -53,7 +53,7 @@ class UnreadFields:
 
 
 class _Found:
-    """What one topic's records bear, in this batch."""
+    """The unread fields of one topic's records in this batch."""
 
     def __init__(self, first: Record) -> None:
         self.first = first

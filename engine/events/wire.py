@@ -33,7 +33,7 @@ _NANOS = 1_000_000_000
 
 
 class Parsed(NamedTuple):
-    """What could be read at once.
+    """The events that could be read at once.
 
     Attributes:
         events: A events, in the order of their records.
@@ -78,7 +78,7 @@ class EventParser:
         for field in ids[:3]:  # Items are no persons.
             good &= ~self._placeholders.suspects(payload, field.start, field.end)
         good &= _printable(payload, begin, ids, good)
-        good[list(records.flaws)] = False  # Those stand for records that can't be read.
+        good[list(records.flaws)] = False  # A flaw stands for records that can't be read.
         # Step 3. Cut the ids out.
         accepted = np.flatnonzero(good)
         event_id, user_id, session_id, item_id = _cut(payload, ids, end, accepted)

@@ -88,7 +88,7 @@ class Position(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Basis:
-    """What a list was made from, as far as a change of the catalog may change the list.
+    """The basis of a list, as far as a change of the catalog may change the list.
 
     Attributes:
         query: what was asked.

@@ -1,5 +1,5 @@
-"""What every call passes through: its first message is read in time, errors become status codes, and calls of our own
-services are counted and timed.
+"""Wraps every call: its first message is read in time, errors become status codes, and calls of our own services are
+counted and timed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What can go wrong in a call, and the gRPC status that says so."""
+"""The errors of calls, and the gRPC status that each ends with."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def status_of(error: Exception) -> CallStatus:
     for kind, code in _CODES:
         if isinstance(error, kind):
             return CallStatus(code, str(error), _OURS if code is grpc.StatusCode.UNAVAILABLE else ())
-    # What went wrong is in the log, with its traceback: a caller can't do anything with it.
+    # The cause is in the log, with its traceback: a caller can't do anything with it.
     return CallStatus(grpc.StatusCode.INTERNAL, f"the engine failed unexpectedly ({type(error).__name__})")
 
 

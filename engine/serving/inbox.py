@@ -36,7 +36,7 @@ class Inbox:
     def _put(self, waiter: asyncio.Future[Any], future: Future[Any]) -> None:
         """In any thread."""
         self._done.append((waiter, future))
-        if self._woken:  # what has woken the loop has not looked yet, and will find this one, too
+        if self._woken:  # The wake-up before has not looked yet, and will find this one, too.
             return
         self._woken = True
         try:

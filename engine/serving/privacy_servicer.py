@@ -48,7 +48,7 @@ class PrivacyServicer(privacy_service_pb2_grpc.PrivacyServiceServicer):
         )
 
     async def _held(self, subject: privacy_service_pb2.Subject) -> tuple[tuple[Subject, ...], tuple[int, ...]]:
-        """What is held about a subject, and the partitions that were searched."""
+        """All that is held about a subject, and the partitions that were searched."""
         status = self._engine.status()
         if not status.caught_up:
             raise CatchingUp("the engine is still catching up with the log and does not know all of a user yet")

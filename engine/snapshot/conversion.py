@@ -1,4 +1,4 @@
-"""What a slice that was saved under some settings is under others: as near as can be to having always had these.
+"""Converts a slice that was saved under other settings: as near as can be to having always had the new ones.
 
 Shapes: N items, H half-lives, R rows.
 """

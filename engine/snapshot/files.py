@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _PIECE_BYTES = 2**20
-# What users have done is nobody else's business, whatever the umask says.
+# The events of users are nobody else's business, whatever the umask says.
 _FILE_MODE, _FOLDER_MODE = 0o600, 0o700
 
 
@@ -30,7 +30,7 @@ class DamagedError(Exception):
 
 @dataclass(frozen=True)
 class FileEntry:
-    """What a manifest says of a data file."""
+    """A data file as a manifest describes it."""
 
     name: str
     bytes: int
@@ -147,7 +147,7 @@ def check_size(folder: Path, entry: FileEntry) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Makes the names in a folder safe; what is in its files isn't meant."""
+    """Writes the names in a folder through to the disk, and not the content of its files."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""What is in the folder of one snapshot.
+"""The files in the folder of one snapshot, written and read.
 
     manifest.json         what the snapshot is, and of every part its position, files, sizes, digests and row counts
     manifest.json.sha256  its digest, as `sha256sum` writes and checks it

@@ -1,4 +1,4 @@
-"""What a start would lose: what a snapshot holds that can't be used, and that the log can't tell again."""
+"""The losses of a start: content of a snapshot that can't be used and that the log can't tell again."""
 
 from __future__ import annotations
 

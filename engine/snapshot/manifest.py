@@ -1,4 +1,4 @@
-"""What a snapshot says of itself in `manifest.json`, and whether that can be believed.
+"""The description of a snapshot in its `manifest.json`, and whether that can be believed.
 
 The digest beside it tells damage from what was written. It does not tell who wrote it: so every name, number and size
 is checked before it is used, as those of a request are.
@@ -68,7 +68,7 @@ class StoredTable(_Entry):
 
 
 class StoredSlice(_Entry):
-    """What is needed to read the slice of a partition."""
+    """All that is needed to read the slice of a partition."""
 
     began: Count = 0
     numbers: dict[str, Whole]
@@ -95,12 +95,12 @@ class StoredSlice(_Entry):
 
     @property
     def events(self) -> int:
-        """Those folded."""
+        """How many events were folded into it."""
         return self.numbers.get("events_folded", 0)
 
 
 class StoredCatalog(_Entry):
-    """What is needed to read the catalog."""
+    """All that is needed to read the catalog."""
 
     positions: list[Place]
     began: list[Place] = []
@@ -128,7 +128,7 @@ class _Document(_Entry):
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a snapshot says of itself.
+    """A snapshot's description of itself.
 
     Attributes:
         version: of the format that it was written in.
@@ -155,7 +155,7 @@ class Manifest:
 
 
 def read_manifest(folder: Path) -> Manifest:
-    """What the snapshot in `folder` says of itself; its data files have not been looked at.
+    """The description that the snapshot in `folder` gives of itself; its data files have not been looked at.
 
     Raises:
         DamagedError, OtherFormatError, OSError: it can't be used.
@@ -189,7 +189,7 @@ def read_manifest(folder: Path) -> Manifest:
 
 
 def digest_line(sha256: str) -> bytes:
-    """What the file beside the manifest says, as `sha256sum` writes and checks it."""
+    """The line in the file beside the manifest, as `sha256sum` writes and checks it."""
     return f"{sha256}  {MANIFEST}\n".encode()
 
 

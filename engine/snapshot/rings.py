@@ -34,7 +34,7 @@ RINGS = {
 
 @dataclass(frozen=True)
 class RingChange:
-    """What becomes of a ring.
+    """The change that a ring goes through.
 
     Attributes:
         was, now: edges per node.

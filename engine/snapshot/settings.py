@@ -19,7 +19,7 @@ Fingerprint = dict[str, Any]
 # These concern what is to come: what was folded stays as it is.
 RESTORED_AS_IS = ("state.session_gap_s", "events.default_kind", "events.default_user_relation",
                   "events.default_item_relation")  # fmt: skip
-# What was folded is brought into the new shape; see `conversion` for the slices and `format.read_catalog`.
+# The events that were folded are brought into the new shape; see `conversion` for the slices and `format.read_catalog`.
 RESTORED_WITH_CONVERSION = (
     "state.history", "state.neighbors", "state.relations", "state.max_users", "state.max_items", "state.max_targets",
     "state.duplicates_window", "state.half_lives_s", "state.features_dim", "state.content_dim",
@@ -41,7 +41,7 @@ def fingerprint(state: StateConfig, events: EventsConfig, kafka: KafkaConfig, pa
         partitions: how many the events topic has.
     """
     found = {f"state.{name}": getattr(state, name) for name in _STATE}
-    if state.content_encoder != "hashed":  # else not named, as in snapshots from before there was a choice
+    if state.content_encoder != "hashed":  # Snapshots from before there was a choice name none.
         found |= {f"state.{name}": getattr(state, name) for name in ("content_encoder", "content_model")}
     found |= {
         "events.kinds": list(events.kinds.items()),  # pairs: their order counts, that of a JSON object doesn't

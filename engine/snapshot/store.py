@@ -185,7 +185,7 @@ class SnapshotStore:
         )
 
     def lost(self, partition: int, log_range: LogRange) -> Loss | None:
-        """What is lost of a partition if it begins with the log, after `newest` found nothing to use; None: nothing."""
+        """The loss if a partition begins with the log, after `newest` has found nothing; None where there is none."""
         part = _part(partition)
         losses = list(self._unreadable(part)) if log_range.begin > 0 else []
         for folder, manifest in self._readable():
@@ -252,7 +252,7 @@ class SnapshotStore:
         for folder, found in self._looked_at():
             if isinstance(found, Manifest):
                 yield folder, found
-            elif folder.path.is_symlink() or folder.path.exists():  # else its engine has just deleted it
+            elif folder.path.is_symlink() or folder.path.exists():  # Otherwise its engine has just deleted it.
                 self._say_once(folder, f"skipped: {found}")
 
     def _unreadable(self, part: str) -> Iterator[Loss]:
@@ -261,7 +261,7 @@ class SnapshotStore:
                 yield Loss(part, folder.path, found, users=None, events=None, items=None)
 
     def _looked_at(self) -> list[tuple[SnapshotFolder, Manifest | str]]:
-        """What has a whole snapshot's name, with its manifest or with what is wrong with it."""
+        """Everything with a whole snapshot's name, with its manifest or with the fault that it has."""
         try:
             folders = [folder for folder in named_like_snapshots(self._dir) if not folder.unfinished]
         except OSError as error:

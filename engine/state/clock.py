@@ -33,7 +33,7 @@ class Clock:
         self.leapt_ms = 0
 
     def saved(self) -> dict[str, int]:
-        """What `restore` takes, by name."""
+        """The numbers that `restore` takes, by name."""
         return {"newest_ms": self.now_ms, "leapt_ms": self.leapt_ms}
 
     def restore(self, numbers: Mapping[str, int]) -> None:

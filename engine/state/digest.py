@@ -71,7 +71,7 @@ def slice_digest(saved: SavedSlice, config: StateConfig, events: EventsConfig) -
     _put_ring(digest, relations.entity_items, targets, item_place)
     sessions = slice_.sessions.table.get(users)
     # The last item is named by its row, and counts only while that row still means it.
-    began = sessions[:, 0] > 0  # who has nothing but relations has no last item either
+    began = sessions[:, 0] > 0  # A user who has nothing but relations has no last item either.
     sessions[began, slice_.sessions.item_column] = slice_.sessions.last_items(users[began], item_place)
     _put(digest, sessions)
     named_sessions = named_sessions[named_sessions[:, SEEN] > 0]

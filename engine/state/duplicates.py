@@ -46,7 +46,7 @@ class RecentIds:
         self._ids: list[str] = []  # a ring once it is full
         self._next = 0
         self._known: set[str] = set()
-        self._bare: set[str] = set()  # those of `_known` that name no subject
+        self._bare: set[str] = set()  # the part of `_known` that names no subject
 
     def __len__(self) -> int:
         return len(self._ids)

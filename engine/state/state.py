@@ -148,7 +148,7 @@ class State:
         return Slice(self._config, self._events, self._stride)
 
     def delete_items(self, item_ids: Sequence[str]) -> Folded:
-        """What the tombstones of these items would have done; returns what that changes."""
+        """Deletes items as their tombstones would have done; returns the rows that this changes."""
         records = self.items_folded
         items = self._fold_items([CatalogItem(item_id, deleted=True) for item_id in item_ids])
         self.items_folded = records
