@@ -47,6 +47,7 @@ from engine.log_output import log_to_stderr
 from engine.model.device import check_device
 from engine.partitions import Snapshots
 from engine.pipeline import Pipeline
+from engine.serving.calls import log_clients_that_left
 from engine.serving.errors import is_expected
 from engine.serving.server import PortTaken, Server
 from engine.serving.subscriptions import Subscriptions
@@ -118,6 +119,7 @@ def _snapshots(config: Config, held: ExitStack) -> OpenSnapshots | None:
 async def _serve(config: Config, snapshots: OpenSnapshots | None) -> None:
     loop = asyncio.get_running_loop()
     log_loop_failures(loop, is_expected)
+    log_clients_that_left()
     stopping = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)

@@ -16,6 +16,7 @@ from prometheus_client import Counter
 
 from engine import metrics
 from engine.failures import told
+from engine.limited_log import LimitedLog
 from engine.serving.errors import FAILURES, SnapshotFailed, is_expected, status_of
 from engine.serving.first_message import FirstMessages
 from engine.serving.foreign_calls import wrap_foreign
@@ -23,6 +24,7 @@ from engine.serving.lists import passes_bytes
 from engine.serving.requests import lenient
 
 _log = logging.getLogger(__name__)
+_limited = LimitedLog(_log)
 
 _PACKAGE = "/ousel.v1."
 _AHEAD_S = 0.1  # that a client's deadline may pass before ours: what its request took to get here
@@ -124,6 +126,22 @@ class CallObserver(grpc.aio.ServerInterceptor):
                 if timed:
                     seconds.observe(time.perf_counter() - started)
             # Counted by now: a client that knows of the failure finds it in GetStatus.
-            return await context.abort(status.code, status.details, status.trailing_metadata)
+            try:
+                return await context.abort(status.code, status.details, status.trailing_metadata)
+            except grpc.aio.InternalError:
+                raise asyncio.CancelledError from None  # The client left, as above.
 
         return behavior
+
+
+def log_clients_that_left() -> None:
+    """Has an answer that finds no client logged in one line; gRPC logs a traceback, as if the engine had failed."""
+    logging.getLogger("grpc._cython.cygrpc").addFilter(_is_of_the_engine)
+
+
+def _is_of_the_engine(record: logging.LogRecord) -> bool:
+    error = record.exc_info[1] if record.exc_info else None
+    if not isinstance(error, grpc.aio.InternalError):
+        return True
+    _limited.warning("client left", "a client left before its answer could be sent (%s)", record.getMessage())
+    return False

@@ -1,3 +1,6 @@
+import asyncio
+import logging
+
 import grpc
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -5,6 +8,10 @@ from ousel.v1.model_service_pb2 import GetStatusRequest
 from ousel.v1.recommender_service_pb2 import Query, RecommendRequest
 
 from engine import metrics
+from engine.limited_log import LimitedLog
+from engine.serving import calls as calls_module
+from engine.serving.calls import log_clients_that_left
+from engine.serving.errors import InvalidRequest
 from tests.engine.serving.fakes import Served, Stream, failure, until
 
 RECOMMEND = "RecommenderService/Recommend"
@@ -70,6 +77,39 @@ async def test_a_client_that_leaves_during_a_write_is_no_failure(served: Served,
     await until(lambda: calls(STREAM, "CANCELLED") == before + 1, "the stream is counted")
     assert (await served.model.GetStatus(GetStatusRequest())).failed_calls == 0
     assert not caplog.records
+
+
+async def test_a_client_that_leaves_before_it_is_told_of_its_error_is_no_failure(served: Served):
+    class Left:
+        async def abort(self, *_: object) -> None:
+            raise grpc.aio.InternalError  # as above
+
+    async def refuse(*_: object) -> None:
+        raise InvalidRequest("k must be positive")
+
+    behavior = served.server.models._calls._observed(refuse, "RecommenderService/Recommend", timed=False)
+    with pytest.raises(asyncio.CancelledError):
+        await behavior(None, Left())
+
+
+def test_an_answer_that_finds_no_client_is_one_line_for_many(caplog, monkeypatch):
+    log = logging.getLogger("grpc._cython.cygrpc")
+    monkeypatch.setattr(log, "filters", [])
+    monkeypatch.setattr(calls_module, "_limited", LimitedLog(calls_module._log))
+    log_clients_that_left()
+    for _ in range(3):
+        try:
+            raise grpc.aio.InternalError
+        except grpc.aio.InternalError:  # as gRPC does where it can't send an answer
+            log.exception("ExecuteBatchError raised in core by servicer method [%s]", "/ousel.v1.EventService/Track")
+    try:
+        raise ValueError("a bug")
+    except ValueError:
+        log.exception("Unexpected [%s]", "ValueError")
+    left, bug = caplog.records
+    assert left.levelname == "WARNING" and left.exc_info is None
+    assert left.getMessage().startswith("a client left before its answer could be sent (ExecuteBatchError")
+    assert bug.exc_info is not None
 
 
 async def test_streams_are_counted_at_their_end_and_not_timed(served: Served):
