@@ -18,7 +18,8 @@ from engine.ranking.query import Cause, Position, Ranking, Source
 
 _NUMBER, _BYTES, _FLOAT = 0, 2, 5  # ways in which the wire has a field
 _ZERO = b"\0\0\0\0"  # a score that is not written
-_KEPT_ITEMS = 65_536
+# Of so many items the part that their records say is kept, unless it is long: 65,536 long ones would take 300 MB.
+KEPT_ITEMS, MOST_KEPT_CHARS = 65_536, 256
 
 _float = struct.Struct("<f").pack
 
@@ -38,7 +39,8 @@ def list_bytes(ranking: Ranking) -> bytes:
     parts = []
     for item_id, title, score, sources in ranking.items:
         written = _float(score)
-        head, tail = _head(item_id, title), _sources(sources)
+        short = len(item_id) + len(title) <= MOST_KEPT_CHARS
+        head, tail = _kept_head(item_id, title) if short else _head(item_id, title), _sources(sources)
         item = head + tail if written == _ZERO else head + _SCORE + written + tail
         parts.append(_ITEM + _length(len(item)) + item)
     parts.append(_number(2, ranking.origin) + _number(3, ranking.known) + _number(4, ranking.model_version))
@@ -51,10 +53,12 @@ def passes_bytes(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
     return lambda message: message if type(message) is bytes else serialize(message)
 
 
-@lru_cache(_KEPT_ITEMS)
 def _head(item_id: str, title: str) -> bytes:
-    """What of a Recommendation changes only with the catalog."""
+    """The part of a Recommendation that changes only with the catalog."""
     return _text(1, item_id) + _text(2, title)
+
+
+_kept_head = lru_cache(KEPT_ITEMS)(_head)
 
 
 @lru_cache(1 << len(Source))

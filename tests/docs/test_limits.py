@@ -12,7 +12,7 @@ import pytest
 from engine.config import Config
 from engine.events import dead_letter, letter_writer, letters_written, payload
 from engine.events.producer import EventProducer
-from engine.serving import foreign_calls, metrics_server, model_servicer, requests, server, state_servicer
+from engine.serving import foreign_calls, lists, metrics_server, model_servicer, requests, server, state_servicer
 from engine.state import session_users, sessions
 
 PAGE = (Path(__file__).parents[2] / "docs" / "limits.md").read_text()
@@ -26,6 +26,7 @@ UNWATCHED = {
     "users and next items kept per item", "sessions linked to a user", "list of popular items",
     "users that one session links", "sessions whose users are counted",
     "letters of which the engine knows that they are written", "size of a dead letter",
+    "items whose part of a list is kept as bytes",
     "rows noted for a model that is being built, and for the one before the serving one",
 }  # fmt: skip
 # The sizes that no setting changes, as the code has them, in the order of the row.
@@ -41,6 +42,7 @@ CONSTANTS = {
     "connections to the metrics port": [
         metrics_server._MAX_OPEN, metrics_server._ANSWER_S, metrics_server._SILENCE_S
     ],
+    "items whose part of a list is kept as bytes": [lists.KEPT_ITEMS, lists.MOST_KEPT_CHARS],
     "pushes that are open and have sent no header": [model_servicer._MAX_HEADERLESS],
     "metrics in the header of a push": [requests.MAX_METRICS, requests.MAX_METRIC_BYTES],
     "version of a pushed model": [requests.MAX_VERSION_STEP],

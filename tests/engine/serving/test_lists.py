@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from ousel.v1 import event_pb2
 from ousel.v1 import recommender_service_pb2 as pb
 
 from engine.ranking.query import Cause, Origin, Position, RankedItem, Ranking, Source
-from engine.serving.lists import list_bytes, passes_bytes, response_bytes, update_bytes
+from engine.serving import lists
+from engine.serving.lists import MOST_KEPT_CHARS, list_bytes, passes_bytes, response_bytes, update_bytes
 
 TEXTS = st.text(st.characters(codec="utf-8"), max_size=300)
 SOURCES = st.lists(st.sampled_from(Source), unique=True).map(lambda found: tuple(sorted(found)))
@@ -51,6 +53,15 @@ def test_a_title_that_changes_is_the_one_that_is_written():
     two = Ranking((RankedItem("a", "new", 1.0, ()),), Origin.MODEL, True, 1, ())
     titles = [pb.RecommendationList.FromString(list_bytes(ranking)).items[0].title for ranking in (one, two, one)]
     assert titles == ["old", "new", "old"]
+
+
+@pytest.mark.parametrize(("chars", "kept"), [(MOST_KEPT_CHARS, 1), (MOST_KEPT_CHARS + 1, 0), (1024, 0)])
+def test_long_titles_are_written_and_not_kept_so_that_what_is_kept_is_bounded_in_bytes(chars, kept):
+    title = "ü" * (chars - len("long"))
+    before = lists._kept_head.cache_info().currsize
+    ranking = Ranking((RankedItem("long", title, 0.5, ()),), Origin.MODEL, True, 1, ())
+    assert pb.RecommendResponse.FromString(response_bytes(ranking)).list.items[0].title == title
+    assert lists._kept_head.cache_info().currsize == before + kept
 
 
 def test_a_serializer_still_takes_messages():
