@@ -41,6 +41,7 @@ from engine.events.log_ends import KafkaLogEnds
 from engine.events.opening import open_log, opening
 from engine.events.producer import EventProducer
 from engine.events.source import Assignment, SourceError
+from engine.events.topic_reader import read_from_begin
 from engine.failures import log_loop_failures, log_thread_failures, one_line_each, told
 from engine.kernel_cache import report
 from engine.log_output import log_to_stderr
@@ -173,6 +174,7 @@ class _Follower:
             snapshots,
             on_ready=lambda: self.on_ready(),
             on_unready=lambda: self.on_unready(),
+            read_items=partial(read_from_begin, config.kafka),
         )
         self.failure: Exception | None = None
         self.on_ready: Callable[[], object] = lambda: None

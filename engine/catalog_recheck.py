@@ -158,8 +158,9 @@ class CatalogRecheck:
                     folded[row] = item
                     lacking.append(place)
                     continue
-            # As after its limit was raised. A full catalog has let it go, and would let another go for it.
-            if len(state.catalog) + len(lacking) < self._max_items and not item.deleted:
+            # As after its limit was raised. A full catalog has let it go, and would let another go for it; the record
+            # of an item that events name comes back by itself, see `CatalogRecall`.
+            if len(state.catalog) - state.records.used + len(lacking) < self._max_items and not item.deleted:
                 lacking += [place] if row is None or row not in state.catalog else []
         return lacking
 

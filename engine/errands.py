@@ -6,7 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import TypeVar
+from typing import Any, TypeVar
 
 R = TypeVar("R")
 
@@ -52,6 +52,13 @@ class Errands:
                     return
                 errand = self._waiting.popleft()
             errand()
+
+
+def begun() -> Future[Any]:
+    """A future that is running already, so that it can't be taken back."""
+    answer: Future[Any] = Future()
+    answer.set_running_or_notify_cancel()
+    return answer
 
 
 def in_background(name: str, work: Callable[[], R], answer: Future[R]) -> threading.Thread:

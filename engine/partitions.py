@@ -121,7 +121,9 @@ def _open_catalog(
     saved = snapshots.newest_catalog(log) if snapshots is not None else None
     if saved is not None:
         content = None if saved.content is None else saved.content[saved.rows]
-        state.restore_catalog(saved.items, saved.positions, saved.items_folded, content)
+        state.restore_catalog(
+            saved.items, saved.positions, saved.items_folded, content, used=saved.used, dropped=saved.dropped
+        )
         state.catalog_began = saved.began
         _log.info("catalog: %d records restored", len(saved.items))
         return saved

@@ -12,15 +12,16 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 
 from engine import metrics
+from engine.catalog_recall import CatalogRecall, ReadItems
 from engine.catalog_recheck import NO_DOUBTS, CatalogRecheck
 from engine.checkpoint import Checkpoints
 from engine.config import Config
 from engine.copies import Copies
-from engine.errands import Errands, in_background
+from engine.errands import Errands, begun, in_background
 from engine.events.batch import Decoded, EventBatch
 from engine.events.codec import Decoder
 from engine.events.dead_letter import DeadLetters
-from engine.events.source import Assignment, EventSource, SourceError
+from engine.events.source import Assignment, EventSource, Partition, SourceError
 from engine.exports import Exports
 from engine.generation import FrozenCopy, Generation
 from engine.generations import Generations, Missed
@@ -60,6 +61,7 @@ class Pipeline:
         snapshots: gives the snapshots of the log that is assigned; None: none are taken.
         on_ready: called once the log is caught up with, and whenever it answers again after a silence.
         on_unready: called when the log has not answered for serving.max_log_age_s.
+        read_items: reads the items topic again, for records that a full catalog has dropped too early.
 
     Attributes:
         waiting: the calls whose lists must reflect a record that is not folded yet.
@@ -73,6 +75,7 @@ class Pipeline:
         *,
         on_ready: Callable[[], object] = lambda: None,
         on_unready: Callable[[], object] = lambda: None,
+        read_items: ReadItems | None = None,
     ) -> None:
         self._config = config
         self._audience = audience
@@ -100,6 +103,7 @@ class Pipeline:
         self._copies = Copies()
         self._checkpoints: Checkpoints | None = None
         self._recheck: CatalogRecheck | None = None  # of the catalog that a snapshot had
+        self._recall = CatalogRecall(config, read_items, self.wake)
         self._installer = Installer(
             config,
             self.generations,
@@ -129,7 +133,7 @@ class Pipeline:
             self.step(source, dead_letters)
             if self._caught_up or self._assignment is None or self._recheck is not None:
                 continue
-            if source.caught_up():
+            if source.caught_up() and self._recall.settled(self.state):
                 self._become_ready()
             elif time.monotonic() - reported > _REPORT_S:
                 reported = time.monotonic()
@@ -175,6 +179,8 @@ class Pipeline:
         # Step 4.
         with metrics.timed("embed"):
             self._embed(folded)
+            if self._recheck is None:
+                self._change_catalog(self._recall.step(self.state, source.caught_up(), self._caught_up))
         # Step 5.
         with metrics.timed("publish"):
             self._publisher.mark(batch, folded, live=self._caught_up)
@@ -211,10 +217,8 @@ class Pipeline:
         may_lose = self._ready or self._config.snapshot.on_mismatch == "replay"
         doubts = self._recheck.doubts if self._recheck is not None else NO_DOUBTS
         taken = take(assignment, self.state, self._snapshots, may_lose=may_lose, doubts=doubts)
-        self._recheck = None
-        if taken.unchecked:
-            limit = self._config.state.max_items
-            self._recheck = CatalogRecheck(assignment, taken.unchecked, self._decoder, limit, taken.doubts)
+        recheck = CatalogRecheck(assignment, taken.unchecked, self._decoder, self._config.state.max_items, taken.doubts)
+        self._recheck = recheck if taken.unchecked else None
         for change in taken.changes:
             self._embed(change)
         source.start(taken.positions)
@@ -224,12 +228,14 @@ class Pipeline:
         """Deletes the items whose deletions no record tells any more, once the items topic has been read."""
         recheck.note(batch)
         gone = recheck.gone(self.state, source)
-        if gone is None:
-            return
-        self._recheck = None
-        deleted = self.state.delete_items(gone)
-        self._embed(deleted)
-        self._publisher.mark(Decoded(EventBatch.empty(), (), (), {}), deleted, live=self._caught_up)
+        if gone is not None:
+            self._recheck = None
+            self._change_catalog(self.state.delete_items(gone))
+
+    def _change_catalog(self, changed: Folded | None) -> None:
+        if changed is not None:
+            self._embed(changed)
+            self._publisher.mark(Decoded(EventBatch.empty(), (), (), {}), changed, live=self._caught_up)
 
     def _checkpoint(self) -> None:
         # A snapshot of a catalog that was not held against its topic would be taken for one that was.
@@ -242,7 +248,7 @@ class Pipeline:
         if self._letters is not None:
             self._letters.settle()
 
-    def _commit(self, positions: Mapping[tuple[str, int], int]) -> None:
+    def _commit(self, positions: Mapping[Partition, int]) -> None:
         if self._source is not None and self._assignment is not None:
             read = self._assignment.partitions
             self._source.commit({partition: at for partition, at in positions.items() if partition in read})
@@ -286,10 +292,8 @@ class Pipeline:
             _log.info("caught up with the partitions that came: %d events folded", self.state.events_folded)
             return
         self._ready = True
-        _log.info(
-            "ready: %d events and %d items folded, %d users", self.state.events_folded, self.state.items.count,
-            self.state.user_count,
-        )  # fmt: skip
+        counts = self.state.events_folded, self.state.items.count, self.state.user_count
+        _log.info("ready: %d events and %d items folded, %d users", *counts)
         self._readiness.catch_up()
 
     # -- any thread ---------------------------------------------------------------------------------------------------
@@ -328,6 +332,7 @@ class Pipeline:
     def close(self) -> None:
         """Ends what runs aside, after `run` has returned: a thread cut off inside a library would abort the process."""
         self._installer.closing.set()
+        self._recall.close()
         over = NotFollowing("the engine is stopping")
         self._exports.close()
         while True:
@@ -346,7 +351,7 @@ class Pipeline:
         self.wake()
         return answer
 
-    def snapshot(self) -> Future[Mapping[tuple[str, int], int]]:
+    def snapshot(self) -> Future[Mapping[Partition, int]]:
         """Takes a snapshot now; the answer is the next offset of each partition, once it is safe.
 
         Raises:
@@ -354,8 +359,7 @@ class Pipeline:
         """
         if self._open_snapshots is None:
             raise SnapshotsOff("snapshot.dir must be set to take snapshots")
-        answer: Future[Mapping[tuple[str, int], int]] = Future()
-        answer.set_running_or_notify_cancel()  # from here on it can't be taken back
+        answer: Future[Mapping[Partition, int]] = begun()
 
         def want() -> None:
             if self._checkpoints is None:
@@ -368,8 +372,7 @@ class Pipeline:
 
     def digest(self) -> Future[StateDigest]:
         """Digests of the state at one moment, made in the background from a copy."""
-        answer: Future[StateDigest] = Future()
-        answer.set_running_or_notify_cancel()  # from here on it can't be taken back
+        answer: Future[StateDigest] = begun()
 
         def begin() -> StateCopy:
             return StateCopy(self.state, self._config.snapshot.piece_bytes)

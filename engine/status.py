@@ -100,6 +100,7 @@ def observe(state: State, config: StateConfig, generation: Generation | None) ->
     metrics.ITEMS_LIMIT.set(config.max_items)
     metrics.ITEMS_EVICTED.set(sum(one.evicted_items for one in slices))
     metrics.CATALOG_EVICTED.set(state.records.evicted)
+    metrics.CATALOG_WANTED.set(state.records.wanted)
     metrics.TARGETS.set(sum(len(one.relations.targets) for one in slices))
     metrics.TARGETS_LIMIT.set(config.max_targets)
     metrics.TARGETS_EVICTED.set(sum(one.evicted_targets for one in slices))

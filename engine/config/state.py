@@ -19,13 +19,19 @@ class StateConfig(Section):
     )  # fmt: skip
     max_items: int = Field(
         200_000, ge=1, le=2**30,
-        description="items that events of one partition have named, and items in the catalog;"
-        " beyond that the longest idle, or the longest not updated, are forgotten",
+        description="Items that events of one partition have named, of which the longest idle are forgotten beyond"
+        " this; and records of the catalog, of which those updated last are kept beyond this, and the records of all"
+        " other items that events name.",
     )  # fmt: skip
     max_catalog_bytes: int = Field(
         2**30, ge=2**20, le=2**40,
-        description="Memory that the records of the catalog may take. Beyond it and beyond max_items those go first"
-        " whose items no event names, the longest not updated before the others.",
+        description="Memory that the records of the catalog may take: half of it the max_items records updated last,"
+        " and half of it the other records whose items events name. Beyond that the longest not updated are dropped.",
+    )  # fmt: skip
+    catalog_recall_s: float = Field(
+        600.0, gt=0, le=YEAR_S,
+        description="Where events name items whose records a full catalog has dropped before, the items topic is read"
+        " again for these records, at most once in this time.",
     )  # fmt: skip
 
     history: int = Field(128, ge=2, le=4096, description="most recent events kept per user or anonymous session")

@@ -6,7 +6,7 @@ Shapes: E events in a batch, in log order within each partition.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -98,6 +98,16 @@ class EventBatch:
         columns |= {name: getattr(self, name)[index] for name in _ARRAY_COLUMNS}
         return EventBatch(**columns)
 
+    def of_partition(self, partition: int) -> tuple[NDArray[np.int64], EventBatch]:
+        """Positions of one partition's events, and those events."""
+        at = (self.partition == partition).nonzero()[0]
+        if len(at) == len(self):
+            return at, self
+        if len(at) and at[-1] - at[0] + 1 == len(at):
+            # As a poll hands them over. A slice of a list costs a tenth of its elements one by one.
+            return at, self.select(slice(int(at[0]), int(at[-1]) + 1))
+        return at, self.select(at)
+
 
 _ID_COLUMNS = ("event_id", "user_id", "session_id", "item_id", "target_id")
 _ARRAY_COLUMNS: dict[str, type[np.generic]] = {
@@ -114,7 +124,11 @@ _ARRAY_COLUMNS: dict[str, type[np.generic]] = {
 
 @dataclass(frozen=True)
 class CatalogItem:
-    """One validated record of the items topic. A tombstone (no value) reads as deleted."""
+    """One validated record of the items topic. A tombstone (no value) reads as deleted.
+
+    Attributes:
+        offset, partition: where the record is in its topic, which is nothing that it says; -1 where that is not known.
+    """
 
     item_id: str
     title: str = ""
@@ -124,6 +138,8 @@ class CatalogItem:
     available_until_ms: int | None = None
     deleted: bool = False
     attributes: tuple[tuple[str, str], ...] = ()  # by name
+    offset: int = field(default=-1, compare=False, repr=False)
+    partition: int = field(default=-1, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

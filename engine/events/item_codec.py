@@ -35,7 +35,7 @@ class ItemDecoder:
             PayloadError: the record holds no item, or the item breaks a rule.
         """
         if not record.value:
-            return self._tombstone(record.key), ()
+            return self._tombstone(record), ()
         item, context = self._reader.read(record.value, lambda: self._id_in(record.key))
         decoded = CatalogItem(
             item_id=item.item_id,
@@ -46,21 +46,23 @@ class ItemDecoder:
             available_until_ms=ms_of_timestamp(item.available_until) if item.HasField("available_until") else None,
             deleted=item.deleted,
             attributes=tuple(sorted(item.attributes.items())) if item.attributes else (),
+            offset=record.offset,
+            partition=record.partition,
         )
         problem = item_problem(decoded, self._features_dim, self._config)
         if problem:
             raise PayloadError(problem, context)
         return decoded, context.unknown
 
-    def _tombstone(self, key: bytes | None) -> CatalogItem:
-        text, named = item_ids_of_key(key, self._config.envelopes)
-        limit = self._config.max_id_bytes
+    def _tombstone(self, record: Record) -> CatalogItem:
+        text, named = item_ids_of_key(record.key, self._config.envelopes)
+        limit, offset, partition = self._config.max_id_bytes, record.offset, record.partition
         problem = id_problem("key", named or text, limit)
         if problem:
             raise PayloadError(problem)
         if named and id_problem("key", text, limit) is None:
-            return QuotedTombstone(text, deleted=True, named_id=named)
-        return CatalogItem(named or text, deleted=True)
+            return QuotedTombstone(text, deleted=True, named_id=named, offset=offset, partition=partition)
+        return CatalogItem(named or text, deleted=True, offset=offset, partition=partition)
 
     def _id_in(self, key: bytes | None) -> str:
         text, named = item_ids_of_key(key, self._config.envelopes)

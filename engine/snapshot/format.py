@@ -4,7 +4,7 @@
     manifest.json.sha256  its digest, as `sha256sum` writes and checks it
     slice-P.tables        tables of partition P, back to back: numbers, in the order and of the types in the manifest
     slice-P.columns       ids and lists of partition P: lines of JSON, each ["column", [some of its values]]
-    catalog.items         the catalog, longest not updated first: lines of JSON, each a list of some records' fields
+    catalog.items         the catalog: lines of JSON, each a list of some records' fields
     catalog.content       only where `state.content_encoder` is not hashed: a vector of float32 per record of it
 
 What a slice holds is data here. A version of Ousel that gives it other tables, or another meaning, raises `FORMAT` and
@@ -73,6 +73,8 @@ def write_snapshot(
             "began": sorted((*where, began) for where, began in catalog.began.items()),
             "items_folded": catalog.items_folded,
             "rows": len(catalog.items),
+            "used": catalog.used,
+            "dropped": catalog.dropped,
             "fields": _FIELDS,
             "file": asdict(entry),
         },
@@ -128,7 +130,10 @@ def read_catalog(folder: Path, manifest: Manifest) -> SavedCatalog:
         read_buffers(folder, part.content_file.entry, [kept])
         content, rows = torch.from_numpy(kept), torch.arange(len(items))
     positions, began = manifest.catalog_positions, manifest.catalog_began
-    return SavedCatalog(items, positions, part.items_folded, content, rows, began, "attributes" in part.fields)
+    return SavedCatalog(
+        items, positions, part.items_folded, content, rows, began, "attributes" in part.fields,
+        used=min(part.used, len(items)), dropped=part.dropped,
+    )  # fmt: skip
 
 
 _LIST = "lists."  # a column's name may come from the slice: this keeps it from being taken for ids

@@ -106,6 +106,8 @@ class StoredCatalog(_Entry):
     began: list[Place] = []
     items_folded: Count
     rows: Count
+    used: Count = 0
+    dropped: bool = True
     fields: list[str]
     file: StoredFile
     content_dim: Count | None = None

@@ -82,22 +82,26 @@ class Catalog:
             self._deleted = np.concatenate([self._deleted, np.zeros(more, dtype=bool)])
             self._described = np.concatenate([self._described, np.zeros(more, dtype=bool)])
 
-    def fold(self, rows: Sequence[int], items: Sequence[CatalogItem], content: Tensor | None = None) -> list[int]:
+    def fold(
+        self, rows: Sequence[int], items: Sequence[CatalogItem], content: Tensor | None = None, *, back: bool = False
+    ) -> list[int]:
         """Replaces what is known of `rows` by `items`, in log order: the newest record wins whole.
 
         Args:
             content: [len(rows), F] that a snapshot has kept of the items, so that they need not be encoded again.
+            back: whether these are the newest records of items that events name, which were dropped before.
 
         Returns:
             Rows whose record had to make room; they count as deleted.
         """
         dropped = []
+        put = self._records.put_back if back else self._records.put
         for at, (row, item) in enumerate(zip(rows, items, strict=True)):
             self._deleted[row] = item.deleted
             if not item.deleted:
                 self._describe(row, item, None if content is None else content[at])
                 self._described[row] = True
-            for lost in self._records.put(row, CatalogItem(item.item_id, deleted=True) if item.deleted else item):
+            for lost in put(row, _bare(item) if item.deleted else item):
                 self.remove(lost)
                 dropped.append(lost)
         return dropped
@@ -115,7 +119,7 @@ class Catalog:
         self._deleted[rows] = False
 
     def rows(self) -> list[int]:
-        """Rows with a record, the longest not updated first."""
+        """Rows with a record, those first that have it only because events name them."""
         return self._records.rows()
 
     def records(self) -> list[CatalogItem]:
@@ -187,3 +191,8 @@ class Catalog:
         if (item.title, item.categories) != (self.title[row], self.categories[row]):  # else a new price, say
             vector[:width] = self._encoder.encode(item)
         vector[width:] = item.features or 0.0
+
+
+def _bare(item: CatalogItem) -> CatalogItem:
+    """Nothing but that an item is deleted."""
+    return CatalogItem(item.item_id, deleted=True, offset=item.offset, partition=item.partition)

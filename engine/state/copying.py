@@ -27,13 +27,15 @@ class SavedCatalog:
     """The catalog at rest.
 
     Attributes:
-        items: records that can be folded again, the longest not updated first.
+        items: records that can be folded again.
         positions: next offset to fold by (topic, partition).
         items_folded: records folded so far.
         content: [N, F] float32 by item row; None where it is made anew from the records.
         rows: [len(items)] int64 row of each record in `content`.
         began: by (topic, partition), the first offset that was folded; absent where an older version does not say.
         has_attributes: whether attributes were kept when the records were saved; older versions dropped them.
+        used: how many of the items, the first ones, have their records only because events name them.
+        dropped: whether records were dropped because others came; older versions do not say, and may have done it.
     """
 
     items: Sequence[CatalogItem]
@@ -43,6 +45,8 @@ class SavedCatalog:
     rows: Tensor | None = None
     began: Mapping[tuple[str, int], int] = field(default_factory=dict)
     has_attributes: bool = True
+    used: int = 0
+    dropped: bool = True
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,8 @@ class StateCopy:
             self._content.data if self._content else None,  # filled as the pieces are made
             torch.tensor(state.catalog.rows(), dtype=torch.int64) if self._content else None,
             state.catalog_began,
+            used=state.records.used,
+            dropped=state.records.dropped,
         )
 
     def step(self) -> bool:

@@ -144,6 +144,18 @@ def _joined(parts: Sequence[NDArray[N]]) -> NDArray[N]:
     return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
+def distinct(parts: Sequence[Rows]) -> Rows:
+    """All rows, rising, each once."""
+    rows = joined(parts)
+    return np.unique(rows) if len(rows) else rows
+
+
+def changed_rows(*, users: Rows, items: Rows, new: Rows, gone: Rows) -> Folded:
+    """What is changed where no event was folded: users and items as they are, and rows given and taken back."""
+    columns = (NO_ROWS, users, *NO_EVENTS[2:], np.unique(items), NO_ROWS, new, gone, NO_ROWS, NO_ROWS)
+    return Folded(*map(torch.from_numpy, columns))
+
+
 def runs_of(forget: NDArray[np.bool_]) -> Iterator[tuple[int, int | None]]:
     """Cuts [E] flags into runs (first, last) of events, and (at, None) for each event that forgets."""
     first = 0

@@ -9,7 +9,7 @@ Shapes: B rows asked for, n edges of each, P slices.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.state.folded import Inserted, SliceFolded
 from engine.state.kernels import merge_edges
 from engine.state.ring import Neighbors, Ring, no_edges
 from engine.state.slice import Slice
@@ -66,10 +67,21 @@ class Placed:
         """[R] rows of the slice of items, -1 where it has not met one."""
         return self.row_of[rows].astype(np.int64) - 1
 
+    def shared(self, folded: SliceFolded) -> Inserted:
+        """User, item, previous and session of each event that was folded, in rows of the process."""
+        previous = np.where(folded.previous >= 0, self.item_of[folded.previous], -1)
+        return folded.user + self.first_user, self.item_of[folded.item], previous, folded.session
+
     def local_users(self, rows: Longs) -> Longs:
         """[R] rows of the slice of users, -1 where one is not of this slice."""
         local = rows - self.first_user
         return np.where((local >= 0) & (local < self.slice.users.limit), local, -1)
+
+
+def free_slot(taken: Iterable[Placed]) -> int:
+    """The first slot that none of these has."""
+    slots = {placed.slot for placed in taken}
+    return next(slot for slot in range(len(slots) + 1) if slot not in slots)
 
 
 Slots = Mapping[int, Placed]  # by partition, rising

@@ -110,6 +110,10 @@ class Nodes:
             self._table.insert(digests([*new]), np.array(given))
         return given
 
+    def live(self) -> NDArray[np.int64]:
+        """[R] rows in use, rising."""
+        return self.seen.array[: self.rows].nonzero()[0]
+
     def see(self, rows: Tensor, seen: Tensor) -> None:
         """Notes that events named `rows` [E]; `seen` [E] is 1 + the offset of each, rising."""
         self.seen.note(rows)

@@ -14,15 +14,24 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import EventsConfig, KafkaConfig, StateConfig
-from engine.events.batch import CatalogItem, Decoded, EventBatch
+from engine.events.batch import CatalogItem, Decoded
 from engine.state.catalog import Catalog
 from engine.state.catalog_records import CatalogRecords
 from engine.state.content import content_encoder
-from engine.state.folded import NO_EVENTS, NO_ROWS, Folded, Inserted, Part, Rows, SliceFolded, joined, joined_columns
+from engine.state.folded import (
+    NO_ROWS,
+    Folded,
+    Part,
+    Rows,
+    SliceFolded,
+    changed_rows,
+    distinct,
+    joined,
+    joined_columns,
+)
 from engine.state.id_map import IdMap
-from engine.state.merged import MergedGraph, Placed, newest
+from engine.state.merged import MergedGraph, Placed, free_slot, newest
 from engine.state.merged_popularity import MergedPopularity
-from engine.state.nodes import Nodes
 from engine.state.people import People
 from engine.state.related import MergedRelations
 from engine.state.ring import Neighbors
@@ -93,11 +102,11 @@ class State:
                 self._catalog_positions[topic, partition] = position
                 continue
             placed = self.slices.get(partition) or self._add(partition, self.new_slice())
-            at, events = _of_partition(batch.events, partition)
+            at, events = batch.events.of_partition(partition)
             folded = placed.slice.fold(events, position)
             changed += self._place(placed, folded)
             if len(folded.event):
-                parts.append((at[folded.event], *_shared(placed, folded)))
+                parts.append((at[folded.event], *placed.shared(folded)))
             for rows in (folded.stale_users, folded.related_users):
                 if len(rows):
                     stale_users.append(rows + placed.first_user)
@@ -110,7 +119,7 @@ class State:
         self._hide(new)
         self._rank(np.concatenate([item, new]))
         columns = (
-            event, user, item, previous, session, _distinct(changed), _distinct(stale_users), new,
+            event, user, item, previous, session, distinct(changed), distinct(stale_users), new,
             joined(gone_users), joined(relations), joined(forgot),
         )  # fmt: skip
         return Folded(*map(torch.from_numpy, columns))
@@ -118,19 +127,19 @@ class State:
     def open(self, partition: int, slice_: Slice) -> Folded:
         """Takes a partition in, as a snapshot has it or empty; returns what that changes."""
         placed = self._add(partition, slice_)
-        local = _live(slice_.items)
+        local = slice_.items.live()
         self._place_items(placed, local)
         self._rank_all()
-        users, items = _live(slice_.users) + placed.first_user, placed.item_of[local]
-        return _changed(users=users, items=items, new=self._take_new(), gone=NO_ROWS)
+        users, items = slice_.users.live() + placed.first_user, placed.item_of[local]
+        return changed_rows(users=users, items=items, new=self._take_new(), gone=NO_ROWS)
 
     def drop(self, partition: int) -> Folded:
         """Leaves a partition out; what only it knew is gone. Returns what that changes."""
         placed = self.slices.pop(partition)
-        users = _live(placed.slice.users) + placed.first_user
-        items = self._release(placed.displace(_live(placed.slice.items)))
+        users = placed.slice.users.live() + placed.first_user
+        items = self._release(placed.displace(placed.slice.items.live()))
         self._rank_all()
-        return _changed(users=NO_ROWS, items=items, new=NO_ROWS, gone=users)
+        return changed_rows(users=NO_ROWS, items=items, new=NO_ROWS, gone=users)
 
     def graph_of(self, slices: Mapping[int, tuple[int, Rows, SavedSlice]]) -> MergedGraph:
         """A graph over saved slices, each with its slot and the rows of its items, that nothing changes any more."""
@@ -154,7 +163,22 @@ class State:
         self.items_folded = records
         new = self._take_new()
         self._hide(new)
-        return _changed(users=NO_ROWS, items=items, new=new, gone=NO_ROWS)
+        return changed_rows(users=NO_ROWS, items=items, new=new, gone=NO_ROWS)
+
+    def take_found(self, found: Sequence[CatalogItem], content: Tensor | None = None, *, whole: bool) -> Folded:
+        """Takes in the newest records of items that `records` seeks; returns what that changes.
+
+        Args:
+            whole: whether an item that is not among these has no record.
+        """
+        rows = self.items.find(item.item_id for item in found).numpy()
+        at = [place for place, row in enumerate(rows.tolist()) if self.records.sought(row)]
+        kept = None if content is None else content[at]
+        dropped = self.catalog.fold(rows[at].tolist(), [found[place] for place in at], kept, back=True)
+        self.records.end_search(found=whole)
+        self._hide(rows[at])
+        items = distinct([rows[at], self._release(np.array(dropped, np.int64))])
+        return changed_rows(users=NO_ROWS, items=items, new=NO_ROWS, gone=NO_ROWS)
 
     # -- what it says -------------------------------------------------------------------------------------------------
 
@@ -175,9 +199,22 @@ class State:
         positions: Mapping[tuple[str, int], int],
         items_folded: int,
         content: Tensor | None = None,
+        *,
+        used: int = 0,
+        dropped: bool = False,
     ) -> None:
-        """Takes in what a snapshot says of the catalog, with the content [len(records), F] that it may have kept."""
-        self._fold_items(records, content)
+        """Takes in what a snapshot says of the catalog, once the slices are open.
+
+        Args:
+            content: [len(records), F] that the snapshot may have kept of them.
+            used: how many of the records, the first ones, were kept only because events named their items.
+            dropped: whether records may have been dropped before.
+        """
+        self._fold_items(records[used:], None if content is None else content[used:])
+        if dropped:
+            self.records.assume_dropped()
+            self.records.seek()
+            self.take_found(records[:used], None if content is None else content[:used], whole=False)
         self._catalog_positions.update(positions)
         self.items_folded = items_folded
 
@@ -217,7 +254,7 @@ class State:
 
     def users(self) -> Tensor:
         """[U] int64 rows of all users, rising."""
-        rows = [_live(placed.slice.users) + placed.first_user for placed in self.slices.values()]
+        rows = [placed.slice.users.live() + placed.first_user for placed in self.slices.values()]
         return torch.from_numpy(np.sort(joined(rows)))
 
     def find_users(self, subjects: Sequence[str]) -> list[int]:
@@ -258,10 +295,9 @@ class State:
     # -- inside -------------------------------------------------------------------------------------------------------
 
     def _add(self, partition: int, slice_: Slice) -> Placed:
-        taken = {placed.slot for placed in self.slices.values()}
-        slot = next(slot for slot in range(len(taken) + 1) if slot not in taken)
+        slot = free_slot(self.slices.values())
         if slot >= self.partitions:
-            raise ValueError(f"partition {partition} must be one of {self.partitions} in all, {len(taken)} are open")
+            raise ValueError(f"partition {partition} must be one of {self.partitions} in all, {slot} are open")
         placed = Placed(slice_, slot, self._stride, self.item_rows)
         self.slices[partition] = placed
         # In place: the merged graph holds this very mapping.
@@ -283,7 +319,7 @@ class State:
             self.items_folded += len(part)
             self._hide(np.unique(rows))
             changed += [rows, self._release(np.array(dropped, np.int64))]
-        return _distinct(changed)
+        return distinct(changed)
 
     def _place(self, placed: Placed, folded: SliceFolded) -> list[Rows]:
         """Gives rows of the process to the slice's new items, and takes back those of its gone ones.
@@ -323,7 +359,7 @@ class State:
 
     def _take_new(self) -> Rows:
         new, self._new = self._new, []
-        return _distinct(new)
+        return distinct(new)
 
     def _release(self, rows: Rows) -> Rows:
         """Takes back the rows of items that neither a slice nor the catalog knows any more; all `rows` have changed."""
@@ -358,36 +394,3 @@ class State:
     def _rank_all(self) -> None:
         self._hide(np.arange(len(self.items)))
         self._merged.update_all(len(self.items))
-
-
-def _shared(placed: Placed, folded: SliceFolded) -> Inserted:
-    """User, item, previous and session of each event, in rows of the process."""
-    previous = np.where(folded.previous >= 0, placed.item_of[folded.previous], -1)
-    return folded.user + placed.first_user, placed.item_of[folded.item], previous, folded.session
-
-
-def _distinct(parts: Sequence[Rows]) -> Rows:
-    """All rows, rising, each once."""
-    rows = joined(parts)
-    return np.unique(rows) if len(rows) else rows
-
-
-def _of_partition(events: EventBatch, partition: int) -> tuple[Rows, EventBatch]:
-    """Positions of one partition's events, and those events."""
-    at = (events.partition == partition).nonzero()[0]
-    if len(at) == len(events):
-        return at, events
-    if len(at) and at[-1] - at[0] + 1 == len(at):
-        # As a poll hands them over. A slice of a list costs a tenth of its elements one by one.
-        return at, events.select(slice(int(at[0]), int(at[-1]) + 1))
-    return at, events.select(at)
-
-
-def _live(nodes: Nodes) -> Rows:
-    """[R] rows in use, rising."""
-    return nodes.seen.array[: nodes.rows].nonzero()[0]
-
-
-def _changed(*, users: Rows, items: Rows, new: Rows, gone: Rows) -> Folded:
-    columns = (NO_ROWS, users, *NO_EVENTS[2:], np.unique(items), NO_ROWS, new, gone, NO_ROWS, NO_ROWS)
-    return Folded(*map(torch.from_numpy, columns))

@@ -25,7 +25,11 @@ def named(items: Sequence[CatalogItem], ids: IdMap, catalog: Catalog) -> Sequenc
             literal = row is not None and row in catalog
             if told and (literal or item.item_id in before):
                 break
-            item = CatalogItem(item.item_id if literal else item.named_id, deleted=True)
+            item = _deleted(item, item.item_id if literal else item.named_id)
         told.append(item)
         before.add(item.item_id)
     return told
+
+
+def _deleted(tombstone: QuotedTombstone, item_id: str) -> CatalogItem:
+    return CatalogItem(item_id, deleted=True, offset=tombstone.offset, partition=tombstone.partition)

@@ -34,7 +34,8 @@ def endless(number: int, partitions: int) -> list[Line]:
 
 def catalog_records(number: int) -> list[CatalogItem]:
     return [
-        CatalogItem(f"c{at}", f"Title {at}", (f"category {at}",), (1.0,), deleted=at % 5 == 0)
+        # Every other one is of an item that the events of this batch name.
+        CatalogItem(f"{'ci'[at % 2]}{at}", f"Title {at}", (f"category {at}",), (1.0,), deleted=at % 5 == 0)
         for at in range(number * BATCH, (number + 1) * BATCH)
     ]
 
@@ -58,7 +59,10 @@ def test_every_container_stays_within_its_limit_and_evictions_are_counted(partit
         rows = max_items * (partitions + 1) + BATCH  # and the new items of one batch
         assert state.user_count <= max_users and int(state.users().max()) < max_users
         assert len(state.items) == len(state.items.ids()) <= rows and state.items.count <= rows
-        assert len(state.catalog) == len(state.catalog.rows()) <= max_items
+        assert len(state.catalog) == len(state.catalog.rows()) == state.records.used + max_items
+        assert state.records.used <= max_items * partitions
+        assert len(state.records._named) <= max_items * partitions
+        assert {*state.records._wanted, *state.records._declined} <= state.records._named
         assert len(state.catalog.title) <= rows and len(state.catalog.categories) <= rows
         assert len(state.popularity.top()) <= config.popular
         for placed in state.slices.values():

@@ -6,8 +6,9 @@ And what the group is told of is never ahead of a snapshot that is safe.
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -32,6 +33,7 @@ CONFIG = Config(
         max_items=8,
         max_targets=3,
         duplicates_window=4,
+        catalog_recall_s=1e-9,
         half_lives_s=(3600, 60),
     ),
     # As soon as one has ended the next begins.
@@ -85,15 +87,30 @@ class Kept:
 
 
 class Engine:
-    """A pipeline over a log in memory, stepped by hand; `digest` is of the state once the log is folded."""
+    """A pipeline over a log in memory, stepped by hand.
 
-    def __init__(self, batches: list[list[Record]], kept: Kept, piece_bytes: int = PIECES_BYTES[-1]) -> None:
+    Args:
+        items_first: whether the catalog is read before the events, as at a start, or both as they come in the log.
+    """
+
+    def __init__(
+        self,
+        batches: list[list[Record]],
+        kept: Kept,
+        piece_bytes: int = PIECES_BYTES[-1],
+        *,
+        max_items: int = 8,
+        items_first: bool = True,
+    ) -> None:
         self.kept = kept
-        self.source = MemorySource(batches, items_topic=CONFIG.kafka.items_topic)
+        topic = CONFIG.kafka.items_topic
+        self.source = MemorySource(batches, items_topic=topic if items_first else None)
         self.letters = MemoryDeadLetters()
         snapshot = CONFIG.snapshot.model_copy(update={"piece_bytes": piece_bytes})
-        config = CONFIG.model_copy(update={"snapshot": snapshot})
-        self.pipeline = Pipeline(config, Nobody(), lambda partitions: kept)
+        state = CONFIG.state.model_copy(update={"max_items": max_items})
+        config = CONFIG.model_copy(update={"snapshot": snapshot, "state": state})
+        items = [record for batch in batches for record in batch if record.topic == topic]
+        self.pipeline = Pipeline(config, Nobody(), lambda partitions: kept, read_items=lambda ends: [items])
 
     def step(self) -> None:
         self.source.wake()  # there is nothing to wait for where the log has ended
@@ -113,14 +130,17 @@ class Engine:
         self.pipeline.close()
 
     def digest(self) -> StateDigest:
-        while not self.source.caught_up():
-            self.step()
+        """Of the state once the log is folded and the catalog has what it lacked."""
+        self._step_until(lambda: self.source.caught_up() and self.pipeline._recall.settled(self.pipeline.state))
         answer = self.pipeline.digest()
-        deadline = threading.Event()
-        while not answer.done():
-            self.step()
-            deadline.wait(0.0001)
+        self._step_until(answer.done)
         return answer.result()
+
+    def _step_until(self, true: Callable[[], bool]) -> None:
+        pause = threading.Event()
+        while not true():
+            self.step()
+            pause.wait(0.0001)
 
 
 def an_event(user, session, item, kind, hour, event_id):
@@ -181,7 +201,8 @@ def log_of(events, items, lengths) -> list[list[Record]]:
     return [batch for batch in batches if batch]
 
 
-@settings(max_examples=60)
+@pytest.mark.parametrize("max_items", [8, 2])
+@settings(max_examples=40)
 @given(
     events=events,
     items=items,
@@ -191,16 +212,18 @@ def log_of(events, items, lengths) -> list[list[Record]]:
     fails=st.lists(st.booleans(), max_size=30),
 )
 def test_an_engine_killed_anywhere_ends_in_the_state_of_one_that_never_stopped(
-    events, items, lengths, lives, piece_bytes, fails
+    max_items, events, items, lengths, lives, piece_bytes, fails
 ):
     batches = log_of(events, items, lengths)
     kept = Kept(fails)
     for steps in lives:
-        engine = Engine(batches, kept, piece_bytes)
+        engine = Engine(batches, kept, piece_bytes, max_items=max_items)
         for _ in range(steps):
             engine.step()
         engine.kill()
-    recovered, straight = Engine(batches, kept), Engine([[record] for batch in batches for record in batch], Kept())
+    recovered = Engine(batches, kept, max_items=max_items)
+    one_by_one = [[record] for batch in batches for record in batch]
+    straight = Engine(one_by_one, Kept(), max_items=max_items, items_first=False)
     got, want = recovered.digest(), straight.digest()
     assert got == want
     duplicates = sum(placed.slice.duplicates for placed in straight.pipeline.state.slices.values())

@@ -69,7 +69,9 @@ def catalog_digest(state: State) -> Digest:
     known = {name: row for row, name in enumerate(state.items.ids()) if name}
     at = np.array(list(known.values()), dtype=np.int64)
     return {
-        "records": state.catalog.records(),
+        # Where a record is in its topic says how long ago its item was updated.
+        "records": sorted((one.item_id, one.offset, one.partition, repr(one)) for one in state.catalog.records()),
+        "used": sorted(one.item_id for one in state.catalog.records()[: state.records.used]),
         "deleted": dict(zip(known, state.catalog.deleted(at).tolist(), strict=True)),
     }
 

@@ -1,6 +1,8 @@
-"""Which catalog records make room: those of items that no event names first, within limits of number and memory."""
+"""Which catalog records are kept: of the items updated last and of those that events name, whatever came first."""
 
 from __future__ import annotations
+
+from itertools import permutations
 
 import pytest
 from hypothesis import given
@@ -38,7 +40,7 @@ def test_a_producer_that_invents_items_pushes_out_none_that_people_use(at_once):
     for first in range(0, len(invented), at_once):
         state.fold(batch([], invented[first : first + at_once]))
     assert [title_of(state, item_id) for item_id in USED] == [f"Title of {item_id}" for item_id in USED]
-    assert len(state.catalog) == LIMIT and state.records.evicted == 3000 + len(USED) - LIMIT
+    assert len(state.catalog) == LIMIT + len(USED) and state.records.evicted == 3000 - LIMIT
     # The newest of the others are kept.
     assert title_of(state, "invented-2999") == "Buy this" and title_of(state, "invented-2900") == ""
     assert not state.catalog.deleted(state.items.find(USED).numpy()).any()
@@ -62,13 +64,82 @@ def test_an_item_whose_events_are_gone_makes_room_again():
     assert title_of(state, "old") == "" and [title_of(state, f"new-{at}") for at in range(3)] == ["New"] * 3
 
 
-def test_where_events_name_all_items_the_longest_not_updated_makes_room():
+def test_the_records_of_all_items_that_events_name_stay_beside_those_updated_last():
     state = new_state(max_items=2)
     state.fold(batch(numbered([Line("ann", "", "a"), Line("ann", "", "b")]), [CatalogItem("a"), CatalogItem("b", "B")]))
+    state.fold(batch([], [CatalogItem("a", "A again"), CatalogItem("c", "C"), CatalogItem("d", "D")]))
+    assert [title_of(state, item_id) for item_id in "abcd"] == ["A again", "B", "C", "D"]
+    assert state.records.evicted == 0 and len(state.catalog) == 4 and state.records.used == 2
+
+
+@pytest.mark.parametrize("order", list(permutations(range(3))))
+def test_which_records_were_updated_last_is_told_by_their_offsets_not_by_the_order_in_which_partitions_are_read(order):
+    state = new_state(max_items=2)
+    records = [CatalogItem(f"i{at}", f"T{at}", offset=at // 2, partition=at % 2) for at in range(3)]
+    state.fold(batch([], [records[at] for at in order]))
+    assert [title_of(state, f"i{at}") for at in range(3)] == ["", "T1", "T2"]
+
+
+def sought(state: State) -> list[str]:
+    return [state.items.id_of(row) for row in state.records.seek()]
+
+
+def test_an_item_that_is_named_after_its_record_was_dropped_is_wanted_and_gets_it_back():
+    state = new_state(max_items=1)
+    state.fold(batch([], [CatalogItem("a", "A"), CatalogItem("b", "B")]))
+    state.fold(batch(numbered([Line("ann", "", "a"), Line("ann", "", "b")]), []))
+    assert state.records.wanted == 0  # The slice has room for one item, so that only "b" is named now.
+    state.fold(batch([Line("ann", "", "a", offset=2)]))
+    assert sought(state) == ["a"] and state.records.wanted == 0
+    state.take_found([CatalogItem("a", "A")], whole=True)
+    assert title_of(state, "a") == "A"
+
+
+def searching() -> State:
+    """A state that seeks the record of "a", which was dropped before the event."""
+    state = new_state(max_items=1)
+    state.fold(batch([], [CatalogItem("a", "A"), CatalogItem("b", "B")]))
+    state.fold(batch(numbered([Line("ann", "", "a")])))
+    assert sought(state) == ["a"]
+    return state
+
+
+def test_a_record_that_comes_while_an_older_one_is_sought_is_not_replaced_by_that():
+    state = searching()
     state.fold(batch([], [CatalogItem("a", "A again"), CatalogItem("c", "C")]))
-    # "c" is named by no event, so that it finds no room.
-    assert [title_of(state, item_id) for item_id in "abc"] == ["A again", "B", ""]
-    assert state.records.evicted == 1 and len(state.catalog) == 2
+    state.take_found([CatalogItem("a", "A")], whole=True)
+    assert title_of(state, "a") == "A again"
+
+
+def test_a_deletion_that_was_dropped_is_brought_back_and_hides_the_item():
+    state = searching()
+    state.take_found([CatalogItem("a", deleted=True)], whole=True)
+    row = state.items.find(["a"]).numpy()
+    assert state.catalog.deleted(row).all() and state.popularity.hidden(row).all()
+
+
+def test_what_a_search_does_not_find_is_wanted_again_only_if_the_search_failed():
+    state = searching()
+    state.take_found([], whole=False)
+    assert sought(state) == ["a"]
+    state.take_found([], whole=True)
+    assert sought(state) == []
+
+
+def test_without_a_dropped_record_no_item_is_wanted():
+    state = new_state(max_items=3)
+    state.fold(batch(numbered([Line("ann", "", "x")]), [CatalogItem("a"), CatalogItem("b"), CatalogItem("c")]))
+    assert state.records.wanted == 0 and not state.records.dropped
+
+
+def test_a_record_that_finds_no_room_in_memory_is_wanted_again_once_there_is_room():
+    records = CatalogRecords(1, 2 * 10_000)
+    large = [CatalogItem(f"i{row}", "x" * 6000, offset=row) for row in range(4)]
+    records.name([0, 1])
+    assert [records.put(row, large[row]) for row in range(4)] == [[], [], [0], [2]]
+    assert records.used == 1 and records.wanted == 0
+    records.unname([1])
+    assert records.seek() == [0] and records.put_back(0, large[0]) == [] and 0 in records
 
 
 operation = st.one_of(
@@ -78,27 +149,26 @@ operation = st.one_of(
 
 
 @given(operations=st.lists(operation, max_size=60), max_records=st.integers(1, 6), max_kib=st.integers(1, 4))
-def test_both_limits_hold_and_named_items_lose_theirs_last(operations, max_records, max_kib):
-    records = CatalogRecords(max_records, max_kib * 1024)
+def test_both_limits_hold_and_whatever_is_lost_is_told(operations, max_records, max_kib):
+    records = CatalogRecords(max_records, 2 * max_kib * 1024)
     named: set[int] = set()
-    evicted = 0
     for what, row, size in operations:
+        held = set(records.rows())
         if what == "put":
-            held = set(records.rows())
-            record = CatalogItem(f"{row}", "x" * size, ("c" * size,))
-            lost = records.put(row, record)
-            evicted += len(lost)
+            lost = records.put(row, CatalogItem(f"{row}", "x" * size, ("c" * size,)))
             assert set(records.rows()) == (held | {row}) - set(lost)
-            if any(one in named for one in lost):
-                assert named >= set(records.rows())
         elif what == "remove":
             records.remove(row)
+            assert set(records.rows()) == held - {row}
         else:
             getattr(records, what)([row])
             named = named | {row} if what == "name" else named - {row}
-        assert len(records) <= max_records and (len(records) == 1 or records.bytes <= max_kib * 1024)
-        assert records.bytes == sum(map(record_bytes, records.records())) and records.evicted == evicted
-        assert all(row in records for row in records.rows())
+            assert set(records.rows()) in (held, held - {row})
+        used, last = records.records()[: records.used], records.records()[records.used :]
+        assert len(last) <= max_records and set(records.rows()[: len(used)]) <= named
+        for part in (used, last):
+            assert len(part) <= 1 or sum(map(record_bytes, part)) <= max_kib * 1024
+        assert records.bytes == sum(map(record_bytes, records.records()))
 
 
 def test_records_count_the_bytes_of_their_texts_so_that_few_large_ones_are_many():
@@ -114,8 +184,8 @@ def test_a_restart_between_goes_on_as_the_one_that_never_stopped(cut):
     whole, again = new_state(), new_state()
     fold_real_items(whole)
     whole.fold(batch([], invented[:cut]))
-    again.restore_catalog(whole.catalog.records(), {}, 0)
     again.open(0, whole.slices[0].slice)
+    again.restore_catalog(whole.catalog.records(), {}, 0, used=whole.records.used, dropped=whole.records.dropped)
     for state in (whole, again):
         state.fold(batch([], invented[cut:]))
     assert sorted(map(repr, whole.catalog.records())) == sorted(map(repr, again.catalog.records()))
