@@ -189,7 +189,7 @@ def one_by_one(limits: dict, log: Sequence[Line], catalog: Sequence[CatalogItem]
 
 
 @pytest.mark.parametrize("limits", LIMITS)
-@settings(max_examples=25)
+@settings(max_examples=50)
 @given(data=st.data(), log=lines, steps=st.lists(step, max_size=8))
 def test_any_cutting_interleaving_redelivery_and_restart_folds_to_the_same_state(limits, data, log, steps):
     catalog = data.draw(items if limits is ROOMY else many_items)

@@ -80,6 +80,15 @@ def test_which_records_were_updated_last_is_told_by_their_offsets_not_by_the_ord
     assert [title_of(state, f"i{at}") for at in range(3)] == ["", "T1", "T2"]
 
 
+def test_a_record_that_is_kept_for_events_alone_goes_with_them_and_its_row_too():
+    state = new_state(max_items=2)
+    state.fold(batch(numbered([Line("ann", "", "old")]), [CatalogItem("old", "Old")]))
+    state.fold(batch([], [CatalogItem("b"), CatalogItem("c")]))
+    assert title_of(state, "old") == "Old" and state.records.used == 1
+    state.fold(batch([Line("ann", "", name, offset=at) for at, name in enumerate("bc", 1)]))  # They push "old" out.
+    assert state.items.get("old") is None and state.records.used == 0 and len(state.catalog) == 2
+
+
 def sought(state: State) -> list[str]:
     return [state.items.id_of(row) for row in state.records.seek()]
 
