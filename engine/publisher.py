@@ -36,6 +36,8 @@ _CATALOG_BURST_S, _CATALOG_DEBT_S = 0.3, 2.0
 _FADE = 0.9  # of what is known of the pace of lists, at each batch
 _REFUSING_S = 0.005  # before the interpreter is handed over, while calls are refused
 _RELEASED = 4  # one place of so many is for calls whose record has come, where as many other calls wait
+# Lists for the catalog in one batch: a call that comes meanwhile waits for all of it, so they come a few at a time.
+_FOR_CATALOG = 16
 _STREAMS = 4  # one place of so many in a batch is for streams, where as many calls wait as fill it
 
 
@@ -141,9 +143,8 @@ class Publisher:
         limit = self._config.serving.max_batch
         began_s = time.perf_counter() if self._began_s is None else self._began_s
         places = max(limit - self._calls.weight - self.waiting.ready, self._places_of_streams(limit))
-        dues = self._audience.due(places, self._last_turn())
+        dues, self._more_due = self._due(places)
         calls, weight = self._take(limit - len(dues))
-        self._more_due = len(dues) == places
         if not dues and not calls:
             self._record_ms.clear()
             self._began_s = None
@@ -175,6 +176,16 @@ class Publisher:
             worked_s = time.thread_time()
             self._audience.mark_catalog(self._catalog.take(state, generation))
             self._catalog_time.spend(time.thread_time() - worked_s)
+
+    def _due(self, places: int) -> tuple[list[Due], bool]:
+        """Streams whose lists are made now, at most `places`, and whether others may wait."""
+        dues = list(self._audience.due(places, Turn.MODEL))
+        for_catalog = min(places - len(dues), _FOR_CATALOG)
+        last = self._last_turn()
+        if last == Turn.MODEL or not for_catalog:
+            return dues, not for_catalog
+        more = self._audience.due(for_catalog, last)
+        return [*dues, *more], len(more) == for_catalog
 
     def _last_turn(self) -> Turn:
         """How far down the streams lists are made now, by the time that is left for those of the catalog."""

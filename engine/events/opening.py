@@ -46,7 +46,8 @@ def open_log(config: KafkaConfig, opened: ExitStack) -> OpenLog:
     dead_letters = opened.enter_context(closing(KafkaDeadLetters(config)))
     # In a process of its own: the time that polling costs is taken from no list.
     reader = partial(KafkaSource, config)
-    source = ProcessSource(reader, config.queue_batches, config.max_poll_records, config.max_poll_bytes)
+    limits = config.queue_batches, config.max_poll_records, config.max_poll_bytes
+    source = ProcessSource(reader, *limits, items_topic=config.items_topic)
     opened.enter_context(closing(source))
     return OpenLog(producer, dead_letters, source)
 

@@ -15,10 +15,15 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, Pipe
 
+import numpy as np
+
 from engine.events.process_child import Beat, Failed, Polled, Room, Seen, Status
 from engine.events.records import Records
 from engine.events.source import Assignment, BrokerAway, EventSource, LogHealth, Partition, SourceError
 
+# A catalog record is decoded, folded and embedded alone, which takes as long as ten events or more. Once the log has
+# been caught up with, calls wait for the records of one batch: 256 of them take about 10 ms.
+_LIVE_ITEMS = 256
 _CLOSE_S = 10.0  # for the child to leave its group and end; then it is killed
 
 
@@ -40,6 +45,7 @@ class ProcessSource:
         queue_batches: full batches' worth of records held ready, in however many small ones they come.
         max_poll_records: batches that wait are returned as one, up to this many records, which is a full one.
         max_poll_bytes: a batch with keys and values of so many bytes is full as well.
+        items_topic: once the log has been caught up with, a batch has few records of this topic, for each takes long.
 
     Raises:
         SourceError: the factory raised one, or the child ended before it had a source.
@@ -51,7 +57,9 @@ class ProcessSource:
         queue_batches: int = 8,
         max_poll_records: int = 4096,
         max_poll_bytes: int = 4 << 20,
+        items_topic: str = "",
     ) -> None:
+        self._items_topic = items_topic
         self._max_poll_records = max_poll_records
         self._max_poll_bytes = max_poll_bytes
         self._changed = threading.Condition()
@@ -106,10 +114,18 @@ class ProcessSource:
             if not self._queue and self._failure:
                 raise self._failure
             room = Room(self._max_poll_records, self._max_poll_bytes)
-            while self._queue and (not parts or room.holds(self._queue[0].records)):
+            items = _LIVE_ITEMS if self._caught_up else sys.maxsize
+            while self._queue and items > 0 and (not parts or room.holds(self._queue[0].records)):
                 batch = self._queue.popleft()
+                of_items = batch.records.of_topic(self._items_topic).cumsum()
+                count = int(np.searchsorted(of_items, items, side="right"))
+                if count < len(batch.records):
+                    parts.append(batch.records[:count])
+                    self._queue.appendleft(_Batch(batch.records[count:], batch.caught_up))
+                    break
                 parts.append(batch.records)
                 room.take(batch.records)
+                items -= int(of_items[-1]) if count else 0
                 self._caught_up = batch.caught_up
         if parts:
             self._send_taken(parts)

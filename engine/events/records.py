@@ -48,6 +48,12 @@ class Blobs:
         end, size, data = self.end[position].tolist(), self.size[position].tolist(), self.data
         return [data[e - n : e] if n >= 0 else None for e, n in zip(end, size, strict=True)]
 
+    def part(self, first: int, last: int) -> Blobs:
+        """Those from `first` to before `last`."""
+        begin = int(self.end[first - 1]) if first else 0
+        end = int(self.end[last - 1]) if last > first else begin
+        return Blobs(self.data[begin:end], self.size[first:last])
+
     @classmethod
     def packed(cls, values: Sequence[bytes | None]) -> Blobs:
         try:
@@ -175,8 +181,27 @@ class Records(Sequence[Record]):
     def __getitem__(self, index: int | slice) -> Record | Records:
         positions = range(len(self))[index]
         if isinstance(positions, range):
+            if positions.step == 1:
+                return self._part(positions.start, max(positions.start, positions.stop))
             return Records.packed(self.take(np.array(positions, np.int64)))
         return self.take(np.array([positions], np.int64))[0]
+
+    def _part(self, first: int, last: int) -> Records:
+        """By columns: a record that is made and packed again takes a microsecond."""
+        ends = self._counts.cumsum()
+        counts = np.minimum(ends, last) - np.maximum(ends - self._counts, first)
+        return Records(
+            runs=tuple(
+                Run(run.topic, run.partition, count)
+                for run, count in zip(self.runs, counts.tolist(), strict=True)
+                if count > 0
+            ),
+            offset=self.offset[first:last],
+            timestamp_ms=self.timestamp_ms[first:last],
+            key=self.key.part(first, last),
+            value=self.value.part(first, last),
+            flaws={at - first: flaw for at, flaw in self.flaws.items() if first <= at < last},
+        )
 
     def __len__(self) -> int:
         return len(self.offset)

@@ -232,6 +232,25 @@ def test_lists_that_the_catalog_asks_for_take_their_share_of_the_time_and_events
     assert lists_of(10) == [], "told before, and no time to make the list"
 
 
+def test_lists_for_the_catalog_come_a_few_at_a_time_so_that_a_call_waits_for_few_of_them():
+    config = Config(**dict(small_config()) | {"serving": ServingConfig(max_batch=64)})
+    state, streams = small_state(config), Streams(*(f"u{number}" for number in range(50)))
+    publisher = Publisher(config, streams)
+    publisher.publish(state, None)
+    streams.mark_catalog(None)
+    made = []
+    while publisher.busy or not made:
+        answer = publisher.ask(Query("u1", "", 3))
+        before = len(streams.lists)
+        publisher.publish(state, None)
+        assert answer.done()
+        made.append(len(streams.lists) - before)
+    assert made[:4] == [16, 16, 16, 2]
+    streams.mark([f"u{number}" for number in range(50)], model=False)
+    publisher.publish(state, None)
+    assert len(streams.lists) == 100, "lists for events wait for nothing"
+
+
 def test_a_deletion_is_told_where_other_changes_must_wait_for_their_time():
     state, streams = small_state(CONFIG), Streams("u1")
     publisher = Publisher(CONFIG, streams)

@@ -82,6 +82,27 @@ def test_batches_that_wait_are_returned_as_one_up_to_the_limit(opened: Open) -> 
     assert [len(source.poll(0)) for _ in range(3)] == [4, 2, 9]
 
 
+def test_once_caught_up_many_catalog_records_come_a_few_at_a_time(opened: Open, monkeypatch) -> None:
+    monkeypatch.setattr("engine.events.process._LIVE_ITEMS", 4)
+    items = [Record("items", 0, offset, 0, b"k%d" % offset, bytes(offset)) for offset in range(30)]
+    before, mixed = batch(0, 1, 2), [*items[10:15], *batch(3, 4, 5, 6, 7, 8), *items[15:24]]
+    polled = [[*items[:10], *before], mixed, items[24:27], items[27:]]
+    source = opened(partial(CuedSource, polled), max_poll_records=20, items_topic="items")
+    until(lambda: source.lag_by_partition()["polled", 0] == 4)
+    # To catch up, all that there is: the more at once, the sooner.
+    source._caught_up = False
+    source._queue[0].caught_up = True
+    assert list(source.poll(0)) == polled[0]
+    parts = []
+    while part := source.poll(0):
+        parts.append(list(part))
+        left = source.lag_by_partition()
+        assert left["items", 0] + sum(record.topic == "items" for part in parts for record in part) == 20
+    assert [record for part in parts for record in part] == [record for part in polled[1:] for record in part]
+    counts = [sum(record.topic == "items" for record in part) for part in parts]
+    assert max(counts) == 4 and len(parts) == 5, "as many as may be, beside any number of events"
+
+
 def test_the_child_polls_ahead_as_far_as_there_is_room(opened: Open) -> None:
     source = opened(partial(CuedSource, numbered(*[1] * 20)), queue_batches=3, max_poll_records=1)
     for taken in range(5):
