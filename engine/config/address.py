@@ -1,4 +1,4 @@
-"""Addresses in the configuration: host:port, without a user, a password or a scheme."""
+"""Addresses in the configuration: host:port, without a user, a password or a scheme; brokers have a usual port."""
 
 from __future__ import annotations
 
@@ -10,20 +10,21 @@ from pydantic import AfterValidator
 _NAME = r"[\w.-]+"
 _IPV6 = r"[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*(?:%[\w.-]+)?"
 _HOST = re.compile(rf"{_NAME}|{_IPV6}")
-_ADDRESS = re.compile(rf"(?:{_NAME}|\[{_IPV6}\])(?::\d{{1,5}})?")
+_ADDRESS = re.compile(rf"(?:{_NAME}|\[{_IPV6}\])(?P<port>:\d{{1,5}})?")
 
 
-def address_problem(text: str) -> str | None:
+def address_problem(text: str, *, port_needed: bool = True) -> str | None:
     """The fault of a `host:port`; None where it has none. It never quotes the text, which may hold a password."""
     if "@" in text:
         return "must be host:port without a user, a password and an @"
-    if not _ADDRESS.fullmatch(text.strip()):
+    found = _ADDRESS.fullmatch(text.strip())
+    if not found or (port_needed and not found["port"]):
         return "must be host:port, or [IPv6]:port, without a scheme and a path"
     return None
 
 
-def _is_address(text: str) -> str:
-    problem = address_problem(text)
+def _is_address(text: str, *, port_needed: bool = True) -> str:
+    problem = address_problem(text, port_needed=port_needed)
     if problem is not None:
         raise ValueError(problem)
     return text
@@ -37,7 +38,7 @@ def _is_host(text: str) -> str:
 
 def _are_addresses(text: str) -> str:
     for address in text.split(","):
-        _is_address(address)
+        _is_address(address, port_needed=False)  # Kafka's clients know the usual one.
     return text
 
 

@@ -24,6 +24,7 @@ _ANSWER_S = 3.0  # for a broker that accepted one to answer as Kafka
 _TRIES = 8
 _PAUSE_S = 0.05
 
+_USUAL_PORT = "9092"
 _OBJECTION_S = 0.5  # for a server to say that it wants a client's certificate
 
 # OpenSSL's codes of X509_verify_cert.
@@ -171,7 +172,10 @@ def _accepts(address: str) -> bool:
 
 
 def _parsed(address: str) -> tuple[str, int]:
+    """Host and port; kafka-python, which connects in the end, takes the same port where none is given."""
     host, _, port = address.strip().rpartition(":")
+    if not host or port.endswith("]"):
+        host, port = address.strip(), _USUAL_PORT
     return host.strip("[]"), int(port)
 
 

@@ -182,6 +182,14 @@ def test_other_texts_are_no_addresses(address: str, monkeypatch: pytest.MonkeyPa
     assert "kafka.bootstrap: " in (message_of(Config, None) or "")
 
 
+def test_the_engine_of_a_trainer_needs_its_port(monkeypatch: pytest.MonkeyPatch) -> None:
+    """gRPC would look for it at port 443, and the trainer would wait for it without an end."""
+    monkeypatch.setenv("OUSEL_TRAINER__ENGINE", "engine-1")
+    assert "trainer.engine: must be host:port" in (message_of(TrainerConfig, None) or "")
+    monkeypatch.setenv("OUSEL_TRAINER__ENGINE", "engine-1:50051")
+    assert message_of(TrainerConfig, None) is None
+
+
 def test_an_error_that_nobody_explained_shows_no_value_either() -> None:
     with pytest.raises(ValueError) as error:
         KafkaConfig(sasl_pasword="hunter2")  # type: ignore[call-arg]

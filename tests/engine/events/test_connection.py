@@ -74,6 +74,22 @@ def test_a_source_without_a_broker_says_where_it_looked(refused_port: int) -> No
         KafkaSource(KafkaConfig(bootstrap=address, request_timeout_ms=100))
 
 
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("broker", ("broker", 9092)),
+        (" broker:1", ("broker", 1)),
+        ("10.0.0.1", ("10.0.0.1", 9092)),
+        ("[::1]", ("::1", 9092)),
+        ("[fe80::1%eth0]:3", ("fe80::1%eth0", 3)),
+    ],
+)
+def test_an_address_without_a_port_is_looked_for_at_the_port_that_kafkas_clients_take(
+    address: str, expected: tuple[str, int]
+) -> None:
+    assert diagnosis._parsed(address) == expected
+
+
 @pytest.mark.parametrize("address", ["nonsense", "localhost:99999", "host.invalid:9092"])
 def test_an_address_that_is_none_is_reported_like_an_absent_broker(address: str) -> None:
     (line,) = wait(KafkaConfig(bootstrap=address), reports=1)
