@@ -37,6 +37,7 @@ _log = logging.getLogger(__name__)
 ReadItems = Callable[[Mapping[Partition, int]], Iterable[Sequence[Record]]]
 
 _SHARE = 0.25  # of one core, once the engine serves
+_AT_ONCE = 256  # records that the state takes in in one step
 _CLOSE_S = 5.0  # for a search to notice that it is to end; a broker that is frozen may keep it longer
 _QUOTE = '"'
 
@@ -62,26 +63,30 @@ class CatalogRecall:
         self._clock = clock
         self._next_s = clock()
         self._search: Future[dict[str, CatalogItem]] | None = None
+        self._found: list[CatalogItem] = []  # not handed to the state yet
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
 
     def settled(self, state: State) -> bool:
         """Whether the catalog has what it should have, or can't have it for now."""
-        return self._search is None and not self._due(state)
+        return self._search is None and not self._found and not self._due(state)
 
     def step(self, state: State, caught_up: bool, serving: bool) -> Folded | None:
-        """Begins a search that is due, and ends one that is done.
+        """Begins a search that is due, ends one that is done, and takes in a part of what it has found.
 
         Args:
             caught_up: whether the events have been read as far as there were any: a search before would be repeated.
             serving: whether lists are made by now, and are to have most of the processor.
 
         Returns:
-            What a search has changed.
+            What that part has changed.
         """
         if self._search is not None:
-            return self._end(self._search, state) if self._search.done() else None
-        if caught_up and self._due(state):
+            if self._search.done():
+                self._end(self._search, state)
+        elif self._found:
+            return self._take(state)
+        elif caught_up and self._due(state):
             self._begin(state, _SHARE if serving else 1.0)
         return None
 
@@ -116,21 +121,32 @@ class CatalogRecall:
         self._search = search
         self._thread = in_background("catalog-recall", find, search)
 
-    def _end(self, search: Future[dict[str, CatalogItem]], state: State) -> Folded:
+    def _end(self, search: Future[dict[str, CatalogItem]], state: State) -> None:
         self._search = None
         self._next_s = self._clock() + self._config.state.catalog_recall_s
         error = search.exception()
-        if error is not None:
+        if error is None:
+            self._found = [*search.result().values()]
+            metrics.CATALOG_RECALLED.inc(len(self._found))
+            _log.info("catalog: %d records brought back", len(self._found))
+        else:
             _log.error(
                 "catalog: the items topic can't be read for them (%s); next try in %g s",
                 told(error) if isinstance(error, OSError | MemoryError) else error,
                 self._config.state.catalog_recall_s,
             )
-            return state.take_found((), whole=False)
-        found = [*search.result().values()]
-        metrics.CATALOG_RECALLED.inc(len(found))
-        _log.info("catalog: %d records brought back", len(found))
-        return state.take_found(found, whole=True)
+        if not self._found:
+            state.records.end_search(found=error is None)
+        self._wake()
+
+    def _take(self, state: State) -> Folded:
+        """Hands a part of what was found to the state: texts are encoded, and calls are not to wait for all of them."""
+        part, self._found = self._found[:_AT_ONCE], self._found[_AT_ONCE:]
+        changed = state.take_found(part)
+        if not self._found:
+            state.records.end_search(found=True)
+        self._wake()
+        return changed
 
 
 class Newest:

@@ -165,17 +165,12 @@ class State:
         self._hide(new)
         return changed_rows(users=NO_ROWS, items=items, new=new, gone=NO_ROWS)
 
-    def take_found(self, found: Sequence[CatalogItem], content: Tensor | None = None, *, whole: bool) -> Folded:
-        """Takes in the newest records of items that `records` seeks; returns what that changes.
-
-        Args:
-            whole: whether an item that is not among these has no record.
-        """
+    def take_found(self, found: Sequence[CatalogItem], content: Tensor | None = None) -> Folded:
+        """Takes in the newest records of items that `records` seeks; returns what that changes."""
         rows = self.items.find(item.item_id for item in found).numpy()
         at = [place for place, row in enumerate(rows.tolist()) if self.records.sought(row)]
         kept = None if content is None else content[at]
         dropped = self.catalog.fold(rows[at].tolist(), [found[place] for place in at], kept, back=True)
-        self.records.end_search(found=whole)
         self._hide(rows[at])
         items = distinct([rows[at], self._release(np.array(dropped, np.int64))])
         return changed_rows(users=NO_ROWS, items=items, new=NO_ROWS, gone=NO_ROWS)
@@ -214,7 +209,8 @@ class State:
         if dropped:
             self.records.assume_dropped()
             self.records.seek()
-            self.take_found(records[:used], None if content is None else content[:used], whole=False)
+            self.take_found(records[:used], None if content is None else content[:used])
+            self.records.end_search(found=False)
         self._catalog_positions.update(positions)
         self.items_folded = items_folded
 

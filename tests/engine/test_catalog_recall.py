@@ -151,6 +151,22 @@ def test_the_topic_is_not_read_again_before_its_time_nor_where_nothing_is_missin
     assert whole.reads == 0
 
 
+def test_records_are_taken_in_by_and_by_so_that_no_call_waits_for_all_of_them(opened, monkeypatch):
+    monkeypatch.setattr("engine.catalog_recall._AT_ONCE", 1)
+    log = log_of(opened, CATALOG, EVENTS)
+    letters, shown = MemoryDeadLetters(), []
+    deadline = time.monotonic() + DEADLINE_S
+    while not shown or shown[-1] < 2:
+        assert time.monotonic() < deadline
+        log.source.wake()
+        log.pipeline.step(log.source, letters)
+        shown.append(
+            sum(row in log.pipeline.state.catalog for row in log.pipeline.state.items.find(["used", "gone"]).tolist())
+        )
+    assert 1 in shown and log.pipeline._recall.settled(log.pipeline.state)
+    assert log.pipeline.state.records.wanted == 0 and not log.pipeline.state.records._sought
+
+
 def test_a_topic_that_cannot_be_read_keeps_no_engine_from_serving_and_is_read_later(opened, caplog):
     log = log_of(opened, CATALOG, EVENTS)
     log.failures = 1

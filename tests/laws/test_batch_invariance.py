@@ -151,7 +151,8 @@ def recall(state: State, catalog: Sequence[CatalogItem]) -> None:
     newest = Newest(Config(), frozenset(state.items.id_of(row) for row in state.records.seek()), {})
     for one in catalog:
         newest.note_item(one)
-    state.take_found([*newest.found().values()], whole=True)
+    state.take_found([*newest.found().values()])
+    state.records.end_search(found=True)
 
 
 def by_partition(log: Sequence[L], partitions: int = PARTITIONS) -> list[list[L]]:

@@ -203,6 +203,15 @@ def test_a_slice_that_cannot_be_converted_is_skipped_and_the_setting_named(tmp_p
     assert str(path) in line
 
 
+def test_a_full_catalog_says_which_records_it_keeps_for_events_and_where_its_records_lie_in_the_topic(tmp_path):
+    items = [replace(one, offset=7, partition=1) for one in catalog().items]
+    for full in (replace(catalog(), items=items, used=1, dropped=True), replace(catalog(), items=items, dropped=False)):
+        store(tmp_path).write(replace(state_of(30), catalog=full))
+        found = store(tmp_path).newest_catalog(CATALOG_LOG)
+        assert found == full
+        assert {(one.offset, one.partition) for one in found.items} == {(7, 1)}
+
+
 def test_the_catalog_of_another_topic_is_skipped(tmp_path, caplog):
     store(tmp_path).write(state_of(20))
     reader = store(tmp_path, settings=under(kafka={"items_topic": "i"}))

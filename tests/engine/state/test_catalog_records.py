@@ -100,7 +100,8 @@ def test_an_item_that_is_named_after_its_record_was_dropped_is_wanted_and_gets_i
     assert state.records.wanted == 0  # The slice has room for one item, so that only "b" is named now.
     state.fold(batch([Line("ann", "", "a", offset=2)]))
     assert sought(state) == ["a"] and state.records.wanted == 0
-    state.take_found([CatalogItem("a", "A")], whole=True)
+    state.take_found([CatalogItem("a", "A")])
+    state.records.end_search(found=True)
     assert title_of(state, "a") == "A"
 
 
@@ -116,22 +117,26 @@ def searching() -> State:
 def test_a_record_that_comes_while_an_older_one_is_sought_is_not_replaced_by_that():
     state = searching()
     state.fold(batch([], [CatalogItem("a", "A again"), CatalogItem("c", "C")]))
-    state.take_found([CatalogItem("a", "A")], whole=True)
+    state.take_found([CatalogItem("a", "A")])
+    state.records.end_search(found=True)
     assert title_of(state, "a") == "A again"
 
 
 def test_a_deletion_that_was_dropped_is_brought_back_and_hides_the_item():
     state = searching()
-    state.take_found([CatalogItem("a", deleted=True)], whole=True)
+    state.take_found([CatalogItem("a", deleted=True)])
+    state.records.end_search(found=True)
     row = state.items.find(["a"]).numpy()
     assert state.catalog.deleted(row).all() and state.popularity.hidden(row).all()
 
 
 def test_what_a_search_does_not_find_is_wanted_again_only_if_the_search_failed():
     state = searching()
-    state.take_found([], whole=False)
+    state.take_found([])
+    state.records.end_search(found=False)
     assert sought(state) == ["a"]
-    state.take_found([], whole=True)
+    state.take_found([])
+    state.records.end_search(found=True)
     assert sought(state) == []
 
 

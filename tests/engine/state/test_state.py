@@ -185,7 +185,8 @@ def test_an_item_whose_record_was_dropped_is_as_one_that_only_events_name_until_
     row = state.items.find(["x"]).numpy()
     assert len(state.catalog) == 2 and not state.catalog.deleted(row).any() and "x" in top(state)
     state.records.seek()
-    changed = state.take_found([CatalogItem("x", deleted=True)], whole=True)
+    changed = state.take_found([CatalogItem("x", deleted=True)])
+    state.records.end_search(found=True)
     assert changed.catalog.tolist() == row.tolist()
     assert len(state.catalog) == 3 and state.catalog.deleted(row).all() and "x" not in top(state)
 
