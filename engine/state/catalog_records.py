@@ -26,7 +26,8 @@ _RECORD_BYTES = 700  # of a record without texts, and of its places in dictionar
 class CatalogRecords:
     """Records by item row.
 
-    A record of several partitions' is as old as its offset says: that is the same in whatever order they are read.
+    The offset of a record, and its partition where offsets are equal, tell how long ago its item was updated: both are
+    the same in whatever order the partitions are read.
 
     Args:
         max_records: records of the items updated last that it holds; those of items that events name come on top.
