@@ -10,6 +10,7 @@ from ousel import (
     HeldSubject,
     InvalidArgument,
     Origin,
+    OuselError,
     Position,
     RolledBack,
     StreamEnded,
@@ -204,3 +205,13 @@ async def test_a_stream_notices_that_the_engine_went_away_and_the_client_finds_i
         with pytest.raises(Unavailable, match=engine.address):
             await anext(updates)
     assert (await client.recommend("ann")).items
+
+
+async def test_a_client_that_is_closed_says_so(engine, client):
+    before = client.stream("ann")
+    await client.status()
+    await client.close()
+    for ask in (client.status, lambda: client.track("apple", "ann"), lambda: anext(before)):
+        with pytest.raises(OuselError, match="the client is closed; make a new one") as failed:
+            await ask()
+        assert failed.value.code == "CANCELLED"

@@ -2,7 +2,7 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import grpc
 import pytest
-from ousel import InvalidArgument, Origin, OuselError, Position, RolledBack, Source, Unavailable
+from ousel import Client, InvalidArgument, Origin, OuselError, Position, RolledBack, Source, Unavailable
 
 
 def test_recommend_sends_every_option(engine, client):
@@ -158,3 +158,13 @@ def test_a_time_without_zone_is_refused_here(engine, client):
     with pytest.raises(InvalidArgument, match=r"time must be a datetime with a time zone, .* got 1764370000"):
         client.track("apple", "ann", time=1764370000)
     assert engine.requests == []
+
+
+def test_a_client_that_is_closed_says_so(engine):
+    client = Client(engine.address)
+    client.close()
+    client.close()
+    for ask in (client.status, lambda: client.track("apple", "ann"), lambda: client.stream("ann")):
+        with pytest.raises(OuselError, match="the client is closed; make a new one") as failed:
+            ask()
+        assert failed.value.code == "CANCELLED"

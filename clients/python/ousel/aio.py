@@ -13,7 +13,7 @@ import grpc
 
 from ousel import convert
 from ousel.channel import CHANNEL_OPTIONS, DEFAULT_ADDRESS, SLOW_TIMEOUT_S, checked_address
-from ousel.errors import OuselError, StreamEnded, from_call
+from ousel.errors import OuselError, StreamEnded, client_closed, from_call
 from ousel.types import (
     Exported,
     Forgotten,
@@ -205,6 +205,8 @@ class AsyncClient:
             return await method(request, timeout=timeout_s)
         except grpc.aio.AioRpcError as error:
             raise from_call(error, self.address, timeout_s) from None
+        except grpc.aio.UsageError:
+            raise client_closed() from None
 
     async def __aenter__(self) -> Self:
         return self
@@ -321,6 +323,8 @@ class AsyncSubscription:
             yield
         except grpc.aio.AioRpcError as error:
             raise from_call(error, self._address, None) from None
+        except grpc.aio.UsageError:
+            raise client_closed() from None
         except asyncio.InvalidStateError:
             raise StreamEnded(_OVER) from None
         except asyncio.CancelledError:

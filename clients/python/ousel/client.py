@@ -11,7 +11,7 @@ import grpc
 
 from ousel import convert
 from ousel.channel import CHANNEL_OPTIONS, DEFAULT_ADDRESS, SLOW_TIMEOUT_S, checked_address
-from ousel.errors import from_call
+from ousel.errors import client_closed, from_call
 from ousel.subscription import Subscription
 from ousel.types import Exported, Forgotten, Position, RecommendationList, RolledBack, StateDigest, Status, Tracked
 from ousel.v1 import (
@@ -90,7 +90,10 @@ class Client:
         Args: see `recommend`. A stream has no time limit; close it to end it.
         """
         query = convert.query_message(user_id, session_id, k, categories, exclude_item_ids, exclude_history)
-        return Subscription(self._recommender.StreamRecommendations, query, self.address, self._timeout_s)
+        try:
+            return Subscription(self._recommender.StreamRecommendations, query, self.address, self._timeout_s)
+        except ValueError:
+            raise client_closed() from None
 
     def track(
         self,
@@ -267,6 +270,8 @@ class Client:
             return method(request, timeout=timeout_s)
         except grpc.RpcError as error:
             raise from_call(error, self.address, timeout_s) from None
+        except ValueError:  # gRPC's, for nothing else: the message is made already
+            raise client_closed() from None
 
     def __enter__(self) -> Self:
         return self

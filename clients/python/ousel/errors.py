@@ -57,6 +57,11 @@ class StreamEnded(OuselError):
     default_code = "CANCELLED"
 
 
+def client_closed() -> OuselError:
+    """The error of a call or a stream that is asked of a client after its end."""
+    return OuselError("the client is closed; make a new one", StreamEnded.default_code)
+
+
 _SAID_BY = "ousel-said-by"  # in the trailing metadata of a status that an engine gives
 # gRPC's own words, with a code that else says to try again; the first are said by the side that receives an answer.
 _ANSWER_TOO_LARGE = "CLIENT: Received message larger than max"
