@@ -114,14 +114,11 @@ class CatalogChange:
         number = np.full(self.items, -1, np.int32)
         number[self.rows] = np.arange(len(self.rows))
         weighed = np.zeros((size, len(self.rows)), np.int8)
-        near = cosine.copy()
-        near[:, self.altered] = np.nan
-        _weigh(table.rows, table.low, table.high, near, number, weighed)
+        _weigh(table.rows, table.low, table.high, cosine, number, self.altered, weighed)
         within = self._within(table)
-        floor = table.floor[:size, None].astype(np.float32)
-        comes_in = (cosine >= floor - np.float32(ROUNDING)) & within & ~self.deleted
-        comes_in |= table.popular[:size, None] > self.place
-        found: Flags = ((weighed == _MOVED) | ((weighed == _NOT_WEIGHED) & comes_in)).any(axis=1)
+        floor = table.floor[:size].astype(np.float32) - np.float32(ROUNDING)
+        found = np.zeros(size, np.bool_)
+        _concern(weighed, cosine, floor, table.popular, within, self.deleted, self.place, found)
         by_popularity = np.flatnonzero(~table.modelled[:size])
         if len(by_popularity):
             found[by_popularity] |= self._popularity_would_list(table, by_popularity, within[by_popularity])
@@ -156,6 +153,8 @@ class CatalogChange:
     def _within(self, table: BasisTable) -> Flags:
         """[S, R] whether an item is in one of the categories that a query asks for; all are where it asks for none."""
         within = np.ones((len(table), len(self.rows)), np.bool_)
+        if not table.filtered:
+            return within
         named: dict[str, Flags] = {}
         for at, categories in enumerate(self.categories):
             for category in categories:
@@ -189,13 +188,14 @@ def _show(rows: NDArray[np.int32], low: NDArray[np.float32], wanted: Flags, show
                 break
 
 
-@compiled("void(i4[:,::1], f4[:,::1], f4[:,::1], f4[:,::1], i4[::1], i1[:,::1])")
+@compiled("void(i4[:,::1], f4[:,::1], f4[:,::1], f4[:,::1], i4[::1], b1[::1], i1[:,::1])")
 def _weigh(
     rows: NDArray[np.int32],
     low: NDArray[np.float32],
     high: NDArray[np.float32],
     cosine: NDArray[np.float32],
     number: NDArray[np.int32],
+    altered: Flags,
     weighed: NDArray[np.int8],
 ) -> None:
     """Fills `weighed` [S, R] with what each item is for each list, as far as the list weighed it.
@@ -203,6 +203,7 @@ def _weigh(
     Args:
         cosine: [S, R] where the items are now; nan lies within no margins.
         number: by item, which of the R it is, -1: none.
+        altered: [R] items that count as moved.
     """
     for s in range(len(weighed)):
         for c in range(rows.shape[1]):
@@ -210,5 +211,35 @@ def _weigh(
                 break
             r = number[rows[s, c]]
             if r >= 0:
-                within = low[s, c] < cosine[s, r] and cosine[s, r] < high[s, c]
+                within = not altered[r] and low[s, c] < cosine[s, r] and cosine[s, r] < high[s, c]
                 weighed[s, r] = _UNMOVED if within else _MOVED
+
+
+@compiled("void(i1[:,::1], f4[:,::1], f4[::1], i8[::1], b1[:,::1], b1[::1], i8[::1], b1[::1])")
+def _concern(
+    weighed: NDArray[np.int8],
+    cosine: NDArray[np.float32],
+    floor: NDArray[np.float32],
+    popular: NDArray[np.int64],
+    within: Flags,
+    deleted: Flags,
+    place: NDArray[np.int64],
+    found: Flags,
+) -> None:
+    """Fills `found` [S] with whether a list weighed an item that has moved, or would weigh another one now.
+
+    Args:
+        weighed: [S, R] from `_weigh`.
+        floor, popular: [S or more] the cosine that an item needs, and how many of the popular items are weighed.
+        within: [S, R] whether a list may have the item for its categories.
+        deleted, place: [R] of the items.
+    """
+    for s in range(len(found)):
+        for r in range(weighed.shape[1]):
+            if weighed[s, r] == _NOT_WEIGHED:
+                near = cosine[s, r] >= floor[s] and within[s, r] and not deleted[r]
+                found[s] = near or popular[s] > place[r]
+            else:
+                found[s] = weighed[s, r] == _MOVED
+            if found[s]:
+                break

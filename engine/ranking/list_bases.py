@@ -36,6 +36,7 @@ class BasisTable:
 
     Attributes:
         query: of each slot; None where it is free.
+        filtered: queries that ask for categories.
         rows: [S, C], -1 behind the last and in free slots.
         low, high: [S, C].
         vector: [S, d]; zeros where `modelled` is False.
@@ -46,6 +47,7 @@ class BasisTable:
     def __init__(self, width: int) -> None:
         self.width = width
         self.query: list[Query | None] = []
+        self.filtered = 0
         self.rows = np.full((0, width), -1, np.int32)
         self.low, self.high = np.zeros((0, width), np.float32), np.zeros((0, width), np.float32)
         self.vector = np.zeros((0, 0), np.float32)
@@ -62,7 +64,7 @@ class BasisTable:
         """Keeps a basis in this slot or, without one, in a free one, which is returned."""
         if slot is None:
             slot = self._free.pop() if self._free else self._add_slot()
-        self.query[slot] = basis.query
+        self._ask(slot, basis.query)
         n = len(basis.rows)
         self.rows[slot, :n], self.rows[slot, n:] = basis.rows, -1
         self.low[slot, :n], self.high[slot, :n] = basis.low, basis.high
@@ -76,9 +78,13 @@ class BasisTable:
         return slot
 
     def drop(self, slot: int) -> None:
-        self.query[slot] = None
+        self._ask(slot, None)
         self.rows[slot] = -1
         self._free.append(slot)
+
+    def _ask(self, slot: int, query: Query | None) -> None:
+        before, self.query[slot] = self.query[slot], query
+        self.filtered += bool(query and query.categories) - bool(before and before.categories)
 
     def _add_slot(self) -> int:
         self.query.append(None)

@@ -46,6 +46,19 @@ def test_streams_that_come_and_go_take_no_more_room_than_are_open_at_once():
     assert len(bases) == 0 and sum(len(table) for table in bases.tables()) == 8
 
 
+def test_lists_that_ask_for_categories_are_counted():
+    bases = ListBases()
+    filtered = replace(basis("u1"), query=Query("u1", "", 5, categories=("c1",)))
+    place, other = bases.put(filtered), bases.put(filtered)
+    (table,) = bases.tables()
+    assert table.filtered == 2
+    bases.put(basis("u1"), place)
+    assert table.filtered == 1
+    bases.put(filtered, place)
+    bases.drop(other)
+    assert table.filtered == 1
+
+
 @pytest.mark.parametrize("candidates", [1, 64, 65, 2400])
 def test_a_list_that_weighs_more_than_before_moves_and_one_that_weighs_less_leaves_nothing_behind(candidates):
     bases = ListBases()
