@@ -89,6 +89,7 @@ def serve(
     # quarter longer and a click waited 8 ms more.
     sys.setswitchinterval(0.00002)
     collector.set_aside()
+    collector.collect_old_rarely()
     try:
         with ExitStack() as held:
             snapshots = _snapshots(settings, held)

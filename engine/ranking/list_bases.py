@@ -118,7 +118,7 @@ class ListBases:
         if place is not None and place.width != width:
             self.drop(place)
             place = None
-        table = self._tables.setdefault(width, BasisTable(width))
+        table = self._tables[width] if width in self._tables else self._tables.setdefault(width, BasisTable(width))
         return Place(width, table.put(basis, None if place is None else place.slot))
 
     def drop(self, place: Place) -> None:

@@ -37,3 +37,9 @@ def test_what_is_alive_is_set_aside_and_garbage_is_not() -> None:
 def test_young_objects_are_collected_after_so_many() -> None:
     collector.collect_every(5000)
     assert gc.get_threshold()[0] == 5000
+
+
+def test_old_objects_are_looked_at_a_tenth_as_often_and_young_ones_as_before() -> None:
+    young, middle, old = gc.get_threshold()
+    collector.collect_old_rarely()
+    assert gc.get_threshold() == (young, middle, 10 * old)
