@@ -89,3 +89,10 @@ def test_a_position_outside_is_an_index_error() -> None:
     assert packed[-1] == packed[0]
     with pytest.raises(IndexError):
         packed[1]
+
+
+def test_a_part_keeps_the_flaws_of_its_own_records() -> None:
+    flaw = Flaw(7, 5, "offsets 3 to 7 can't be read")
+    packed = Records.packed([Record("a", 0, at, 0, b"k", None, flaw if at == 3 else None) for at in range(6)])
+    assert packed[2:5].flaws == {1: flaw} and packed[4:].flaws == {}
+    assert packed[:4].positions() == {("a", 0): 8} and packed[:3].positions() == {("a", 0): 3}
