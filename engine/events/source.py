@@ -170,7 +170,8 @@ class MemorySource:
 
     def __init__(self, batches: Sequence[Sequence[Record]] = (), *, items_topic: str | None = None) -> None:
         self.committed: dict[Partition, int] = {}
-        self._log = list(batches)
+        self._log: list[Sequence[Record]] = []
+        self._ends: dict[Partition, int] = {}
         self._items_topic = items_topic
         self._failure: SourceError | None = None
         self._stalled = False
@@ -178,6 +179,8 @@ class MemorySource:
         self._ready = threading.Condition()
         self._shared = False  # only what is assigned is read
         self._partitions: set[Partition] = set()  # all known
+        for batch in batches:
+            self._keep(batch)
         self._assignment: Assignment | None = self._assign(None)
         self._told: Assignment | None = self._assignment  # as `assignment` returned it last
         self._pending: list[Sequence[Record]] | None = None  # None before the start
@@ -187,7 +190,7 @@ class MemorySource:
     def append(self, batch: Sequence[Record]) -> None:
         """One more batch for the next polls, from any thread."""
         with self._ready:
-            self._log.append(batch)
+            self._keep(batch)
             if self._pending is not None:
                 self._pending += filter(None, [self._select(batch, {})])
             self._ready.notify()
@@ -267,16 +270,17 @@ class MemorySource:
 
     def stable_offsets(self) -> Mapping[Partition, int]:
         with self._ready:
-            ends: dict[Partition, int] = {}
-            for record in (record for batch in self._log for record in batch):
-                ends[record.topic, record.partition] = record.next_offset
-            return ends
+            return dict(self._ends)
 
     def held(self) -> Mapping[Partition, str]:
         return {}
 
     def close(self) -> None:
         self.wake()
+
+    def _keep(self, batch: Sequence[Record]) -> None:
+        self._log.append(batch)
+        self._ends |= {(record.topic, record.partition): record.next_offset for record in batch}
 
     def _assign(self, partitions: set[Partition] | None) -> Assignment:
         """An assignment of these partitions, or of all, with what the log holds of them now."""
