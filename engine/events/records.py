@@ -49,7 +49,7 @@ class Blobs:
         return [data[e - n : e] if n >= 0 else None for e, n in zip(end, size, strict=True)]
 
     def part(self, first: int, last: int) -> Blobs:
-        """Those from `first` to before `last`."""
+        """The byte strings from position `first` to before `last`."""
         begin = int(self.end[first - 1]) if first else 0
         end = int(self.end[last - 1]) if last > first else begin
         return Blobs(self.data[begin:end], self.size[first:last])

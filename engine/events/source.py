@@ -183,7 +183,7 @@ class MemorySource:
             self._keep(batch)
         self._assignment: Assignment | None = self._assign(None)
         self._told: Assignment | None = self._assignment  # as `assignment` returned it last
-        self._pending: list[Sequence[Record]] | None = None  # None before the start
+        self._pending: list[Sequence[Record]] | None = None  # batches to return; None until it is started
         self._due = 0  # records to return until caught up
         self._start({})
 

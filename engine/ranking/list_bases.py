@@ -1,4 +1,4 @@
-"""What the lists of all streams were made from, by columns: a change of the catalog is held against all at once.
+"""The bases of the lists of all streams, by columns: one pass compares a change of the catalog with all of them.
 
 Lists weigh a few hundred candidates, and some a few thousand. So each has a row in the table of its width, and wide
 lists do not widen others.

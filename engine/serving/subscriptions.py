@@ -189,7 +189,8 @@ class Subscriptions:
         with self._lock:
             for turn, places in ((Turn.FORBIDDEN, urgent), (Turn.CATALOG, concerned)):
                 for place in places:
-                    subscription = self._based.get(place)  # None: it has ended meanwhile, or asks for another list
+                    # A stream may have ended meanwhile, or ask for another list.
+                    subscription = self._based.get(place)
                     if subscription is not None:
                         self._add(subscription, Cause.CATALOG, turn)
             self._count_stale()
@@ -250,7 +251,7 @@ class Subscriptions:
         subscription.causes.add(cause)
 
     def _leave(self, subscription: Subscription) -> None:
-        """What its lists were made from is of no use any more."""
+        """Forgets the basis of a stream's list, which no change of the catalog is to be compared with any more."""
         if subscription.place is not None:
             del self._based[subscription.place]
             self._left.append(subscription.place)

@@ -99,7 +99,7 @@ class Reception:
         return True
 
     async def read(self, context: Any, size_bytes: int) -> Blocks:
-        """What follows the header: the announced number of bytes, no more and no fewer.
+        """Receives the chunks behind the header: the announced number of bytes, no more and no fewer.
 
         Raises:
             InvalidRequest: more or fewer bytes came, or another message than a chunk.

@@ -151,7 +151,7 @@ def distinct(parts: Sequence[Rows]) -> Rows:
 
 
 def changed_rows(*, users: Rows, items: Rows, new: Rows, gone: Rows) -> Folded:
-    """What is changed where no event was folded: users and items as they are, and rows given and taken back."""
+    """A change of the state without any event: users and items as they are, and rows given and taken back."""
     columns = (NO_ROWS, users, *NO_EVENTS[2:], np.unique(items), NO_ROWS, new, gone, NO_ROWS, NO_ROWS)
     return Folded(*map(torch.from_numpy, columns))
 
