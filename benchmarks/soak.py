@@ -163,7 +163,8 @@ def _capacity(config: Config, engine: KillableEngine, seconds: float) -> tuple[f
         Producer(config.kafka, Events(USERS, ITEMS, 1, VISITORS), _FASTEST, 0) as producer,
     ):
         streams.line()
-        time.sleep(1.0)  # until the engine has something to do
+        before = _folded(engine)
+        engine.wait_until("to fold the first events", lambda: _folded(engine) > before)
         began_s, folded, produced = time.monotonic(), _folded(engine), producer.produced
         time.sleep(seconds)
         took_s = time.monotonic() - began_s
