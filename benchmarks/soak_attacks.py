@@ -73,7 +73,7 @@ class Attacks:
         await self._recommend(recommender_service_pb2.Query(user_id=self.user(), k=1000, options=options))
 
     async def invalid(self) -> None:
-        await self._recommend(recommender_service_pb2.Query(user_id=self.user(), k=0))
+        await self._recommend(recommender_service_pb2.Query(user_id=self.user(), k=-1))
 
     async def waiting(self) -> None:
         after = event_pb2.LogPosition(topic="ousel.events", partition=0, offset=2**40)

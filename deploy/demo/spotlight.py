@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ousel import RecommendationList
+from ousel import Origin, RecommendationList
 
 from deploy.demo.data import Purchases
 from deploy.demo.measure import Measurement
@@ -93,7 +93,7 @@ class Spotlight:
             state,
             tuple(self._title(str(product)) for product in bought),
             tuple((self._title(item.item_id), item.item_id in self._new) for item in shown),
-            f"model version {ranked.model_version}" if ranked and ranked.origin == "model" else "popularity",
+            _origin(ranked),
         )
 
     def _choose(self) -> None:
@@ -113,3 +113,10 @@ class Spotlight:
 
     def _title(self, item_id: str) -> str:
         return self._titles.get(item_id) or f"item {item_id}"
+
+
+def _origin(ranked: RecommendationList | None) -> str:
+    """The name of what ordered a list; before the first list nothing did, and nothing is known of the household."""
+    if ranked is None:
+        return str(Origin.POPULARITY)
+    return f"model version {ranked.model_version}" if ranked.origin == Origin.MODEL else str(ranked.origin)

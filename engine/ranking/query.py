@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 
 from engine.state.subjects import subject_key
 
+DEFAULT_K = 10  # items in a list whose query names no number
+
 
 class Origin(IntEnum):
     """What ordered a list; the numbers are those of the protocol."""
 
     MODEL = 1
     POPULARITY = 2
+    COVISITATION = 3
 
 
 class Source(IntEnum):

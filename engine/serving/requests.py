@@ -14,7 +14,7 @@ from ousel.v1 import event_pb2, model_service_pb2, privacy_service_pb2, recommen
 
 from engine.config import Config
 from engine.events.rules import MAX_CATEGORIES, id_problem, shown
-from engine.ranking.query import Position, Query
+from engine.ranking.query import DEFAULT_K, Position, Query
 from engine.serving.errors import InvalidRequest
 
 MAX_EXCLUDED = 1000
@@ -32,8 +32,9 @@ def parse_query(query: recommender_service_pb2.Query, config: Config) -> Query:
         InvalidRequest: names field, value and what is allowed.
     """
     max_bytes = config.events.max_id_bytes
-    if not 1 <= query.k <= config.ranking.max_k:
-        raise InvalidRequest(f"k must be within 1..{config.ranking.max_k}, got {query.k}")
+    most = config.ranking.max_k
+    if not 0 <= query.k <= most:
+        raise InvalidRequest(f"k must be within 1..{most}, or 0 for {min(DEFAULT_K, most)}, got {query.k}")
     if not query.user_id and not query.session_id:
         raise InvalidRequest("user_id or session_id must be set, got neither")
     _check_id("user_id", query.user_id, max_bytes)
@@ -42,7 +43,7 @@ def parse_query(query: recommender_service_pb2.Query, config: Config) -> Query:
     return Query(
         user_id=query.user_id,
         session_id=query.session_id,
-        k=query.k,
+        k=query.k or min(DEFAULT_K, most),
         exclude_history=options.exclude_history,
         categories=_ids("categories", options.categories, MAX_CATEGORIES, max_bytes),
         exclude_item_ids=_ids("exclude_item_ids", options.exclude_item_ids, MAX_EXCLUDED, max_bytes),

@@ -62,6 +62,14 @@ def test_recommend_prints_a_numbered_list_under_a_header(capsys, engine):
     assert (engine.requests[0].query.user_id, engine.requests[0].query.k) == ("ann", 2)
 
 
+@pytest.mark.parametrize("command", [["recommend", "ann"], ["watch", "ann", "--updates", "1"]])
+def test_commands_leave_the_length_of_a_list_to_the_engine_unless_told(capsys, engine, command):
+    assert run(capsys, *command)[0] == 0
+    assert run(capsys, *command, "-k", "3")[0] == 0
+    asked = [request.query.k for request in engine.requests] + [sent.subscribe.k for sent in engine.stream_messages]
+    assert asked == [0, 3]
+
+
 def test_recommend_for_a_session_that_nothing_is_known_of_says_so(capsys, engine, make_list):
     engine.list = make_list("apple", known=False, model_version=0)
     code, out, _ = run(capsys, "recommend", "tab-1", "--session")
@@ -307,8 +315,8 @@ def test_rollback_says_what_serves_again(capsys, engine):
 
 
 def test_a_refusal_is_one_clear_line_and_exit_code_1(capsys, engine):
-    engine.failures.append((grpc.StatusCode.INVALID_ARGUMENT, "query.k must be 1..1000, got 0"))
-    assert run(capsys, "recommend", "ann", "-k", "0") == (1, "", "ousel: query.k must be 1..1000, got 0\n")
+    engine.failures.append((grpc.StatusCode.INVALID_ARGUMENT, "k must be within 1..1000, got -1"))
+    assert run(capsys, "recommend", "ann", "-k", "-1") == (1, "", "ousel: k must be within 1..1000, got -1\n")
 
 
 @pytest.mark.parametrize("place", ["before", "after"])

@@ -35,6 +35,23 @@ def test_recommend_returns_plain_values(engine, client):
     assert ranked.reflects == (Position("ousel.events", 1, 41),)
 
 
+def test_a_length_that_is_not_given_is_left_to_the_engine(engine, client):
+    client.recommend("ann")
+    client.recommend("ann", k=7)
+    with client.stream("ann") as updates:
+        next(updates)
+        updates.resubscribe("bob")
+        next(updates)
+    asked = [request.query.k for request in engine.requests]
+    assert asked == [0, 7] and [message.subscribe.k for message in engine.stream_messages] == [0, 0]
+
+
+@pytest.mark.parametrize(("number", "origin"), [(1, Origin.MODEL), (2, Origin.POPULARITY), (3, Origin.COVISITATION)])
+def test_the_origin_of_a_list_is_told_by_its_name(engine, client, number, origin):
+    engine.list = {"items": [{"item_id": "apple"}], "origin": number}
+    assert client.recommend("ann").origin == origin
+
+
 def test_values_of_a_newer_engine_read_as_unknown(engine, client):
     engine.list = {"items": [{"item_id": "apple", "sources": [99]}], "origin": 99}
     ranked = client.recommend("ann")

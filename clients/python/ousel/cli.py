@@ -24,6 +24,7 @@ from ousel.client import Client
 from ousel.errors import OuselError, StreamEnded, Unavailable
 from ousel.types import RecommendationList
 
+_K_HELP = "length of the list; where it is left out, the engine takes 10"
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries to reach an engine that went away; the last one repeats
 
 
@@ -147,13 +148,13 @@ def _parser() -> argparse.ArgumentParser:
 
     recommend = commands.add_parser("recommend", help="one ranked list, now")
     _add_user(recommend)
-    recommend.add_argument("-k", type=int, default=20, help="length of the list, default %(default)s")
+    recommend.add_argument("-k", type=int, help=_K_HELP)
     recommend.add_argument("--json", action="store_true", help="one JSON object")
     recommend.set_defaults(run=_recommend)
 
     watch = commands.add_parser("watch", help="the list each time it changes: + new, ^ moved up, v moved down")
     _add_user(watch)
-    watch.add_argument("-k", type=int, default=10, help="length of the list, default %(default)s")
+    watch.add_argument("-k", type=int, help=_K_HELP)
     watch.add_argument("--updates", type=_positive, metavar="N", help="end after N lists; default: Ctrl-C ends")
     watch.set_defaults(run=_watch)
 

@@ -50,7 +50,7 @@ class Client:
         self,
         user_id: str | None = None,
         session_id: str | None = None,
-        k: int = 20,
+        k: int | None = None,
         *,
         categories: Iterable[str] = (),
         exclude_item_ids: Iterable[str] = (),
@@ -62,7 +62,8 @@ class Client:
 
         Args:
             user_id: wins over `session_id`; one of them is needed.
-            k: length of the list, 1 to 1000; it may be shorter where nothing more fits.
+            k: length of the list, 1 to 1000; None leaves it to the engine, which takes 10. The list may be shorter
+                where nothing more fits.
             categories: keep only items of at least one of these; empty keeps all.
             exclude_item_ids: leave these out.
             exclude_history: leave out every item in the user's remembered history.
@@ -79,7 +80,7 @@ class Client:
         self,
         user_id: str | None = None,
         session_id: str | None = None,
-        k: int = 20,
+        k: int | None = None,
         *,
         categories: Iterable[str] = (),
         exclude_item_ids: Iterable[str] = (),

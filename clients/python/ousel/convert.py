@@ -42,6 +42,7 @@ R = TypeVar("R", privacy_service_pb2.ForgetUserRequest, privacy_service_pb2.Expo
 _ORIGIN = {
     recommender_service_pb2.ORIGIN_MODEL: Origin.MODEL,
     recommender_service_pb2.ORIGIN_POPULARITY: Origin.POPULARITY,
+    recommender_service_pb2.ORIGIN_COVISITATION: Origin.COVISITATION,
 }
 _SOURCE = {
     recommender_service_pb2.SOURCE_INDEX: Source.INDEX,
@@ -85,7 +86,7 @@ def subscriber(
 def query_message(
     user_id: str | None,
     session_id: str | None,
-    k: int,
+    k: int | None,
     categories: Iterable[str],
     exclude_item_ids: Iterable[str],
     exclude_history: bool,

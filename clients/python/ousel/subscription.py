@@ -94,7 +94,7 @@ class Subscription:
         self,
         user_id: str | None = None,
         session_id: str | None = None,
-        k: int = 20,
+        k: int | None = None,
         *,
         categories: Iterable[str] = (),
         exclude_item_ids: Iterable[str] = (),

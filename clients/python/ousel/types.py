@@ -9,10 +9,11 @@ from enum import StrEnum
 
 
 class Origin(StrEnum):
-    """What ordered a list."""
+    """What ordered a list, and so what its scores mean: see "Scores" in the README."""
 
     MODEL = "model"
     POPULARITY = "popularity"
+    COVISITATION = "covisitation"
     UNKNOWN = "unknown"  # an engine newer than this client
 
 

@@ -34,7 +34,7 @@ def request(k: int = 5) -> RecommendRequest:
 async def test_counts_and_times_unary_calls_by_how_they_end(served: Served):
     before = [calls(RECOMMEND, "OK"), calls(RECOMMEND, "INVALID_ARGUMENT"), timed(RECOMMEND)]
     await served.recommender.Recommend(request())
-    await failure(served.recommender.Recommend(request(k=0)))
+    await failure(served.recommender.Recommend(request(k=-1)))
     after = [calls(RECOMMEND, "OK"), calls(RECOMMEND, "INVALID_ARGUMENT"), timed(RECOMMEND)]
     assert [now - was for now, was in zip(after, before, strict=True)] == [1, 1, 2]
 

@@ -59,8 +59,8 @@ def test_the_engines_numbers_are_those_of_the_protocol(name):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"k": 0}, "k must be within 1..1000, got 0"),
-        ({"k": 1001}, "k must be within 1..1000, got 1001"),
+        ({"k": -1}, "k must be within 1..1000, or 0 for 10, got -1"),
+        ({"k": 1001}, "k must be within 1..1000, or 0 for 10, got 1001"),
         ({"user_id": ""}, "user_id or session_id must be set, got neither"),
         ({"user_id": "x" * 33}, f"user_id must have at most 32 bytes in UTF-8, got 33: {'x' * 33!r}"),
         ({"session_id": "a\tb"}, "session_id must not have control characters, got 'a\\tb'"),
@@ -220,7 +220,10 @@ async def test_events_wait_for_the_log_one_by_one(served: Served):
     [
         (StreamRecommendationsRequest(), "the first message must be subscribe, got neither subscribe nor event"),
         (StreamRecommendationsRequest(event={"item_id": "i"}), "the first message must be subscribe, got event"),
-        (StreamRecommendationsRequest(subscribe=Query(user_id="u")), "k must be within 1..1000, got 0"),
+        (
+            StreamRecommendationsRequest(subscribe=Query(user_id="u", k=-2)),
+            "k must be within 1..1000, or 0 for 10, got -2",
+        ),
         (StreamRecommendationsRequest(subscribe=Query(k=5)), "user_id or session_id must be set, got neither"),
     ],
 )
@@ -267,7 +270,10 @@ async def test_an_error_beside_a_list_on_its_way_reaches_the_client(served: Serv
 async def test_a_later_message_that_is_wrong_ends_the_stream(served: Served):
     for wrong, message in (
         (StreamRecommendationsRequest(), "a message must be subscribe or event, got neither"),
-        (StreamRecommendationsRequest(subscribe=Query(user_id="u", k=2000)), "k must be within 1..1000, got 2000"),
+        (
+            StreamRecommendationsRequest(subscribe=Query(user_id="u", k=2000)),
+            "k must be within 1..1000, or 0 for 10, got 2000",
+        ),
     ):
         stream = Stream(served)
         await stream.subscribe()

@@ -1,7 +1,7 @@
 import pytest
 from ousel.v1 import event_pb2, recommender_service_pb2
 
-from engine.config import Config, EventsConfig
+from engine.config import Config, EventsConfig, RankingConfig
 from engine.ranking.query import Query
 from engine.serving.errors import InvalidRequest
 from engine.serving.requests import Undecodable, for_subscriber, lenient, parse_query
@@ -44,9 +44,8 @@ def test_accepts_what_is_just_inside_the_limits(fields):
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"k": 0}, "k must be within 1..1000, got 0"),
-        ({"k": 1001}, "k must be within 1..1000, got 1001"),
-        ({"k": -1}, "k must be within 1..1000, got -1"),
+        ({"k": 1001}, "k must be within 1..1000, or 0 for 10, got 1001"),
+        ({"k": -1}, "k must be within 1..1000, or 0 for 10, got -1"),
         ({"user_id": ""}, "user_id or session_id must be set, got neither"),
         ({"user_id": "x" * 33}, f"user_id must have at most 32 bytes in UTF-8, got 33: {'x' * 33!r}"),
         ({"session_id": "ü" * 17}, f"session_id must have at most 32 bytes in UTF-8, got 34: {'ü' * 17!r}"),
@@ -63,6 +62,14 @@ def test_names_field_value_and_range(fields, message):
     with pytest.raises(InvalidRequest) as caught:
         parse(**fields)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize(("max_k", "length"), [(1000, 10), (10, 10), (3, 3)])
+def test_a_query_without_a_length_asks_for_ten_items_or_for_as_many_as_there_may_be(max_k, length):
+    config = Config(ranking=RankingConfig(max_k=max_k))
+    assert parse_query(recommender_service_pb2.Query(user_id="u1"), config).k == length
+    assert parse_query(recommender_service_pb2.Query(user_id="u1", k=0), config).k == length
+    assert parse_query(recommender_service_pb2.Query(user_id="u1", k=1), config).k == 1
 
 
 def test_shows_only_the_beginning_of_a_long_value():
