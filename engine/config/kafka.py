@@ -36,6 +36,13 @@ class KafkaConfig(Section):
         le=1 << 30,
         description="A record that is longer, once it is unpacked, is not read: its place goes to the dead letters.",
     )
+    max_answer_bytes: int = Field(
+        32 << 20,
+        ge=64 << 10,
+        le=1 << 30,
+        description="Of an answer to a fetch that is longer, beside its first batch, the beginning is used and the rest"
+        " is asked for again. The embedded broker answers with all that its log holds, whatever it is asked for.",
+    )
     queue_batches: int = Field(
         8,
         ge=1,

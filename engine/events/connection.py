@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from engine.config import KafkaConfig
@@ -14,6 +15,7 @@ _FIRST_BACKOFF_S = 0.25
 _MAX_BACKOFF_S = 10.0
 # A topic that changes must be noticed within 10 s, so every client asks for its metadata twice as often.
 _METADATA_MAX_AGE_MS = 5000
+_LONGEST_ANSWER_BYTES = 2**31 - 1  # the protocol's own limit
 
 
 def connection_settings(config: KafkaConfig) -> dict[str, Any]:
@@ -24,8 +26,10 @@ def connection_settings(config: KafkaConfig) -> dict[str, Any]:
         "request_timeout_ms": config.request_timeout_ms,
         "bootstrap_timeout_ms": config.request_timeout_ms,
         "metadata_max_age_ms": _METADATA_MAX_AGE_MS,
-        # Without it, a client makes again what somebody has deleted.
-        "kafka_client": BrokerClient,
+        # Without it, a client makes again what somebody has deleted, and holds an answer of any size in memory.
+        "kafka_client": partial(BrokerClient, max_answer_bytes=config.max_answer_bytes),
+        # kafka-python would close the connection at an answer that is longer than this, and ask for the same again.
+        "receive_message_max_bytes": _LONGEST_ANSWER_BYTES,
         # After an outage, be back within a second of the broker.
         "reconnect_backoff_max_ms": 1000,
         "security_protocol": config.security_protocol,

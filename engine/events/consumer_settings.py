@@ -10,7 +10,6 @@ from engine.events.sharing import SharedEvents
 
 _FETCH_WAIT_MS = 50  # The broker may hold a fetch that finds nothing for so long.
 _FETCH_BYTES = 16 << 20  # A broker puts at most so much into one answer, or one batch.
-_ANSWER_BYTES = 2**31 - 1  # the protocol's own limit
 # The group waits so long for a member to join again; its thread is never busy for longer than two look-ups of offsets.
 _MAX_POLL_INTERVAL_MS = 60_000
 
@@ -21,9 +20,7 @@ def consumer_settings(config: KafkaConfig) -> dict[str, Any]:
         "enable_auto_commit": False,
         "fetch_min_bytes": 1,
         "fetch_max_wait_ms": _FETCH_WAIT_MS,
-        "fetch_max_bytes": _FETCH_BYTES,
-        # A batch may be longer than what is asked for, and the embedded broker answers with all that its log holds.
-        "receive_message_max_bytes": _ANSWER_BYTES,
+        "fetch_max_bytes": min(_FETCH_BYTES, config.max_answer_bytes),
         "max_poll_records": config.max_poll_records,
         "max_poll_bytes": config.max_poll_bytes,
         "max_record_bytes": config.max_record_bytes,

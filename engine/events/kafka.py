@@ -99,10 +99,11 @@ class KafkaSource:
         self._flowing: frozenset[TopicPartition] = frozenset()  # not paused
         self._pause_s = _FIRST_PAUSE_S
         self._looked_s = 0.0
-        self._link = BrokerLink()
+        settings = consumer_settings(config)
+        self._link = BrokerLink(settings["kafka_client"])
         self._began_s = time.monotonic()
         try:
-            self._consumer = LogConsumer(**consumer_settings(config) | {"kafka_client": self._link})
+            self._consumer = LogConsumer(**settings | {"kafka_client": self._link})
         except KafkaError as error:
             self._link.close()
             problem = connection_problem(config, connection_settings(config))

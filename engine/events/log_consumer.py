@@ -2,8 +2,9 @@
 
 kafka-python raises where a batch is damaged or its codec is not installed, and raises the same again at every poll. It
 also unpacks each batch as a whole, and counts records where bytes are what fills the memory. This module replaces its
-fetcher's view of one partition (`PartitionReader`) and leaves the network, the group and the positions to it. The names
-that it relies on are private ones of kafka-python 3.0; `tests/engine/events/test_log_consumer.py` fails if they change.
+fetcher's view of one partition (`PartitionReader`) and the choice of partitions to fetch (`FetchTurns`), and leaves the
+network, the group and the positions to it. The names that it relies on are private ones of kafka-python 3.0;
+`tests/engine/events/test_log_consumer.py` fails if they change.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import Fetcher
 from kafka.errors import CorruptRecordError, UnknownError, UnsupportedCompressionTypeError, for_code
 
+from engine.events.fetch_turns import FetchTurns
 from engine.events.held_partitions import HeldPartitions
 from engine.events.partition_reader import FetchedRecord, PartitionAnswer, PartitionReader, ReadLimits, Refetches
 from engine.events.source import LogIdentity
@@ -64,6 +66,7 @@ class _LogFetcher(Fetcher):
         self._refetches = Refetches()
         self._answer: Any = None  # The partition's answer that is parsed now, and its batches.
         self._data = b""
+        self._turns = FetchTurns()
         self.holds = HeldPartitions(self._position)
         self.last_stable_offsets: dict[TopicPartition, int] = {}
 
@@ -110,7 +113,14 @@ class _LogFetcher(Fetcher):
         )
 
     def _fetchable_partitions(self) -> list[TopicPartition]:
-        return [partition for partition in super()._fetchable_partitions() if not self.holds.resting(partition)]
+        ready = [partition for partition in super()._fetchable_partitions() if not self.holds.resting(partition)]
+        return self._turns.choose(ready, len(self._subscriptions.assignment), self._client.shortened_answers)
+
+    def _create_fetch_requests(self) -> dict[Any, Any]:
+        requests: dict[Any, Any] = super()._create_fetch_requests()
+        for _, offsets in requests.values():
+            self._turns.ask(offsets)
+        return requests
 
     def _position(self, partition: TopicPartition) -> int | None:
         state = self._subscriptions.assignment.get(partition)

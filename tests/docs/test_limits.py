@@ -26,7 +26,7 @@ UNWATCHED = {
     "users and next items kept per item", "sessions linked to a user", "list of popular items",
     "users that one session links", "sessions whose users are counted",
     "letters of which the engine knows that they are written", "size of a dead letter",
-    "items whose part of a list is kept as bytes",
+    "items whose part of a list is kept as bytes", "a broker's answer to a fetch",
     "rows noted for a model that is being built, and for the one before the serving one",
 }  # fmt: skip
 # The sizes that no setting changes, as the code has them, in the order of the row.

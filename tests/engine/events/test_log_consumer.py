@@ -27,7 +27,7 @@ class Answers:
         for partition in (ONE, TWO):
             self.subscription.seek(partition, 0)
         cluster = SimpleNamespace(request_update=lambda: None)
-        client: Any = SimpleNamespace(_manager=SimpleNamespace(_net=None, cluster=cluster))
+        client: Any = SimpleNamespace(_manager=SimpleNamespace(_net=None, cluster=cluster), shortened_answers=0)
         self.fetcher = _LogFetcher(
             client, self.subscription, max_poll_bytes, ReadLimits(1 << 20), isolation_level="read_committed"
         )

@@ -1,0 +1,204 @@
+"""Answers that are far longer than was asked for, as kafka-python's own classes write and read them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from kafka.protocol.consumer import FetchResponse
+from kafka.protocol.frame import KafkaBytes
+
+from engine.events.answer_limit import AnswerLimit
+from engine.events.fetch_answer import VERSIONS, beginning_of, first_batch
+from tests.engine.events.batches import batch_of
+
+Batches = Mapping[tuple[str, int], Sequence[bytes]]
+MAX_BYTES = 4096
+NUMBER = 7
+_BESIDES = 100  # bytes of an answer that are no records
+
+
+def answer(version: int, batches: Batches, number: int = NUMBER, aborted: int = 0) -> bytes:
+    """The broker's answer to a fetch, with the length before it."""
+    kind = FetchResponse.FetchableTopicResponse
+    transactions = [kind.PartitionData.AbortedTransaction(producer_id=5, first_offset=n) for n in range(aborted)]
+    topics: dict[str, list[object]] = {}
+    for (topic, partition), records in batches.items():
+        data = kind.PartitionData(
+            partition_index=partition,
+            error_code=0,
+            high_watermark=1000,
+            last_stable_offset=900,
+            log_start_offset=3,
+            aborted_transactions=transactions or None,
+            preferred_read_replica=-1,
+            records=b"".join(records) or None,
+        )
+        topics.setdefault(topic, []).append(data)
+    responses = [kind(topic=topic, partitions=parts) for topic, parts in topics.items()]
+    response = FetchResponse[version](throttle_time_ms=0, error_code=0, session_id=0, responses=responses)
+    response.with_header(correlation_id=number)
+    return bytes(response.encode(framed=True, header=True))
+
+
+def read(frame: bytes, version: int) -> dict[tuple[str, int], bytes]:
+    """The records that kafka-python finds in an answer."""
+    assert int.from_bytes(frame[:4], "big") == len(frame) - 4
+    data = KafkaBytes(len(frame) - 4)
+    data.write(frame[4:])
+    data.seek(0)
+    kind = FetchResponse[version]
+    kind.parse_header(data)
+    response = kind.decode(data)
+    assert data.tell() == len(frame) - 4
+    found = {}
+    for topic in response.responses:
+        for part in topic.partitions:
+            assert (part.high_watermark, part.last_stable_offset) == (1000, 900)
+            found[topic.topic, part.partition_index] = part.records or b""
+    return found
+
+
+class Connection:
+    """A limit, and what it reports."""
+
+    def __init__(self, version: int | None) -> None:
+        self.reported: list[tuple[int, int]] = []
+        self._limit = AnswerLimit(MAX_BYTES, lambda number: version, lambda *sizes: self.reported.append(sizes))
+
+    def feed(self, data: bytes, step: int = 1 << 30) -> bytes:
+        return b"".join(self._limit.feed(data[at : at + step]) for at in range(0, len(data), step))
+
+
+def batches(count: int, size: int) -> list[bytes]:
+    return [bytes(batch_of([(None, bytes([n % 256]) * size)], base_offset=n)) for n in range(count)]
+
+
+def records_kept(version: int, sent: Batches, step: int = 1 << 30) -> dict[tuple[str, int], bytes]:
+    return read(Connection(version).feed(answer(version, sent), step), version)
+
+
+LONG: Batches = {
+    ("events", 0): batches(20, 300),
+    ("events", 1): batches(20, 300),
+    ("items", 0): batches(20, 300),
+}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("step", [1, 7, 1000, 1 << 30])
+def test_the_beginning_of_a_long_answer_is_one_of_its_own(version: int, step: int) -> None:
+    connection, sent = Connection(version), answer(version, LONG)
+    frame = connection.feed(sent, step)
+    kept = read(frame, version)
+    assert list(kept) == [("events", 0)]
+    assert b"".join(LONG["events", 0]).startswith(kept["events", 0])
+    assert MAX_BYTES - _BESIDES < len(kept["events", 0]) <= MAX_BYTES
+    assert connection.reported == [(len(sent) - 4, len(frame) - 4)]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_partitions_that_are_whole_stay_whole_beside_one_that_is_cut(version: int) -> None:
+    sent = {("a", 0): batches(2, 200), ("a", 1): [], ("b", 0): batches(1, 500), ("b", 1): batches(60, 300)}
+    kept = records_kept(version, sent)
+    assert [kept["a", 0], kept["a", 1], kept["b", 0]] == [b"".join(sent[p]) for p in (("a", 0), ("a", 1), ("b", 0))]
+    assert 0 < len(kept["b", 1]) < len(b"".join(sent["b", 1]))
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_partition_is_left_out_rather_than_sent_without_one_whole_batch(version: int) -> None:
+    """A reader takes records that begin with half a batch for damage."""
+    kept = records_kept(version, {("t", 0): batches(10, 300), ("t", 1): batches(40, 900)})
+    assert list(kept) == [("t", 0)]
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("step", [1000, 1 << 30])
+def test_the_first_batch_is_kept_whatever_its_size(version: int, step: int) -> None:
+    first = batches(1, 3 * MAX_BYTES)
+    kept = records_kept(version, {("t", 0): first + batches(100, 300)}, step)
+    assert kept["t", 0].startswith(first[0])
+    assert len(kept["t", 0]) <= len(first[0]) + MAX_BYTES
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_an_answer_that_is_long_for_its_first_batch_alone_is_passed_on_as_it_is(version: int) -> None:
+    """Apache Kafka answers so, since a consumer could not read on otherwise."""
+    connection = Connection(version)
+    sent = answer(version, {("t", 0): batches(1, 5 * MAX_BYTES), ("t", 1): batches(3, 300)})
+    assert connection.feed(sent, 500) == sent
+    assert connection.reported == []
+
+
+def test_an_answer_whose_first_batch_cannot_be_found_is_passed_on_as_it_is() -> None:
+    connection = Connection(4)
+    sent = answer(4, LONG, aborted=MAX_BYTES)
+    assert connection.feed(sent, 1000) == sent
+
+
+def test_answers_to_other_requests_are_passed_on_whatever_their_size() -> None:
+    connection = Connection(None)
+    sent = answer(12, LONG) * 2
+    assert connection.feed(sent, 700) == sent
+
+
+def test_answers_around_a_long_one_are_not_touched() -> None:
+    short = answer(11, {("t", 0): batches(2, 100)}, number=8)
+    connection = Connection(11)
+    passed = connection.feed(short + answer(11, LONG) + short + answer(11, LONG) + short)
+    assert passed.startswith(short)
+    assert passed.endswith(short)
+    assert passed.count(short) == 3
+    assert len(connection.reported) == 2
+
+
+def test_an_answer_of_more_bytes_than_the_protocol_can_say_is_reported() -> None:
+    connection = Connection(12)
+    sent = (-5).to_bytes(4, "big", signed=True) + NUMBER.to_bytes(4, "big")
+    assert connection.feed(sent) == sent
+    assert connection.reported == [(-5, 0)]
+
+
+@given(
+    version=st.sampled_from(VERSIONS),
+    sizes=st.lists(st.lists(st.integers(0, 900), max_size=12), min_size=1, max_size=5),
+    step=st.integers(1, 3000),
+)
+def test_whatever_the_answer_its_beginning_is_kept_within_the_limit(
+    version: int, sizes: list[list[int]], step: int
+) -> None:
+    sent: Batches = {
+        ("t", number): [bytes(batch_of([(None, bytes(size))], base_offset=at)) for at, size in enumerate(part)]
+        for number, part in enumerate(sizes)
+    }
+    frame = answer(version, sent)
+    passed = Connection(version).feed(frame, step)
+    kept = read(passed, version)
+    first = next(iter(chain.from_iterable(sent.values())), b"")
+    assert len(passed) - 4 <= MAX_BYTES + len(first) + _BESIDES
+    for partition, records in kept.items():
+        whole = b"".join(sent[partition])
+        assert whole.startswith(records)
+        assert records == b"" or len(records) >= len(sent[partition][0])
+    assert not first or any(kept.values())  # A client would ask for the same for ever.
+    if len(frame) - 4 <= MAX_BYTES:
+        assert passed == frame
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_first_batch_is_found_behind_partitions_without_records(version: int) -> None:
+    first = batches(1, 50)[0]
+    data = answer(version, {("a", 0): [], ("a", 1): [], ("b", 0): [first]}, aborted=2)[4:]
+    found = first_batch(data, version)
+    assert found is not None
+    assert data[found[0] : found[1]] == first
+    assert first_batch(data[: found[0] + 8], version) is None
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_beginning_of_a_whole_answer_is_the_whole(version: int) -> None:
+    data = answer(version, LONG, aborted=1)[4:]
+    assert beginning_of(data, version) == data
