@@ -85,6 +85,18 @@ def failed(name: str) -> bool:
     return name.startswith("ousel_calls_total{") and not ended_well
 
 
+def least_of_each(samples: Sequence[Sample], began_s: float, period_s: float) -> tuple[list[float], list[float]]:
+    """Minutes from the begin on, and the least MB, of each whole period that lies in the second half of the samples."""
+    half_s = samples[len(samples) // 2].at_s - began_s
+    least: dict[int, float] = {}
+    for sample in samples:
+        period = int((sample.at_s - began_s) // period_s)
+        least[period] = min(sample.rss_mb, least.get(period, sample.rss_mb))
+    whole = int((samples[-1].at_s - began_s + 1.0) // period_s)  # A sample a second: the last may lack up to one.
+    kept = [period for period in sorted(least) if period * period_s >= half_s and period < whole]
+    return [period * period_s / 60 for period in kept], [least[period] for period in kept]
+
+
 def slope(at_min: Sequence[float], values: Sequence[float]) -> tuple[float, float]:
     """Per minute by least squares, and two standard errors of it."""
     x, y = np.asarray(at_min), np.asarray(values)
