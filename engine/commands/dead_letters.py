@@ -22,6 +22,7 @@ from engine.events.connection import connection_settings
 from engine.events.diagnosis import connection_problem
 from engine.events.letter_reader import FoundLetter, LetterReader
 from engine.log_output import log_to_stderr, one_line
+from engine.signals import stopping
 
 _VALUE_CHARS = 200
 # Anybody who may write to the topic may write such headers; those of the engine are numbers of 64 bits.
@@ -58,12 +59,15 @@ def dead_letters(
 
 
 def _show(config: KafkaConfig, limit: int, follow: bool, form: Callable[[FoundLetter], str]) -> None:
-    with closing(LetterReader(config)) as reader:
-        newest = reader.newest(limit)
-        coming: Iterable[FoundLetter] = reader.following() if follow else ()
+    # A KeyboardInterrupt that is raised inside the Kafka client can leave it in a state in which it can't be closed.
+    with closing(LetterReader(config)) as reader, stopping() as stop:
+        newest = reader.newest(limit, stop)
+        coming: Iterable[FoundLetter] = reader.following(stop) if follow else ()
         for letter in itertools.chain(newest, coming):
             print(form(letter), flush=follow)
-        if not newest and not follow:
+            if stop.is_set():
+                break
+        if not newest and not follow and not stop.is_set():
             print(f"no dead letters in topic {config.dead_letters_topic!r}", file=sys.stderr)
         sys.stdout.flush()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -53,25 +54,25 @@ class LetterReader:
         self._partitions = [TopicPartition(topic, number) for number in sorted(numbers)]
         self._consumer.assign(self._partitions)
 
-    def newest(self, limit: int) -> list[FoundLetter]:
-        """The newest letters, oldest of them first; `following` goes on behind them."""
+    def newest(self, limit: int, stop: threading.Event) -> list[FoundLetter]:
+        """The newest letters, oldest of them first; `following` goes on behind them. Fewer where `stop` is set."""
         begins = self._consumer.beginning_offsets(self._partitions)
         ends = self._consumer.end_offsets(self._partitions)
         span = limit
         while True:
             starts = {at: max(begins[at], ends[at] - span) for at in self._partitions}
-            found = list(self._between(starts, ends)) if limit else []
+            found = list(self._between(starts, ends, stop)) if limit else []
             # Offsets without a letter, as transactions leave them, make the span hold fewer.
-            if len(found) >= limit or starts == begins:
+            if len(found) >= limit or starts == begins or stop.is_set():
                 break
             span *= 8
         for partition, end in ends.items():
             self._consumer.seek(partition, end)
         return sorted(found, key=lambda letter: letter.written_ms)[-limit:] if limit else []
 
-    def following(self) -> Iterator[FoundLetter]:
-        """The letters that come, without an end."""
-        while True:
+    def following(self, stop: threading.Event) -> Iterator[FoundLetter]:
+        """The letters that come, until `stop` is set."""
+        while not stop.is_set():
             for records in self._consumer.poll(timeout_ms=_POLL_MS).values():
                 yield from map(_letter, records)
 
@@ -80,12 +81,12 @@ class LetterReader:
         self._consumer.close()
 
     def _between(
-        self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int]
+        self, starts: Mapping[TopicPartition, int], ends: Mapping[TopicPartition, int], stop: threading.Event
     ) -> Iterator[FoundLetter]:
         for partition, start in starts.items():
             self._consumer.seek(partition, start)
         heard_s = time.monotonic()
-        while any(self._consumer.position(partition) < end for partition, end in ends.items()):
+        while not stop.is_set() and any(self._consumer.position(partition) < end for partition, end in ends.items()):
             fetched = self._consumer.poll(timeout_ms=_POLL_MS)
             for partition, records in fetched.items():
                 yield from (_letter(record) for record in records if record.offset < ends[partition])

@@ -10,10 +10,10 @@ import typer
 
 from engine.config import ConfigError, address_problem, load_settings
 from engine.log_output import log_to_stderr
+from engine.signals import stopping
 from trainer.config import TrainerConfig
 from trainer.model_file import load_model
 from trainer.push import PushError, push_next
-from trainer.signals import stopping
 
 _log = logging.getLogger(__name__)
 

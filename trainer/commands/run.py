@@ -20,13 +20,13 @@ from engine.events.topics import topic_id
 from engine.kernel_cache import report
 from engine.log_output import log_to_stderr
 from engine.model.device import check_device
+from engine.signals import stopping
 from trainer.archive.archive import Archive
 from trainer.archive.folder import ArchiveError
 from trainer.config import TrainerConfig
 from trainer.encoder import Stopped
 from trainer.follow import kafka_source
 from trainer.service import TrainerService
-from trainer.signals import stopping
 
 _log = logging.getLogger(__name__)
 

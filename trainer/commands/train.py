@@ -20,6 +20,7 @@ from engine.kernel_cache import report
 from engine.log_output import log_to_stderr
 from engine.model.device import check_device
 from engine.model.weights import Weights
+from engine.signals import stopping
 from trainer.checkpoint import Checkpoint, CheckpointError
 from trainer.config import TrainerConfig
 from trainer.curves import Curves, CurvesError, check_installed
@@ -30,7 +31,6 @@ from trainer.model_file import SUFFIX, figures_path, load_model, save_model
 from trainer.parallel import Ranks, joined
 from trainer.progress import Progress
 from trainer.replay import TrainingData
-from trainer.signals import stopping
 from trainer.train import Helped, check_shape, refusal, run_of, summary
 from trainer.train import train as train_model
 
