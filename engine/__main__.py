@@ -26,13 +26,13 @@ from pathlib import Path
 from typing import Annotated
 
 import torch
-import typer
 import uvloop
 from kafka.errors import KafkaError
 from ousel.v1 import event_pb2
 
 from engine import collector
 from engine.arenas import limit_arenas
+from engine.command_line import command_app, config_option, version_option
 from engine.commands.dead_letters import dead_letters
 from engine.config import Config, ConfigError, load_config
 from engine.descriptors import RESERVED, raise_limit
@@ -42,9 +42,9 @@ from engine.events.opening import open_log, opening
 from engine.events.producer import EventProducer
 from engine.events.source import Assignment, SourceError
 from engine.events.topic_reader import read_from_begin
-from engine.failures import log_loop_failures, log_thread_failures, one_line_each, told
+from engine.failures import WrongValue, log_loop_failures, log_thread_failures, one_line_each, told
 from engine.kernel_cache import report
-from engine.log_output import log_to_stderr
+from engine.log_start import start_log
 from engine.model.device import check_device
 from engine.partitions import Snapshots
 from engine.pipeline import Pipeline
@@ -60,25 +60,25 @@ _log = logging.getLogger("engine")
 
 OpenSnapshots = Callable[[Assignment], Snapshots]
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = command_app()
 
 
 @app.callback()
-def engine() -> None:
+def engine(version: Annotated[bool, version_option("ousel-engine")] = False) -> None:
     """The Ousel engine."""
 
 
 @app.command()
 def serve(
-    config: Annotated[Path | None, typer.Option(help="TOML file; OUSEL_* variables win over it")] = None,
+    config: Annotated[Path | None, config_option()] = None,
 ) -> None:
     """Follow the log and answer with recommendations until interrupted."""
     try:
         settings = load_config(config)
         check_device("inference.device", settings.inference.device)
     except ValueError as error:
-        raise SystemExit(f"ousel-engine: {error}") from None
-    log_to_stderr(settings.log_level)
+        raise WrongValue(f"ousel-engine: {error}") from None
+    start_log(settings)
     log_thread_failures()
     report.log(_log)
     limit_arenas()
@@ -94,7 +94,9 @@ def serve(
         with ExitStack() as held:
             snapshots = _snapshots(settings, held)
             uvloop.run(_serve(settings, snapshots))
-    except (ConfigError, PortTaken, SnapshotError, SourceError) as error:
+    except ConfigError as error:
+        raise WrongValue(f"ousel-engine: {error}") from None
+    except (PortTaken, SnapshotError, SourceError) as error:
         raise SystemExit(f"ousel-engine: {error}") from None
 
 

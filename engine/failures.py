@@ -4,15 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from engine.limited_log import LimitedLog
+from engine.log_output import one_line
 
 _log = logging.getLogger(__name__)
 _limited = LimitedLog(_log)
+
+
+class WrongValue(SystemExit):
+    """The end of a command that was given a wrong option or setting: one line, and exit code 2 as for wrong usage.
+
+    Python ends with exit code 1 where SystemExit has a text, and that code is for commands that fail later.
+    """
+
+    def __init__(self, line: str) -> None:
+        super().__init__(line)
+        self.code = 2
 
 
 def is_of_the_machine(error: BaseException | None) -> bool:
@@ -29,9 +42,12 @@ def told(error: BaseException) -> str:
 
 @contextmanager
 def one_line_each(program: str) -> Iterator[None]:
-    """Ends a program by one line where a failure of the machine, or Ctrl-C, has got through to its main function."""
+    """Ends a program by one line where a wrong value, a failure of the machine, or Ctrl-C has got through to here."""
     try:
         yield
+    except WrongValue as error:
+        print(one_line(str(error)), file=sys.stderr)  # With a number as its code, Python prints nothing.
+        raise
     except BrokenPipeError:
         raise SystemExit(1) from None  # Nobody reads the output any more.
     except (OSError, MemoryError) as error:

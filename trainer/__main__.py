@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import typer
+from typing import Annotated
 
+from engine.command_line import command_app, version_option
 from engine.failures import log_thread_failures, one_line_each
 from trainer.commands.push import push
 from trainer.commands.run import run
 from trainer.commands.train import train
 from trainer.evaluation.command import evaluate
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+app = command_app()
 
 
 @app.callback()
-def trainer() -> None:
+def trainer(version: Annotated[bool, version_option("ousel-trainer")] = False) -> None:
     """The Ousel trainer."""
 
 

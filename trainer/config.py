@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from pydantic import Field, model_validator
 
 from engine.config import Address, Device, EventsConfig, KafkaConfig, Section, Settings, StateConfig
-from engine.config.section import DAY_S
+from engine.config.section import DAY_S, FilePath
 from engine.model.layers import Aggregation
 from engine.model.recommender import check_heads
 
@@ -114,7 +112,7 @@ class TrainSection(Section):
     max_log_events: int = Field(
         5_000_000, ge=100, le=_MOST, description="newest events kept to train from, up to 66 bytes each"
     )
-    archive_dir: Path | None = Field(
+    archive_dir: FilePath | None = Field(
         None, description="folder that keeps what was read beyond the log's retention; none: nothing is kept"
     )
     archive_days: int = Field(90, ge=1, le=36_500, description="days (UTC, event time) before today that it keeps")

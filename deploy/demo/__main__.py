@@ -28,7 +28,7 @@ _RETRAIN_EVENTS = 2000
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the demo and returns its exit code: 0 done or stopped, 1 something failed, 2 wrong usage."""
+    """Runs the demo and returns its exit code: 0 done or stopped, 1 something failed, 2 wrong usage or setting."""
     args = _parser().parse_args(argv)
     console = Console()
     args.data_dir.mkdir(parents=True, exist_ok=True)
@@ -50,7 +50,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     try:
         return asyncio.run(run(options, console))
-    except (BrokerError, ConfigError, DataError, DemoError, ServiceDied, WriteError) as error:
+    except ConfigError as error:
+        print(f"demo: {error}", file=sys.stderr)
+        return 2
+    except (BrokerError, DataError, DemoError, ServiceDied, WriteError) as error:
         print(f"demo: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:

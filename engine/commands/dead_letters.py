@@ -17,11 +17,14 @@ from typing import Annotated
 import typer
 from kafka.errors import KafkaError
 
+from engine.command_line import config_option, whole_number_option
 from engine.config import KafkaConfig, load_config
 from engine.events.connection import connection_settings
 from engine.events.diagnosis import connection_problem
 from engine.events.letter_reader import FoundLetter, LetterReader
-from engine.log_output import log_to_stderr, one_line
+from engine.failures import WrongValue
+from engine.log_output import one_line
+from engine.log_start import start_log
 from engine.signals import stopping
 
 _VALUE_CHARS = 200
@@ -30,8 +33,8 @@ _NUMBER = re.compile("[0-9]{1,19}")
 
 
 def dead_letters(
-    config: Annotated[Path | None, typer.Option(help="TOML file; OUSEL_* variables win over it")] = None,
-    limit: Annotated[int, typer.Option(min=0, max=1_000_000, help="newest letters to show")] = 20,
+    config: Annotated[Path | None, config_option()] = None,
+    limit: Annotated[int, whole_number_option(0, 1_000_000, "newest letters to show")] = 20,
     follow: Annotated[bool, typer.Option("--follow", help="go on with the letters that come, until Ctrl-C")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="one JSON object a line, with key and value as long as the letter has them")
@@ -41,8 +44,8 @@ def dead_letters(
     try:
         settings = load_config(config)
     except ValueError as error:
-        raise SystemExit(f"ousel-engine dead-letters: {error}") from None
-    log_to_stderr(settings.log_level)
+        raise WrongValue(f"ousel-engine dead-letters: {error}") from None
+    start_log(settings)
     try:
         _show(settings.kafka, limit, follow, _json if as_json else _text)
     except KeyboardInterrupt:

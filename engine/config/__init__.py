@@ -7,7 +7,7 @@ over the defaults. Every field is checked here, at the edge; the rooms behind tr
 from engine.config.address import Address, address_problem
 from engine.config.events import EventsConfig
 from engine.config.kafka import KafkaConfig
-from engine.config.load import Config, Settings, load_config, load_settings
+from engine.config.load import Config, Settings, ignored_variables, load_config, load_settings
 from engine.config.model import CanaryConfig, IndexConfig, InferenceConfig, ModelConfig
 from engine.config.ranking import RankingConfig
 from engine.config.section import ConfigError, Device, Precision, Section
@@ -34,6 +34,7 @@ __all__ = [
     "SnapshotConfig",
     "StateConfig",
     "address_problem",
+    "ignored_variables",
     "load_config",
     "load_settings",
 ]

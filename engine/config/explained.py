@@ -8,13 +8,16 @@ unknown keys, tables and lists are named and their contents are not shown.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
-from difflib import get_close_matches
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, SecretStr, ValidationError
 from pydantic.fields import FieldInfo
+
+from engine.config.names import nearest
+from engine.config.places import Places
+from engine.config.toml_file import Location
 
 _MAX_CHARS = 200
 _SECRET_NAME = re.compile("pass|pwd|secret|token|credential|sasl|key", re.IGNORECASE)
@@ -24,18 +27,24 @@ _NAME = re.compile(r"[A-Za-z][A-Za-z_/ -]{0,31}|")
 _TOPIC = re.compile(r"[A-Za-z0-9._-]{1,249}")
 _PATH = re.compile(r"[^\x00-\x1f@\x7f]+")
 
-Location = tuple[int | str, ...]
+_NUMBER_PROBLEMS = {
+    *("greater_than", "greater_than_equal", "less_than", "less_than_equal", "finite_number", "int_from_float"),
+    *("int_parsing", "int_parsing_size", "int_type", "float_parsing", "float_type"),
+}
+_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 
-def explained(error: ValidationError, kind: type[BaseModel]) -> str:
-    """Every setting that is wrong, with what is allowed and, where it cannot be a secret, the value.
+def explained(error: ValidationError, kind: type[BaseModel], places: Places) -> list[str]:
+    """A line for each setting that is wrong: its place, what is allowed and, where it cannot be a secret, the value.
 
     Args:
         kind: the settings class that was to be filled.
     """
-    return "; ".join(
-        _line(details["loc"], details["type"], details["msg"], details["input"], kind) for details in error.errors()
-    )
+    lines = []
+    for details in error.errors():
+        line = _line(details["loc"], details["type"], details["msg"], details["input"], kind)
+        lines.append(": ".join([*filter(None, [" and ".join(places.of(details["loc"], line))]), line]))
+    return lines
 
 
 def _line(location: Location, problem: str, message: str, value: Any, kind: type[BaseModel]) -> str:
@@ -45,9 +54,36 @@ def _line(location: Location, problem: str, message: str, value: Any, kind: type
     field, rest = _field(location, kind)
     if problem in ("model_type", "model_attributes_type"):
         return f"{name}: must be a table of settings, [{name}] in the file, got {_shape(value)}"
+    if problem in _NUMBER_PROBLEMS and field is not None:
+        message = _allowed_number(field)
     message = _without_hidden(message.removeprefix("Value error, "), field, rest, value)
     got = _got(location, field, rest, value)
-    return f"{name}: {message}" if message.endswith(got) else f"{name}: {message}{got}"
+    has_it = message.endswith(got) or (", got " in message and got == f", got {_shape(value)}")
+    return f"{name}: {message}" if has_it else f"{name}: {message}{got}"
+
+
+def _allowed_number(field: FieldInfo) -> str:
+    """What a number of a setting may be: of its elements, where the setting is a list or a table of numbers."""
+    number, metadata = next(_numbers(field.annotation, field.metadata))
+    bounds = [
+        f"{sign} {getattr(one, name):.15g}" for one in metadata for name, sign in _SIGNS.items() if hasattr(one, name)
+    ]
+    return f"must be a {'whole ' if number is int else ''}number {' and '.join(bounds)}".rstrip()
+
+
+def _numbers(annotation: Any, metadata: Sequence[Any]) -> Iterator[tuple[type, list[Any]]]:
+    """The types of number that a setting's type is or holds, with the constraints of each."""
+    if hasattr(annotation, "__metadata__"):
+        inner = [
+            part for one in annotation.__metadata__ for part in (one.metadata if isinstance(one, FieldInfo) else [one])
+        ]
+        yield from _numbers(annotation.__origin__, [*metadata, *inner])
+    elif annotation in (int, float):
+        yield annotation, list(metadata)
+    else:
+        optional = type(None) in get_args(annotation)
+        for part in get_args(annotation):
+            yield from _numbers(part, metadata if optional else [])
 
 
 def _without_hidden(message: str, field: FieldInfo | None, rest: Location, value: Any) -> str:
@@ -138,9 +174,9 @@ def _suggestion(location: Location, kind: type[BaseModel]) -> str:
         for other, known in sections.items():
             if name in known.model_fields:
                 return f"; {other}.{name} is one"
-        near = get_close_matches(name, sections[own].model_fields, n=1)
-        if near:
-            return f", did you mean {own}.{near[0]}?"
+        near = nearest(name, sections[own].model_fields)
+        if near is not None:
+            return f", did you mean {own}.{near}?"
     return f"; docs/configuration.md lists those of {own}"
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from engine.config.address import Addresses
-from engine.config.section import Section
+from engine.config.section import FilePath, Section
 
 Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
@@ -76,9 +76,11 @@ class KafkaConfig(Section):
     )
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
-    ssl_cafile: Path | None = Field(None, description="PEM file of the authorities to trust; none: the system's")
-    ssl_certfile: Path | None = Field(None, description="PEM file of the client's certificate, where brokers want one")
-    ssl_keyfile: Path | None = Field(None, description="PEM file of its key, where that is not in ssl_certfile")
+    ssl_cafile: FilePath | None = Field(None, description="PEM file of the authorities to trust; none: the system's")
+    ssl_certfile: FilePath | None = Field(
+        None, description="PEM file of the client's certificate, where brokers want one"
+    )
+    ssl_keyfile: FilePath | None = Field(None, description="PEM file of its key, where that is not in ssl_certfile")
     ssl_check_hostname: bool = Field(True, description="the broker's certificate must be for its name")
 
     # Below what it is checked with, and checked itself, so that no message shows the password.

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
-import re
-import tomllib
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_origin
+from typing import Any, Literal, TypeVar
 
 from pydantic import ValidationError, ValidationInfo, field_validator
-from pydantic_settings import (
-    BaseSettings,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-    SettingsError,
-    TomlConfigSettingsSource,
-)
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from engine.config.events import EventsConfig
 from engine.config.explained import explained
 from engine.config.kafka import KafkaConfig
 from engine.config.model import CanaryConfig, IndexConfig, InferenceConfig, ModelConfig
+from engine.config.names import KnownNames
+from engine.config.places import Places
 from engine.config.ranking import RankingConfig
 from engine.config.section import ConfigError
 from engine.config.serving import ServingConfig
 from engine.config.snapshot import SnapshotConfig
 from engine.config.state import StateConfig
+from engine.config.toml_file import TomlFile, read_toml
+from engine.config.variables import DELIMITER, PREFIX, Variables
+from engine.log_output import one_line
 
 T = TypeVar("T", bound="Settings")
 
@@ -35,9 +30,9 @@ class Settings(BaseSettings):
     """The part that the settings of every process share: where values come from, and how much is logged."""
 
     model_config = SettingsConfigDict(
-        env_prefix="OUSEL_",
-        env_nested_delimiter="__",
-        extra="ignore",
+        env_prefix=PREFIX,
+        env_nested_delimiter=DELIMITER,
+        extra="ignore",  # The names are checked before, and the sections of other programs are passed over.
         frozen=True,
         hide_input_in_errors=True,
         nested_model_default_partial_update=True,
@@ -89,43 +84,48 @@ def load_config(path: Path | None = None) -> Config:
 
 def load_settings(kind: type[T], path: Path | None) -> T:
     """`load_config` for any settings class: the trainer's own uses it too."""
-    if path is not None and not path.is_file():
-        raise ConfigError(f"--config must name a file, got {str(path)!r}")
+    known = KnownNames.of(kind, Config)
+    file = None if path is None else read_toml(path)
+    variables = Variables(known)
+    places = Places(known, file, variables)
+    problems = [
+        *(f"{place}: {name}: {problem}" for place, name, problem in _unknown(file, known)),
+        *variables.unknown(),
+        *variables.malformed(),
+    ]
+    settings = None
+    # The library would name the section alone, and no variable, where one of them does not hold JSON.
+    if not variables.malformed():
+        try:
+            settings = _from(file, kind)()
+        except ValidationError as error:
+            problems += explained(error, kind, places)
+    if settings is None or problems:
+        raise ConfigError(one_line("; ".join(problems)))
+    return settings
+
+
+def ignored_variables(kind: type[Settings]) -> str | None:
+    """One line about the variables of Ousel's prefix that set nothing, with the names that were probably meant."""
+    return Variables(KnownNames.of(kind, Config)).ignored()
+
+
+def _from(file: TomlFile | None, kind: type[T]) -> type[T]:
+    """The settings class, reading variables first, and then a file."""
 
     class WithFile(kind):  # type: ignore[valid-type, misc]
         @classmethod
         def settings_customise_sources(
             cls, settings_cls: type[BaseSettings], env_settings: PydanticBaseSettingsSource, **_: Any
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return (env_settings, TomlConfigSettingsSource(settings_cls, path)) if path else (env_settings,)
+            data = {} if file is None else dict(file.data)
+            return (env_settings, InitSettingsSource(settings_cls, data))
 
-    try:
-        return WithFile()
-    except ValidationError as error:
-        raise ConfigError(explained(error, kind)) from None
-    except SettingsError as error:
-        raise ConfigError(_not_json(error, kind)) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--config {str(path)!r} must be TOML in UTF-8: {error}") from None
-    except OSError as error:
-        raise ConfigError(f"--config {str(path)!r} can't be read: {error.strerror}") from None
+    return WithFile
 
 
-def _not_json(error: SettingsError, kind: type[Settings]) -> str:
-    """Names the variables that may be meant: pydantic names their section alone."""
-    found = re.search(r'field "(\w+)"', str(error))
-    section = found[1] if found else ""
-    fields = getattr(kind.model_fields[section].annotation, "model_fields", {}) if section in kind.model_fields else {}
-    tables = [name for name, field in fields.items() if get_origin(field.annotation) in (dict, tuple)]
-    names = [f"OUSEL_{section}".upper(), *(f"OUSEL_{section}__{name}".upper() for name in tables)]
-    given = [name for name in sorted(os.environ) if name.upper() in names and not _is_json(os.environ[name])]
-    said = " and ".join(given or names[:1])
-    return f'{section}: {said} must be JSON, a table {{"name": 1}} or a list [1, 2], and the value is not shown'
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text)
-    except ValueError:
-        return False
-    return True
+def _unknown(file: TomlFile | None, known: KnownNames) -> list[tuple[str | None, str, str]]:
+    """The place, the name and the problem of each name outside a section that is unknown."""
+    if file is None:
+        return []
+    return [(file.place((name,)), name, problem) for name, problem in known.unknown(file.data)]

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
@@ -12,6 +13,21 @@ YEAR_S = 365 * DAY_S
 
 Precision = Literal["float32", "bfloat16", "int8"]
 Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d{1,3})?)$")]
+
+
+def home_resolved(path: Path) -> Path:
+    """A path with the home folder in place of a leading `~`, which only shells replace.
+
+    Raises:
+        ValueError: the system knows no such home folder.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError("must not begin with the ~ of a user who has no home folder") from None
+
+
+FilePath = Annotated[Path, AfterValidator(home_resolved)]
 
 
 class ConfigError(ValueError):

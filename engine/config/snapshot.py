@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
 
-from engine.config.section import DAY_S, Section
+from engine.config.section import DAY_S, FilePath, Section
 
 
 class SnapshotConfig(Section):
     """Where the state is saved, so that a restart need not read the whole log again."""
 
-    dir: Path | None = Field(
+    dir: FilePath | None = Field(
         None, description="folder of the snapshots; none: every start reads the log from its begin"
     )
     engine: str | None = Field(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from engine.config.section import DAY_S, HOUR_S, YEAR_S, Section
+from engine.config.section import DAY_S, HOUR_S, YEAR_S, Section, home_resolved
 
 
 class StateConfig(Section):
@@ -70,6 +71,11 @@ class StateConfig(Section):
     content_model: str | None = Field(
         None, description="name or folder of the sentence-transformer, where content_encoder is that"
     )
+
+    @field_validator("content_model")
+    @classmethod
+    def _folder_in_a_home(cls, model: str | None) -> str | None:
+        return str(home_resolved(Path(model))) if model is not None and model.startswith("~") else model
 
     @model_validator(mode="after")
     def _model_where_one_is_needed(self) -> StateConfig:

@@ -8,7 +8,6 @@ import socket
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
 from ousel.v1 import (
     event_service_pb2,
     event_service_pb2_grpc,
@@ -35,6 +34,7 @@ from engine.serving.metrics_server import MetricsServer
 from engine.serving.model_servicer import ModelServicer
 from engine.serving.privacy_servicer import PrivacyServicer
 from engine.serving.recommender_servicer import RecommenderServicer
+from engine.serving.reflection import add_reflection
 from engine.serving.state_servicer import StateServicer
 from engine.serving.subscriptions import Subscriptions
 
@@ -116,7 +116,7 @@ class Server:
         )
         state_service_pb2_grpc.add_StateServiceServicer_to_server(StateServicer(self._config, self._engine), server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
-        reflection.enable_server_reflection((*SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+        add_reflection((*SERVICES, health.SERVICE_NAME), server)
 
     async def set_serving(self, serving: bool) -> None:
         """Sets the answer of health, for the server as a whole ("") and for each of our services."""

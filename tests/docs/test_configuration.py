@@ -53,8 +53,8 @@ def test_a_wrong_setting_is_named_with_its_value_and_what_is_allowed(monkeypatch
     monkeypatch.setenv("OUSEL_SERVING__PROT", "1")
     with pytest.raises(ConfigError) as error:
         load_config()
-    assert "state.history: Input should be greater than or equal to 2, got '0'" in str(error.value)
-    assert "serving.prot: there is no such setting, did you mean serving.port?" in str(error.value)
+    assert "OUSEL_STATE__HISTORY: state.history: must be a whole number >= 2 and <= 4096, got '0'" in str(error.value)
+    assert "OUSEL_SERVING__PROT: serving.prot: there is no such setting, did you mean serving.port?" in str(error.value)
 
 
 def test_a_goal_must_be_a_kind_and_the_message_shows_no_other_section(monkeypatch):

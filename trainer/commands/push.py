@@ -8,8 +8,10 @@ from typing import Annotated
 
 import typer
 
+from engine.command_line import config_option, path_argument
 from engine.config import ConfigError, address_problem, load_settings
-from engine.log_output import log_to_stderr
+from engine.failures import WrongValue
+from engine.log_start import start_log
 from engine.signals import stopping
 from trainer.config import TrainerConfig
 from trainer.model_file import load_model
@@ -19,11 +21,11 @@ _log = logging.getLogger(__name__)
 
 
 def push(
-    weights: Annotated[Path, typer.Argument(help="weights file; its figures are sent along where NAME.json is there")],
+    weights: Annotated[Path, path_argument("weights file; its figures are sent along where NAME.json is there")],
     engine: Annotated[
         str | None, typer.Option(help="host:port of the engine's gRPC server, else trainer.engine")
     ] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file; OUSEL_* variables win over it")] = None,
+    config: Annotated[Path | None, config_option()] = None,
 ) -> None:
     """Push a weights file to an engine, as its next version; exit code 1 where it does not take it."""
     try:
@@ -33,8 +35,8 @@ def push(
             raise ConfigError(f"--engine: {problem}")
         model = load_model(weights)
     except ValueError as error:
-        raise SystemExit(f"ousel-trainer push: {error}") from None
-    log_to_stderr(settings.log_level)
+        raise WrongValue(f"ousel-trainer push: {error}") from None
+    start_log(settings)
     if model.figures is None:
         _log.info("%s has no figures beside it, the engine gets none", weights)
     elif model.figures.get("refused"):

@@ -13,12 +13,14 @@ import torch
 import typer
 from kafka.errors import KafkaError
 
+from engine.command_line import config_option
 from engine.config import ConfigError, load_settings
 from engine.events.opening import opening
 from engine.events.source import SourceError
 from engine.events.topics import topic_id
+from engine.failures import WrongValue
 from engine.kernel_cache import report
-from engine.log_output import log_to_stderr
+from engine.log_start import start_log
 from engine.model.device import check_device
 from engine.signals import stopping
 from trainer.archive.archive import Archive
@@ -32,7 +34,7 @@ _log = logging.getLogger(__name__)
 
 
 def run(
-    config: Annotated[Path | None, typer.Option(help="TOML file; OUSEL_* variables win over it")] = None,
+    config: Annotated[Path | None, config_option()] = None,
     once: Annotated[
         bool, typer.Option("--once", help="end after one training; exit code 1 if nothing was pushed")
     ] = False,
@@ -42,8 +44,8 @@ def run(
         settings = load_settings(TrainerConfig, config)
         check_device("trainer.device", settings.trainer.device)
     except ValueError as error:
-        raise SystemExit(f"ousel-trainer: {error}") from None
-    log_to_stderr(settings.log_level)
+        raise WrongValue(f"ousel-trainer: {error}") from None
+    start_log(settings)
     report.log(_log)
     torch.set_num_threads(settings.trainer.threads)
     os.nice(settings.trainer.nice)
@@ -55,7 +57,9 @@ def run(
                     pushed = TrainerService(settings, source, stop, archive=archive).run(once)
         except Stopped:
             return
-        except (ConfigError, SourceError, KafkaError, ArchiveError) as error:
+        except ConfigError as error:
+            raise WrongValue(f"ousel-trainer: {error}") from None
+        except (SourceError, KafkaError, ArchiveError) as error:
             raise SystemExit(f"ousel-trainer: {error}") from None
     if not pushed:
         raise SystemExit(1)

@@ -14,10 +14,12 @@ import typer
 from kafka.errors import KafkaError
 from rich.console import Console
 
+from engine.command_line import config_option, path_option
 from engine.config import load_settings
 from engine.events.source import SourceError
+from engine.failures import WrongValue
 from engine.kernel_cache import report
-from engine.log_output import log_to_stderr
+from engine.log_start import start_log
 from engine.model.device import check_device
 from engine.model.weights import Weights
 from engine.signals import stopping
@@ -39,19 +41,19 @@ _log = logging.getLogger(__name__)
 
 
 def train(
-    out: Annotated[Path, typer.Option(help="weights file to write, NAME.safetensors; NAME.json gets the figures")],
+    out: Annotated[Path, path_option("weights file to write, NAME.safetensors; NAME.json gets the figures")],
     events: Annotated[
-        Path | None, typer.Option(help="CSV, gzip'd CSV or Parquet of events, instead of the log in Kafka")
+        Path | None, path_option("CSV, gzip'd CSV or Parquet of events, instead of the log in Kafka")
     ] = None,
-    items: Annotated[Path | None, typer.Option(help="the same of the catalog; needs --events")] = None,
-    config: Annotated[Path | None, typer.Option(help="TOML file; OUSEL_* variables win over it")] = None,
-    previous: Annotated[Path | None, typer.Option(help="weights file to start from and to compare with")] = None,
+    items: Annotated[Path | None, path_option("the same of the catalog; needs --events")] = None,
+    config: Annotated[Path | None, config_option()] = None,
+    previous: Annotated[Path | None, path_option("weights file to start from and to compare with")] = None,
     checkpoint: Annotated[
         Path | None,
-        typer.Option(help="file to save the training to, and to go on from where it exists; needs --events"),
+        path_option("file to save the training to, and to go on from where it exists; needs --events"),
     ] = None,
     curves: Annotated[
-        Path | None, typer.Option(help="folder for the curves of the training: event files for TensorBoard, and a PNG")
+        Path | None, path_option("folder for the curves of the training: event files for TensorBoard, and a PNG")
     ] = None,
     force: Annotated[bool, typer.Option("--force", help="write over what --out names")] = False,
 ) -> None:
@@ -63,11 +65,11 @@ def train(
         if curves:
             check_installed()
     except (ValueError, CurvesError) as error:
-        raise SystemExit(f"ousel-trainer train: {error}") from None
+        raise WrongValue(f"ousel-trainer train: {error}") from None
     torch.set_num_threads(settings.trainer.threads)
     os.nice(settings.trainer.nice)
     with stopping() as stop, joined(settings.trainer.device) as ranks:
-        log_to_stderr(settings.log_level if ranks.is_first else "warning")
+        start_log(settings, None if ranks.is_first else "warning")
         report.log(_log)
         try:
             data, start, run = _inputs(settings, events, items, previous, ranks, stop)
@@ -146,7 +148,9 @@ def _inputs(
         run = run_of(data, settings.trainer, start.data if start else None, ranks.size)
         if not ranks.is_same(run):
             raise ValueError("every process must have the same files and settings, got others on some")
-    except (ValueError, SourceError, KafkaError) as error:
+    except ValueError as error:
+        raise WrongValue(f"ousel-trainer train: {error}") from None
+    except (SourceError, KafkaError) as error:
         raise SystemExit(f"ousel-trainer train: {error}") from None
     _log.info("%d events and %d items to train from", len(data.log), data.items)
     return data, start.weights if start else None, run

@@ -6,8 +6,9 @@ from contextlib import ExitStack
 
 import grpc
 import pytest
-from google.protobuf import descriptor_pool
+from google.protobuf import descriptor_pool, message_factory
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from ousel.v1.model_service_pb2 import GetStatusRequest
 from ousel.v1.model_service_pb2_grpc import ModelServiceStub
@@ -94,6 +95,31 @@ async def test_a_stock_reflection_client_lists_and_describes_our_services(served
     assert methods["ousel.v1.ModelService"] == ["PushWeights", "RollBack", "GetStatus"]
     assert methods["ousel.v1.PrivacyService"] == ["ForgetUser", "ExportUser"]
     assert methods["ousel.v1.StateService"] == ["GetDigest", "TakeSnapshot"]
+
+
+@pytest.mark.parametrize("version", ["v1", "v1alpha"])
+async def test_reflection_of_both_versions_describes_itself_and_our_services(served: Served, version: str):
+    """The messages are those that the server itself describes: a client of v1 has never heard of v1alpha."""
+    service = f"grpc.reflection.{version}.ServerReflection"
+    ask = served.channel.stream_stream(f"/{service}/ServerReflectionInfo")()
+    await ask.write(reflection_pb2.ServerReflectionRequest(file_containing_symbol=service).SerializeToString())
+    answer = reflection_pb2.ServerReflectionResponse.FromString(await ask.read())
+    pool = descriptor_pool.DescriptorPool()
+    for file in reversed(answer.file_descriptor_response.file_descriptor_proto):
+        pool.AddSerializedFile(file)
+    method = pool.FindServiceByName(service).methods_by_name["ServerReflectionInfo"]
+    request, response = map(message_factory.GetMessageClass, (method.input_type, method.output_type))
+    assert method.input_type.full_name == f"grpc.reflection.{version}.ServerReflectionRequest"
+
+    await ask.write(request(list_services="").SerializeToString())
+    listed = {one.name for one in response.FromString(await ask.read()).list_services_response.service}
+    assert listed >= {*SERVICES, "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection"}
+    for name in sorted(listed):
+        await ask.write(request(file_containing_symbol=name).SerializeToString())
+        described = response.FromString(await ask.read())
+        assert described.WhichOneof("message_response") == "file_descriptor_response", name
+    await ask.done_writing()
+    assert await ask.code() is grpc.StatusCode.OK
 
 
 async def test_metrics_parse_and_hold_what_operators_need(served: Served):

@@ -70,13 +70,13 @@ def test_an_engine_that_is_not_there_is_named(
 def test_a_file_without_weights_is_not_pushed(weights: Path, engine: tuple[str, RecordingServicer]) -> None:
     weights.write_text("text")
     done = push(weights, "--engine", engine[0])
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert "model.safetensors: weights must be a safetensors file" in str(done.exception)
     assert engine[1].header is None
 
 
 def test_a_password_in_the_address_is_refused_and_not_shown(weights: Path) -> None:
     done = push(weights, "--engine", "me:hunter2@127.0.0.1:50051")
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     assert str(done.exception) == "ousel-trainer push: --engine: must be host:port without a user, a password and an @"
     assert "hunter2" not in done.output

@@ -1,0 +1,109 @@
+"""What every command of the engine and of the trainer does with a wrong value, with `--version` and with `~`."""
+
+from __future__ import annotations
+
+import sys
+from importlib import metadata
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from typer import Typer
+from typer.testing import CliRunner
+
+from engine.__main__ import app as engine_app
+from engine.__main__ import main as engine_main
+from trainer.__main__ import app as trainer_app
+from trainer.__main__ import main as trainer_main
+
+PROGRAMS = {"ousel-engine": (engine_app, engine_main), "ousel-trainer": (trainer_app, trainer_main)}
+# Each command that reads settings, with the options that it cannot do without.
+COMMANDS = {
+    ("ousel-engine", "serve"): [],
+    ("ousel-engine", "dead-letters"): [],
+    ("ousel-trainer", "run"): [],
+    ("ousel-trainer", "train"): ["--out", "x.safetensors"],
+    ("ousel-trainer", "push"): ["x.safetensors"],
+}
+commands = pytest.mark.parametrize(("program", "command"), COMMANDS)
+
+
+def run(monkeypatch: pytest.MonkeyPatch, program: str, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", [program, *arguments])
+    with pytest.raises(SystemExit) as ended:
+        PROGRAMS[program][1]()
+    code = ended.value.code
+    assert isinstance(code, int)  # Python would print a text, and end with 1.
+    return code
+
+
+@commands
+def test_a_wrong_setting_is_one_line_with_its_place_and_exit_code_2(
+    program: str, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "ousel.toml"
+    file.write_text("[kafak]\nbootstrap = 'a:1'\n")
+    assert run(monkeypatch, program, command, *COMMANDS[program, command], "--config", str(file)) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.count("\n") == 1
+    assert err.startswith(program) and err.endswith(
+        f": {file}, line 1: kafak: there is no such section, did you mean kafka?\n"
+    )
+
+
+@commands
+def test_a_tilde_in_the_name_of_the_file_of_settings_is_the_home_folder(
+    program: str, command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "ousel.toml").write_text("[kafak]\n")
+    assert run(monkeypatch, program, command, *COMMANDS[program, command], "--config=~/ousel.toml") == 2
+    assert f"{tmp_path / 'ousel.toml'}, line 1" in capsys.readouterr().err
+    assert run(monkeypatch, program, command, *COMMANDS[program, command], "--config=~nobody-here/x") == 2
+    assert "--config" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_the_version_is_that_of_the_distribution(program: str) -> None:
+    done = CliRunner().invoke(PROGRAMS[program][0], ["--version"])
+    assert (done.exit_code, done.output) == (0, f"{program} {metadata.version('ousel-engine')}\n")
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_shells_complete_the_commands(program: str, shell: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION", "1")
+    app: Typer = PROGRAMS[program][0]
+    variable = f"_{program.replace('-', '_').upper()}_COMPLETE"
+    words = {"COMP_WORDS": f"{program} ", "COMP_CWORD": "1", "_TYPER_COMPLETE_ARGS": f"{program} "}
+    words["_TYPER_COMPLETE_FISH_ACTION"] = "get-args"
+    done = CliRunner().invoke(app, [], prog_name=program, env={variable: f"complete_{shell}"} | words)
+    for of, command in COMMANDS:
+        assert (command in done.output) == (of == program)
+
+
+def test_a_wrong_option_is_a_plain_line_with_the_option_the_value_and_what_is_allowed() -> None:
+    done = CliRunner().invoke(engine_app, ["dead-letters", "--limit", "-1"])
+    assert done.exit_code == 2
+    last = done.output.strip().splitlines()[-1]
+    assert last == "Error: Invalid value for '--limit': must be a whole number from 0 to 1000000, got '-1'"
+
+
+@pytest.mark.parametrize(("program", "command"), [("ousel-engine", "dead-letters"), ("ousel-trainer", "push")])
+def test_a_variable_that_sets_nothing_is_one_warning_in_the_log_of_a_command(
+    program: str, command: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("OUSEL_KAFKA_BOOTSTRAP", "nohost:1")
+    monkeypatch.setenv("OUSEL_KAFKA__BOOTSTRAP", "127.0.0.1:1")
+    for module in ("engine.commands.dead_letters._show", "trainer.commands.push.push_next"):
+        monkeypatch.setattr(module, ends)
+    monkeypatch.setattr("trainer.commands.push.load_model", lambda _: SimpleNamespace(figures={}, data=b"", metrics={}))
+    CliRunner().invoke(PROGRAMS[program][0], [command, *COMMANDS[program, command]])
+    (warning,) = [record for record in caplog.records if record.name == "engine.log_start"]
+    assert warning.levelname == "WARNING"
+    assert "OUSEL_KAFKA_BOOTSTRAP (did you mean OUSEL_KAFKA__BOOTSTRAP?)" in warning.getMessage()
+
+
+def ends(*_: object, **__: object) -> object:
+    """Stands for the work of a command."""
+    raise SystemExit(0)
