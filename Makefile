@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.ready
+GENERATOR := build/generator/.ready
 # pip's own arguments for a special index or cache: make env PIP_ARGS="..."
 PIP_ARGS ?=
 ARGS ?=
@@ -10,10 +11,10 @@ ARGS ?=
 WORKERS ?= -n 4 --dist worksteal
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test lint gen
+.PHONY: help env demo test test-client-versions lint gen
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 8
 
 env: $(STAMP) ## the project's .venv, reused when nothing changed
 
@@ -28,7 +29,7 @@ $(STAMP): pyproject.toml constraints.txt clients/python/pyproject.toml
 demo: $(STAMP) ## broker, engine and trainer on a year of real purchases; ARGS="--events 20000" ends by itself
 	@exec $(BIN)/python -m deploy.demo $(ARGS)
 
-test: $(STAMP) lint ## lint, types, import contracts, then every test, by four workers; ARGS="-k name" picks
+test: $(STAMP) $(GENERATOR) lint ## lint, types, import contracts, then every test, by four workers; ARGS="-k name" picks
 	$(BIN)/python -m pytest $(WORKERS) $(ARGS)
 
 lint: $(STAMP) ## ruff, mypy and the import contracts
@@ -37,6 +38,30 @@ lint: $(STAMP) ## ruff, mypy and the import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-gen: $(STAMP) ## the protobuf stubs under clients/python/ousel/v1, from proto/
-	$(BIN)/python -m grpc_tools.protoc -I proto --python_out=clients/python --pyi_out=clients/python \
-		--grpc_python_out=clients/python proto/ousel/v1/*.proto
+# Generated code runs with versions of grpcio and protobuf that are newer than its generator, never with older ones. So
+# the stubs are made by the generator that belongs to the oldest versions of the client. It stands apart from .venv,
+# where the engine has newer ones. Its wheels end at Python 3.12; with a later Python the stubs can't be made, only used.
+$(GENERATOR): $(STAMP) clients/python/oldest.txt
+	rm -rf $(@D)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --no-deps --only-binary :all: \
+		--target $(@D) $$(sed -n 's/^grpcio==/grpcio-tools==/p' clients/python/oldest.txt) \
+		|| echo "There is no generator of the stubs for this Python; make gen needs 3.11 or 3.12"
+	@mkdir -p $(@D) && touch $@
+
+gen: $(GENERATOR) ## the protobuf stubs under clients/python/ousel/v1, from proto/
+	PYTHONPATH=$(<D) $(BIN)/python -m grpc_tools.protoc -I proto -I $(<D)/grpc_tools/_proto --python_out=clients/python \
+		--pyi_out=clients/python --grpc_python_out=clients/python proto/ousel/v1/*.proto
+
+# A .venv for each end of the client's ranges. They are no part of `make test`, which would wait for one more download,
+# and are kept until the versions change.
+build/client-%/.ready: clients/python/%.txt clients/python/pyproject.toml constraints.txt
+	rm -rf $(@D)
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --only-binary grpcio,protobuf \
+		-c $< -e clients/python $$(grep -E '^pytest(-asyncio)?==' constraints.txt)
+	@touch $@
+
+test-client-versions: build/client-oldest/.ready build/client-newest/.ready ## the client's tests at both ends of its ranges
+	for end in oldest newest; do \
+		build/client-$$end/bin/python -m pytest --confcutdir tests/clients tests/clients $(ARGS) || exit 1; \
+	done

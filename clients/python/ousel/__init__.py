@@ -1,6 +1,7 @@
 """Client of the Ousel recommender engine: recommend, stream, track; forget, export and look after it."""
 
-from ousel.aio import AsyncClient, AsyncSubscription
+from ousel.aio import AsyncClient
+from ousel.aio_subscription import AsyncSubscription
 from ousel.client import Client
 from ousel.errors import (
     DeadlineExceeded,

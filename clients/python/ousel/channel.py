@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 
-from ousel.errors import InvalidArgument
+from ousel.arguments import text, wrong
+from ousel.errors import MAX_ANSWER_BYTES, InvalidArgument
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
 SLOW_TIMEOUT_S = 60.0  # of calls that go through all that the engine holds
@@ -41,8 +42,7 @@ _SERVICE_CONFIG = {
 
 CHANNEL_OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.service_config", json.dumps(_SERVICE_CONFIG)),
-    # An export names every item that remembers a user; gRPC's own limit is 4 MiB.
-    ("grpc.max_receive_message_length", 64 * 2**20),
+    ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
     # Without these a restarted engine is found again only after 1 to 120 seconds.
     ("grpc.initial_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 5000),
@@ -53,8 +53,14 @@ def checked_address(address: str) -> str:
     """The address as it came; every error names it, so one that may hold a password is refused.
 
     Raises:
-        InvalidArgument: a user or a password stands before the host.
+        InvalidArgument: it is empty or no text, a user or a password stands before the host, or a scheme of the web.
     """
+    if not text("address", address).strip():
+        raise wrong("address", "host:port", address)
     if "@" in address:
         raise InvalidArgument("the address must be host:port without a user, a password and an @")
+    if "\0" in address or address.strip() != address:
+        raise wrong("address", "host:port without spaces around it", address)
+    if address.lower().startswith(("http://", "https://", "grpc://", "grpcs://")):
+        raise wrong("address", f"host:port without {address.partition('//')[0]}//", address)
     return address

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
+from weakref import WeakSet
 
 import grpc
 
 from ousel import convert
+from ousel.arguments import seconds, text
 from ousel.channel import CHANNEL_OPTIONS, DEFAULT_ADDRESS, SLOW_TIMEOUT_S, checked_address
-from ousel.errors import client_closed, from_call
+from ousel.errors import client_closed, from_call, no_answer, plain_reading
 from ousel.subscription import Subscription
 from ousel.types import Exported, Forgotten, Position, RecommendationList, RolledBack, StateDigest, Status, Tracked
 from ousel.v1 import (
@@ -27,6 +30,8 @@ from ousel.v1 import (
     state_service_pb2_grpc,
 )
 
+Answer = TypeVar("Answer")
+
 
 class Client:
     """Recommendations from one Ousel engine. Safe to share between threads; close it or use it in a `with`.
@@ -38,7 +43,9 @@ class Client:
 
     def __init__(self, address: str = DEFAULT_ADDRESS, timeout_s: float = 5.0) -> None:
         self.address = checked_address(address)
-        self._timeout_s = timeout_s
+        self._timeout_s = seconds("timeout_s", timeout_s)
+        self._closed = False
+        self._subscriptions: WeakSet[Subscription] = WeakSet()
         self._channel = grpc.insecure_channel(self.address, options=CHANNEL_OPTIONS)
         self._recommender = recommender_service_pb2_grpc.RecommenderServiceStub(self._channel)
         self._events = event_service_pb2_grpc.EventServiceStub(self._channel)
@@ -74,7 +81,7 @@ class Client:
         """
         query = convert.query_message(user_id, session_id, k, categories, exclude_item_ids, exclude_history)
         request = recommender_service_pb2.RecommendRequest(query=query, after=convert.after_message(after))
-        return convert.recommendation_list(self._call(self._recommender.Recommend, request, timeout_s).list)
+        return self._call(self._recommender.Recommend, request, timeout_s, convert.recommended)
 
     def stream(
         self,
@@ -91,10 +98,12 @@ class Client:
         Args: see `recommend`. A stream has no time limit; close it to end it.
         """
         query = convert.query_message(user_id, session_id, k, categories, exclude_item_ids, exclude_history)
-        try:
-            return Subscription(self._recommender.StreamRecommendations, query, self.address, self._timeout_s)
-        except ValueError:
-            raise client_closed() from None
+        with self._plain_errors(None):
+            made = Subscription(self._recommender.StreamRecommendations, query, self.address, self._timeout_s)
+        self._subscriptions.add(made)
+        if self._closed:  # meanwhile, by another thread, which may not have seen this stream
+            made._client_closed()
+        return made
 
     def track(
         self,
@@ -124,7 +133,7 @@ class Client:
         """
         event = convert.event_message(item_id, user_id, session_id, kind, value, time, event_id, attributes)
         request = event_service_pb2.TrackRequest(event=event)
-        return convert.tracked(self._call(self._events.Track, request, timeout_s))
+        return self._call(self._events.Track, request, timeout_s, convert.tracked)
 
     def relate_users(
         self,
@@ -153,9 +162,19 @@ class Client:
             OuselError: by kind, see `ousel.errors`.
         """
         event = convert.event_message(
-            "", user_id, None, kind, value, time, event_id, attributes, target_user_id=target_user_id, ends=ends
+            "",
+            text("user_id", user_id),
+            None,
+            kind,
+            value,
+            time,
+            event_id,
+            attributes,
+            target_user_id=target_user_id,
+            ends=ends,
         )
-        return convert.tracked(self._call(self._events.Track, event_service_pb2.TrackRequest(event=event), timeout_s))
+        request = event_service_pb2.TrackRequest(event=event)
+        return self._call(self._events.Track, request, timeout_s, convert.tracked)
 
     def relate_item(
         self,
@@ -178,7 +197,8 @@ class Client:
         event = convert.event_message(
             item_id, None, None, kind, value, time, event_id, attributes, entity_id=entity_id, ends=ends
         )
-        return convert.tracked(self._call(self._events.Track, event_service_pb2.TrackRequest(event=event), timeout_s))
+        request = event_service_pb2.TrackRequest(event=event)
+        return self._call(self._events.Track, request, timeout_s, convert.tracked)
 
     def status(self, *, timeout_s: float | None = None) -> Status:
         """How the engine is doing.
@@ -186,9 +206,9 @@ class Client:
         Raises:
             OuselError: by kind, see `ousel.errors`.
         """
-        return convert.status(self._call(self._model.GetStatus, model_service_pb2.GetStatusRequest(), timeout_s))
+        return self._call(self._model.GetStatus, model_service_pb2.GetStatusRequest(), timeout_s, convert.status)
 
-    def roll_back(self, expected_version: int | None = None, *, timeout_s: float = SLOW_TIMEOUT_S) -> RolledBack:
+    def roll_back(self, expected_version: int | None = None, *, timeout_s: float | None = SLOW_TIMEOUT_S) -> RolledBack:
         """Has the model before the serving one serve again, and drops the serving one; returns once that is so.
 
         The engine keeps one model before the serving one, and after a roll back none until the next push.
@@ -202,7 +222,7 @@ class Client:
                 another version serves, and ABORTED while a model is being pushed.
         """
         request = convert.roll_back_request(expected_version)
-        return convert.rolled_back(self._call(self._model.RollBack, request, timeout_s))
+        return self._call(self._model.RollBack, request, timeout_s, convert.rolled_back)
 
     def forget_user(
         self, user_id: str | None = None, session_id: str | None = None, *, timeout_s: float | None = None
@@ -220,7 +240,7 @@ class Client:
             OuselError: by kind, see `ousel.errors`.
         """
         request = convert.subject_request(privacy_service_pb2.ForgetUserRequest, user_id, session_id)
-        return convert.forgotten(self._call(self._privacy.ForgetUser, request, timeout_s))
+        return self._call(self._privacy.ForgetUser, request, timeout_s, convert.forgotten)
 
     def export_user(
         self, user_id: str | None = None, session_id: str | None = None, *, timeout_s: float | None = None
@@ -236,9 +256,9 @@ class Client:
             OuselError: by kind, see `ousel.errors`.
         """
         request = convert.subject_request(privacy_service_pb2.ExportUserRequest, user_id, session_id)
-        return convert.exported(self._call(self._privacy.ExportUser, request, timeout_s))
+        return self._call(self._privacy.ExportUser, request, timeout_s, convert.exported)
 
-    def get_digest(self, *, timeout_s: float = SLOW_TIMEOUT_S) -> StateDigest:
+    def get_digest(self, *, timeout_s: float | None = SLOW_TIMEOUT_S) -> StateDigest:
         """Digests of all that the engine holds, to be compared with those of another.
 
         Args:
@@ -247,9 +267,10 @@ class Client:
         Raises:
             OuselError: by kind, see `ousel.errors`.
         """
-        return convert.state_digest(self._call(self._state.GetDigest, state_service_pb2.GetDigestRequest(), timeout_s))
+        request = state_service_pb2.GetDigestRequest()
+        return self._call(self._state.GetDigest, request, timeout_s, convert.state_digest)
 
-    def take_snapshot(self, *, timeout_s: float = SLOW_TIMEOUT_S) -> tuple[Position, ...]:
+    def take_snapshot(self, *, timeout_s: float | None = SLOW_TIMEOUT_S) -> tuple[Position, ...]:
         """Has the engine take a snapshot; the last record of each partition in it, once it is safe.
 
         Args:
@@ -259,20 +280,40 @@ class Client:
             OuselError: by kind, see `ousel.errors`; with code FAILED_PRECONDITION where the engine takes none.
         """
         request = state_service_pb2.TakeSnapshotRequest()
-        return convert.positions(self._call(self._state.TakeSnapshot, request, timeout_s).reflects)
+        return self._call(self._state.TakeSnapshot, request, timeout_s, convert.snapshot_taken)
 
     def close(self) -> None:
         """Ends every call and stream. Safe to call twice."""
+        self._closed = True
+        for subscription in list(self._subscriptions):
+            subscription._client_closed()
         self._channel.close()
 
-    def _call(self, method: Callable[..., Any], request: Any, timeout_s: float | None) -> Any:
-        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+    def _call(
+        self, method: Callable[..., Any], request: Any, timeout_s: float | None, read: Callable[[Any], Answer]
+    ) -> Answer:
+        """What `read` makes of the engine's answer."""
+        timeout_s = self._timeout_s if timeout_s is None else seconds("timeout_s", timeout_s)
+        if timeout_s <= 0:  # which gRPC takes for no limit, or for one, depending on the version
+            raise no_answer(self.address, timeout_s)
+        with self._plain_errors(timeout_s):
+            message = method(request, timeout=timeout_s)
+        with plain_reading(self.address):
+            return read(message)
+
+    @contextmanager
+    def _plain_errors(self, timeout_s: float | None) -> Iterator[None]:
+        """The client's own errors in place of gRPC's; nothing but calls of gRPC happens inside."""
+        if self._closed:
+            raise client_closed()
         try:
-            return method(request, timeout=timeout_s)
+            yield
         except grpc.RpcError as error:
-            raise from_call(error, self.address, timeout_s) from None
-        except ValueError:  # gRPC's, for nothing else: the message is made already
-            raise client_closed() from None
+            raise client_closed() if self._closed else from_call(error, self.address, timeout_s) from None
+        except ValueError:  # Another thread has closed the channel.
+            if self._closed:
+                raise client_closed() from None
+            raise
 
     def __enter__(self) -> Self:
         return self

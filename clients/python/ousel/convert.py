@@ -7,6 +7,19 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from ousel.arguments import (
+    INT32,
+    UINT64_FROM_1,
+    flag,
+    moment,
+    number,
+    optional_text,
+    position,
+    text,
+    text_by_name,
+    texts,
+    whole,
+)
 from ousel.errors import InvalidArgument
 from ousel.types import (
     Cause,
@@ -68,10 +81,11 @@ def subscriber(
     Raises:
         InvalidArgument: the engine would refuse the event, and end the stream with that.
     """
+    user_id, session_id = optional_text("user_id", user_id), optional_text("session_id", session_id)
     if not user_id and not session_id:
         return query.user_id, query.session_id
     if query.user_id:
-        if user_id not in (None, "", query.user_id):
+        if user_id not in ("", query.user_id):
             raise InvalidArgument(f"user_id must be None or the subscribed {query.user_id!r}, got {user_id!r}")
     elif user_id:
         raise InvalidArgument(
@@ -96,34 +110,28 @@ def query_message(
     Raises:
         InvalidArgument: a value that the message can't carry; everything else is the engine's to judge.
     """
-    for name, value in (("categories", categories), ("exclude_item_ids", exclude_item_ids)):
-        if isinstance(value, str):  # would go out letter by letter
-            raise InvalidArgument(f"{name} must be a sequence of strings, got {value!r}")
-    try:
-        return recommender_service_pb2.Query(
-            user_id=user_id or "",
-            session_id=session_id or "",
-            k=k,
-            options=recommender_service_pb2.QueryOptions(
-                exclude_history=exclude_history, categories=categories, exclude_item_ids=exclude_item_ids
-            ),
-        )
-    except ValueError as error:
-        raise InvalidArgument(f"the query can't be sent: {error}") from None
+    return recommender_service_pb2.Query(
+        user_id=optional_text("user_id", user_id),
+        session_id=optional_text("session_id", session_id),
+        k=None if k is None else whole("k", k, INT32),
+        options=recommender_service_pb2.QueryOptions(
+            exclude_history=flag("exclude_history", exclude_history),
+            categories=texts("categories", categories),
+            exclude_item_ids=texts("exclude_item_ids", exclude_item_ids),
+        ),
+    )
 
 
-def after_message(position: Position | None) -> event_pb2.LogPosition | None:
+def after_message(after: Position | None) -> event_pb2.LogPosition | None:
     """The record that a list must reflect.
 
     Raises:
         InvalidArgument: a value that the message can't carry; everything else is the engine's to judge.
     """
-    if position is None:
+    checked = position("after", after)
+    if checked is None:
         return None
-    try:
-        return event_pb2.LogPosition(topic=position.topic, partition=position.partition, offset=position.offset)
-    except ValueError as error:
-        raise InvalidArgument(f"after can't be sent: {error}") from None
+    return event_pb2.LogPosition(topic=checked.topic, partition=checked.partition, offset=checked.offset)
 
 
 def event_message(
@@ -145,28 +153,19 @@ def event_message(
     Raises:
         InvalidArgument: a value that the message can't carry; everything else is the engine's to judge.
     """
-    if time is not None and not isinstance(time, datetime):
-        raise InvalidArgument(f"time must be a datetime with a time zone, such as datetime.now(UTC), got {time!r}")
-    if time is not None and time.utcoffset() is None:
-        raise InvalidArgument(f"time must have a time zone, as datetime.now(UTC) has, got {time.isoformat()}")
-    try:
-        event = event_pb2.Event(
-            event_id=event_id or uuid.uuid4().hex,
-            user_id=user_id or "",
-            session_id=session_id or "",
-            item_id=item_id,
-            kind=kind,
-            value=value,
-            attributes=attributes or {},
-            target_user_id=target_user_id,
-            entity_id=entity_id,
-            ends=ends,
-        )
-        if time is not None:
-            event.time.FromDatetime(time)
-    except ValueError as error:
-        raise InvalidArgument(f"the event can't be sent: {error}") from None
-    return event
+    return event_pb2.Event(
+        event_id=optional_text("event_id", event_id) or uuid.uuid4().hex,
+        user_id=optional_text("user_id", user_id),
+        session_id=optional_text("session_id", session_id),
+        item_id=text("item_id", item_id),
+        kind=text("kind", kind),
+        time=moment("time", time),
+        value=number("value", value),
+        attributes=text_by_name("attributes", attributes),
+        target_user_id=text("target_user_id", target_user_id),
+        entity_id=text("entity_id", entity_id),
+        ends=flag("ends", ends),
+    )
 
 
 def subject_request(kind: type[R], user_id: str | None, session_id: str | None) -> R:
@@ -175,10 +174,7 @@ def subject_request(kind: type[R], user_id: str | None, session_id: str | None) 
     Raises:
         InvalidArgument: a value that the message can't carry; everything else is the engine's to judge.
     """
-    try:
-        return kind(user_id=user_id or "", session_id=session_id or "")
-    except ValueError as error:
-        raise InvalidArgument(f"the request can't be sent: {error}") from None
+    return kind(user_id=optional_text("user_id", user_id), session_id=optional_text("session_id", session_id))
 
 
 def roll_back_request(expected_version: int | None) -> model_service_pb2.RollBackRequest:
@@ -187,16 +183,20 @@ def roll_back_request(expected_version: int | None) -> model_service_pb2.RollBac
     Raises:
         InvalidArgument: a version that the message can't carry, or 0, which would stand for any.
     """
-    if expected_version == 0:
-        raise InvalidArgument("expected_version must be >= 1 or None, got 0")
-    try:
-        return model_service_pb2.RollBackRequest(expected_version=expected_version)
-    except (TypeError, ValueError) as error:
-        raise InvalidArgument(f"the request can't be sent: {error}") from None
+    version = None if expected_version is None else whole("expected_version", expected_version, UINT64_FROM_1)
+    return model_service_pb2.RollBackRequest(expected_version=version)
 
 
 def rolled_back(message: model_service_pb2.RollBackResponse) -> RolledBack:
     return RolledBack(message.version, message.swap_ms)
+
+
+def recommended(message: recommender_service_pb2.RecommendResponse) -> RecommendationList:
+    return recommendation_list(message.list)
+
+
+def snapshot_taken(message: state_service_pb2.TakeSnapshotResponse) -> tuple[Position, ...]:
+    return positions(message.reflects)
 
 
 def recommendation_list(message: recommender_service_pb2.RecommendationList) -> RecommendationList:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import grpc
+
+# An export names every item that remembers a user; gRPC's own limit is 4 MiB.
+MAX_ANSWER_BYTES = 64 * 2**20
 
 
 class OuselError(Exception):
@@ -62,9 +67,34 @@ def client_closed() -> OuselError:
     return OuselError("the client is closed; make a new one", StreamEnded.default_code)
 
 
+def no_answer(address: str, timeout_s: float | None) -> DeadlineExceeded:
+    """The error of a call whose time limit is over."""
+    within = "in time" if timeout_s is None else f"within {timeout_s:g} s"
+    return DeadlineExceeded(
+        f"no answer from the engine at {address} {within}; it may be busy, or the address may be wrong"
+    )
+
+
+def wrong_loop() -> OuselError:
+    """The error of a call that is awaited in another event loop than the first one, or in none."""
+    return OuselError(
+        "an AsyncClient belongs to the event loop that it was first used in, which must be running; make a new one",
+        "FAILED_PRECONDITION",
+    )
+
+
+@contextmanager
+def plain_reading(address: str) -> Iterator[None]:
+    """Inside, an answer is read: one that holds what the client's values can't, such as a time in the year 10,000."""
+    try:
+        yield
+    except (ArithmeticError, TypeError, ValueError) as error:
+        raise OuselError(f"this client can't read the answer of the engine at {address}: {error}") from None
+
+
 _SAID_BY = "ousel-said-by"  # in the trailing metadata of a status that an engine gives
 # gRPC's own words, with a code that else says to try again; the first are said by the side that receives an answer.
-_ANSWER_TOO_LARGE = "CLIENT: Received message larger than max"
+_ANSWER_TOO_LARGE = ("CLIENT: Received message larger than max", f" vs. {MAX_ANSWER_BYTES})")  # the latter before 1.64
 _TOO_LARGE = "message larger than max"
 
 _BY_CODE: dict[str, type[OuselError]] = {
@@ -89,7 +119,7 @@ def from_status(
     """
     if by_engine and details:
         message = f"{details} (says the engine at {address})"
-    elif _ANSWER_TOO_LARGE in (details or ""):
+    elif any(words in (details or "") for words in _ANSWER_TOO_LARGE):
         message = f"the answer of the engine at {address} is larger than this client takes ({details})"
         return OuselError(message, code.name)
     elif _TOO_LARGE in (details or ""):
@@ -102,8 +132,7 @@ def from_status(
             "check that it is running and ready, and that host and port are right"
         )
     elif code is grpc.StatusCode.DEADLINE_EXCEEDED:
-        within = "in time" if timeout_s is None else f"within {timeout_s:g} s"
-        message = f"no answer from the engine at {address} {within}; it may be busy, or the address may be wrong"
+        return no_answer(address, timeout_s)
     elif code is grpc.StatusCode.UNIMPLEMENTED:
         message = f"the server at {address} does not know this call; is it an Ousel engine of this version? ({details})"
     else:

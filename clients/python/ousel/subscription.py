@@ -12,7 +12,7 @@ from typing import Any, Self
 import grpc
 
 from ousel import convert
-from ousel.errors import DeadlineExceeded, StreamEnded, from_call
+from ousel.errors import DeadlineExceeded, StreamEnded, from_call, plain_reading
 from ousel.types import Update
 from ousel.v1 import event_pb2, recommender_service_pb2
 
@@ -52,7 +52,7 @@ class Subscription:
             OuselError: the stream broke; `Unavailable` where a new one is worth a try.
         """
         try:
-            return convert.update(next(self._call))
+            message = next(self._call)
         except StopIteration:
             self._outbox.close()  # now: gRPC runs our callback in its own time
             raise
@@ -61,6 +61,8 @@ class Subscription:
             if self._closed:
                 raise StopIteration from None
             raise from_call(error, self._address, None) from None
+        with plain_reading(self._address):
+            return convert.update(message)
 
     def track(
         self,
@@ -111,6 +113,10 @@ class Subscription:
         self._closed = True
         self._outbox.close()
         self._call.cancel()
+
+    def _client_closed(self) -> None:
+        """The client is closed: what would be sent from now on could not go out. A reader hears it from the call."""
+        self._outbox.close()
 
     def _send(
         self, *, subscribe: recommender_service_pb2.Query | None = None, event: event_pb2.Event | None = None

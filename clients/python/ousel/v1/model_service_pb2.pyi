@@ -1,12 +1,9 @@
-import datetime
-
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from ousel.v1 import event_pb2 as _event_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -124,4 +121,4 @@ class GetStatusResponse(_message.Message):
     snapshot_time: _timestamp_pb2.Timestamp
     targets: int
     targets_evicted: int
-    def __init__(self, serving: _Optional[bool] = ..., model_version: _Optional[int] = ..., model_metrics: _Optional[_Mapping[str, float]] = ..., model_versions: _Optional[_Iterable[int]] = ..., users: _Optional[int] = ..., items: _Optional[int] = ..., index_items: _Optional[int] = ..., events_folded: _Optional[int] = ..., items_folded: _Optional[int] = ..., events_dead_lettered: _Optional[int] = ..., lag: _Optional[int] = ..., streams: _Optional[int] = ..., failed_calls: _Optional[int] = ..., reflects: _Optional[_Iterable[_Union[_event_pb2.LogPosition, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., partitions: _Optional[_Iterable[int]] = ..., partitions_total: _Optional[int] = ..., users_limit: _Optional[int] = ..., users_evicted: _Optional[int] = ..., items_evicted: _Optional[int] = ..., users_forgotten: _Optional[int] = ..., events_duplicate: _Optional[int] = ..., records_redelivered: _Optional[int] = ..., snapshot_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., targets: _Optional[int] = ..., targets_evicted: _Optional[int] = ...) -> None: ...
+    def __init__(self, serving: bool = ..., model_version: _Optional[int] = ..., model_metrics: _Optional[_Mapping[str, float]] = ..., model_versions: _Optional[_Iterable[int]] = ..., users: _Optional[int] = ..., items: _Optional[int] = ..., index_items: _Optional[int] = ..., events_folded: _Optional[int] = ..., items_folded: _Optional[int] = ..., events_dead_lettered: _Optional[int] = ..., lag: _Optional[int] = ..., streams: _Optional[int] = ..., failed_calls: _Optional[int] = ..., reflects: _Optional[_Iterable[_Union[_event_pb2.LogPosition, _Mapping]]] = ..., uptime_s: _Optional[float] = ..., partitions: _Optional[_Iterable[int]] = ..., partitions_total: _Optional[int] = ..., users_limit: _Optional[int] = ..., users_evicted: _Optional[int] = ..., items_evicted: _Optional[int] = ..., users_forgotten: _Optional[int] = ..., events_duplicate: _Optional[int] = ..., records_redelivered: _Optional[int] = ..., snapshot_time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., targets: _Optional[int] = ..., targets_evicted: _Optional[int] = ...) -> None: ...

@@ -1,12 +1,9 @@
-import datetime
-
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from ousel.v1 import event_pb2 as _event_pb2
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable, Mapping as _Mapping
-from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
+from typing import ClassVar as _ClassVar, Iterable as _Iterable, Mapping as _Mapping, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -52,7 +49,7 @@ class ExportUserResponse(_message.Message):
     known: bool
     subjects: _containers.RepeatedCompositeFieldContainer[HeldSubject]
     partitions: _containers.RepeatedScalarFieldContainer[int]
-    def __init__(self, known: _Optional[bool] = ..., subjects: _Optional[_Iterable[_Union[HeldSubject, _Mapping]]] = ..., partitions: _Optional[_Iterable[int]] = ...) -> None: ...
+    def __init__(self, known: bool = ..., subjects: _Optional[_Iterable[_Union[HeldSubject, _Mapping]]] = ..., partitions: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class HeldSubject(_message.Message):
     __slots__ = ("partition", "session_id", "history", "sessions", "named_by_item_ids", "relations", "named_by_users")
@@ -82,7 +79,7 @@ class RememberedRelation(_message.Message):
     kind: str
     time: _timestamp_pb2.Timestamp
     value: float
-    def __init__(self, user_id: _Optional[str] = ..., kind: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., value: _Optional[float] = ...) -> None: ...
+    def __init__(self, user_id: _Optional[str] = ..., kind: _Optional[str] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., value: _Optional[float] = ...) -> None: ...
 
 class RememberedEvent(_message.Message):
     __slots__ = ("item_id", "kind", "time", "value", "session")
@@ -96,4 +93,4 @@ class RememberedEvent(_message.Message):
     time: _timestamp_pb2.Timestamp
     value: float
     session: int
-    def __init__(self, item_id: _Optional[str] = ..., kind: _Optional[str] = ..., time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., value: _Optional[float] = ..., session: _Optional[int] = ...) -> None: ...
+    def __init__(self, item_id: _Optional[str] = ..., kind: _Optional[str] = ..., time: _Optional[_Union[_timestamp_pb2.Timestamp, _Mapping]] = ..., value: _Optional[float] = ..., session: _Optional[int] = ...) -> None: ...
