@@ -8,6 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
+class Stopped(Exception):
+    """The event was set while something was under way; what it had done so far is not used."""
+
+
 @contextmanager
 def stopping() -> Iterator[threading.Event]:
     """An event that either signal sets; the handlers before come back at the end."""

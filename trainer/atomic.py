@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Has `write` fill `path`.part, and gives that the name `path` once it is safe on the disk."""
-    part = path.with_name(f"{path.name}.part")
+    part = part_of(path)
     try:
         with part.open("wb") as file:
             write(file)
@@ -19,3 +19,8 @@ def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def part_of(path: Path) -> Path:
+    """The file that is written before it gets its name."""
+    return path.with_name(f"{path.name}.part")

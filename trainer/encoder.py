@@ -19,12 +19,14 @@ import torch
 from torch import Tensor
 
 from engine.model.recommender import Recommender
+from engine.signals import Stopped
 from engine.state.graph import LiveGraph
 from trainer.augment import crop, mask, reorder
 from trainer.checkpoint import Checkpoint, CheckpointError, chance_of, restore_chance
 from trainer.config import TrainSection
 from trainer.curves import Curves
 from trainer.dataset import Histories, SessionBatch
+from trainer.divergence import check_loss, check_weights
 from trainer.early_stopping import EarlyStopping
 from trainer.forward import Dropped, ItemForward, in_half, queries
 from trainer.losses import sampled_softmax, session_mask
@@ -41,13 +43,10 @@ _LAST_RATE = 0.01
 _ROUNDING = 1e-9  # of a share
 _APART = 1_000_003  # between the seeds of ranks
 _ALONE = Ranks()
+_STAGE, _SETTING = "encoders", "trainer.learning_rate"  # as a divergence names them
 
 # Scores the encoders with the graph or without it, the higher the better.
 Validate = Callable[[ItemForward, bool], float]
-
-
-class Stopped(Exception):
-    """The stop event was set during training."""
 
 
 class Schedule:
@@ -147,6 +146,7 @@ class EncoderTrainer:
         Raises:
             Stopped: `stop` was set; where there is a checkpoint, it is of this very step.
             CheckpointError: the checkpoint there is of another run, or not there for every rank.
+            Diverged: the loss or a weight is not finite any more.
         """
         self._restore()
         self._model.train()
@@ -166,6 +166,7 @@ class EncoderTrainer:
             if self._validate is not None and self._schedule.step % self._config.validate_steps == 0:
                 self._judge()
             progress.update("encoder", at, f"loss {loss:.3f}, step {self._schedule.step}")
+        check_weights(self._model, _STAGE, self._schedule.step, _SETTING, self._config.learning_rate)
         self._end_part()
         self._save()
         self._model.eval()
@@ -192,6 +193,7 @@ class EncoderTrainer:
             loss.backward()
             mean = loss.item()
         mean = self._ranks.combine(self._learned, mean, targets)
+        check_loss(mean, _STAGE, self._schedule.step + 1, _SETTING, config.learning_rate)
         torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
         self._optimizer.step()
         self._schedule.step += 1

@@ -11,10 +11,10 @@ import threading
 import torch
 from torch import Tensor
 
+from engine.signals import Stopped
 from engine.state.ring import Neighbors
 from trainer.config import TrainSection
 from trainer.dataset import Histories
-from trainer.encoder import Stopped
 from trainer.forward import ItemForward
 from trainer.progress import Progress
 from trainer.replay import TrainingData

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
 
@@ -14,14 +13,14 @@ from engine.events.kafka import KafkaSource
 from engine.events.opening import opening
 from engine.events.source import Assignment, EventSource, start_at_beginning
 from engine.events.topics import ensure_topics
+from engine.signals import Stopped
 from trainer.archive.archive import Archive
 from trainer.config import TrainerConfig
-from trainer.encoder import Stopped
+from trainer.progress import Reading
 from trainer.replay import Replay
 
 _PAUSE_S = 0.1  # training is in no hurry for a single record
 _POLL_S = 0.2
-_SAY_S = 5.0
 _log = logging.getLogger(__name__)
 
 
@@ -35,6 +34,7 @@ class Follower:
     Attributes:
         replay: what was folded of what is assigned now; None where nothing is.
         new_events: events folded since it was last set to 0.
+        refused: records of what is assigned now that break a rule, and the newest reason.
     """
 
     def __init__(
@@ -48,7 +48,9 @@ class Follower:
         self._assignment: Assignment | None = None  # what is read now
         self.replay: Replay | None = None
         self.new_events = 0
-        self._said_s = time.monotonic()
+        self.refused: tuple[int, str] = (0, "")
+        self._read = 0  # records of what is assigned now
+        self._reading: Reading | None = None  # until the log is caught up with
 
     def fold_next(self) -> bool:
         """Polls once, folds and archives what came; returns whether anything did.
@@ -64,19 +66,23 @@ class Follower:
         if self.replay is None or not records:
             return False
         self._fold(self.replay, records)
-        self._say(self.replay)
+        self._report(self.replay, len(records))
         return True
 
     def caught_up(self) -> bool:
         """Whether all is folded that the log held when it was assigned."""
         return self.replay is not None and self._source.caught_up()
 
-    def _say(self, replay: Replay) -> None:
-        """Now and then, until the log is caught up with."""
-        if time.monotonic() - self._said_s > _SAY_S:
-            self._said_s = time.monotonic()
-            if not self._source.caught_up():
-                _log.info("reading the log: %d events", len(replay))
+    def _report(self, replay: Replay, records: int) -> None:
+        """Says now and then how much of the log is read, until it is caught up with."""
+        self._read += records
+        if self._reading is None:
+            return
+        if self._source.caught_up():
+            self._reading = None
+            _log.info("the log is read: %s records, %s events at hand", f"{self._read:,}", f"{len(replay):,}")
+        else:
+            self._reading.update(self._read, lambda: self._read + self._source.lag())
 
     def _follow(self) -> None:
         """An empty store for a new assignment, which is read from its beginning.
@@ -86,6 +92,7 @@ class Follower:
         if self.replay is not None and self._source.assignment() is self._assignment:
             return
         self._assignment, self.replay, self.new_events = start_at_beginning(self._source), None, 0
+        self.refused, self._read, self._reading = (0, ""), 0, Reading("reading the log", "records")
         if self._assignment is not None:
             config, topic = self._config, self._config.kafka.events_topic
             self.replay = Replay(
@@ -100,17 +107,24 @@ class Follower:
 
     def _fold_archived(self, replay: Replay, archive: Archive, assignment: Assignment) -> None:
         """Begins with what the log no longer has."""
+        reading, archived = (
+            Reading("reading the archive for what the log no longer has", "archived events"),
+            archive.rows,
+        )
         for batch in archive.replay(assignment):
             if self._stop.is_set():
                 self.replay = None  # half of the past is none to go on from
                 return
             self.new_events += len(replay.fold(batch).event)
+            reading.update(self.new_events, lambda: archived)
         _log.info("%d events from the archive that the log no longer has", self.new_events)
 
     def _fold(self, replay: Replay, records: Sequence[Record]) -> None:
         batch = self._decoder.decode(records)
         folded = replay.fold(batch)
         self.new_events += len(folded.event)
+        if batch.rejected:
+            self.refused = self.refused[0] + len(batch.rejected), batch.rejected[-1].reason
         if self._archive is not None:
             self._archive.add(batch, folded)
 

@@ -1,9 +1,10 @@
-"""How far a training is: a bar on a terminal, a plain line every few seconds anywhere else."""
+"""How far reading and training are: a bar on a terminal, a plain line every few seconds anywhere else."""
 
 from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
@@ -50,3 +51,32 @@ class Progress:
         elif new or time.monotonic() - self._line_s >= _LINE_EVERY_S:
             self._line_s = time.monotonic()
             _log.info("training %s: %3.0f%% %s", stage, 100 * done, note)
+
+
+class Reading:
+    """How much of something long has been read: one line every few seconds, and no more.
+
+    Args:
+        what: the subject of each line, such as "reading the log".
+        unit: what is counted.
+    """
+
+    def __init__(
+        self, what: str, unit: str, every_s: float | None = None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._what = what
+        self._unit = unit
+        self._every_s = _LINE_EVERY_S if every_s is None else every_s
+        self._clock = clock
+        self._said_s = clock()
+
+    def update(self, done: int, total: Callable[[], int]) -> None:
+        """Says how many are read where a line is due.
+
+        Args:
+            total: how many there are; it is asked only for a line.
+        """
+        if self._clock() - self._said_s < self._every_s:
+            return
+        self._said_s = self._clock()
+        _log.info("%s: %s of %s %s", self._what, f"{done:,}", f"{total():,}", self._unit)

@@ -14,9 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.signals import Stopped
 from trainer.config import TrainSection
 from trainer.dataset import Histories
-from trainer.encoder import Schedule, Stopped
+from trainer.divergence import check_loss, check_weights
+from trainer.encoder import Schedule
 from trainer.forward import ItemForward
 from trainer.losses import candidate_softmax
 from trainer.progress import Progress
@@ -24,6 +26,7 @@ from trainer.replay import TrainingData
 from trainer.walk import Lists, make_lists, walk
 
 _BATCH = 64
+_STAGE, _SETTING = "ranker", "trainer.ranker_learning_rate"  # as a divergence names them
 
 
 def train_ranker(
@@ -40,6 +43,7 @@ def train_ranker(
 
     Raises:
         Stopped: `stop` was set.
+        Diverged: the loss or a weight is not finite any more.
     """
     examples = _examples(forward, data, histories, first, last, config, stop, progress)
     if not examples:
@@ -55,6 +59,7 @@ def train_ranker(
             lists, target = examples[at]
             lists = _drawn(lists, target, config.ranker_candidates, generator)
             loss = candidate_softmax(ranker(lists.score, lists.features), lists.item, target)
+            check_loss(loss.item(), _STAGE, schedule.step + 1, _SETTING, config.ranker_learning_rate)
             for group in optimizer.param_groups:
                 group["lr"] = config.ranker_learning_rate * schedule.rate()
             optimizer.zero_grad(set_to_none=True)
@@ -62,6 +67,7 @@ def train_ranker(
             optimizer.step()
             schedule.step += 1
             progress.update("ranker", schedule.progress(), f"loss {loss.item():.3f}")
+    check_weights(ranker, _STAGE, schedule.step, _SETTING, config.ranker_learning_rate)
     ranker.eval()
 
 

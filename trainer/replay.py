@@ -5,6 +5,7 @@ Shapes: E events kept; N items.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -21,7 +22,10 @@ from engine.state.sessions import Sessioned, Sessions
 from engine.state.state import State
 from engine.state.subjects import subject_key
 from engine.state.table import Table
+from trainer.data.id_overlap import overlap_problem
 from trainer.store import EventStore, StoredEvents
+
+_log = logging.getLogger(__name__)
 
 _EVENTS_TOPIC = str(KafkaConfig.model_fields["events_topic"].default)
 
@@ -131,7 +135,8 @@ class Replay:
 
         Partitions are read one after another while catching up, so the log is put in order of event time here: the
         newest slice must be the newest of all users, and a graph must not hold what came later elsewhere. Of equal
-        times the higher partition is the later one, as the engine has it where it reads several as one.
+        times the higher partition is the later one, as the engine has it where it reads several as one. Where the
+        events name no item as the catalog does, the log says so.
         """
         stored = self._store.newest()
         sessioned = _sessions(stored, self._config.session_gap_s)
@@ -155,6 +160,9 @@ class Replay:
         """Ids of all items, those of the catalog first, and the number of each in `named`."""
         state = self.state
         number = {state.items.id_of(row): at for at, row in enumerate(sorted(state.catalog.rows()))}
+        problem = overlap_problem(named, number)
+        if problem:
+            _log.warning("%s", problem)
         at = [number.setdefault(item_id, len(number)) for item_id in named]
         return list(number), torch.tensor(at, dtype=torch.int64)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -13,12 +14,14 @@ from engine.model.weights import Weights, encode_weights
 from trainer.archive.archive import Archive
 from trainer.archive.folder import ArchiveError
 from trainer.config import TrainerConfig, TrainSection
+from trainer.divergence import Diverged
 from trainer.follow import Follower
 from trainer.progress import Progress
 from trainer.push import Pushed, PushError, Versions, WeightsRefused, push_next, versions
 from trainer.replay import Replay
 from trainer.train import Trained, refusal, summary, train
 
+_WAIT_SAY_S = 60.0  # between two lines that say how many events a training waits for
 _log = logging.getLogger(__name__)
 
 
@@ -36,7 +39,7 @@ class TrainerService:
 
     Args:
         archive: of the events that it reads; closed by its owner.
-        train, push_next, versions: replaced by tests.
+        train, push_next, versions, clock: replaced by tests.
     """
 
     def __init__(
@@ -49,13 +52,16 @@ class TrainerService:
         train: Callable[..., Trained] = train,
         push_next: Callable[..., Pushed] = push_next,
         versions: Callable[[str], Versions | None] = versions,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
         self._stop = stop
         self._archive = archive
         self._train, self._push_next, self._versions = train, push_next, versions
         self._follower = Follower(config, source, stop, archive)
+        self._clock = clock
         self._trained_s: float | None = None
+        self._said_waiting_s = -math.inf
         self._checked_s = time.monotonic()
         self._model: Model | None = None  # the last that passed the gate, and that the engine has not refused
         self._pushed: Pushed | None = None  # None: the engine does not have it yet
@@ -93,13 +99,26 @@ class TrainerService:
                 self._train_and_push(replay)
                 if once:
                     return self._pushed is not None
-            elif once and not came:
-                need = self._config.trainer.min_events
-                _log.error("trainer.min_events must be at most what the log holds, got %d and %d", need, len(replay))
-                return False
+            elif len(replay) < self._config.trainer.min_events:
+                if once and not came:
+                    self._say_waiting(replay, logging.ERROR)
+                    return False
+                self._say_waiting(replay, logging.INFO)
             # Step 3. See that the engine still has it.
             self._check_engine()
         return True
+
+    def _say_waiting(self, replay: Replay, level: int) -> None:
+        """How many events there are and how many it takes: at once, and then once a minute at most."""
+        if level < logging.ERROR and self._clock() - self._said_waiting_s < _WAIT_SAY_S:
+            return
+        self._said_waiting_s = self._clock()
+        refused, reason = self._follower.refused
+        because = f"; {refused} records were refused, the newest because {reason}" if refused else ""
+        _log.log(
+            level, "a training needs %d events (trainer.min_events), and the log holds %d%s",
+            self._config.trainer.min_events, len(replay), because,
+        )  # fmt: skip
 
     def _is_due(self, replay: Replay) -> bool:
         section = self._config.trainer
@@ -107,16 +126,24 @@ class TrainerService:
             return False
         if self._trained_s is None:
             return True
-        late = self._follower.new_events > 0 and time.monotonic() - self._trained_s >= 60 * section.retrain_minutes
+        late = self._follower.new_events > 0 and self._clock() - self._trained_s >= 60 * section.retrain_minutes
         return self._follower.new_events >= section.retrain_events or late
 
     def _train_and_push(self, replay: Replay) -> None:
         section = self._config.trainer
         self._follower.new_events = 0
-        with Progress() as progress:
-            previous = self._model.weights if self._model else None
-            trained = self._train(replay.data(), section, previous, self._stop, progress)
-        self._trained_s = time.monotonic()
+        try:
+            with Progress() as progress:
+                previous = self._model.weights if self._model else None
+                trained = self._train(replay.data(), section, previous, self._stop, progress)
+        except Diverged as error:
+            _log.error(
+                "%s; nothing is pushed, and the next training begins after %d new events or %g minutes",
+                error, section.retrain_events, section.retrain_minutes,
+            )  # fmt: skip
+            return
+        finally:
+            self._trained_s = self._clock()
         _log.info("trained in %.0f s, %d steps: %s", trained.seconds, trained.steps, summary(trained.metrics))
         why = refusal(trained, section.max_drop)
         if why:

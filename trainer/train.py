@@ -80,6 +80,7 @@ def train(
         Stopped: `stop` was set.
         Helped: the encoders are trained, and the first rank does the rest.
         CheckpointError: the checkpoint there is of another run.
+        Diverged: the loss or a weight is not finite any more.
     """
     started = time.monotonic()
     torch.set_num_threads(config.threads)

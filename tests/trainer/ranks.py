@@ -11,11 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from engine.signals import Stopped
 from tests.trainer.planted import planted_log, replayed, small_config
 from trainer.checkpoint import Checkpoint
 from trainer.config import TrainSection
 from trainer.dataset import Histories
-from trainer.encoder import EncoderTrainer, Schedule, Stopped
+from trainer.encoder import EncoderTrainer, Schedule
 from trainer.forward import ItemForward
 from trainer.parallel import Ranks, joined
 from trainer.progress import Progress

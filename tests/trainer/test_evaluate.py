@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from engine.config import StateConfig
+from engine.signals import Stopped
 from engine.state.popularity import Popularity
 from tests.trainer.planted import planted_log, replayed, small_config
 from trainer.dataset import Histories
-from trainer.encoder import Stopped
 from trainer.evaluate import evaluate, rank_of
 from trainer.forward import ItemForward
 from trainer.progress import Progress

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Sequence
 
@@ -7,9 +8,10 @@ import pytest
 
 from engine.events.batch import Record
 from engine.events.source import MemorySource
+from engine.signals import Stopped
 from tests.trainer.test_service import TOPIC, records
+from trainer import progress
 from trainer.config import TrainerConfig
-from trainer.encoder import Stopped
 from trainer.follow import replay_log
 
 
@@ -30,3 +32,18 @@ def test_a_stop_ends_the_wait_for_records(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(source, "poll", stopped)
     with pytest.raises(Stopped):
         replay_log(TrainerConfig(), source, stop)
+
+
+def test_the_progress_is_in_records_that_are_read_and_not_in_those_that_are_kept(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(progress, "_LINE_EVERY_S", 0.0)
+    config = TrainerConfig.model_validate({"trainer": {"max_log_events": 100, "min_events": 10}})
+    source = MemorySource([records(first, 100) for first in range(0, 1000, 100)])
+    assert len(replay_log(config, source, threading.Event())) == 100
+    lines = [record.getMessage() for record in caplog.records if "log" in record.getMessage()]
+    assert lines == [
+        *(f"reading the log: {read} of 1,000 records" for read in range(100, 1000, 100)),
+        "the log is read: 1,000 records, 100 events at hand",
+    ]

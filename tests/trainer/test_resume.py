@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from engine.signals import Stopped
 from tests.trainer.planted import planted_log, replayed, small_config
 from trainer.checkpoint import Checkpoint, CheckpointError
 from trainer.config import TrainSection
 from trainer.curves import Curves
-from trainer.encoder import Stopped
 from trainer.progress import Progress
 from trainer.train import Trained, run_of, train
 

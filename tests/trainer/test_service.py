@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from pathlib import Path
 from unittest import mock
@@ -20,6 +22,7 @@ from tests.trainer.archive.cases import archived, counted, limits
 from trainer.archive.archive import Archive
 from trainer.archive.folder import ArchiveError
 from trainer.config import TrainerConfig
+from trainer.divergence import Diverged
 from trainer.push import Pushed, PushError, Versions, WeightsRefused
 from trainer.service import TrainerService
 from trainer.train import Trained
@@ -43,6 +46,7 @@ class Stage:
         batches: Sequence[Sequence[Record]],
         hit_rates: Sequence[float],
         archive: Archive | None = None,
+        clock: Callable[[], float] = time.monotonic,
         **settings: object,
     ) -> None:
         self.stop = threading.Event()
@@ -53,6 +57,7 @@ class Stage:
         self.push_failures = 0
         self.refuse_pushes: list[int] = []  # by number, from 1
         self.tried: list[float] = []  # the hit rate of each model that was pushed or refused
+        self.diverges: list[int] = []  # trainings by number, from 1
         self._hit_rates = list(hit_rates)
         torch.manual_seed(0)
         self._model = Recommender(ModelShape(vocabulary=0, content_dim=8, kinds=8, dim=8, heads=1, blocks=1, window=4))
@@ -60,12 +65,14 @@ class Stage:
         self.source = MemorySource(batches)
         self.service = TrainerService(
             config, self.source, self.stop, archive=archive,
-            train=self._train, push_next=self._push, versions=self._version,
+            train=self._train, push_next=self._push, versions=self._version, clock=clock,
         )  # fmt: skip
 
     def _train(self, data, section, previous, stop, progress) -> Trained:  # type: ignore[no-untyped-def]
         self.trained_on.append(len(data.log))
         self.warm.append(previous is not None)
+        if len(self.trained_on) in self.diverges:
+            raise Diverged("encoders", 7, "where its loss is nan", "trainer.learning_rate", section.learning_rate)
         name = "hit_rate@20"
         metrics = {name: self._hit_rates.pop(0), f"popularity_{name}": 0.1, f"frequency_{name}": 0.1, "events": 5.0}
         return Trained(Weights(self._model, []), metrics, None, steps=1, seconds=0.1)
@@ -111,6 +118,81 @@ def test_too_short_a_log_is_not_trained_on() -> None:
     stage = Stage([records(0, 9)], [])
     assert not stage.service.run(once=True)
     assert stage.trained_on == []
+
+
+def waiting(batches: Sequence[Sequence[Record]], seconds: int) -> list[str]:
+    """What a service logs in so many seconds of its clock, which every question for the time moves on by one."""
+    lines: list[str] = []
+    clock = itertools.count()
+    stage = Stage(batches, [], clock=lambda: float(next(clock)))
+    poll, polls = stage.source.poll, itertools.count()
+
+    def limited(timeout_s: float) -> Sequence[Record]:
+        if next(polls) >= seconds:
+            stage.stop.set()
+        return poll(0)
+
+    class Lines(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            lines.append(record.getMessage())
+
+    handler, log = Lines(), logging.getLogger("trainer.service")
+    log.addHandler(handler)
+    before = log.level
+    log.setLevel(logging.INFO)
+    try:
+        with mock.patch.object(stage.source, "poll", limited):
+            stage.service.run()
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(before)
+    assert stage.trained_on == []
+    return lines
+
+
+def test_too_few_events_are_said_at_once_and_then_at_a_bounded_rate() -> None:
+    once = waiting([records(0, 9)], 3)
+    assert once == ["a training needs 10 events (trainer.min_events), and the log holds 9"]
+    often = waiting([records(0, 9)], 600)
+    assert set(often) == set(once) and 3 <= len(often) <= 600 / 30
+
+
+def test_records_that_were_refused_are_a_reason_for_too_few_events() -> None:
+    wrong = [Record(TOPIC, 0, at, BEGIN_MS, None, b'{"item_id": "a"}') for at in range(9, 29)]
+    lines = waiting([records(0, 9), wrong], 5)
+    assert "the log holds 9; 20 records were refused, the newest because user_id" in lines[0]
+
+
+def test_a_training_that_diverges_pushes_nothing_and_the_next_one_starts_from_the_last_good_model(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    stage = Stage([records(0, 30)], [0.2, 0.3], retrain_events=20)
+    stage.diverges = [2]
+    stage.versions = [1, 1, 1, 2, 2]
+    version = stage.service._versions
+
+    def more_events(address: str) -> Versions | None:
+        if len(stage.versions) in (5, 3):
+            stage.source.append(records(30 + 20 * (len(stage.versions) == 3), 20))
+        return version(address)
+
+    stage.service._versions = more_events
+    stage.service.run()
+    assert (stage.trained_on, stage.tried) == ([30, 50, 70], [0.2, 0.3])
+    assert stage.warm == [False, True, True]
+    line = (
+        "the training of the encoders has diverged at step 7, where its loss is nan: trainer.learning_rate is probably"
+    )
+    assert (
+        caplog.text.count(line) == 1 and "nothing is pushed, and the next training begins after 20 new" in caplog.text
+    )
+
+
+def test_once_ends_with_a_training_that_diverges() -> None:
+    stage = Stage([records(0, 30)], [])
+    stage.diverges = [1]
+    assert not stage.service.run(once=True)
+    assert (stage.trained_on, stage.tried) == ([30], [])
 
 
 def test_trains_again_after_enough_new_events_starting_from_the_last_weights() -> None:

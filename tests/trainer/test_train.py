@@ -9,8 +9,9 @@ import torch
 from engine.events.batch import Decoded
 from engine.model.votes import VOTES
 from engine.model.weights import Weights, decode_weights, encode_weights
+from engine.signals import Stopped
 from tests.trainer.planted import KINDS, planted_log, replayed, small_config
-from trainer.encoder import Schedule, Stopped
+from trainer.encoder import Schedule
 from trainer.progress import Progress
 from trainer.train import Trained, refusal, start_weights, train
 

@@ -79,6 +79,11 @@ class Archive:
         """Rows that wait to be flushed."""
         return sum(map(len, self._pending))
 
+    @property
+    def rows(self) -> int:
+        """Archived events, those included that the log still has."""
+        return sum(file.rows for file in self._folder.manifest.files)
+
     def replay(self, assignment: Assignment) -> Iterator[Decoded]:
         """The archived events that the log no longer has, in the order in which they were read.
 

@@ -22,11 +22,10 @@ from engine.failures import WrongValue
 from engine.kernel_cache import report
 from engine.log_start import start_log
 from engine.model.device import check_device
-from engine.signals import stopping
+from engine.signals import Stopped, stopping
 from trainer.archive.archive import Archive
 from trainer.archive.folder import ArchiveError
 from trainer.config import TrainerConfig
-from trainer.encoder import Stopped
 from trainer.follow import kafka_source
 from trainer.service import TrainerService
 

@@ -22,14 +22,15 @@ from engine.kernel_cache import report
 from engine.log_start import start_log
 from engine.model.device import check_device
 from engine.model.weights import Weights
-from engine.signals import stopping
+from engine.signals import Stopped, stopping
 from trainer.checkpoint import Checkpoint, CheckpointError
 from trainer.config import TrainerConfig
 from trainer.curves import Curves, CurvesError, check_installed
-from trainer.encoder import Stopped
-from trainer.file_log import replay_files
+from trainer.data.file_log import replay_files
+from trainer.divergence import Diverged
 from trainer.follow import kafka_source, replay_log
 from trainer.model_file import SUFFIX, figures_path, load_model, save_model
+from trainer.outputs import check_output, check_output_folder
 from trainer.parallel import Ranks, joined
 from trainer.progress import Progress
 from trainer.replay import TrainingData
@@ -43,7 +44,8 @@ _log = logging.getLogger(__name__)
 def train(
     out: Annotated[Path, path_option("weights file to write, NAME.safetensors; NAME.json gets the figures")],
     events: Annotated[
-        Path | None, path_option("CSV, gzip'd CSV or Parquet of events, instead of the log in Kafka")
+        Path | None,
+        path_option("CSV, gzip'd CSV, Parquet or a folder of Parquet files of events, instead of the log in Kafka"),
     ] = None,
     items: Annotated[Path | None, path_option("the same of the catalog; needs --events")] = None,
     config: Annotated[Path | None, config_option()] = None,
@@ -61,7 +63,7 @@ def train(
     try:
         settings = load_settings(TrainerConfig, config)
         check_device("trainer.device", settings.trainer.device)
-        _check_paths(out, events, items, checkpoint, force)
+        _check_paths(out, events, items, checkpoint, curves, force)
         if curves:
             check_installed()
     except (ValueError, CurvesError) as error:
@@ -85,6 +87,8 @@ def train(
             raise SystemExit(_INTERRUPTED) from None
         except CheckpointError as error:
             raise SystemExit(f"ousel-trainer train: {error}") from None
+        except Diverged as error:
+            raise SystemExit(f"ousel-trainer train: {error}; nothing was written to {out}") from None
     why = refusal(trained, settings.trainer.max_drop)
     figures = {
         "metrics": trained.metrics,
@@ -105,7 +109,9 @@ def train(
     print(f"written to {out} and {figures_path(out)}")
 
 
-def _check_paths(out: Path, events: Path | None, items: Path | None, checkpoint: Path | None, force: bool) -> None:
+def _check_paths(
+    out: Path, events: Path | None, items: Path | None, checkpoint: Path | None, curves: Path | None, force: bool
+) -> None:
     """Says before the training what would fail after it."""
     if out.suffix != SUFFIX:
         raise ValueError(f"--out must end in {SUFFIX}, got {str(out)!r}")
@@ -114,11 +120,13 @@ def _check_paths(out: Path, events: Path | None, items: Path | None, checkpoint:
     if checkpoint is not None and events is None:
         raise ValueError("--checkpoint needs --events: the log will have grown when the training goes on")
     for path in (out, figures_path(out)):
+        check_output("--out", path)
         if path.exists() and not force:
             raise ValueError(f"--out must name a new file, or give --force, got {str(path)!r}")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    if not os.access(out.parent, os.W_OK):
-        raise ValueError(f"--out must lie in a folder that can be written to, got {str(out)!r}")
+    if checkpoint is not None:
+        check_output("--checkpoint", checkpoint)
+    if curves is not None:
+        check_output_folder("--curves", curves)
 
 
 def _inputs(

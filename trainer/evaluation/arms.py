@@ -12,7 +12,7 @@ from collections import deque
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.evaluation.log import Events, Ints, Questions
+from trainer.data.log import Events, Ints, Questions
 from trainer.evaluation.ousel import OuselScorer
 from trainer.evaluation.ranker import Example, as_examples, fit_ranker, list_loss
 from trainer.walk import Lists

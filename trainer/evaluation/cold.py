@@ -12,7 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.evaluation.log import Events, Ints, Questions, Scorer
+from trainer.data.log import Events, Ints, Questions, Scorer
 
 
 def held_out(item_ids: Sequence[str], share: float) -> NDArray[np.bool_]:

@@ -9,34 +9,37 @@ import time
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, get_args
+from typing import Annotated, Any
 
 import torch
 import typer
-from pydantic import TypeAdapter
 from rich.console import Console
 from rich.table import Table
 
-from engine.config import Device, Precision, load_settings
+from engine.command_line import path_option
+from engine.config import load_settings
 from engine.events.times import TimeRule
+from engine.failures import WrongValue, told
 from engine.log_output import log_to_stderr
 from engine.model.device import check_device
-from engine.model.layers import Aggregation
+from trainer.atomic import write_atomically
 from trainer.checkpoint import Checkpoint, CheckpointError
 from trainer.config import TrainerConfig
 from trainer.curves import Curves, CurvesError
+from trainer.data.files import Items, read_events, read_items
+from trainer.data.id_overlap import overlap_problem
+from trainer.data.log import Events, Scorer, Split
+from trainer.divergence import Diverged
 from trainer.evaluation import splits
 from trainer.evaluation.arms import FrozenOusel, RetrainedOusel
 from trainer.evaluation.cold import Frozen, numbered_by_hash
 from trainer.evaluation.content import described
-from trainer.evaluation.files import read_events, read_items
 from trainer.evaluation.index import index_figures
-from trainer.evaluation.log import Events, Scorer, Split
 from trainer.evaluation.ousel import OuselScorer
 from trainer.evaluation.peers import DecayedPopularity, peers
 from trainer.evaluation.run import AMONG_COLD, AMONG_COLD_NEW, AMONG_NEW, Judged, judge, ratios
-from trainer.evaluation.settings import OuselSettings
-from trainer.evaluation.table import FileError
+from trainer.evaluation.settings import OuselSettings, settings_of
+from trainer.outputs import check_output, check_output_folder
 
 _log = logging.getLogger(__name__)
 
@@ -56,14 +59,15 @@ _SPLITS: dict[Protocol, Callable[..., Split]] = {
     Protocol.SUCCESSIVE: splits.successive,
     Protocol.PREQUENTIAL: splits.prequential,
 }
+_MAX_THREADS = 256
 _WITH_VALIDATION = (Protocol.LEAVE_ONE_OUT, Protocol.SESSIONS)
 
 
 def evaluate(
-    events: Annotated[Path, typer.Option(help="CSV, gzip'd CSV or Parquet of events")],
+    events: Annotated[Path, path_option("CSV, gzip'd CSV, Parquet or a folder of Parquet files of events")],
     protocol: Annotated[Protocol, typer.Option(help="how the log is split, and what is asked")],
     items: Annotated[
-        Path | None, typer.Option(help="the same of the catalog; adds features of items, and figures by category")
+        Path | None, path_option("the same of the catalog; adds features of items, and figures by category")
     ] = None,
     k: Annotated[str, typer.Option(help="lengths of the lists, as 10,20")] = "10,20",
     compare: Annotated[bool, typer.Option("--compare", help="judge the peers on the same split, too")] = False,
@@ -76,70 +80,50 @@ def evaluate(
     ] = None,
     model: Annotated[list[str] | None, typer.Option("--set", help="a setting of the model, as dim=64")] = None,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="file to write after each epoch, and to go on from where it exists")
+        Path | None, path_option("file to write after each epoch, and to go on from where it exists")
     ] = None,
     index: Annotated[bool, typer.Option(help="measure what HNSW costs against an exact search")] = True,
     curves: Annotated[
-        Path | None, typer.Option(help="folder for the curves of the training: event files for TensorBoard, and a PNG")
+        Path | None, path_option("folder for the curves of the training: event files for TensorBoard, and a PNG")
     ] = None,
     threads: Annotated[int, typer.Option(help="intra-op threads of the training")] = 1,
-    out: Annotated[Path | None, typer.Option(help="write all figures here, as JSON")] = None,
+    out: Annotated[Path | None, path_option("write all figures here, as JSON")] = None,
 ) -> None:
     """Judge the model, and with --compare the methods that it has to beat, on a file of events."""
     log_to_stderr("info")
     try:
         ks = _lengths(k)
-        settings = _settings(model or [], protocol, content=items is not None)
-        log = read_events(events, items, TimeRule.of(load_settings(TrainerConfig, None).events))
-        check_device("--set device", settings.device)
-        if settings.content and items is None:
-            raise ValueError("--set content=true needs --items, got none")
-        if settings.patience and protocol is not Protocol.LEAVE_ONE_OUT:
-            raise ValueError(f"--set patience needs the protocol {splits.LEAVE_ONE_OUT}, got {protocol.value}")
-        if cold_share is not None:
-            if settings.patience:  # the validation questions would tell of the items that are held out
-                raise ValueError("--cold-share can't go with --set patience, got both")
-            log = numbered_by_hash(log)
-        split = _split(log, protocol, validation, most, cold_share)
-        splits.check_no_leak(log, split)
-        named = read_items(items) if items else None
+        if not 1 <= threads <= _MAX_THREADS:
+            raise ValueError(f"--threads must be in 1..{_MAX_THREADS}, got {threads}")
+        settings = settings_of(model or [], _defaults(protocol, content=items is not None))
+        _check_settings(settings, protocol, items, cold_share)
+        _check_outputs(out, checkpoint, curves)
+        asked = _asked(events, items, protocol, validation, most, cold_share)
         drawing = Curves(curves, "epoch") if curves else None
-    except (FileError, ValueError, CurvesError) as error:
-        raise SystemExit(f"ousel-trainer evaluate: {error}") from None
+    except (ValueError, CurvesError) as error:
+        raise WrongValue(f"ousel-trainer evaluate: {error}") from None
     torch.set_num_threads(threads)
+    log, split = asked.log, asked.split
     _log.info(
         "%s: %d events, %d items, %d to train on, %d questions, split %s", protocol.value, len(log), len(log.items),
         len(split.train), len(split.questions), split.digest[:16],
     )  # fmt: skip
-    catalog = described(log, named) if named else None
-    # What tells when to stop must not be what is asked about in the end.
-    watched = splits.leave_one_out(log, validation=True) if settings.patience and not validation else None
-    ousel = OuselScorer(
-        settings,
-        content=catalog.contents() if catalog and settings.content else None,
-        group=catalog.group if catalog else None,
-        validation=split if validation and settings.patience else watched,
-        checkpoint=None if checkpoint is None else Checkpoint(checkpoint, f"{split.digest[:16]} {settings}"),
-    )
-    categories = named.categories if named else None
-    arms: list[Scorer] = [ousel]
-    if splits.goes_on(split):
-        arms = [FrozenOusel(ousel), ousel, *([RetrainedOusel(ousel)] if settings.ranker else [])]
-    scorers: list[Scorer] = [*arms, *_others(split, compare, cold_share is not None)]
+    ousel = _ousel(settings, asked, validation, checkpoint)
+    scorers = [*_variants(ousel, split), *_others(split, compare, cold_share is not None)]
     parts = _parts(split, cold=cold_share is not None)
+    categories = asked.named.categories if asked.named else None
     begun = time.monotonic()
     try:
         judged = {
             scorer.name: judge(scorer, log, split, ks, categories, among_cold=cold_share is not None)
             for scorer in scorers
         }
-    except CheckpointError as error:
+    except (CheckpointError, Diverged) as error:
         raise SystemExit(f"ousel-trainer evaluate: {error}") from None
     if drawing:
         _draw(drawing, ousel.course.curve)
-    ours = judged["ousel"]
     others = {name: one for name, one in judged.items() if not name.startswith(OuselScorer.name)}
-    over_best = ratios(ours, others, ks, parts)
+    over_best = ratios(judged["ousel"], others, ks, parts)
     found: dict[str, Any] = {
         "protocol": protocol.value,
         "validation": validation,
@@ -159,9 +143,90 @@ def evaluate(
         print(_index_line(found["index"], max(ks)))
     print(f"split {split.digest}")
     if out:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(found, indent=2) + "\n")
-        print(f"written to {out}")
+        _write(out, found)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Asked:
+    """What the files hold, and what is asked of it; `named` is None where there is no catalog."""
+
+    log: Events
+    split: Split
+    named: Items | None
+
+
+def _check_settings(settings: OuselSettings, protocol: Protocol, items: Path | None, cold_share: float | None) -> None:
+    check_device("--set device", settings.device)
+    if settings.content and items is None:
+        raise ValueError("--set content=true needs --items, got none")
+    if settings.patience and protocol is not Protocol.LEAVE_ONE_OUT:
+        raise ValueError(f"--set patience needs the protocol {splits.LEAVE_ONE_OUT}, got {protocol.value}")
+    if settings.patience and cold_share is not None:  # the validation questions would tell of the items held out
+        raise ValueError("--cold-share can't go with --set patience, got both")
+
+
+def _check_outputs(out: Path | None, checkpoint: Path | None, curves: Path | None) -> None:
+    """Says before the training what would fail after it."""
+    if out is not None:
+        check_output("--out", out)
+    if checkpoint is not None:
+        check_output("--checkpoint", checkpoint)
+    if curves is not None:
+        check_output_folder("--curves", curves)
+
+
+def _asked(
+    events: Path, items: Path | None, protocol: Protocol, validation: bool, most: int | None, cold_share: float | None
+) -> _Asked:
+    """Reads the files and splits the log.
+
+    Raises:
+        ValueError: a file can't be used, or the protocol finds nothing to ask.
+    """
+    named = read_items(items) if items else None
+    log = read_events(events, named, TimeRule.of(load_settings(TrainerConfig, None).events))
+    if named is not None:
+        problem = overlap_problem(log.items[: int(log.item.max()) + 1], named.title)
+        if problem:
+            _log.warning("%s", problem)
+    if cold_share is not None:
+        log = numbered_by_hash(log)
+    split = _split(log, protocol, validation, most, cold_share)
+    splits.check_no_leak(log, split)
+    return _Asked(log, split, named)
+
+
+def _ousel(settings: OuselSettings, asked: _Asked, validation: bool, checkpoint: Path | None) -> OuselScorer:
+    """The model, with what the catalog says of its items."""
+    split = asked.split
+    catalog = described(asked.log, asked.named) if asked.named else None
+    # What tells when to stop must not be what is asked about in the end.
+    watched = splits.leave_one_out(asked.log, validation=True) if settings.patience and not validation else None
+    return OuselScorer(
+        settings,
+        content=catalog.contents() if catalog and settings.content else None,
+        group=catalog.group if catalog else None,
+        validation=split if validation and settings.patience else watched,
+        checkpoint=None if checkpoint is None else Checkpoint(checkpoint, f"{split.digest[:16]} {settings}"),
+    )
+
+
+def _variants(ousel: OuselScorer, split: Split) -> list[Scorer]:
+    """The model as it is, and where the log goes on, without what is new in it and trained on it, too."""
+    if not splits.goes_on(split):
+        return [ousel]
+    return [FrozenOusel(ousel), ousel, *([RetrainedOusel(ousel)] if ousel.settings.ranker else [])]
+
+
+def _write(out: Path, found: dict[str, Any]) -> None:
+    """Writes the figures, or prints them where the disk does not take them: they may have cost hours."""
+    text = json.dumps(found, indent=2) + "\n"
+    try:
+        write_atomically(out, lambda file: file.write(text.encode()))
+    except OSError as error:
+        print(text)
+        raise SystemExit(f"ousel-trainer evaluate: --out {out} can't be written: {told(error)}") from None
+    print(f"written to {out}")
 
 
 def _draw(curves: Curves, entries: list[dict[str, float]]) -> None:
@@ -169,24 +234,6 @@ def _draw(curves: Curves, entries: list[dict[str, float]]) -> None:
         for entry in entries:
             for name in [name for name in ("loss", "score") if name in entry]:
                 curves.add(name, int(entry["epoch"]), entry[name])
-
-
-_READ: dict[Any, Callable[[str], Any]] = {
-    "int": int,
-    "float": float,
-    "bool": {"true": True, "false": False}.__getitem__,
-    "Aggregation": {name: name for name in get_args(Aggregation)}.__getitem__,
-    "Precision": {name: name for name in get_args(Precision)}.__getitem__,
-    "Device": TypeAdapter(Device).validate_python,
-}
-_ALLOWED: dict[Any, str] = {
-    "int": "a whole number",
-    "float": "a number",
-    "bool": "true or false",
-    "Aggregation": f"one of {', '.join(get_args(Aggregation))}",
-    "Precision": f"one of {', '.join(get_args(Precision))}",
-    "Device": "cpu, cuda or cuda:N",
-}
 
 
 def _lengths(text: str) -> list[int]:
@@ -206,25 +253,12 @@ def _parts(split: Split, *, cold: bool) -> tuple[str, ...]:
     return ("", "new") if split.filter_seen else ("", "new", AMONG_NEW)
 
 
-def _settings(given: list[str], protocol: Protocol, *, content: bool) -> OuselSettings:
+def _defaults(protocol: Protocol, *, content: bool) -> dict[str, Any]:
+    """The settings that depend on what is asked."""
     by_session = protocol is Protocol.SESSIONS
-    fields = {field.name: field.type for field in dataclasses.fields(OuselSettings) if field.name != "by_session"}
     # A last event that may be no repeat is the encoders' own task; elsewhere live features are what the ranker is for.
-    values: dict[str, Any] = {
-        "content": content,
-        "ranker": protocol is not Protocol.LEAVE_ONE_OUT,
-        "refit": by_session,
-    }
-    for one in given:
-        name, _, text = one.partition("=")
-        if name not in fields:
-            raise ValueError(f"--set must name one of {', '.join(fields)}, got {one!r}")
-        try:
-            values[name] = _READ[fields[name]](text)
-        except (KeyError, ValueError):
-            allowed = _ALLOWED[fields[name]]
-            raise ValueError(f"--set {name} must be {allowed}, got {text!r}") from None
-    return OuselSettings(by_session=by_session, **values)
+    ranker = protocol is not Protocol.LEAVE_ONE_OUT
+    return {"by_session": by_session, "content": content, "ranker": ranker, "refit": by_session}
 
 
 def _split(log: Events, protocol: Protocol, validation: bool, most: int | None, cold_share: float | None) -> Split:

@@ -7,8 +7,8 @@ from engine.events.batch import CatalogItem
 from engine.state.catalog import Catalog
 from engine.state.catalog_records import CatalogRecords
 from engine.state.content import content_encoder
-from trainer.evaluation.files import Items
-from trainer.evaluation.log import Events
+from trainer.data.files import Items
+from trainer.data.log import Events
 
 
 def described(events: Events, items: Items) -> Catalog:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.evaluation.log import Events, Ints
+from trainer.data.log import Events, Ints
 
 _DECILES = 10
 _TOP_CATEGORIES = 10

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import IndexConfig
-from trainer.evaluation.log import Events, Ints, Questions, Split
+from trainer.data.log import Events, Ints, Questions, Split
 from trainer.evaluation.metrics import Judge
 from trainer.evaluation.ranked import hits, rank
 

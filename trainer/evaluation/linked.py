@@ -14,6 +14,7 @@ from engine.config import StateConfig
 from engine.state.catalog import NO_GROUP
 from trainer.config import TrainSection
 from trainer.dataset import Histories
+from trainer.divergence import Diverged
 from trainer.encoder import EncoderTrainer, Schedule
 from trainer.evaluation.settings import OuselSettings
 from trainer.forward import ItemForward
@@ -24,7 +25,11 @@ _EDGE_DROPOUT = 0.1
 
 
 def train_linked(forward: ItemForward, log: EventLog, owners: int, settings: OuselSettings) -> None:
-    """Goes on with encoders that were trained without a graph, for `graph_steps` steps, in place."""
+    """Goes on with encoders that were trained without a graph, for `graph_steps` steps, in place.
+
+    Raises:
+        Diverged: the loss or a weight is not finite any more.
+    """
     items = len(forward)
     state = StateConfig(history=max(settings.history, 2), neighbors=settings.neighbors)
     data = TrainingData(
@@ -51,4 +56,7 @@ def train_linked(forward: ItemForward, log: EventLog, owners: int, settings: Ous
     )
     schedule = Schedule(1.0, settings.graph_steps)
     trainer = EncoderTrainer(forward, data, Histories(log), len(log), config, schedule)
-    trainer.run(threading.Event(), Progress())
+    try:
+        trainer.run(threading.Event(), Progress())
+    except Diverged as error:
+        raise error.under("--set graph_learning_rate") from None

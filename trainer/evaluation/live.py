@@ -14,7 +14,7 @@ from engine.config import StateConfig
 from engine.state.graph import Graph
 from engine.state.popularity import Popularity
 from engine.state.ring import Neighbors
-from trainer.evaluation.log import Events, Ints, Questions
+from trainer.data.log import Events, Ints, Questions
 from trainer.replay import EventLog
 from trainer.walk import Moment, insert
 

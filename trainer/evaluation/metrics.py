@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.data.log import Events, Ints, Questions
 from trainer.evaluation.exposure import Exposure
-from trainer.evaluation.log import Events, Ints, Questions
 from trainer.evaluation.ranked import hits, pairs, quality
 
 PARTS = ("warm", "cold", "repeat", "new", "cold_new")

@@ -19,9 +19,9 @@ from engine.model.recommender import ModelShape, Recommender
 from engine.state.catalog import NO_GROUP
 from trainer.checkpoint import Checkpoint
 from trainer.config import TrainSection
+from trainer.data.log import Events, Ints, Questions, Split
 from trainer.evaluation.linked import train_linked
 from trainer.evaluation.live import LiveState
-from trainer.evaluation.log import Events, Ints, Questions, Split
 from trainer.evaluation.metrics import Judge
 from trainer.evaluation.ranked import rank
 from trainer.evaluation.ranker import Example, fit_ranker, make_examples, ranked_scores, ranker_part

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.evaluation.log import Events, Ints, Questions
+from trainer.data.log import Events, Ints, Questions
 
 QUALITY = ("precision", "recall", "hr", "ndcg", "mrr")
 

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.model.ranker import Ranker
+from trainer.data.log import Events, Ints, Questions
+from trainer.divergence import check_loss, check_weights
 from trainer.encoder import Schedule
-from trainer.evaluation.log import Events, Ints, Questions
 from trainer.evaluation.ranked import pairs
 from trainer.evaluation.splits import newest_questions
 from trainer.losses import listed_softmax
@@ -24,6 +25,7 @@ from trainer.walk import Lists
 
 _log = logging.getLogger(__name__)
 
+_STAGE, _SETTING = "ranker", "--set ranker_learning_rate"  # as a divergence names them
 _AT_ONCE = 64
 _BATCH = 64
 _EXAMPLES = 40_000  # questions that the ranker learns from at most, evenly over its part of the log
@@ -97,7 +99,11 @@ def as_examples(events: Events, questions: Questions, lists: Lists, known: NDArr
 
 
 def fit_ranker(ranker: Ranker, examples: Sequence[Example], epochs: int, rate: float, seed: int) -> None:
-    """Trains in place."""
+    """Trains in place.
+
+    Raises:
+        Diverged: the loss or a weight is not finite any more.
+    """
     generator = torch.Generator().manual_seed(seed)
     optimizer = torch.optim.AdamW(ranker.parameters(), lr=rate, weight_decay=0.01)
     schedule = Schedule(1.0, epochs * len(examples))
@@ -108,6 +114,7 @@ def fit_ranker(ranker: Ranker, examples: Sequence[Example], epochs: int, rate: f
             example = _drawn(examples[at], _LEARNED, generator)
             score = ranker(example.lists.score, example.lists.features)
             loss = listed_softmax(score, example.wanted, example.lists.item >= 0)
+            check_loss(loss.item(), _STAGE, schedule.step + 1, _SETTING, rate)
             for group in optimizer.param_groups:
                 group["lr"] = rate * schedule.rate()
             optimizer.zero_grad(set_to_none=True)
@@ -116,6 +123,7 @@ def fit_ranker(ranker: Ranker, examples: Sequence[Example], epochs: int, rate: f
             schedule.step += 1
             losses.append(loss.item())
         _log.info("ranker, epoch %d, loss %.4f", epoch + 1, sum(losses) / max(1, len(losses)))
+    check_weights(ranker, _STAGE, schedule.step, _SETTING, rate)
     ranker.eval()
 
 

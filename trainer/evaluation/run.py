@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.evaluation.log import Events, Questions, Scorer, Split
+from trainer.data.log import Events, Questions, Scorer, Split
 from trainer.evaluation.metrics import Judge, compare
 from trainer.evaluation.ranked import rank
 from trainer.evaluation.splits import goes_on

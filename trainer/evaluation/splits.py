@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from trainer.data.log import Events, Ints, Questions, Split
 from trainer.evaluation.cold import held_out
-from trainer.evaluation.log import Events, Ints, Questions, Split
 
 LEAVE_ONE_OUT = "leave-one-out"
 SESSIONS = "sessions"

@@ -18,6 +18,7 @@ from engine.model.recommender import Recommender
 from trainer.augment import crop, mask, reorder
 from trainer.checkpoint import Checkpoint, chance_of, restore_chance
 from trainer.dataset import Histories, SessionBatch, Windows
+from trainer.divergence import check_loss, check_weights
 from trainer.encoder import Schedule, parameter_groups
 from trainer.evaluation.settings import OuselSettings
 from trainer.forward import Dropped, ItemForward, in_half, queries
@@ -27,6 +28,7 @@ from trainer.replay import EventLog
 
 _log = logging.getLogger(__name__)
 
+_STAGE, _SETTING = "encoders", "--set learning_rate"  # as a divergence names them
 _REPORT_S = 15.0
 _UNIFORM_SHARE = 0.3  # of the negatives drawn evenly, so that rare items learn
 _BUCKET = 16  # batches whose windows are sorted by length, so that those of one batch need little padding
@@ -102,6 +104,7 @@ class EpochTrainer:
 
         Raises:
             CheckpointError: the checkpoint there is of another run.
+            Diverged: the loss or a weight is not finite any more.
         """
         course = self._resumed()
         while not course.ended(self._settings):
@@ -136,6 +139,7 @@ class EpochTrainer:
             batch = crop(batch, self._settings.augment_crop, self._generator)
             batch = reorder(batch, self._settings.augment_reorder, self._generator)
             loss = self._loss(_trimmed(batch))
+            check_loss(loss.item(), _STAGE, self._schedule.step + 1, _SETTING, self._settings.learning_rate)
             for group in self._optimizer.param_groups:
                 group["lr"] = self._settings.learning_rate * self._schedule.rate()
             self._optimizer.zero_grad(set_to_none=True)
@@ -147,6 +151,7 @@ class EpochTrainer:
             if time.monotonic() - reported > _REPORT_S:
                 reported = time.monotonic()
                 _log.info("epoch %d, %.0f%%, loss %.3f", course.epoch + 1, 100 * self._schedule.progress(), losses[-1])
+        check_weights(self._model, _STAGE, self._schedule.step, _SETTING, self._settings.learning_rate)
         return sum(losses) / max(1, len(losses))
 
     def _windows(self, generator: torch.Generator | None) -> Windows:

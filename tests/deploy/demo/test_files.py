@@ -7,7 +7,7 @@ import pytest
 
 from deploy.demo.data import data_folder
 from deploy.demo.files import main, write_files
-from trainer.evaluation.files import read_events, read_items
+from trainer.data.files import read_events, read_items
 
 
 @pytest.fixture(scope="module")
@@ -18,7 +18,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_purchases_are_read_back_in_log_order(written: Path) -> None:
-    events = read_events(written / "events.parquet", written / "items.parquet")
+    events = read_events(written / "events.parquet", read_items(written / "items.parquet"))
     assert events.timed
     assert (np.diff(events.time) >= 0).all()
     assert len(events) == 1_469_307

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import threading
 from pathlib import Path
+from unittest import mock
 
 import pytest
 import torch
@@ -122,6 +124,80 @@ def test_too_few_events_are_said(files: list[str], tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("OUSEL_TRAINER__MIN_EVENTS", "1001")
     done = train(tmp_path / "model.safetensors", *files)
     assert "trainer.min_events must be at most the events at hand, got 1001 and 1000" in str(done.exception)
+
+
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        (
+            "trainer.encoder._loss",
+            "training of the encoders has diverged at step 1, where its loss is nan: trainer.learning_rate",
+        ),
+        (
+            "trainer.ranking.candidate_softmax",
+            "training of the ranker has diverged at step 1, where its loss is nan: trainer.ranker",
+        ),
+    ],
+)
+def test_a_loss_that_is_no_number_ends_it_and_what_was_there_stays(
+    files: list[str], tmp_path: Path, name: str, line: str
+) -> None:
+    out = tmp_path / "model.safetensors"
+    out.write_text("older")
+    there = sorted(tmp_path.iterdir())
+    with mock.patch(name, lambda *_: torch.tensor(float("nan"), requires_grad=True)):
+        done = train(out, *files, "--force")
+    assert done.exit_code == 1 and isinstance(done.exception, SystemExit)
+    assert line in str(done.exception) and f"nothing was written to {out}" in str(done.exception)
+    assert sorted(tmp_path.iterdir()) == there and out.read_text() == "older"
+
+
+def test_weights_that_are_no_numbers_end_it_though_every_loss_was_one(files: list[str], tmp_path: Path) -> None:
+    step = torch.optim.AdamW.step
+
+    def last_step_overflows(self: torch.optim.AdamW, *args: object) -> object:
+        done = step(self)
+        steps.append(1)
+        if len(steps) == 20:
+            self.param_groups[0]["params"][0].data.fill_(float("inf"))
+        return done
+
+    steps: list[int] = []
+    with mock.patch.object(torch.optim.AdamW, "step", last_step_overflows):
+        done = train(tmp_path / "model.safetensors", *files)
+    assert "diverged at step 20, which leaves weights that are not finite" in str(done.exception)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("out", "line"),
+    [
+        ("folder.safetensors", "--out must name a file, got '.*folder.safetensors', which is a folder"),
+        ("file/model.safetensors", "--out must name a file that can be written, got .*: (File exists|Not a directory)"),
+        (f"{'x' * 250}.safetensors", "--out must name a file that can be written, got .*: File name too long"),
+    ],
+)
+def test_an_output_that_cannot_be_written_is_said_before_the_files_are_read(
+    tmp_path: Path, out: str, line: str
+) -> None:
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "file").touch()
+    done = train(tmp_path / out, "--events", "none.csv", "--force")
+    assert isinstance(done.exception, SystemExit) and re.search(line, str(done.exception))
+
+
+def test_a_split_of_other_words_is_not_read(files: list[str], tmp_path: Path) -> None:
+    events = Path(files[1])
+    lines = events.read_text().splitlines()
+    events.write_text("\n".join([f"{lines[0]},split", *(f"{line},valid" for line in lines[1:])]) + "\n")
+    assert train(tmp_path / "model.safetensors", *files).exit_code == 0
+
+
+def test_ids_that_never_meet_are_said(files: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    Path(files[3]).write_text("item_id,title\na0,One\nb7,Two\n")
+    assert train(tmp_path / "model.safetensors", *files).exit_code == 0
+    assert "80 item ids of the events, such as" in caplog.text and "have none in common" in caplog.text
+    assert "2 of them differ from an id of the catalog in their form alone" in caplog.text
 
 
 def test_the_name_must_be_one_of_weights(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from hypothesis import strategies as st
 
-from trainer.evaluation.log import Events
+from trainer.data.log import Events
 
 Row = tuple[int, int, int, float]  # user, session, item, time
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.trainer.evaluation.logs import log_of
+from trainer.data.log import Questions
 from trainer.evaluation.cold import Frozen, held_out, numbered_by_hash
-from trainer.evaluation.log import Questions
 from trainer.evaluation.peers import DecayedPopularity
 
 IDS = [f"item {at}" for at in range(5000)]

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import re
 from pathlib import Path
+from unittest import mock
 
 import pytest
+import torch
 from typer.testing import CliRunner, Result
 
 from tests.trainer.test_curves import scalars
 from trainer.__main__ import app
 from trainer.curves import PICTURE
+from trainer.evaluation import command
+from trainer.evaluation.settings import OuselSettings, settings_of
 
 SMALL = [f"--set={one}" for one in ("dim=16", "heads=2", "blocks=1", "window=8", "epochs=2", "batch=16")]
 MEASURED = ("fit_s", "score_s", "peak_gb")
@@ -116,18 +122,82 @@ def test_the_curves_have_an_entry_per_epoch(events: Path, tmp_path: Path) -> Non
         (["--set", "width=3"], "--set must name one of dim, heads"),
         (["--set", "content=true"], "--set content=true needs --items, got none"),
         (["--set", "local_heads=3"], "local_heads must be in 0..2 (heads), got 3"),
-        (["--set", "dim=wide"], "--set dim must be a whole number, got 'wide'"),
+        (["--set", "dim=wide"], "--set dim must be a whole number >= 8 and <= 1024, got 'wide'"),
         (["--set", "precision=half"], "--set precision must be one of float32, bfloat16, int8, got 'half'"),
         (["--set", "aggregation=best"], "--set aggregation must be one of attention, mean, sum, got 'best'"),
         (["--protocol", "successive", "--validation"], "--validation needs the protocol leave-one-out or sessions"),
         (["--cold-share", "1"], "cold share must be above 0 and below 1, got 1.0"),
         (["--most", "0"], "most must be >= 1, got 0"),
+        (["--threads", "0"], "--threads must be in 1..256, got 0"),
+        (["--set", "batch=0"], "--set batch must be a whole number >= 1 and <= 65536, got '0'"),
+        (["--set", "window=0"], "--set window must be a whole number >= 2 and <= 4096, got '0'"),
+        (["--set", "dropout=1"], "--set dropout must be a number >= 0 and < 1, got '1'"),
+        (["--set", "learning_rate=nan"], "--set learning_rate must be a number > 0 and <= 10, got 'nan'"),
+        (["--set", "learning_rat=1"], "got 'learning_rat=1', did you mean learning_rate?"),
+        (["--set", "half=perhaps"], "--set half must be true or false, got 'perhaps'"),
+        (["--set", "device=gpu"], "--set device must be cpu, cuda or cuda:N, got 'gpu'"),
+        (["--set", "dim=30", "--set", "heads=4"], "--set dim must be a multiple of heads, got 30 and 4"),
+        (["--set", "by_session=true"], "--set must name one of dim, heads"),
+        (["--out", "."], "--out must name a file, got '.', which is a folder"),
+        (["--out", "/dev/null/x.json"], "--out must name a file that can be written, got '/dev/null/x.json': "),
+        (["--out", "/dev/null"], "--out must name a file, got '/dev/null', which is no plain file"),
+        (["--checkpoint", "."], "--checkpoint must name a file, got '.', which is a folder"),
+        (["--curves", "/dev/null"], "--curves must name a folder, got '/dev/null': File exists"),
+        (["--items", "none.csv"], "none.csv: must be a file, found none"),
     ],
 )
 def test_what_cannot_be_done_is_said_in_one_line(events: Path, args: list[str], line: str) -> None:
     done = evaluate("--events", events, "--protocol", "sessions", *args)
     assert done.exit_code != 0
-    assert line in str(done.exception)
+    assert isinstance(done.exception, SystemExit) and line in str(done.exception)
+
+
+def test_every_number_among_the_settings_has_bounds() -> None:
+    names = [field.name for field in dataclasses.fields(OuselSettings) if field.name != "by_session"]
+    for name in names:
+        for text in ("-1e30", "1e30", "nan", "-1", "word", ""):
+            with pytest.raises(ValueError, match=rf"^--set {name} must be .*, got {text!r}$"):
+                settings_of([f"{name}={text}"], {"by_session": False})
+
+
+@pytest.mark.parametrize(
+    ("name", "setting"),
+    [
+        (
+            "trainer.evaluation.training.full_softmax",
+            "encoders has diverged at step 1, where its loss is nan: --set learning_rate",
+        ),
+        ("trainer.evaluation.ranker.listed_softmax", "ranker has diverged at step 1, .*: --set ranker_learning_rate"),
+        ("trainer.encoder.sampled_softmax", "encoders has diverged at step 1, .*: --set graph_learning_rate"),
+    ],
+)
+def test_a_loss_that_is_no_number_ends_it_and_an_older_file_stays(
+    events: Path, tmp_path: Path, name: str, setting: str
+) -> None:
+    out = tmp_path / "figures.json"
+    out.write_text("older")
+    with mock.patch(name, lambda *_: torch.tensor(float("nan"), requires_grad=True)):
+        done = evaluate("--events", events, "--protocol", "sessions", "--out", out, *SMALL, "--set", "graph_steps=3")
+    assert done.exit_code == 1 and re.search(f"training of the {setting} is probably too high", str(done.exception))
+    assert out.read_text() == "older"
+
+
+def test_ids_that_never_meet_are_said_before_the_training(
+    events: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    items = tmp_path / "items.csv"
+    items.write_text("item_id,title\nI1,One\nI2,Two\n")
+    evaluate("--events", events, "--items", items, "--protocol", "sessions", *SMALL, "--set", "epochs=1")
+    assert (
+        "the 10 item ids of the events, such as 'i1', 'i2', and the 2 of the catalog, such as 'I1', 'I2'" in caplog.text
+    )
+
+
+def test_figures_that_the_disk_does_not_take_are_printed(events: Path, tmp_path: Path) -> None:
+    with mock.patch.object(command, "write_atomically", side_effect=OSError(28, "No space left on device")):
+        done = evaluate("--events", events, "--protocol", "sessions", "--out", tmp_path / "f.json", *SMALL)
+    assert done.exit_code == 1 and "can't be written: No space left on device" in str(done.exception)
+    assert '"split_hash"' in done.output
 
 
 def test_stopping_early_would_tell_of_cold_items(events: Path) -> None:

@@ -8,15 +8,15 @@ from engine.config import EventsConfig, StateConfig
 from engine.events.batch import CatalogItem, Decoded, EventBatch
 from engine.state.state import State
 from tests.trainer.evaluation.logs import log_of
+from trainer.data.files import Items
 from trainer.evaluation.content import described
-from trainer.evaluation.files import Items
 
 LOG = log_of([(0, 0, 2, 0.0), (0, 0, 0, 1.0)], items=4)
 
 
 def test_features_are_those_that_the_engine_has_of_the_same_items() -> None:
     title = {"i3": "", "i0": "The Blackbird, told", "elsewhere": "Nothing", "i2": "Ousel"}
-    items = Items(title, {"i3": ("birds",), "i0": ("books", "birds"), "elsewhere": (), "i2": ()})
+    items = Items(title, {"i3": ("birds",), "i0": ("books", "birds"), "elsewhere": (), "i2": ()}, str)
     here = described(LOG, items)
     found = here.contents()
 

@@ -11,8 +11,8 @@ import torch
 
 from engine.config import IndexConfig
 from tests.trainer.evaluation.logs import log_of
+from trainer.data.log import Events, Questions, Split
 from trainer.evaluation.index import Graph, index_figures
-from trainer.evaluation.log import Events, Questions, Split
 from trainer.evaluation.splits import leave_one_out, successive
 
 ITEMS, USERS, LENGTH, DIM = 400, 30, 12, 8

@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from tests.trainer.evaluation.logs import Row, log_of, rows
-from trainer.evaluation.log import Questions
+from trainer.data.log import Questions
 from trainer.evaluation.metrics import PARTS, Comparison, Judge, compare
 from trainer.evaluation.ranked import rank
 from trainer.evaluation.splits import prequential

@@ -10,8 +10,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from trainer.data.log import Events, Questions
 from trainer.evaluation.live import ordinals
-from trainer.evaluation.log import Events, Questions
 from trainer.evaluation.ousel import OuselScorer
 from trainer.evaluation.settings import OuselSettings
 

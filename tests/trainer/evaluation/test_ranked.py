@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer.evaluation.logs import log_of
-from trainer.evaluation.log import Questions
+from trainer.data.log import Questions
 from trainer.evaluation.ranked import hits, pairs, quality, rank
 
 NOTHING = Questions(*[np.zeros(0, np.int64)] * 4)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 
 from engine.model.ranker import Ranker
 from tests.trainer.evaluation.logs import Row, log_of, rows
+from trainer.data.log import Events, Split
 from trainer.evaluation.arms import FrozenOusel, RetrainedOusel
 from trainer.evaluation.live import LiveState
-from trainer.evaluation.log import Events, Split
 from trainer.evaluation.ousel import OuselScorer
 from trainer.evaluation.run import judge
 from trainer.evaluation.settings import OuselSettings

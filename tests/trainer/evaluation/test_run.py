@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.trainer.evaluation.logs import log_of
+from trainer.data.log import Events, Questions
 from trainer.evaluation import run, splits
-from trainer.evaluation.log import Events, Questions
 
 
 class Watched:

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.trainer.evaluation.logs import Row, log_of, rows
+from trainer.data.log import Events, Questions, Split
 from trainer.evaluation.cold import held_out
-from trainer.evaluation.log import Events, Questions, Split
 from trainer.evaluation.splits import check_no_leak, hold_out_items, leave_one_out, prequential, sessions, successive
 
 Asked = list[tuple[list[int], list[int]]]  # history and targets of each question

@@ -6,7 +6,7 @@ shop, never on a test split. They are a start elsewhere; a fair comparison on ot
 
 from __future__ import annotations
 
-from trainer.evaluation.log import Scorer
+from trainer.data.log import Scorer
 from trainer.evaluation.peers.frequency import PersonalFrequency
 from trainer.evaluation.peers.item_knn import ItemKNN
 from trainer.evaluation.peers.popularity import DecayedPopularity

@@ -12,7 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.evaluation.log import Events, Ints, Questions
+from trainer.data.log import Events, Ints, Questions
 from trainer.evaluation.peers.popularity import DecayedPopularity
 
 _CROWD = 100.0  # events of one's own that all of popularity weighs as much as

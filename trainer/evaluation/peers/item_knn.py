@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.evaluation.log import Events, Ints, Questions
+from trainer.data.log import Events, Ints, Questions
 from trainer.evaluation.peers.popularity import rank_rest
 from trainer.evaluation.peers.session_index import bounds, spans
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.evaluation.log import Events, Ints
+from trainer.data.log import Events, Ints
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.evaluation.log import Ints
+from trainer.data.log import Ints
 from trainer.evaluation.peers.session_index import Query, SessionIndex, nearest
 from trainer.evaluation.peers.session_neighbors import SessionNeighbors
 

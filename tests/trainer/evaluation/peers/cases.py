@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from tests.trainer.evaluation.logs import Row, log_of
-from trainer.evaluation.log import Events, Ints, Questions, Scorer
+from trainer.data.log import Events, Ints, Questions, Scorer
 
 ITEMS = 6
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 
 from tests.trainer.evaluation.logs import log_of
 from tests.trainer.evaluation.peers.cases import ITEMS, after_every_event, check_reads_nothing_else, logs, of_histories
-from trainer.evaluation.log import Events, Ints
+from trainer.data.log import Events, Ints
 from trainer.evaluation.peers import DecayedPopularity, PersonalFrequency
 from trainer.evaluation.ranked import rank
 

@@ -19,7 +19,7 @@ from tests.trainer.evaluation.peers.cases import (
     sessions_of,
     with_rest,
 )
-from trainer.evaluation.log import Events, Ints
+from trainer.data.log import Events, Ints
 from trainer.evaluation.peers import ItemKNN, item_knn
 
 

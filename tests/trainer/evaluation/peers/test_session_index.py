@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.trainer.evaluation.logs import log_of
 from tests.trainer.evaluation.peers.cases import after_every_event, logs, sessions_of
-from trainer.evaluation.log import Events, Ints
+from trainer.data.log import Events, Ints
 from trainer.evaluation.peers.session_index import SessionIndex, nearest, spans
 
 

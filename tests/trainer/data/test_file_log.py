@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from engine.events.times import earliest_ms
+from engine.signals import Stopped
 from tests.trainer.files import written
 from tests.trainer.planted import planted_log, replayed
 from trainer.config import TrainerConfig
-from trainer.encoder import Stopped
-from trainer.evaluation.table import FileError
-from trainer.file_log import replay_files
+from trainer.data.file_error import FileError
+from trainer.data.file_log import replay_files
 from trainer.replay import TrainingData
 
 STATE = {"history": 16, "neighbors": 4, "content_dim": 16}
@@ -60,9 +60,9 @@ def test_without_session_ids_the_gap_cuts_sessions_and_an_order_counts_as_minute
 @pytest.mark.parametrize(
     ("rows", "line"),
     [
-        ("u,a,2,click\nu,b,1,stare\n", r"e.csv, row 2: kind must be one of .*, got 'stare'"),
-        ("u,a,1,\n" + "u" * 257 + ",b,2,\n", r"e.csv, row 2: user_id must have at most 256 bytes"),
-        ("u,a,-1,\n", r"e.csv, row 1: time must not be before 1990"),
+        ("u,a,2,click\nu,b,1,stare\n", r"e.csv, line 3: kind must be one of .*, got 'stare'"),
+        ("u,a,1,\n" + "u" * 257 + ",b,2,\n", r"e.csv, line 3: user_id must have at most 256 bytes"),
+        ("u,a,-1,\n", r"e.csv, line 2: time must not be before 1990"),
     ],
 )
 def test_a_row_that_breaks_a_rule_of_the_log_is_named(tmp_path: Path, rows: str, line: str) -> None:
@@ -75,7 +75,7 @@ def test_a_row_that_breaks_a_rule_of_the_log_is_named(tmp_path: Path, rows: str,
 def test_an_item_that_breaks_a_rule_of_the_log_is_named(tmp_path: Path) -> None:
     events, items = written(tmp_path, planted_log(20))
     items.write_text("item_id,title\na,fine\nb," + "t" * 1025 + "\n")
-    with pytest.raises(FileError, match=r"items.csv, item 2: title must have at most 1024 characters, got 1025"):
+    with pytest.raises(FileError, match=r"items.csv, line 3: title must have at most 1024 characters, got 1025"):
         data_of(events, items)
 
 

@@ -17,9 +17,11 @@ from ousel.v1 import catalog_pb2, event_pb2
 from engine.events.batch import Record
 from engine.events.codec import Decoder
 from engine.events.times import TimeRule
+from engine.signals import Stopped
 from trainer.config import TrainerConfig
-from trainer.encoder import Stopped
-from trainer.evaluation.files import FileError, Rows, read_items, read_rows
+from trainer.data.file_error import FileError
+from trainer.data.files import Items, Rows, read_items, read_rows
+from trainer.progress import Reading
 from trainer.replay import Replay
 
 _ORDER_MS = 60_000  # An order that is no time counts as minutes from the earliest plausible time on.
@@ -36,25 +38,28 @@ def replay_files(events: Path, items: Path | None, config: TrainerConfig, stop: 
     replay = Replay(config.state, config.events, config.trainer.max_log_events, events_topic=config.kafka.events_topic)
     size = config.kafka.max_poll_records
     times = TimeRule.of(config.events)
-    rows = read_rows(events, times)
+    rows = read_rows(events, times, split=False)
     if items is not None:
-        for records in _catalog(items, config.kafka.items_topic, size):
+        catalog = read_items(items)
+        for records in _catalog(catalog, config.kafka.items_topic, size):
             decoded = decoder.decode(records)
             for rejection in decoded.rejected:
-                raise FileError(f"{items}, item {rejection.record.offset + 1}: {rejection.reason}")
+                raise FileError(f"{catalog.place(rejection.record.offset)}: {rejection.reason}")
             replay.fold(decoded)
+    reading, folded = Reading(f"folding {events}", "events"), 0
     for records in _events(rows, config.kafka.events_topic, size, times.earliest_ms):
         if stop.is_set():
             raise Stopped
         decoded = decoder.decode(records)
         for rejection in decoded.rejected:
-            raise FileError(f"{events}, row {rows.place[rejection.record.offset] + 1}: {rejection.reason}")
+            raise FileError(f"{rows.place(int(rows.row[rejection.record.offset]))}: {rejection.reason}")
         replay.fold(decoded)
+        folded += len(records)
+        reading.update(folded, lambda: len(rows))
     return replay
 
 
-def _catalog(path: Path, topic: str, size: int) -> Iterator[Sequence[Record]]:
-    items = read_items(path)
+def _catalog(items: Items, topic: str, size: int) -> Iterator[Sequence[Record]]:
     records = [
         Record(topic, 0, offset, -1, item_id.encode(), _item(item_id, title, items.categories[item_id]))
         for offset, (item_id, title) in enumerate(items.title.items())
