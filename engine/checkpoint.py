@@ -32,6 +32,10 @@ class SnapshotWriter(Protocol):
         """Saves it whole or not at all; raises OSError or RuntimeError where that fails."""
 
 
+class SnapshotsOff(RuntimeError):
+    """A snapshot is asked for, and there is no folder for it."""
+
+
 class Checkpoints:
     """Takes a snapshot every now and then. Only the engine's thread calls it.
 

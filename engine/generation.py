@@ -53,6 +53,7 @@ class Generation:
         if len(folded.gone_users) or len(folded.stale_users):
             self.sessions.forget(torch.cat([folded.gone_users, folded.stale_users]))
         rows = self.embedder.refresh(state.graph, state.items.ids(), state.catalog.contents(), folded)
+        self._reindex(state, folded.timed.numpy())
         return self._reindex(state, rows)
 
     def spread(self, state: State, steps: int = 1) -> int:
@@ -60,12 +61,13 @@ class Generation:
         return self._reindex(state, self.embedder.spread(state.graph, steps))
 
     def _reindex(self, state: State, rows: NDArray[np.int64]) -> int:
+        """Has the index find those of `rows` [R] that may be shown now, by what they are now, and no others of them."""
         if len(rows):
-            deleted = state.catalog.deleted(rows)
+            available = state.availability.now(rows)
             live = rows
-            if deleted.any():
-                live = rows[~deleted]
-                self.index.delete(rows[deleted])
+            if not available.all():
+                live = rows[available]
+                self.index.delete(rows[~available])
             self.index.update(live, self.embedder.items.numpy()[live])
         return len(rows)
 
@@ -77,6 +79,7 @@ class Frozen:
     Attributes:
         users: [U] int64 rows of all users.
         live: [n] int64 rows of the items that are not deleted.
+        available: [m] int64 those of them that may be shown.
     """
 
     graph: LiveGraph
@@ -84,6 +87,7 @@ class Frozen:
     content: Tensor
     users: Tensor
     live: NDArray[np.int64]
+    available: NDArray[np.int64]
     user_rows: int
     item_rows: int
 
@@ -108,6 +112,7 @@ class FrozenCopy:
             content=state.catalog.contents(),
             users=state.users(),
             live=rows[~state.catalog.deleted(rows)],
+            available=rows[state.availability.now(rows)],
             user_rows=state.user_rows,
             item_rows=state.item_rows,
         )
@@ -161,21 +166,24 @@ def build_generation(
     embedder.build(frozen.graph, frozen.item_ids, frozen.content, frozen.users, stopped)
     if stopped():
         raise BuildStoppedError(f"the build of model version {version} was stopped")
-    vectors = embedder.items.numpy()[frozen.live]
-    if not np.isfinite(vectors).all():
+    items = embedder.items.numpy()
+    if not np.isfinite(items[frozen.live]).all():
         raise WeightsError("the model gives embeddings that are not finite on the live graph")
-    index = LiveIndex.build(frozen.live, vectors, config.index, stopped, _some_queries(weights, embedder, frozen))
+    queries = _some_queries(weights, embedder, frozen)
+    index = LiveIndex.build(frozen.available, items[frozen.available], config.index, stopped, queries)
     model = weights.model.served_in(config.inference.precision)
     sessions = SessionCache(model.sequence, config.inference.sessions, config.state.history)
-    queries = QueryCache(sessions, config.inference.queries, model.sequence.reach, model.shape.dim)
+    cache = QueryCache(sessions, config.inference.queries, model.sequence.reach, model.shape.dim)
     ranker = RankerForward(model)
-    return Generation(version, metrics, model, embedder, queries, ranker, index, goal_of(weights, config))
+    return Generation(version, metrics, model, embedder, cache, ranker, index, goal_of(weights, config))
 
 
 @torch.inference_mode()
 def _some_queries(weights: Weights, embedder: Embedder, frozen: Frozen) -> NDArray[np.float32]:
     """[Q, d] what some of the users would be searched for with."""
     sequence = weights.model.sequence
+    if len(frozen.users) == 0:
+        return np.zeros((0, embedder.items.shape[1]), np.float32)
     users = frozen.users[torch.linspace(0, len(frozen.users) - 1, min(_QUERIES, len(frozen.users))).long()]
     history = frozen.graph.user_items.latest(users, sequence.reach + 1)
     queries: NDArray[np.float32] = sequence.latest(embedder.items, history)[history.mask.any(1)].numpy()

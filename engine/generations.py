@@ -29,9 +29,10 @@ class Missed:
         # In the order in which they are followed: a user is made of items, an item of users.
         self._gone, self._new, self._catalog = DirtyRows(), DirtyRows(), DirtyRows()
         self._users, self._items = DirtyRows(), DirtyRows()
+        self._timed = DirtyRows()
 
     def __len__(self) -> int:
-        return sum(map(len, (self._gone, self._new, self._catalog, self._users, self._items)))
+        return sum(map(len, (self._gone, self._new, self._catalog, self._users, self._items, self._timed)))
 
     def add(self, folded: Folded) -> None:
         """Notes what a batch changed."""
@@ -42,6 +43,7 @@ class Missed:
         self._users.add(folded.user.numpy())
         self._items.add(folded.item.numpy())
         self._items.add(folded.previous[folded.previous >= 0].numpy())
+        self._timed.add(folded.timed.numpy())
 
     def take(self, limit: int) -> Folded:
         """Removes and returns up to `limit` rows, as though one batch had changed them."""
@@ -50,8 +52,9 @@ class Missed:
         catalog, limit = _taken(self._catalog, limit)
         users, limit = _taken(self._users, limit)
         items, limit = _taken(self._items, limit)
+        timed, limit = _taken(self._timed, limit)
         return Folded(
-            _EMPTY, users, items, _EMPTY, _EMPTY.int(), catalog, _EMPTY, new, gone, _EMPTY, _EMPTY
+            _EMPTY, users, items, _EMPTY, _EMPTY.int(), catalog, _EMPTY, new, gone, _EMPTY, _EMPTY, timed
         )  # fmt: skip
 
 

@@ -46,6 +46,10 @@ FRESHNESS_SECONDS = Histogram(
 )
 USERS = Gauge("ousel_users", "Users and anonymous sessions held in memory")
 ITEMS = Gauge("ousel_items", "Items held in memory")
+ITEMS_AVAILABLE = Gauge("ousel_items_available", "Items that may be recommended now")
+ITEMS_WAITING = Gauge(
+    "ousel_items_waiting", "Items that become available, or cease to be, at a later time that their record names"
+)
 USERS_LIMIT = Gauge("ousel_users_limit", "Users and anonymous sessions that the partitions read here may hold")
 ITEMS_LIMIT = Gauge("ousel_items_limit", "Items that one partition may hold")
 USERS_EVICTED = Gauge("ousel_users_evicted", "Users and anonymous sessions forgotten because others came")

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from engine import metrics
 from engine.catalog_recall import CatalogRecall, ReadItems
 from engine.catalog_recheck import NO_DOUBTS, CatalogRecheck
-from engine.checkpoint import Checkpoints
+from engine.checkpoint import Checkpoints, SnapshotsOff
 from engine.config import Config
 from engine.copies import Copies
 from engine.errands import Errands, begun, in_background
@@ -27,6 +27,7 @@ from engine.generation import FrozenCopy, Generation
 from engine.generations import Generations, Missed
 from engine.installer import Installer, RollBackRefused, StaleVersion
 from engine.partitions import Snapshots, take
+from engine.passing_time import new_state, pass_time, settled
 from engine.publisher import Audience, Due, NotFollowing, Overloaded, Publisher
 from engine.ranking.query import Position, Query, Ranking
 from engine.readiness import Readiness
@@ -34,7 +35,7 @@ from engine.record_counts import RecordCounts
 from engine.state.copying import StateCopy
 from engine.state.digest import StateDigest, state_digest
 from engine.state.export import Subject
-from engine.state.state import Folded, State
+from engine.state.state import Folded
 from engine.status import EngineStatus, PartitionGauges, look, observe
 
 __all__ = [
@@ -48,10 +49,6 @@ _EXPORTS_S = 0.01  # between two looks whether there is time for another export
 _REPORT_S = 5.0
 _OBSERVE_S = 0.1  # between two looks for the metrics
 _GATHERED = 4  # steps whose share of what spreads is recomputed together while records keep coming
-
-
-class SnapshotsOff(RuntimeError):
-    """A snapshot is asked for, and there is no folder for it."""
 
 
 class Pipeline:
@@ -85,7 +82,7 @@ class Pipeline:
         self._snapshots: Snapshots | None = None
         self._readiness = Readiness(config.serving.max_log_age_s, lambda ready: on_ready() if ready else on_unready())
         self._decoder = Decoder(config.kafka, config.events, config.state.features_dim)
-        self.state = State(config.state, config.events, events_topic=config.kafka.events_topic)
+        self.state = new_state(config)
         self.generations = Generations()
         self._source: EventSource | None = None
         self._letters: DeadLetters | None = None
@@ -148,7 +145,7 @@ class Pipeline:
         1. Poll: the next records, or none if a call or a stream wants a list first.
         2. Decode: columns; what breaks a rule goes to the dead letters.
         3. Fold: the state, and with it its positions in the log.
-        4. Embed: the rows that the batch touched, in the tables and in the index.
+        4. Embed: the rows that the batch touched, in the tables and in the index, which also goes by items' times.
         5. Publish: lists for the streams concerned and for waiting calls.
         6. Spread: a few of the items whose neighbors moved, now that nobody waits for it; while records keep coming,
            those of several steps together, which costs hardly more than those of one.
@@ -179,6 +176,7 @@ class Pipeline:
         # Step 4.
         with metrics.timed("embed"):
             self._embed(folded)
+            self._change_catalog(pass_time(self.state))
             if self._recheck is None:
                 self._change_catalog(self._recall.step(self.state, source.caught_up(), self._caught_up))
         # Step 5.
@@ -200,7 +198,7 @@ class Pipeline:
         topic = self._config.kafka.events_topic
         partitions = assignment.totals.get(topic, 1)
         if self._assignment is None:
-            self.state = State(self._config.state, self._config.events, events_topic=topic, partitions=partitions)
+            self.state = new_state(self._config, partitions)
             if self._open_snapshots is not None:
                 self._snapshots = self._open_snapshots(assignment)
                 self._checkpoints = Checkpoints(
@@ -255,7 +253,8 @@ class Pipeline:
 
     def _patience_s(self) -> float:
         """How long to wait for records: not at all where there is other work, or only to give others a turn."""
-        if self._publisher.busy or self.errands or (self._assignment is not None and len(self._copies)):
+        waited_for = self._publisher.busy or self.errands or not settled(self.state)
+        if waited_for or (self._assignment is not None and len(self._copies)):
             return 0.0
         if self._exports:
             return 0.0 if self._exports.ready else _EXPORTS_S

@@ -122,6 +122,7 @@ class Publisher:
     def mark(self, batch: Decoded, folded: Folded, *, live: bool) -> None:
         """Notes whom a batch concerns; `live` once the log is caught up with, when freshness counts."""
         events = batch.events
+        self._catalog.note_timed(folded.timed.numpy())
         if len(events) == 0 and len(folded.catalog) == 0:
             return
         subjects = list(map(subject_key, events.user_id, events.session_id))

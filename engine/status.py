@@ -97,6 +97,8 @@ def observe(state: State, config: StateConfig, generation: Generation | None) ->
     metrics.USERS_EVICTED.set(sum(one.evicted_users for one in slices))
     metrics.USERS_FORGOTTEN.set(sum(one.forgotten for one in slices))
     metrics.ITEMS.set(state.items.count)
+    metrics.ITEMS_AVAILABLE.set(state.availability.count)
+    metrics.ITEMS_WAITING.set(state.availability.waiting)
     metrics.ITEMS_LIMIT.set(config.max_items)
     metrics.ITEMS_EVICTED.set(sum(one.evicted_items for one in slices))
     metrics.CATALOG_EVICTED.set(state.records.evicted)

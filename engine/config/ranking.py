@@ -24,4 +24,9 @@ class RankingConfig(Section):
     goal: str | None = Field(
         None, description="kind of event whose items lists are for; none: any. The model must be trained by_kind"
     )
+    catalog_only: bool = Field(
+        False,
+        description="Only items that the catalog has a record of are recommended, so that an id that events alone name,"
+        ' such as "undefined", is in no list.',
+    )
     max_k: int = Field(1000, ge=1, le=1000)

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from engine.config import IndexConfig
 from engine.index.base import Hits, latest, merged
 from engine.index.exact import ExactIndex, grown
-from engine.index.hnsw import MIN_RECALL, RECALL_K, HnswGraph, worth_a_graph
+from engine.index.hnsw import MIN_RECALL, RECALL_K, SCAN_ROWS_PER_EF, HnswGraph, worth_a_graph
 from engine.index.probe import RecallProbe
 
 # A smaller delta is searched in less time than a query spends in the graph.
@@ -35,6 +35,9 @@ _SCAN_FROM = 0.25
 # many asks it again.
 _TRY_EVERY = 64
 _LATELY = 16  # searches
+# Where more than this share of the graph is masked, a search of it looks much wider for the few that count, so that a
+# scan of these few may cost less.
+_MASKED_FROM = 0.5
 # The two ways to a score round differently in the last bits.
 _ROUNDING = 1e-6
 
@@ -203,11 +206,20 @@ class LiveIndex:
         fetch = k + k // 2
         if self._graph.prefers_scan(fetch) or self._delta.size > _SCAN_FROM * self._current.size:
             return self._current.search(queries, k)
+        if self._mostly_masked(fetch):
+            return self._current.search(queries, k)
         if self._wider > 0.5 and self._untried < _TRY_EVERY:
             self._untried += 1
             return self._current.search(queries, k)
         self._untried = 0
         return self._search_both(queries, None, k, fetch)
+
+    def _mostly_masked(self, fetch: int) -> bool:
+        """Whether so much of the graph is masked that finding `fetch` rows in it costs more than a scan of all rows."""
+        size, served = self._graph.size, self._served_count
+        if served >= (1 - _MASKED_FROM) * size:
+            return False
+        return fetch * size * SCAN_ROWS_PER_EF > served * self._current.size
 
     def maintain(self) -> bool:
         """Starts a rebuild when one is due and adopts it when it is done: call it once per step, when nobody waits.

@@ -30,6 +30,10 @@ class DirtyRows:
             for row in rows.tolist():
                 self._rows.pop(row, None)
 
+    def among(self, rows: Rows) -> NDArray[np.bool_]:
+        """[R] which of `rows` wait."""
+        return np.fromiter((row in self._rows for row in rows.tolist()), np.bool_, len(rows))
+
     def take(self, limit: int) -> Rows:
         """Removes and returns up to `limit` rows [R], oldest first."""
         taken = list(islice(self._rows, limit))

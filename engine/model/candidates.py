@@ -21,7 +21,7 @@ from engine.state.kernels import compiled
 from engine.state.ring import Neighbors
 
 # One bit per source, 1 << (number of the source in the protocol - 1).
-INDEX_BIT, HISTORY_BIT, NEIGHBOR_BIT, POPULAR_BIT, FRIEND_BIT, ENTITY_BIT = 1, 2, 4, 8, 16, 32
+INDEX_BIT, HISTORY_BIT, NEIGHBOR_BIT, POPULAR_BIT, FRIEND_BIT, ENTITY_BIT, BACKFILL_BIT = 1, 2, 4, 8, 16, 32, 64
 _SHIFT = 3  # bits that number a source
 _NUMBER = (1 << _SHIFT) - 1
 
@@ -61,7 +61,7 @@ def gather_candidates(
         popular: [P] int64 the most popular item rows.
         sources: S, the latest events whose next items are proposed.
         related: [B, n] int64 each, -1 where there are fewer: items of friends, then items that share an entity with the
-            latest. Where they are not given, nobody has relations.
+            latest, then any others that fill up a list. Where they are not given, there are none.
         following: [B, at least S, n] the next items of the latest events where they were read before.
     """
     if following is None:

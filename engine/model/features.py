@@ -26,6 +26,7 @@ FEATURES = _OWN + TRENDS + LATEST + VOTES + HABITS
 _CROWD = 100.0  # events of one's own that all of popularity weighs as much as, where habits are mixed with it
 _DAY_MS = 86_400_000.0
 _HOUR_MS = 3_600_000.0
+_MOST_TREND = 1000.0
 _NEAR_H = 2.0  # hours of the day
 _NO_GROUP = -1
 
@@ -86,8 +87,11 @@ def candidate_features(
 
 
 def trend_of(counts: Tensor, popular: Tensor) -> Tensor:
-    """Decayed counts [..., TRENDS] relative to all those [P, TRENDS] of the popular items; float32."""
-    return (counts / popular.sum(0).clamp_min(torch.finfo(torch.float64).tiny)).float()
+    """Decayed counts [..., TRENDS] relative to all those [P, TRENDS] of the popular items; float32.
+
+    Where the popular items have no events lately, and others have some, it stays finite.
+    """
+    return (counts / popular.sum(0).clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(_MOST_TREND).float()
 
 
 def trend_half_lives(half_lives: int) -> list[int]:

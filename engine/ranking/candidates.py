@@ -18,11 +18,13 @@ from engine.config import RankingConfig
 from engine.generation import Generation
 from engine.model.candidates import Candidates, gather_candidates
 from engine.model.votes import SOURCES
+from engine.ranking.backfill import backfill
+from engine.ranking.filters import allowed
 from engine.ranking.query import Query
 from engine.state.ring import Neighbors
 from engine.state.state import State
 
-_NONE = torch.zeros(0, dtype=torch.int64)
+_NO_ROWS = np.zeros(0, np.int64)
 
 
 class Breadth(NamedTuple):
@@ -44,10 +46,19 @@ def breadth_of(query: Query, history: int, config: RankingConfig) -> Breadth:
 
 
 class Proposed(NamedTuple):
-    """Candidates of B users, and the score [B] that an item needs to be found by the index; -inf: any is found."""
+    """Candidates of B users.
+
+    Attributes:
+        floor: [B] the score that an item needs to be found by the index; -inf: any is found.
+        allowed: [B, C] the candidates that may be listed.
+        hidden: of each user, distinct rows that would be candidates if they could be shown, as far as neither the index
+            nor popularity tell it.
+    """
 
     candidates: Candidates
     floor: NDArray[np.float32]
+    allowed: NDArray[np.bool_]
+    hidden: list[NDArray[np.int64]]
 
 
 def propose(
@@ -58,6 +69,7 @@ def propose(
     generation: Generation,
     config: RankingConfig,
     following: Tensor,
+    now_ms: int,
 ) -> Proposed:
     """Gathers C candidates for each of B known users, given their histories and encoded sessions [B, d].
 
@@ -73,15 +85,31 @@ def propose(
     for at, query in enumerate(queries):
         if query.categories:
             members = state.catalog.members(query.categories)
-            members = members[~state.catalog.deleted(members)]  # As in the index: one that is gone takes no place.
+            members = members[state.availability.at(members, now_ms)]  # As in the index: others take no place.
             found[at], floor[at] = _within(members, vectors[at], generation, k)
     popular = torch.from_numpy(state.popularity.top(max(breadth.popular for breadth in breadths)))
-    related = _related(queries, history, state, config) if state.relations else ()
+    related, hidden = _related(queries, history, state, config) if state.relations else ((), [_NO_ROWS] * len(queries))
     read = following if config.neighbor_sources <= SOURCES else None
-    candidates = gather_candidates(
-        state.graph, history, torch.from_numpy(found), popular, config.neighbor_sources, related, read
-    )  # fmt: skip
-    return Proposed(candidates, floor)
+
+    def gather(related: Sequence[Tensor]) -> tuple[Candidates, NDArray[np.bool_]]:
+        index, sources = torch.from_numpy(found), config.neighbor_sources
+        candidates = gather_candidates(state.graph, history, index, popular, sources, related, read)
+        return candidates, allowed(queries, candidates.item.numpy(), state, history.row.numpy(), now_ms)
+
+    candidates, may = gather(related)
+    # Where the index has given all that it has, there are no others, unless some have become available right now.
+    all_given = np.isneginf(floor) & state.availability.settled(now_ms)
+    lacking = np.array([query.k for query in queries]) - may.sum(axis=1)
+    short = (lacking > 0) & ~all_given
+    if short.any():
+        rows, past = candidates.item.numpy(), history.row.numpy()
+        rest = [
+            backfill(query, state, past[b], now_ms, rows[b], lacking[b] if short[b] else 0)
+            for b, query in enumerate(queries)
+        ]
+        nobody = torch.zeros((len(queries), 0), dtype=torch.int64)
+        candidates, may = gather((*(related or (nobody, nobody)), _padded(rest)))
+    return Proposed(candidates, floor, may, hidden)
 
 
 def _doubled(least: int, needed: int) -> int:
@@ -93,37 +121,67 @@ def _doubled(least: int, needed: int) -> int:
 
 def _related(
     queries: Sequence[Query], history: Neighbors, state: State, config: RankingConfig
-) -> tuple[Tensor, Tensor]:
-    """[B, n] what friends had last, and [B, n] what shares an entity with the user's last items."""
+) -> tuple[tuple[Tensor, Tensor], list[NDArray[np.int64]]]:
+    """[B, n] what friends had last, and [B, n] what shares an entity with the user's last items; and the hidden."""
     last = history.row[:, max(0, history.row.shape[1] - config.neighbor_sources) :]
-    return (
-        _padded([_of_friends(query.subject, state, config.friend_candidates) for query in queries]),
-        _padded([_of_entities(rows, state, config.entity_candidates) for rows in last]),
-    )
+    friends = [_of_friends(query.subject, state, config.friend_candidates) for query in queries]
+    entities = [_of_entities(rows, state, config.entity_candidates) for rows in last]
+    hidden = [
+        np.union1d(of_friends.hidden, of_entities.hidden)
+        for of_friends, of_entities in zip(friends, entities, strict=True)
+    ]
+    return (_padded([one.rows for one in friends]), _padded([one.rows for one in entities])), hidden
 
 
-def _of_friends(subject: str, state: State, n: int) -> Tensor:
+class _Cut(NamedTuple):
+    """The first items that may be shown, and those before the last of them that may not."""
+
+    rows: NDArray[np.int64]
+    hidden: NDArray[np.int64]
+
+
+_NOTHING = _Cut(_NO_ROWS, _NO_ROWS)
+
+
+def _cut(rows: NDArray[np.int64], n: int, state: State) -> _Cut:
+    """The first n of distinct `rows` that may be shown."""
+    may = state.availability.now(rows)
+    end = int(np.searchsorted(may.cumsum(), n)) + 1
+    rows, may = rows[:end], may[:end]
+    return _Cut(rows[may], rows[~may])
+
+
+def _of_friends(subject: str, state: State, n: int) -> _Cut:
     """The newest item of each friend, the closest friend first, then the second newest of each, and so on."""
-    friends = state.relations.friends(subject) if n else _NONE
-    newest_first = state.graph.user_items.latest(friends, n).row.flip(1)
-    rows = newest_first.T.flatten()
-    return _distinct(rows[rows >= 0])[:n]
+    if n == 0:
+        return _NOTHING
+    friends, edges = state.relations.friends(subject), state.graph.user_items
+    cut = _cut(_newest(edges.latest(friends, n)), n, state)
+    if len(cut.rows) < n < edges.size and len(cut.hidden):
+        cut = _cut(_newest(edges.latest(friends)), n, state)
+    return cut
 
 
-def _of_entities(last: Tensor, state: State, n: int) -> Tensor:
+def _newest(histories: Neighbors) -> NDArray[np.int64]:
+    """The items of several histories, each once: the newest of each first."""
+    rows = histories.row.numpy()[:, ::-1].T.reshape(-1)
+    return _distinct(rows[rows >= 0])
+
+
+def _of_entities(last: Tensor, state: State, n: int) -> _Cut:
     last = last[last >= 0].unique()
-    return state.relations.items_like(last, n) if n and len(last) else _NONE
+    return _cut(state.relations.items_like(last).numpy(), n, state) if n and len(last) else _NOTHING
 
 
-def _distinct(rows: Tensor) -> Tensor:
+def _distinct(rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Each once, in order of appearance."""
-    _, first = np.unique(rows.numpy(), return_index=True)
-    return rows[torch.from_numpy(np.sort(first))]
+    _, first = np.unique(rows, return_index=True)
+    return rows[np.sort(first)]
 
 
-def _padded(lists: Sequence[Tensor]) -> Tensor:
+def _padded(lists: Sequence[NDArray[np.int64]]) -> Tensor:
     """[B, longest] of B lists, -1 behind the end of each."""
-    return pad_sequence(list(lists), batch_first=True, padding_value=-1)
+    return pad_sequence([torch.from_numpy(one) for one in lists], batch_first=True, padding_value=-1)
 
 
 def _within(

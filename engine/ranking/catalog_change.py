@@ -29,27 +29,25 @@ Flags = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class CatalogChange:
-    """Items whose catalog record has changed, as they are now.
+    """Items whose catalog record has changed, or whose time has come, as they are now.
 
     Attributes:
         rows: [R] int64, each once.
-        deleted: [R] whether the newest record deletes the item.
-        servable: [R] whether the item may be listed now.
-        altered: [R] whether the item has other categories, or was deleted or came back. Other items of a list depend on
-            that, too: those that are like it, and the one that takes its place among the candidates.
+        available: [R] whether the item may be listed now.
+        altered: [R] whether the item has other categories, or may be listed and could not be before, or the other way
+            round. Other items of a list depend on that, too: those that are like it, and the one that takes its place
+            among the candidates.
         categories: of each of the rows.
         vectors: [R, d] their embeddings; None without a model.
         version: of that model, 0 without one.
         score: [R] decayed popularity.
         scale: of the scores.
-        place: [R] how many of the popular items are before each, `popular` where it is not among them.
-        popular: popular items at most.
+        place: [R] how many of the popular items are before each, as many as there may be where it is not among them.
         items: item rows there are.
     """
 
     rows: NDArray[np.int64]
-    deleted: Flags
-    servable: Flags
+    available: Flags
     altered: Flags
     categories: Sequence[Sequence[str]]
     vectors: NDArray[np.float32] | None
@@ -57,33 +55,28 @@ class CatalogChange:
     score: NDArray[np.float64]
     scale: int
     place: NDArray[np.int64]
-    popular: int
     items: int
 
     @classmethod
-    def of(
-        cls, rows: NDArray[np.int64], altered: Flags, state: State, generation: Generation | None, now_ms: int
-    ) -> CatalogChange:
+    def of(cls, rows: NDArray[np.int64], altered: Flags, state: State, generation: Generation | None) -> CatalogChange:
         """Looks up what `rows` are now."""
-        catalog, popularity = state.catalog, state.popularity
+        popularity, categories = state.popularity, state.catalog.categories
         return cls(
             rows=rows,
-            deleted=catalog.deleted(rows),
-            servable=catalog.servable(rows, now_ms),
+            available=state.availability.now(rows),
             altered=altered,
-            categories=[catalog.categories[row] for row in rows.tolist()],
+            categories=[categories[row] for row in rows.tolist()],
             vectors=generation.embedder.items.numpy()[rows] if generation else None,
             version=generation.version if generation else 0,
             score=popularity.score[rows],
             scale=state.popularity_scale,
             place=popularity.places(rows),
-            popular=popularity.limit,
             items=len(state.items),
         )
 
     def forbids(self, bases: ListBases) -> list[Place]:
         """The lists that show an item which may not be listed any more."""
-        gone = self.rows[~self.servable]
+        gone = self.rows[~self.available]
         if len(gone) == 0:
             return []
         wanted = np.zeros(self.items, np.bool_)
@@ -118,7 +111,7 @@ class CatalogChange:
         within = self._within(table)
         floor = table.floor[:size].astype(np.float32) - np.float32(ROUNDING)
         found = np.zeros(size, np.bool_)
-        _concern(weighed, cosine, floor, table.popular, within, self.deleted, self.place, found)
+        _concern(weighed, cosine, floor, table.popular, within, self.available, self.place, found)
         by_popularity = np.flatnonzero(~table.modelled[:size])
         if len(by_popularity):
             found[by_popularity] |= self._popularity_would_list(table, by_popularity, within[by_popularity])
@@ -142,12 +135,9 @@ class CatalogChange:
         """
         floor = np.ldexp(table.floor[slots], np.clip(table.scale[slots] - self.scale, -2000, 2000))
         tie = self.score == floor[:, None]
+        # A list that is short, whose floor is -inf, takes any other item.
         better = (self.score > floor[:, None]) | (tie & (self.rows < table.last[slots, None]))  # [slots, R]
-        filtered = np.array([_categories(table, slot) != () for slot in slots.tolist()], np.bool_)
-        eligible = within & (filtered[:, None] | (self.place < self.popular)) & self.servable
-        # A list that is short for want of popular items grows as soon as another takes a place among them.
-        short = np.isneginf(floor) & ~filtered
-        found: Flags = (better & eligible).any(axis=1) | short
+        found: Flags = (better & within & self.available).any(axis=1)
         return found
 
     def _within(self, table: BasisTable) -> Flags:
@@ -222,7 +212,7 @@ def _concern(
     floor: NDArray[np.float32],
     popular: NDArray[np.int64],
     within: Flags,
-    deleted: Flags,
+    available: Flags,
     place: NDArray[np.int64],
     found: Flags,
 ) -> None:
@@ -232,12 +222,12 @@ def _concern(
         weighed: [S, R] from `_weigh`.
         floor, popular: [S or more] the cosine that an item needs, and how many of the popular items are weighed.
         within: [S, R] whether a list may have the item for its categories.
-        deleted, place: [R] of the items.
+        available, place: [R] of the items.
     """
     for s in range(len(found)):
         for r in range(weighed.shape[1]):
             if weighed[s, r] == _NOT_WEIGHED:
-                near = cosine[s, r] >= floor[s] and within[s, r] and not deleted[r]
+                near = cosine[s, r] >= floor[s] and within[s, r] and available[r]
                 found[s] = near or popular[s] > place[r]
             else:
                 found[s] = weighed[s, r] == _MOVED

@@ -24,7 +24,7 @@ def allowed(
         histories: [B, K] item rows that each user's history holds; only read where a query leaves them out.
         now_ms: what availability is judged by.
     """
-    keep: NDArray[np.bool_] = (rows >= 0) & state.catalog.servable(np.maximum(rows, 0), now_ms)
+    keep: NDArray[np.bool_] = (rows >= 0) & state.availability.at(np.maximum(rows, 0), now_ms)
     for b, query in enumerate(queries):
         if query.exclude_history:
             keep[b] &= ~np.isin(rows[b], histories[b])

@@ -38,15 +38,15 @@ def pages(
     """
     places = np.empty((len(rows), min(max(k), rows.shape[1])), np.int64)
     count = _best(rows, score.astype(np.float64), allowed, np.array(k), places)
+    best = [places[b, :n] for b, n in enumerate(count.tolist())]
+    return [page_of(rows[b, at], score[b, at], bits[b, at], state) for b, at in enumerate(best)]
+
+
+def page_of(rows: Longs, score: NDArray[np.floating], bits: Longs, state: State) -> Page:
+    """The list of these items [n], best first, with their scores and the bits of their sources."""
     ids, title = state.items.ids(), state.catalog.title
-    made = []
-    for b, n in enumerate(count.tolist()):
-        at = places[b, :n]
-        listed = rows[b, at]
-        picked = zip(listed.tolist(), score[b, at].tolist(), bits[b, at].tolist(), strict=True)
-        items = tuple([RankedItem(ids[row], title[row], value, _SOURCES[bit]) for row, value, bit in picked])
-        made.append(Page(items, listed))
-    return made
+    listed = zip(rows.tolist(), score.tolist(), bits.tolist(), strict=True)
+    return Page(tuple([RankedItem(ids[row], title[row], value, _SOURCES[bit]) for row, value, bit in listed]), rows)
 
 
 @compiled("i8[::1](i8[:,:], f8[:,:], b1[:,:], i8[::1], i8[:,::1])")

@@ -31,6 +31,7 @@ class Source(IntEnum):
     POPULAR = 4
     FRIEND = 5
     ENTITY = 6
+    BACKFILL = 7
 
 
 class Cause(IntEnum):
@@ -96,8 +97,8 @@ class Basis:
     Attributes:
         query: what was asked.
         version: of the model whose order it is; 0: of popularity.
-        rows: [C] int32 rows that were weighed, those that may not be listed included; where popularity ordered, those
-            of the list alone.
+        rows: [C] int32 rows that were weighed, those that may not be listed included, behind further ones that would
+            have been weighed if they could be shown; where popularity ordered, those of the list alone.
         low, high: [C] float32 cosines with `vector` between which an item may move without changing the list, see
             `margins`; `low` is nan for the items of the list.
         vector: [d] the session as the index was asked for it; None where popularity ordered.

@@ -16,14 +16,16 @@ from torch import Tensor
 from engine.config import RankingConfig
 from engine.generation import Generation
 from engine.inference.dense import cosines
-from engine.model.candidates import INDEX_BIT
+from engine.model.candidates import BACKFILL_BIT, INDEX_BIT, POPULAR_BIT
 from engine.model.features import Crowd, candidate_features, trend_half_lives, trend_of
 from engine.model.votes import count_votes, gather_voters
+from engine.ranking.backfill import backfill
 from engine.ranking.candidates import Breadth, breadth_of, propose
 from engine.ranking.filters import allowed
 from engine.ranking.margins import margins
-from engine.ranking.page import Page, pages
-from engine.ranking.query import Basis, Origin, Position, Query, RankedItem, Ranking, Source
+from engine.ranking.page import Page, page_of, pages
+from engine.ranking.query import Basis, Origin, Position, Query, RankedItem, Ranking
+from engine.state.popularity import most_popular
 from engine.state.ring import Neighbors
 from engine.state.state import State
 
@@ -89,7 +91,8 @@ def rank_by_model(
     table = generation.embedder.items
     encoded = generation.sessions.encoded(users, history, table, generation.goal)  # [B, d]
     voters = gather_voters(state.graph, history, torch.tensor(users))
-    found, floor = propose(queries, history, encoded, state, generation, config, voters.following)
+    proposed = propose(queries, history, encoded, state, generation, config, voters.following, now_ms)
+    found, floor = proposed.candidates, proposed.floor
     item = found.item.clamp_min(0)  # [B, C]
     flat = item.numpy().reshape(-1)
     cosine = cosines(table.numpy(), item.numpy(), encoded.numpy())
@@ -101,23 +104,37 @@ def rank_by_model(
     features = candidate_features(found.item, history, crowd, state.catalog.group, clock_ms)
     score = generation.ranker.score(cosine, features)  # [B, C]
     rows = found.item.numpy()
-    listed = allowed(queries, rows, state, history.row.numpy(), now_ms)
-    made = pages(rows, score, found.source.numpy(), listed, [query.k for query in queries], state)
+    made = pages(rows, score, found.source.numpy(), proposed.allowed, [query.k for query in queries], state)
     hit = (found.source.numpy() & INDEX_BIT) > 0
     margin = margins(rows, score, cosine, hit, floor, made, queries, generation.ranker.slope)
-    narrow, vectors, scale = rows.astype(np.int32), encoded.numpy(), state.popularity_scale
+    vectors, scale = encoded.numpy(), state.popularity_scale
     popular = breadth_of(queries[0], state.graph.user_items.size, config).popular
     count = (rows >= 0).sum(axis=1).tolist()
     return [
         (
             page.items,
             Basis(
-                query, generation.version, narrow[b, :n].copy(), margin.low[b, :n].copy(), margin.high[b, :n].copy(),
+                query, generation.version, *_weighed(hidden, rows[b, :n], margin.low[b, :n], margin.high[b, :n]),
                 vectors[b].copy(), float(floor[b]), scale, _last(page), popular,
             ),
         )
-        for b, (query, page, n) in enumerate(zip(queries, made, count, strict=True))
+        for b, (query, page, n, hidden) in enumerate(zip(queries, made, count, proposed.hidden, strict=True))
     ]  # fmt: skip
+
+
+def _weighed(
+    hidden: NDArray[np.int64], rows: NDArray[np.int64], low: NDArray[np.float32], high: NDArray[np.float32]
+) -> tuple[NDArray[np.int32], NDArray[np.float32], NDArray[np.float32]]:
+    """Candidates with their margins, behind the hidden items: these may move however they like while they are hidden.
+
+    Of an item that is both, the last counts.
+    """
+    far = np.full(len(hidden), np.inf, np.float32)
+    return (
+        np.concatenate([hidden, rows]).astype(np.int32),
+        np.concatenate([-far, low]),
+        np.concatenate([far, high]),
+    )
 
 
 def _last(page: Page) -> int:
@@ -134,20 +151,33 @@ def _trend(state: State, item: Tensor, config: RankingConfig) -> Tensor:
     """[B, C, TRENDS] of items [B, C]."""
     rows = np.concatenate([item.numpy().reshape(-1), state.popularity.top(config.popular_candidates)])
     counts = torch.from_numpy(state.decayed_counts_under(trend_half_lives(len(state.half_lives_s)), rows))
-    return trend_of(counts[: item.numel()], counts[item.numel() :]).view(*item.shape, -1)
+    return trend_of(counts[: item.numel()], counts[item.numel() :]).view(*item.shape, counts.shape[1])
 
 
 def by_popularity(query: Query, user: int, state: State, now_ms: int) -> tuple[tuple[RankedItem, ...], Basis]:
-    rows = state.catalog.members(query.categories) if query.categories else state.popularity.top()
+    """The most popular of all items that may be shown to this query; those without any event come last."""
     history = np.zeros((1, 0), dtype=np.int64)
     if query.exclude_history and user >= 0:
         history = state.histories([user]).row.numpy()
-    listed = allowed([query], rows[None], state, history, now_ms)
-    bits = np.full((1, len(rows)), 1 << (Source.POPULAR - 1))
-    page = pages(rows[None], state.popularity.share(rows)[None], bits, listed, [query.k], state)[0]
-    full = len(page.rows) == query.k
-    floor = float(state.popularity.score[page.rows[-1]]) if full else -np.inf
-    low, high = np.full(len(page.rows), np.nan, np.float32), np.full(len(page.rows), -np.inf, np.float32)
+
+    def listed(rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        return rows[allowed([query], rows[None], state, history, now_ms)[0]]
+
+    popularity, more = state.popularity, np.zeros(0, np.int64)
+    if query.categories:
+        rows = listed(state.catalog.members(query.categories))
+    else:
+        rows = listed(popularity.top(query.k + len(query.exclude_item_ids) + history.shape[1]))
+        if len(rows) < query.k and not (popularity.whole and state.availability.settled(now_ms)):
+            top = popularity.top()
+            rows = listed(top)
+            more = backfill(query, state, history[0], now_ms, top, query.k)
+    best = most_popular(np.concatenate([rows, more]), popularity.score, query.k)
+    bits = np.where(np.isin(best, more), BACKFILL_BIT, POPULAR_BIT)
+    page = page_of(best, popularity.share(best), bits, state)
+    full = len(best) == query.k
+    floor = float(popularity.score[best[-1]]) if full and len(best) else -np.inf
+    low, high = np.full(len(best), np.nan, np.float32), np.full(len(best), -np.inf, np.float32)
     return page.items, Basis(
-        query, 0, page.rows.astype(np.int32), low, high, None, floor, state.popularity_scale, _last(page), 0
+        query, 0, best.astype(np.int32), low, high, None, floor, state.popularity_scale, _last(page), 0
     )

@@ -135,12 +135,20 @@ class Catalog:
         return self._deleted[rows]
 
     def servable(self, rows: NDArray[np.int64], now_ms: int) -> NDArray[np.bool_]:
-        """[len(rows)] True where an item may be recommended now."""
+        """[len(rows)] True where an item is not deleted, and `now_ms` is within its time."""
         return ~self._deleted[rows] & (self._from_ms[rows] <= now_ms) & (now_ms < self._until_ms[rows])
 
     def windows(self, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """[len(rows)] times in ms from which, and until which, an item may be recommended."""
         return self._from_ms[rows], self._until_ms[rows]
+
+    def named(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """[len(rows)] True where the catalog has a record of an item, and the newest does not delete it."""
+        return self._described[rows] & ~self._deleted[rows]
+
+    def timed(self) -> NDArray[np.int64]:
+        """Rows of the items that are bounded in time on either side."""
+        return np.flatnonzero((self._from_ms > _ALWAYS.min) | (self._until_ms < _ALWAYS.max))
 
     def fingerprint(self, row: int) -> int:
         """A hash of everything that the catalog says of an item and that a list may depend on; never 0."""

@@ -43,6 +43,7 @@ class Folded:
         relation: [R] int64 positions in the batch of the relations that were folded.
         forgot: [F] int64 positions in the batch of the events that forget and were applied, whether or not the state
             knew whom; those of a partition in log order.
+        timed: [R] int64 items that have become available, or have ceased to be, as time passed.
     """
 
     event: Tensor
@@ -56,6 +57,7 @@ class Folded:
     gone_users: Tensor
     relation: Tensor
     forgot: Tensor
+    timed: Tensor = _EMPTY
 
     @classmethod
     def joined(cls, parts: Sequence[Folded]) -> Folded:
@@ -74,6 +76,7 @@ class Folded:
             columns["gone_users"].unique(),
             _EMPTY,
             _EMPTY,
+            columns["timed"].unique(),
         )
 
 

@@ -16,6 +16,8 @@ from engine.state.folded import Rows
 from engine.state.merged import Placed
 from engine.state.popularity import TopItems
 
+_LEAST = 5e-324  # The smallest number above 0.
+
 
 class MergedPopularity:
     """The sum over the slices of a state, in the order of their partitions.
@@ -73,12 +75,21 @@ class MergedPopularity:
         """Brings the scores of `rows` up to date, where the scores are not `outdated`."""
         if len(rows):
             distinct = np.unique(rows)
-            self.top.put(distinct, self.counts_under([0], distinct)[:, 0])
+            self.top.put(distinct, self._scores(distinct))
 
     def update_all(self, items: int) -> None:
         """Makes the scores of all `items` rows again."""
         self.scale, self._ahead = int(self.landmarks()[0]), self._slices_ahead()
-        self.top.replace(self.counts_under([0], np.arange(items))[:, 0])
+        self.top.replace(self._scores(np.arange(items)))
+
+    def _scores(self, rows: Rows) -> NDArray[np.float64]:
+        """[R] what orders the most popular items: an item whose events count nothing any more goes before one that has
+        had none."""
+        score = self.counts_under([0], rows)[:, 0]
+        nothing = np.flatnonzero(score == 0)
+        for placed in self._slices.values() if len(nothing) else ():
+            score[nothing[placed.row_of[rows[nothing]] > 0]] = _LEAST
+        return score
 
     def _slices_ahead(self) -> bool:
         now_ms = self.newest_ms

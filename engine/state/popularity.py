@@ -10,6 +10,7 @@ Shapes: N items, E events in a batch, H half-lives.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -101,18 +102,26 @@ def scaled(score: NDArray[np.float64], doublings: NDArray[np.int64] | int) -> ND
 
 
 class TopItems:
-    """Scores of all items, and the `limit` best rows in order, brought up to date when they are asked for."""
+    """Scores of all items, and the `limit` best rows in order, brought up to date when they are asked for.
+
+    Items that may not be shown are hidden: they are not among the best. The next best rows are held in reserve behind
+    the top, so that hiding some of the best does not cost a look at all items each time.
+
+    All rows that reach the edge and are not hidden are held: in the top, or in the reserve, which is not sorted.
+    """
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
         self.score = np.zeros(0, dtype=np.float64)  # [N]
-        self._hidden = np.zeros(0, dtype=bool)  # [N] deleted items
+        self._hidden = np.zeros(0, dtype=bool)  # [N]
         self._items = 0
         self._top = np.zeros(0, dtype=np.int64)
-        self._inside = np.zeros(0, dtype=bool)  # [N] in the top
+        self._reserve = np.zeros(0, dtype=np.int64)
+        self._held = np.zeros(0, dtype=bool)  # [N] in the top or in the reserve
+        self._edge = _NO_EDGE
         self._changed: list[NDArray[np.int64]] = []
         self._changed_count = 0
-        self._stale = True  # the whole top is to be made anew
+        self._stale = True  # the whole top is to be made again
 
     def grow(self, items: int) -> None:
         """Makes room for rows 0..items-1; new rows may enter the top with a score of 0 while it is short."""
@@ -122,9 +131,9 @@ class TopItems:
             more = max(items, 2 * len(self.score), 1024) - len(self.score)
             self.score = np.concatenate([self.score, np.zeros(more)])
             self._hidden = np.concatenate([self._hidden, np.zeros(more, dtype=bool)])
-            self._inside = np.concatenate([self._inside, np.zeros(more, dtype=bool)])
-        self._note(np.arange(self._items, min(items, self._items + self.limit)))
-        self._items = items
+            self._held = np.concatenate([self._held, np.zeros(more, dtype=bool)])
+        first, self._items = self._items, items
+        self._note(np.arange(first, items))
 
     def put(self, rows: NDArray[np.int64], score: NDArray[np.float64]) -> None:
         """Sets the scores of distinct `rows`, none of which falls; all others have decayed alike meanwhile."""
@@ -141,19 +150,34 @@ class TopItems:
         return self._hidden[rows]
 
     def hide(self, rows: NDArray[np.int64], hidden: NDArray[np.bool_]) -> None:
-        """Keeps deleted items out of the top, or lets them back."""
+        """Keeps some of the distinct `rows` [R] out of the top, and lets the others in."""
+        changed = self._hidden[rows] != hidden
+        rows, hidden = rows[changed], hidden[changed]
         self._hidden[rows] = hidden
-        self._stale = True
+        if self._stale:
+            return
+        gone = rows[hidden & self._held[rows]]
+        if len(gone):
+            self._held[gone] = False
+            self._top = self._top[self._held[self._top]]
+            self._reserve = self._reserve[self._held[self._reserve]]
+        self._note(rows[~hidden])
 
     def top(self, k: int | None = None) -> NDArray[np.int64]:
-        """The k (default: all that are kept) most popular rows, best first, ties by row."""
-        if self._stale:
-            self._inside[self._top] = False
-            self._top, self._changed, self._stale = np.zeros(0, dtype=np.int64), [np.arange(self._items)], False
-        if self._changed:
+        """The k (default: all that are kept) most popular rows that are not hidden, best first, ties by row."""
+        if not self._stale and self._changed:
             self._merge(np.concatenate(self._changed))
-            self._changed, self._changed_count = [], 0
+        if not self._stale and len(self._top) < self.limit:
+            self._merge(self._top[:0])  # The reserve fills the places of items that were hidden.
+        if self._stale:
+            self._make()
+        self._changed, self._changed_count = [], 0
         return self._top[:k]
+
+    @property
+    def whole(self) -> bool:
+        """Whether `top` has all items that are not hidden."""
+        return len(self.top()) < self.limit
 
     def places(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         """[len(rows)] how many of the top come before each row; as many as there may be where it is not in the top."""
@@ -169,26 +193,68 @@ class TopItems:
         return score / total if total > 0 else np.zeros_like(score)
 
     def _note(self, rows: NDArray[np.int64]) -> None:
-        """These may have risen into the top; with more of them than there are items it is made anew instead."""
+        """These may have risen into the top; with more of them than there are items it is made again instead."""
+        if len(rows) == 0:
+            return
         self._changed.append(rows)
         self._changed_count += len(rows)
         if self._stale or self._changed_count > self._items:
             self._stale, self._changed, self._changed_count = True, [], 0
 
     def _merge(self, rows: NDArray[np.int64]) -> None:
+        """Takes in what has risen; leaves the top stale where all that are held are too few."""
+        rows = rows[~self._hidden[rows] & ~self._held[rows]]
+        rows = np.unique(rows[self._reaches(rows)])
+        self._held[rows] = True
+        others = np.concatenate([self._reserve, rows])
         # Nothing falls, so what stays below the last of a full top does not get in; most of what changes is such.
         full = len(self._top) == self.limit
-        edge = self.score[self._top].min() if full and self.limit else -np.inf
-        outside = ~self._hidden[rows] & ~self._inside[rows] & (self.score[rows] >= edge)
-        candidates = np.concatenate([self._top, np.unique(rows[outside])])
-        if len(candidates) > 4 * self.limit:
-            # Sorting only what can be in the top; ties at its edge are kept and settled below.
-            edge = np.partition(self.score[candidates], -self.limit)[-self.limit]
-            candidates = candidates[self.score[candidates] >= edge]
-        order = np.lexsort((candidates, -self.score[candidates]))
-        self._inside[self._top] = False
-        self._top = candidates[order[: self.limit]].astype(np.int64)
-        self._inside[self._top] = True
+        last = self.score[self._top].min() if full and self.limit else -np.inf
+        rises = self.score[others] >= last
+        best = most_popular(np.concatenate([self._top, others[rises]]), self.score)
+        self._top, self._reserve = best[: self.limit], np.concatenate([best[self.limit :], others[~rises]])
+        if len(self._reserve) > 2 * self.limit:
+            best = most_popular(self._reserve, self.score)
+            self._reserve = best[: self.limit]
+            self._held[best[self.limit :]] = False
+            self._edge = _Edge(float(self.score[self._reserve[-1]]), int(self._reserve[-1]))
+        self._stale = len(self._top) < self.limit and self._edge is not _NO_EDGE
+
+    def _reaches(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """[len(rows)] whether a row is as good as the edge, or better."""
+        score = self.score[rows]
+        return (score > self._edge.score) | ((score == self._edge.score) & (rows <= self._edge.row))
+
+    def _make(self) -> None:
+        """Makes top and reserve again, from all items."""
+        rows = np.flatnonzero(~self._hidden[: self._items])
+        best = most_popular(rows, self.score, 2 * self.limit)
+        self._held[:] = False
+        self._held[best] = True
+        self._top, self._reserve = best[: self.limit], best[self.limit :]
+        cut = len(best) < len(rows)
+        self._edge = _Edge(float(self.score[best[-1]]), int(best[-1])) if cut else _NO_EDGE
+        self._stale = False
+
+
+class _Edge(NamedTuple):
+    """The worst row that was held when others were cut off, with its score at that time."""
+
+    score: float
+    row: int
+
+
+_NO_EDGE = _Edge(-np.inf, -1)  # All that are not hidden are held.
+
+
+def most_popular(rows: NDArray[np.int64], score: NDArray[np.float64], n: int | None = None) -> NDArray[np.int64]:
+    """The n (default: all) best of distinct `rows` by their `score` [N], best first, ties by row."""
+    if n is not None and len(rows) > n:
+        own = score[rows]
+        last = np.partition(own, -n)[-n] if n else np.inf
+        better, equal = rows[own > last], np.sort(rows[own == last])
+        rows = np.concatenate([better, equal[: n - len(better)]])
+    return rows[np.lexsort((rows, -score[rows]))].astype(np.int64)
 
 
 class Popularity(TopItems):

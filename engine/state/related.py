@@ -59,8 +59,8 @@ class MergedRelations:
         ranked = sorted(((*value, place, name) for place, (name, value) in enumerate(found.items())), reverse=True)
         return self._rows_of([name for *_, name in ranked])[:n]
 
-    def items_like(self, rows: Tensor, n: int) -> Tensor:
-        """[n] int64 items that share an entity with any of the items `rows` [R], the newest by relation first.
+    def items_like(self, rows: Tensor, n: int | None = None) -> Tensor:
+        """[n] int64 items, of the default all, that share an entity with any of `rows` [R], the newest relation first.
 
         The items asked for are not among them.
         """

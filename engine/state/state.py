@@ -5,7 +5,7 @@ Shapes: E events in a batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from engine.config import EventsConfig, KafkaConfig, StateConfig
 from engine.events.batch import CatalogItem, Decoded
+from engine.state.availability import Availability
 from engine.state.catalog import Catalog
 from engine.state.catalog_records import CatalogRecords
 from engine.state.content import content_encoder
@@ -30,6 +31,7 @@ from engine.state.folded import (
     joined_columns,
 )
 from engine.state.id_map import IdMap
+from engine.state.item_rows import ItemRows
 from engine.state.merged import MergedGraph, Placed, free_slot, newest
 from engine.state.merged_popularity import MergedPopularity
 from engine.state.people import People
@@ -49,12 +51,16 @@ _ITEMS_IN_HAND = 4096  # new items of the catalog that may have rows before the 
 class State:
     """A pure function of the log: the same records of every partition give the same state, however they were batched.
 
+    Only which items may be shown depends on the time, too, and with it which items are the most popular of these.
+
     Args:
         events_topic: whose partitions are the slices; all other topics hold the catalog.
         partitions: of the events topic in all, those of other processes included; they share `max_users`.
+        catalog_only: whether only items of the catalog may be shown.
 
     Attributes:
         slices: by partition, rising.
+        availability: which items may be shown now.
         records: the records of the catalog.
         catalog_began: by (topic, partition), the first offset that was folded into the catalog.
     """
@@ -66,6 +72,7 @@ class State:
         *,
         events_topic: str = _EVENTS_TOPIC,
         partitions: int = 1,
+        catalog_only: bool = False,
     ) -> None:
         self._config, self._events = config, events
         self.events_topic = events_topic
@@ -74,9 +81,11 @@ class State:
         self.items = IdMap()
         self.records = CatalogRecords(config.max_items, config.max_catalog_bytes)
         self.catalog = Catalog(content_encoder(config), config.features_dim, self.item_rows, self.records)
+        self.availability = Availability(self.catalog, catalog_only=catalog_only)
         self.slices: dict[int, Placed] = {}
         self._merged = MergedPopularity(self.slices, config.half_lives_s, config.popular)
         self.popularity = self._merged.top
+        self._rows = ItemRows(self.items, self.records, self.catalog, self.availability, self.popularity, self.slices)
         self._stride = -(-config.max_users // partitions)
         self.graph = MergedGraph.of(self.slices, config.history, config.neighbors, self._stride)
         self.people = People(self.slices, self._stride, config.max_session_users)
@@ -85,7 +94,6 @@ class State:
         self.catalog_began: Mapping[tuple[str, int], int] = {}
         self.items_folded = 0
         self.items_redelivered = 0  # says nothing of the log, so it is not saved
-        self._new: list[Rows] = []  # item rows given in this batch
 
     # -- the fold -----------------------------------------------------------------------------------------------------
 
@@ -115,9 +123,8 @@ class State:
             relations.append(at[folded.relation])
             forgot.append(at[folded.forgot])
         event, user, item, previous, session = joined_columns(parts)
-        new = self._take_new()
-        self._hide(new)
-        self._rank(np.concatenate([item, new]))
+        new = self._rows.take_new()
+        self._rank(np.concatenate([item, new, self._rows.take_used()]))
         columns = (
             event, user, item, previous, session, distinct(changed), distinct(stale_users), new,
             joined(gone_users), joined(relations), joined(forgot),
@@ -128,10 +135,12 @@ class State:
         """Takes a partition in, as a snapshot has it or empty; returns what that changes."""
         placed = self._add(partition, slice_)
         local = slice_.items.live()
-        self._place_items(placed, local)
+        self._rows.place(placed, local)
+        new = self._rows.take_new()
+        self._rows.take_used()
         self._rank_all()
         users, items = slice_.users.live() + placed.first_user, placed.item_of[local]
-        return changed_rows(users=users, items=items, new=self._take_new(), gone=NO_ROWS)
+        return changed_rows(users=users, items=items, new=new, gone=NO_ROWS)
 
     def drop(self, partition: int) -> Folded:
         """Leaves a partition out; what only it knew is gone. Returns what that changes."""
@@ -140,6 +149,18 @@ class State:
         items = self._release(placed.displace(placed.slice.items.live()))
         self._rank_all()
         return changed_rows(users=NO_ROWS, items=items, new=NO_ROWS, gone=users)
+
+    def pass_time(self, now_ms: int, limit: int) -> Folded | None:
+        """Lets items become available, and cease to be, as the wall clock has it; returns what that changes, if at all.
+
+        Of items whose time has come about `limit` are looked at: call it again while `availability` is not settled.
+        """
+        timed = self.availability.pass_time(now_ms, limit)
+        if len(timed) == 0:
+            return None
+        self._rows.hide(timed)
+        nothing = changed_rows(users=NO_ROWS, items=NO_ROWS, new=NO_ROWS, gone=NO_ROWS)
+        return replace(nothing, timed=torch.from_numpy(timed))
 
     def graph_of(self, slices: Mapping[int, tuple[int, Rows, SavedSlice]]) -> MergedGraph:
         """A graph over saved slices, each with its slot and the rows of its items, that nothing changes any more."""
@@ -161,9 +182,7 @@ class State:
         records = self.items_folded
         items = self._fold_items([CatalogItem(item_id, deleted=True) for item_id in item_ids])
         self.items_folded = records
-        new = self._take_new()
-        self._hide(new)
-        return changed_rows(users=NO_ROWS, items=items, new=new, gone=NO_ROWS)
+        return changed_rows(users=NO_ROWS, items=items, new=self._rows.take_new(), gone=NO_ROWS)
 
     def take_found(self, found: Sequence[CatalogItem], content: Tensor | None = None) -> Folded:
         """Takes in the newest records of items that `records` seeks; returns what that changes."""
@@ -171,7 +190,7 @@ class State:
         at = [place for place, row in enumerate(rows.tolist()) if self.records.sought(row)]
         kept = None if content is None else content[at]
         dropped = self.catalog.fold(rows[at].tolist(), [found[place] for place in at], kept, back=True)
-        self._hide(rows[at])
+        self._rows.judge(rows[at])
         items = distinct([rows[at], self._release(np.array(dropped, np.int64))])
         return changed_rows(users=NO_ROWS, items=items, new=NO_ROWS, gone=NO_ROWS)
 
@@ -309,11 +328,11 @@ class State:
             room = self.item_rows - self.items.count
             part = named(items[:room], self.items, self.catalog)
             items = items[len(part) :]
-            rows = self._give(item.item_id for item in part)
+            rows = self._rows.give(item.item_id for item in part)
             dropped = self.catalog.fold(rows.tolist(), part, content)
             content = None if content is None else content[len(part) :]
             self.items_folded += len(part)
-            self._hide(np.unique(rows))
+            self._rows.judge(rows)
             changed += [rows, self._release(np.array(dropped, np.int64))]
         return distinct(changed)
 
@@ -326,60 +345,18 @@ class State:
         changed = []
         if len(folded.gone_items):
             changed.append(self._release(placed.displace(np.unique(folded.gone_items))))
-        self._place_items(placed, placed.unplaced(joined([folded.item, folded.related_items])))
+        self._rows.place(placed, placed.unplaced(joined([folded.item, folded.related_items])))
         if len(folded.stale_items):
             rows = placed.item_of[folded.stale_items]
             changed.append(rows[placed.row_of[rows] > 0])
         return changed
 
-    def _place_items(self, placed: Placed, local: Rows) -> None:
-        if len(local) == 0:
-            return
-        ids = [(row, placed.slice.items.id_of(row)) for row in local.tolist()]
-        known = [(row, item_id) for row, item_id in ids if item_id is not None]
-        if known:
-            rows = self._give(item_id for _, item_id in known)
-            placed.place(np.array([row for row, _ in known]), rows)
-            self.records.name(rows.tolist())
-
-    def _give(self, ids: Iterable[str]) -> Rows:
-        """Rows of items, new ones where they have none."""
-        rows = self.items.add(ids)
-        given = self.items.take_given()
-        if len(given):
-            self.popularity.grow(len(self.items))
-            self.catalog.grow(len(self.items))
-            self.catalog.revive(given)
-            self._new.append(given)
-        return rows
-
-    def _take_new(self) -> Rows:
-        new, self._new = self._new, []
-        return distinct(new)
-
     def _release(self, rows: Rows) -> Rows:
         """Takes back the rows of items that neither a slice nor the catalog knows any more; all `rows` have changed."""
-        if len(rows) == 0:
-            return rows
-        held = np.zeros(len(rows), np.bool_)
-        for placed in self.slices.values():
-            held |= placed.row_of[rows] > 0
-        self.records.unname(rows[~held].tolist())
-        for row in rows[~held].tolist():
-            if row not in self.catalog and self.items.id_of(row):
-                self.items.remove(row)
-                self.catalog.remove(row)
-        # The others are as items that only events have named, unless the catalog still says more.
-        self.catalog.revive(np.array([row for row in rows[held].tolist() if row not in self.catalog], dtype=np.int64))
-        self._rank_all()
+        if len(rows):
+            self._rows.release(rows)
+            self._rank_all()
         return rows
-
-    def _hide(self, rows: Rows) -> None:
-        if len(rows) == 0:
-            return
-        hidden = self.catalog.deleted(rows)
-        if (hidden != self.popularity.hidden(rows)).any():
-            self.popularity.hide(rows, hidden)
 
     def _rank(self, rows: Rows) -> None:
         if self._merged.outdated:
@@ -388,5 +365,4 @@ class State:
             self._merged.update(rows)
 
     def _rank_all(self) -> None:
-        self._hide(np.arange(len(self.items)))
         self._merged.update_all(len(self.items))

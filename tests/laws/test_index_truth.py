@@ -139,6 +139,62 @@ def test_recall_holds_where_every_vector_drifts_by_just_under_epsilon():
     assert world.through_graph == 1
 
 
+def expired(world, rows):
+    """These rows may not be shown any more."""
+    world.alive[rows] = False
+    world.index.delete(rows)
+
+
+@pytest.mark.parametrize("left", [0, 30, 100, 150, 600, 2600])
+def test_where_few_of_many_may_be_shown_a_search_finds_all_the_best_of_them(left):
+    world = World(spread)
+    world.index = LiveIndex.build(np.arange(SIZE), world.vectors[:SIZE], CONFIG)
+    expired(world, np.setdiff1d(np.arange(SIZE), world.rng.choice(SIZE, left, replace=False)))
+    live = np.flatnonzero(world.alive)
+    queries = world.draw(world.rng, 8)
+    for _ in range(3):
+        hits = world.index.search(queries, K)
+        for row, query in zip(hits.row, queries, strict=True):
+            best = live[np.argsort(-(world.vectors[live] @ query), kind="stable")][:K]
+            assert set(row[row >= 0]) <= set(live)
+            assert len(set(row) & set(best)) >= 0.99 * len(best)
+            assert np.count_nonzero(row >= 0) == len(best)
+
+
+def test_where_few_of_many_may_be_shown_the_graph_is_not_searched_wider_and_wider(monkeypatch):
+    world = World(spread)
+    world.index = LiveIndex.build(np.arange(SIZE), world.vectors[:SIZE], CONFIG)
+    asked = []
+    search = HnswGraph.search
+    monkeypatch.setattr(HnswGraph, "search", lambda self, queries, k: asked.append(k) or search(self, queries, k))
+    world.probe()
+    assert asked
+    expired(world, np.arange(30, SIZE))
+    asked.clear()
+    world.index.search(world.draw(world.rng, 8), K)
+    assert not asked
+
+
+def test_recall_holds_while_most_rows_come_and_go_by_the_hour_with_and_without_a_rebuild():
+    world = World(spread)
+    world.index = LiveIndex.build(np.arange(SIZE), world.vectors[:SIZE], CONFIG)
+    for hour in range(6):
+        gone = np.flatnonzero(np.arange(SIZE) % 6 != hour)
+        expired(world, gone)
+        world.probe()
+        world.live_a_little()
+        if hour % 2:
+            while not world.index.rebuilding:
+                world.index.maintain()
+            assert world.index._rebuild._done.wait(60)
+            assert world.index.maintain()
+            world.probe()
+        back = gone[~world.alive[gone]]
+        world.alive[back] = True
+        world.index.update(back, world.vectors[back])
+        world.probe()
+
+
 def test_recall_holds_where_the_neighborhood_of_the_query_was_deleted():
     world = World(spread)
     world.index = LiveIndex.build(np.arange(SIZE), world.vectors[:SIZE], CONFIG)

@@ -64,6 +64,7 @@ _SOURCE = {
     recommender_service_pb2.SOURCE_POPULAR: Source.POPULAR,
     recommender_service_pb2.SOURCE_FRIEND: Source.FRIEND,
     recommender_service_pb2.SOURCE_ENTITY: Source.ENTITY,
+    recommender_service_pb2.SOURCE_BACKFILL: Source.BACKFILL,
 }
 _CAUSE = {
     recommender_service_pb2.CAUSE_SUBSCRIBED: Cause.SUBSCRIBED,

@@ -26,6 +26,7 @@ class Source(StrEnum):
     POPULAR = "popular"
     FRIEND = "friend"
     ENTITY = "entity"
+    BACKFILL = "backfill"
     UNKNOWN = "unknown"
 
 

@@ -52,10 +52,11 @@ class World:
     def __init__(self, seed: int, *, modelled: bool) -> None:
         self.chance = random.Random(seed)
         self.now_ms = NOW_MS
+        self.generation = None
         self.offset = 0
         self.state = State(CONFIG.state, CONFIG.events)
-        self.watch = CatalogWatch(lambda: self.now_ms)
-        self.generation = None
+        self.watch = CatalogWatch()
+        self.pass_time()
         self.fold(events=[self.event() for _ in range(60)])
         self.fold(items=[self.record(item) for item in ITEMS])
         if modelled:
@@ -67,6 +68,12 @@ class World:
         if self.generation:
             self.generation.follow(self.state, folded)
         self.watch.note(folded.catalog.numpy())
+
+    def pass_time(self) -> None:
+        while (timed := self.state.pass_time(self.now_ms, 2)) is not None:
+            if self.generation:
+                self.generation.follow(self.state, timed)
+            self.watch.note_timed(timed.timed.numpy())
 
     def event(self) -> Line:
         self.offset += 1
@@ -120,6 +127,7 @@ class World:
         kind = self.chance.random()
         if kind < 0.15:
             self.now_ms += HOUR_MS // 2
+            self.pass_time()
             return
         item = self.chance.choice(ITEMS + LATE)
         self.fold(items=[self.record(item) for _ in range(1 if kind < 0.8 else 4)])
@@ -218,5 +226,5 @@ def test_a_change_of_nothing_and_one_that_nobody_listens_to_concern_no_list(mode
     world.change()
     change = world.told()
     assert change.concerns(ListBases()) == change.forbids(ListBases()) == []
-    nothing = CatalogChange.of(change.rows[:0], change.altered[:0], world.state, world.generation, world.now_ms)
+    nothing = CatalogChange.of(change.rows[:0], change.altered[:0], world.state, world.generation)
     assert nothing.concerns(bases) == nothing.forbids(bases) == []

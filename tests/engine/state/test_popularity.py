@@ -134,6 +134,22 @@ def test_before_any_event_the_first_items_fill_the_top():
     assert popularity.share().tolist() == [0, 0, 0]
 
 
+def test_items_that_are_hidden_one_by_one_cost_no_look_at_all_others_each_time(monkeypatch):
+    top, made = TopItems(50), []
+    top.grow(5000)
+    top.replace(np.arange(5000.0))
+    make = TopItems._make
+    monkeypatch.setattr(TopItems, "_make", lambda self: made.append(make(self)))
+    for row in range(4999, 3999, -1):
+        top.hide(np.array([row]), np.array([True]))
+        assert top.top(3).tolist() == [row - 1, row - 2, row - 3]
+    assert len(made) <= 1000 // 50 + 1
+    for row in range(4000, 5000):
+        top.hide(np.array([row]), np.array([False]))
+        assert top.top(1).tolist() == [row]
+    assert len(made) <= 1000 // 50 + 1
+
+
 step = st.one_of(
     st.dictionaries(st.integers(0, 29), st.integers(0, 3), min_size=1),  # what these rows gain
     st.integers(1, 30),  # grow

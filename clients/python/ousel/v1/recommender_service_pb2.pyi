@@ -31,6 +31,7 @@ class Source(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     SOURCE_POPULAR: _ClassVar[Source]
     SOURCE_FRIEND: _ClassVar[Source]
     SOURCE_ENTITY: _ClassVar[Source]
+    SOURCE_BACKFILL: _ClassVar[Source]
 CAUSE_UNSPECIFIED: Cause
 CAUSE_SUBSCRIBED: Cause
 CAUSE_EVENTS: Cause
@@ -47,6 +48,7 @@ SOURCE_NEIGHBOR: Source
 SOURCE_POPULAR: Source
 SOURCE_FRIEND: Source
 SOURCE_ENTITY: Source
+SOURCE_BACKFILL: Source
 
 class Query(_message.Message):
     __slots__ = ("user_id", "session_id", "k", "options")

@@ -1,0 +1,32 @@
+"""Items that fill up a list which has fewer than k otherwise: all others that may be shown to this query.
+
+All that is cut to the best few leaves out beforehand what may not be shown. So few lists are short, and fewer of these
+can be filled: where a query leaves out hundreds of popular items, or where the time of many items has come at this very
+moment and the mask of available items does not say so yet.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from engine.ranking.filters import allowed
+from engine.ranking.query import Query
+from engine.state.popularity import most_popular
+from engine.state.state import State
+
+Longs = NDArray[np.int64]
+
+
+def backfill(query: Query, state: State, history: Longs, now_ms: int, held: Longs, n: int) -> Longs:
+    """Up to `n` rows that may be in the query's list and are not `held`: by popularity, those without any event last.
+
+    Args:
+        history: [K] item rows of the user's history; only read where the query leaves it out.
+        held: rows that have been looked at; -1 is none.
+    """
+    others = np.ones(len(state.items), np.bool_)
+    others[held[held >= 0]] = False
+    rows = np.flatnonzero(others)
+    rows = rows[allowed([query], rows[None], state, history[None], now_ms)[0]]
+    return most_popular(rows, state.popularity.score, n)
