@@ -1,15 +1,25 @@
 import io
 import json
+import math
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
+from argparse import ArgumentTypeError
+from datetime import UTC, datetime
+from importlib import metadata
 
 import grpc
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from ousel.cli import main
+from ousel.cli_arguments import parse, time_of
+
+from engine.config import EventsConfig
+from engine.events.times import TimeError, TimeRule
 
 # A shell may have started the tests with Ctrl-C ignored.
 RUN = (
@@ -265,9 +275,10 @@ def terminal(monkeypatch):
 @pytest.mark.parametrize("answer", ["y\n", "Yes\n"])
 def test_forget_asks_on_a_terminal(capsys, engine, terminal, answer):
     terminal(answer)
-    code, out, _ = run(capsys, "forget", "ann\x1b[2J")
+    code, out, err = run(capsys, "forget", "ann\x1b[2J")
     assert code == 0
-    assert out.startswith("Forget user 'ann\\x1b[2J' for good? [y/N] ")
+    assert err == "Forget user 'ann\\x1b[2J' for good? [y/N] "
+    assert "Forget" not in out  # which may be a file
     assert engine.requests[0].user_id == "ann\x1b[2J"
 
 
@@ -314,9 +325,188 @@ def test_rollback_says_what_serves_again(capsys, engine):
     assert [request.expected_version for request in engine.requests] == [0, 3]
 
 
-def test_a_refusal_is_one_clear_line_and_exit_code_1(capsys, engine):
-    engine.failures.append((grpc.StatusCode.INVALID_ARGUMENT, "k must be within 1..1000, got -1"))
-    assert run(capsys, "recommend", "ann", "-k", "-1") == (1, "", "ousel: k must be within 1..1000, got -1\n")
+def test_a_call_that_fails_is_one_clear_line_and_exit_code_1(capsys, engine):
+    engine.failures.append((grpc.StatusCode.FAILED_PRECONDITION, "there is no model before"))
+    assert run(capsys, "rollback") == (1, "", "ousel: there is no model before\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "refusal", "said"),
+    [
+        (("watch", "ann", "-k", "5000"), "k must be within 1..1000, got 5000", "-k must be within 1..1000, got 5000"),
+        (("recommend", "ann", "--category", "x"), "categories[0] must not be empty", "--category[0] must not be empty"),
+        (("track", "ann", "a", "--kind", "buy"), "event.kind must be one of ['view'], got 'buy'",
+         "--kind must be one of ['view'], got 'buy'"),
+        (("track", "ann", "a"), "event.item_id must have at most 256 bytes", "ITEM must have at most 256 bytes"),
+        (("export", "null"), "user_id must name a user, got 'null'", "USER must name a user, got 'null'"),
+        (("recommend", "ann"), "the kitchen is closed", "the kitchen is closed"),
+    ],
+)  # fmt: skip
+def test_a_value_that_the_engine_refuses_is_a_line_with_the_option_and_exit_code_2(
+    capsys, engine, arguments, refusal, said
+):
+    engine.failures.append((grpc.StatusCode.INVALID_ARGUMENT, refusal))
+    assert run(capsys, *arguments) == (2, "", f"ousel: {said}\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("recommend", "ann", "-k", "many"), "argument -k: must be a whole number from 1 to 2147483647, got 'many'"),
+        (("recommend", "ann", "-k", "0"), "argument -k: must be a whole number from 1 to 2147483647, got '0'"),
+        (("recommend", "ann", "-k", "9" * 5000), "argument -k: must be a whole number from 1 to 2147483647, got '999"),
+        (("recommend", ""), "argument USER: must not be empty, got ''"),
+        (("recommend", "ann", "--exclude", ""), "argument --exclude: must not be empty, got ''"),
+        (
+            ("watch", "ann", "--updates", "0"),
+            "argument --updates: must be a whole number from 1 to 2147483647, got '0'",
+        ),
+        (("rollback", "--expect", "x"), "argument --expect: must be a whole number from 1 to 2147483647, got 'x'"),
+        (("track", "ann", "a", "--value", "much"), "argument --value: must be a finite number, got 'much'"),
+        (("track", "ann", "a", "--value", "nan"), "argument --value: must be a finite number, got 'nan'"),
+        (("track", "ann", "a", "--value", "1e999"), "argument --value: must be a finite number, got '1e999'"),
+        (("track", "ann", "a", "--time", "today"), "argument --time: must be RFC 3339 text with a zone, such as "),
+        (("track", "ann", "a", "--time", "1e99"), "argument --time: must be RFC 3339 text with a zone, such as "),
+        (("track", "ann", "a", "--time", "2026-03-31T08:00:00"), "argument --time: must be a time with its zone, as "),
+        (("track", "ann", "a", "--time", "2026-03-31"), "argument --time: must be a time with its zone, as "),
+        (("status", "--address", "localhost"), "--address must be host:port, such as 127.0.0.1:50051, got 'localhost'"),
+        (("status", "--address", "localhost:port"), "--address must be host:port, such as "),
+        (("completion", "csh"), "argument shell: invalid choice: 'csh' (choose from "),
+    ],
+)
+def test_a_wrong_value_is_a_line_with_the_option_the_value_and_what_is_allowed(capsys, engine, arguments, said):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "error: " in line]
+    assert said in line
+    assert engine.requests == []
+
+
+def test_a_wrong_address_in_the_variable_names_the_variable(capsys, monkeypatch):
+    monkeypatch.setenv("OUSEL_ADDRESS", "localhost")
+    with pytest.raises(SystemExit) as caught:
+        main(["status"])
+    assert caught.value.code == 2
+    assert "error: OUSEL_ADDRESS must be host:port, such as 127.0.0.1:50051" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("address", ["unix:/run/ousel", "dns:///engine:50051", "[::1]:50051", "ipv4:127.0.0.1:50051"])
+def test_every_way_of_grpc_to_name_a_server_is_an_address(address):
+    assert parse(["status", "--address", address]).address == address
+
+
+def test_a_misspelt_variable_of_the_address_is_warned_of(capsys, monkeypatch):
+    monkeypatch.delenv("OUSEL_ADDRESS")
+    monkeypatch.setenv("OUSEL_ADRESS", "127.0.0.1:1")
+    monkeypatch.setenv("OUSEL_SERVING__PORT", "1")  # which is the engine's
+    assert parse(["status"]).address == "127.0.0.1:50051"
+    assert capsys.readouterr().err == "ousel: OUSEL_ADRESS is ignored, did you mean OUSEL_ADDRESS?\n"
+
+
+@pytest.mark.parametrize("command", [["recommend", "ann"], ["watch", "ann", "--updates", "1"]])
+def test_lists_are_filtered_as_the_api_filters_them(capsys, engine, command):
+    more = [
+        "--category",
+        "fruit",
+        "--category",
+        "dairy",
+        "--exclude",
+        "apple",
+        "--exclude",
+        "milk",
+        "--exclude-history",
+    ]
+    assert run(capsys, *command, *more)[0] == 0
+    (query,) = [request.query for request in engine.requests] or [sent.subscribe for sent in engine.stream_messages]
+    assert list(query.options.categories) == ["fruit", "dairy"]
+    assert list(query.options.exclude_item_ids) == ["apple", "milk"]
+    assert query.options.exclude_history
+
+
+def test_lists_are_not_filtered_unless_told(capsys, engine):
+    run(capsys, "recommend", "ann")
+    options = engine.requests[0].query.options
+    assert (list(options.categories), list(options.exclude_item_ids), options.exclude_history) == ([], [], False)
+
+
+_MOMENT = datetime(2026, 3, 31, 8, 0, 0, 250_000, tzinfo=UTC)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2026-03-31T08:00:00.250Z", "2026-03-31 10:00:00.25+02:00", "2026-03-31T08:00:00.250000000Z",
+        "2026-03-31 08:00:00.25 UTC", "1774944000.25", "1774944000250", "1774944000250000", "1774944000250000000",
+        "1.77494400025e9",
+    ],
+)  # fmt: skip
+def test_a_tracked_time_is_read_as_the_engine_reads_times(capsys, engine, text):
+    assert run(capsys, "track", "ann", "apple", "--time", text)[0] == 0
+    assert engine.requests[0].event.time.ToDatetime(UTC) == _MOMENT
+    rule = TimeRule.of(EventsConfig())
+    assert rule.ms(text) == round(_MOMENT.timestamp() * 1000)
+
+
+@given(st.one_of(st.integers(-(10**23), 10**23).map(str), st.floats(0, 1e20).map(repr), st.text("0123456789.eE+-Z:T ")))
+def test_every_time_is_read_as_the_engine_reads_it_or_refused_by_both(text):
+    try:
+        expected = TimeRule.of(EventsConfig()).ms(text)
+    except TimeError:
+        expected = None
+    try:
+        found = math.floor(time_of(text).timestamp() * 1000 + 1e-3)
+    except ArgumentTypeError:
+        found = None
+    assert found == expected or abs(found - expected) <= 1
+
+
+def test_an_event_without_a_time_is_left_to_the_log(capsys, engine):
+    run(capsys, "track", "ann", "apple")
+    assert not engine.requests[0].event.HasField("time")
+    assert (engine.requests[0].event.kind, engine.requests[0].event.value) == ("view", 1.0)
+
+
+def test_an_event_keeps_the_id_that_it_is_given(capsys, engine):
+    run(capsys, "track", "ann", "apple", "--event-id", "e-1")
+    assert engine.requests[0].event.event_id == "e-1"
+
+
+def test_track_as_json_says_where_the_event_lies(capsys):
+    code, out, err = run(capsys, "track", "ann", "apple", "--event-id", "e-1", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {
+        "event_id": "e-1", "position": {"topic": "ousel.events", "partition": 2, "offset": 7}
+    }  # fmt: skip
+
+
+def test_watch_as_json_is_an_object_a_line(capsys, engine, make_list):
+    engine.on_subscribe = [("CAUSE_SUBSCRIBED", make_list("apple")), ("CAUSE_EVENTS", make_list("bread", "apple"))]
+    code, out, err = run(capsys, "watch", "ann", "--updates", "2", "--json")
+    assert (code, err) == (0, "")
+    first, second = map(json.loads, out.splitlines())
+    assert (first["cause"], second["cause"]) == ("subscribed", "events")
+    assert [item["item_id"] for item in second["list"]["items"]] == ["bread", "apple"]
+    assert datetime.fromisoformat(first["time"]).utcoffset() is not None
+
+
+def test_forget_as_json_says_who_and_where(capsys, engine):
+    engine.forgotten.subjects.add(user_id="ann")
+    engine.forgotten.positions.add(topic="ousel.events", partition=2, offset=7)
+    code, out, err = run(capsys, "forget", "ann", "--yes", "--json")
+    assert (code, err) == (0, "")
+    assert json.loads(out) == {
+        "subjects": [{"user_id": "ann", "session_id": ""}],
+        "positions": [{"topic": "ousel.events", "partition": 2, "offset": 7}],
+        "partitions": [0, 2],
+    }
+
+
+def test_the_version_is_that_of_the_distribution(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"ousel {metadata.version('ousel-client')}\n"
 
 
 @pytest.mark.parametrize("place", ["before", "after"])
@@ -341,7 +531,7 @@ def test_the_address_defaults_to_the_loopback(capsys, monkeypatch):
 @pytest.mark.parametrize("arguments", [("status",), ("watch", "ann"), ("track", "apple", "ann")])
 def test_a_password_in_the_address_is_refused_and_not_shown(capsys, monkeypatch, arguments):
     monkeypatch.setenv("OUSEL_ADDRESS", "me:hunter2@127.0.0.1:50051")
-    assert main(arguments) == 1
+    assert main(arguments) == 2
     captured = capsys.readouterr()
     assert captured.err == "ousel: the address must be host:port without a user, a password and an @\n"
     assert "hunter2" not in captured.out

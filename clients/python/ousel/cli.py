@@ -1,6 +1,6 @@
-"""The command line: `ousel recommend|watch|track|status|export|forget|digest|snapshot|rollback`.
+"""The command line: `ousel recommend|watch|track|status|export|forget|digest|snapshot|rollback|completion`.
 
-Exit codes: 0 done, 1 the engine can't be reached or refused, or you did, 2 wrong usage.
+Exit codes: 0 done; 1 the call failed, or you did not confirm it; 2 wrong usage or a wrong value; 130 Ctrl-C.
 """
 
 from __future__ import annotations
@@ -10,36 +10,42 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from datetime import datetime
-from typing import Any, NoReturn
+from typing import Any
 
 # gRPC reads it when the first channel opens; its own log lines would mix with ours.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
 from ousel import render
-from ousel.channel import DEFAULT_ADDRESS
+from ousel.cli_arguments import in_options, make_parser, parse
 from ousel.client import Client
-from ousel.errors import OuselError, StreamEnded, Unavailable
-from ousel.types import RecommendationList
+from ousel.completion import script
+from ousel.errors import InvalidArgument, OuselError, StreamEnded, Unavailable
+from ousel.types import RecommendationList, Update
 
-_K_HELP = "length of the list; where it is left out, the engine takes 10"
 _BACKOFF_S = (0.2, 0.5, 1.0, 2.0, 5.0)  # between tries to reach an engine that went away; the last one repeats
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code; wrong usage exits with 2 as argparse does."""
-    args = _parser().parse_args(argv)
+    args = parse(argv)
     try:
+        if args.command == "completion":
+            _say(script(args.shell, make_parser()).rstrip())
+            return 0
         with Client(args.address) as client:
-            args.run(client, args)
+            _COMMANDS[args.command](client, args)
         return 0
+    except InvalidArgument as error:
+        print(f"ousel: {in_options(str(error))}", file=sys.stderr)
+        return 2
     except OuselError as error:
         print(f"ousel: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        return 0 if args.run is _watch else 130
+        return 0 if args.command == "watch" else 130
     except BrokenPipeError:
         # Whoever read our output has seen enough. Python's own flush at exit must not fail on it again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -47,26 +53,35 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _recommend(client: Client, args: argparse.Namespace) -> None:
-    ranked = client.recommend(*_who(args), k=args.k)
+    ranked = client.recommend(*_who(args), **_query(args))
     _say(_as_json(ranked) if args.json else render.ranking(_name(args), ranked))
 
 
 def _watch(client: Client, args: argparse.Namespace) -> None:
     previous: RecommendationList | None = None
-    shown = tries = 0
+    for shown, update in enumerate(_updates(client, args), start=1):
+        now = datetime.now().astimezone()
+        if args.json:
+            _say(json.dumps({"time": now.isoformat(), **asdict(update)}, ensure_ascii=False))
+        else:
+            _say(render.update(_name(args), update, previous, now.replace(tzinfo=None)))
+        previous = update.list
+        if shown == args.updates:
+            return
+
+
+def _updates(client: Client, args: argparse.Namespace) -> Iterator[Update]:
+    """The lists of a stream, which is opened again where it is lost after its first list."""
+    tries: int | None = None  # since the last list; None before the first one
     while True:
         try:
-            with client.stream(*_who(args), k=args.k) as updates:
+            with client.stream(*_who(args), **_query(args)) as updates:
                 for update in updates:
-                    _say(render.update(_name(args), update, previous, datetime.now()))
-                    previous = update.list
+                    yield update
                     tries = 0
-                    shown += 1
-                    if shown == args.updates:
-                        return
             raise StreamEnded("the engine ended the stream")
         except (Unavailable, StreamEnded):
-            if previous is None:
+            if tries is None:
                 raise
         delay_s = _BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)]
         print(f"ousel: connection lost, trying again in {delay_s:g} s", file=sys.stderr, flush=True)
@@ -75,9 +90,10 @@ def _watch(client: Client, args: argparse.Namespace) -> None:
 
 
 def _track(client: Client, args: argparse.Namespace) -> None:
-    tracked = client.track(args.item, *_who(args), kind=args.kind, value=args.value)
-    position = tracked.position
-    _say(f"event {tracked.event_id} is in {position.topic}, partition {position.partition}, offset {position.offset}")
+    tracked = client.track(
+        args.item, *_who(args), kind=args.kind, value=args.value, time=args.time, event_id=args.event_id
+    )
+    _say(_as_json(tracked) if args.json else render.tracked(tracked))
 
 
 def _status(client: Client, args: argparse.Namespace) -> None:
@@ -91,18 +107,16 @@ def _export(client: Client, args: argparse.Namespace) -> None:
 
 def _forget(client: Client, args: argparse.Namespace) -> None:
     if not args.yes:
-        _confirm(f"Forget {'session' if args.session else 'user'} {args.user!r} for good? [y/N] ", args.wrong_usage)
-    _say(render.forgotten(client.forget_user(*_who(args))))
+        _confirm(f"Forget {'session' if args.session else 'user'} {args.user!r} for good? [y/N] ", args)
+    done = client.forget_user(*_who(args))
+    _say(_as_json(done) if args.json else render.forgotten(done))
 
 
-def _confirm(question: str, wrong_usage: Callable[[str], NoReturn]) -> None:
+def _confirm(question: str, args: argparse.Namespace) -> None:
     if not sys.stdin.isatty():
-        wrong_usage("this can't be taken back; where nobody can be asked, --yes is needed")
-    try:
-        answer = input(question)
-    except EOFError:
-        answer = ""
-    if answer.strip().lower() not in ("y", "yes"):
+        args.wrong_usage("this can't be taken back; where nobody can be asked, --yes is needed")
+    print(question, end="", file=sys.stderr, flush=True)  # The answer of the engine alone belongs to stdout.
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
         raise SystemExit("ousel: not confirmed, nothing was forgotten")
 
 
@@ -126,6 +140,15 @@ def _who(args: argparse.Namespace) -> tuple[str | None, str | None]:
     return (None, args.user) if args.session else (args.user, None)
 
 
+def _query(args: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "k": args.k,
+        "categories": args.category or (),
+        "exclude_item_ids": args.exclude or (),
+        "exclude_history": args.exclude_history,
+    }
+
+
 def _name(args: argparse.Namespace) -> str:
     return f"{'session' if args.session else 'user'} {args.user}"
 
@@ -142,75 +165,17 @@ def _say(text: str) -> None:
     print(text, flush=True)  # at once, also into a pipe
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ousel", description="Talks to an Ousel recommender engine.")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-
-    recommend = commands.add_parser("recommend", help="one ranked list, now")
-    _add_user(recommend)
-    recommend.add_argument("-k", type=int, help=_K_HELP)
-    recommend.add_argument("--json", action="store_true", help="one JSON object")
-    recommend.set_defaults(run=_recommend)
-
-    watch = commands.add_parser("watch", help="the list each time it changes: + new, ^ moved up, v moved down")
-    _add_user(watch)
-    watch.add_argument("-k", type=int, help=_K_HELP)
-    watch.add_argument("--updates", type=_positive, metavar="N", help="end after N lists; default: Ctrl-C ends")
-    watch.set_defaults(run=_watch)
-
-    track = commands.add_parser("track", help="write one event to the log")
-    _add_user(track)
-    track.add_argument("item", metavar="ITEM", help="item id")
-    track.add_argument("--kind", default="view", help="such as view or purchase, default %(default)s")
-    track.add_argument("--value", type=float, default=1.0, help="what the kind counts, default %(default)s")
-    track.set_defaults(run=_track)
-
-    status = commands.add_parser("status", help="how the engine is doing")
-    status.add_argument("--json", action="store_true", help="one JSON object")
-    status.set_defaults(run=_status)
-
-    export = commands.add_parser("export", help="all that the engine holds about a user, as one JSON object")
-    _add_user(export)
-    export.set_defaults(run=_export)
-
-    forget = commands.add_parser("forget", help="forget a user for good, with its linked anonymous sessions")
-    _add_user(forget)
-    forget.add_argument("--yes", action="store_true", help="don't ask")
-    forget.set_defaults(run=_forget, wrong_usage=forget.error)
-
-    digest = commands.add_parser("digest", help="digests of all that the engine holds, to compare with another's")
-    digest.add_argument("--json", action="store_true", help="one JSON object")
-    digest.set_defaults(run=_digest)
-
-    snapshot = commands.add_parser("snapshot", help="take a snapshot now, and say what it holds")
-    snapshot.add_argument("--json", action="store_true", help="one JSON array")
-    snapshot.set_defaults(run=_snapshot)
-
-    rollback = commands.add_parser("rollback", help="have the model before the serving one serve again")
-    rollback.add_argument(
-        "--expect", type=_positive, metavar="VERSION", help="only if this one serves; default: whichever does"
-    )
-    rollback.add_argument("--json", action="store_true", help="one JSON object")
-    rollback.set_defaults(run=_rollback)
-
-    address = os.environ.get("OUSEL_ADDRESS") or DEFAULT_ADDRESS
-    text = "host:port of the engine, default OUSEL_ADDRESS or " + DEFAULT_ADDRESS
-    parser.add_argument("--address", default=address, help=text)
-    for command in commands.choices.values():  # so that it may stand before or after the command
-        command.add_argument("--address", default=argparse.SUPPRESS, help=text)
-    return parser
-
-
-def _add_user(command: argparse.ArgumentParser) -> None:
-    command.add_argument("user", metavar="USER", help="user id")
-    command.add_argument("--session", action="store_true", help="USER is an anonymous session id")
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be >= 1, got {value}")
-    return value
+_COMMANDS: dict[str, Callable[[Client, argparse.Namespace], None]] = {
+    "recommend": _recommend,
+    "watch": _watch,
+    "track": _track,
+    "status": _status,
+    "export": _export,
+    "forget": _forget,
+    "digest": _digest,
+    "snapshot": _snapshot,
+    "rollback": _rollback,
+}
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import datetime
 
-from ousel.types import Forgotten, Position, RecommendationList, StateDigest, Status, Update
+from ousel.types import Forgotten, Position, RecommendationList, StateDigest, Status, Tracked, Update
 
 _TITLE_WIDTH = 48
 
@@ -32,6 +32,14 @@ def update(name: str, new: Update, previous: RecommendationList | None, now: dat
     """A list of a stream, with when and why it came."""
     at = now.isoformat(sep=" ", timespec="milliseconds")
     return f"{at}  cause: {new.cause}  {ranking(name, new.list, previous)}"
+
+
+def tracked(done: Tracked) -> str:
+    """Where the event lies in the log."""
+    position = done.position
+    return _printable(
+        f"event {done.event_id} is in {position.topic}, partition {position.partition}, offset {position.offset}"
+    )
 
 
 def status(engine: Status) -> str:

@@ -1,0 +1,207 @@
+"""The arguments of the command line: its commands, their options, and the values that these take.
+
+A wrong value ends with exit code 2 and a line that names the option, the value and what is allowed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from decimal import Decimal
+from difflib import get_close_matches
+from importlib import metadata
+from typing import Any
+
+from ousel.channel import DEFAULT_ADDRESS
+from ousel.completion import SHELLS
+
+ADDRESS_VARIABLE = "OUSEL_ADDRESS"
+
+_EXAMPLE = "2026-03-31T08:00:00Z"
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_END_S = 253_402_300_800  # the end of the year 9999
+_number = re.compile(r"[+-]?[0-9]{1,24}(\.[0-9]*)?([eE][+]?[0-9]{1,2})?").fullmatch
+_host_and_port = re.compile(r".+:[0-9]{1,5}").fullmatch
+_other_target = re.compile(r"(unix|unix-abstract|dns|ipv4|ipv6|vsock|xds):").match  # gRPC's ways to name a server
+
+# The fields that an engine names where it refuses a value, and the option that each came from.
+_OPTIONS = {
+    "k": "-k",
+    "categories": "--category",
+    "exclude_item_ids": "--exclude",
+    "kind": "--kind",
+    "value": "--value",
+    "time": "--time",
+    "event_id": "--event-id",
+    "item_id": "ITEM",
+    "user_id": "USER",
+    "session_id": "USER",
+    "expected_version": "--expect",
+}
+_FIELD = re.compile(r"(?:the )?(?:event\.|query\.)?(\w+)(?=\[\d+\] | must )")
+
+
+def parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments of one command; wrong usage exits with 2 as argparse does.
+
+    The result has `command`, `address`, and the options of the command; `wrong_usage` ends with a message.
+    """
+    parser = make_parser()
+    args = parser.parse_args(argv)
+    args.address = _address(args, parser)
+    return args
+
+
+def in_options(message: str) -> str:
+    """A refusal of an engine, in which the option stands for the field that came from it."""
+    return _FIELD.sub(lambda field: _OPTIONS.get(field[1], field[0]), message, count=1)
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands."""
+    parser = argparse.ArgumentParser(prog="ousel", description="Talks to an Ousel recommender engine.")
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version and end")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+
+    def command(name: str, text: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = commands.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}."
+        )
+        added.set_defaults(command=name, wrong_usage=added.error)
+        return added
+
+    _add_lists(command)
+    _add_track(command)
+    _add_json(command("status", "how the engine is doing"))
+    _add_user(command("export", "all that the engine holds about a user, as one JSON object"))
+    forget = command("forget", "forget a user for good, with its linked anonymous sessions")
+    _add_user(forget)
+    forget.add_argument("--yes", action="store_true", help="don't ask")
+    _add_json(forget)
+    _add_json(command("digest", "digests of all that the engine holds, to compare with another's"))
+    _add_json(command("snapshot", "take a snapshot now, and say what it holds"), "one JSON array")
+    rollback = command("rollback", "have the model before the serving one serve again")
+    text = "only if this one serves; default: whichever does"
+    rollback.add_argument("--expect", type=_whole, metavar="VERSION", help=text)
+    _add_json(rollback)
+    completion = command("completion", "print a script that has a shell complete commands and options")
+    completion.add_argument("shell", choices=SHELLS, help="the shell that the script is for")
+
+    text = f"host:port of the engine, default {ADDRESS_VARIABLE} or {DEFAULT_ADDRESS}"
+    for one in (parser, *commands.choices.values()):  # so that it may stand before or after the command
+        one.add_argument("--address", default=argparse.SUPPRESS, help=text)
+    return parser
+
+
+class _Version(argparse.Action):
+    """Prints the version and ends. It is looked up only here, so that nothing else needs an installed distribution."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        print(f"ousel {metadata.version('ousel-client')}")
+        parser.exit()
+
+
+def _add_lists(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    recommend = command("recommend", "one ranked list, now")
+    watch = command("watch", "the list each time it changes: + new, ^ moved up, v moved down")
+    for one in (recommend, watch):
+        _add_user(one)
+        one.add_argument("-k", type=_whole, help="length of the list; where it is left out, the engine takes 10")
+        text = "keep only items of this category; given several times, of any of them"
+        one.add_argument("--category", action="append", type=_text, metavar="NAME", help=text)
+        text = "leave this item out; may be given several times"
+        one.add_argument("--exclude", action="append", type=_text, metavar="ITEM", help=text)
+        text = "leave out every item that the engine remembers of the user"
+        one.add_argument("--exclude-history", action="store_true", help=text)
+    _add_json(recommend)
+    watch.add_argument("--updates", type=_whole, metavar="N", help="end after N lists; default: Ctrl-C ends")
+    _add_json(watch, "one JSON object a line, for each list")
+
+
+def _add_track(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    track = command("track", "write one event to the log")
+    _add_user(track)
+    track.add_argument("item", type=_text, metavar="ITEM", help="item id")
+    track.add_argument("--kind", default="view", help="such as view or purchase; default: view")
+    track.add_argument("--value", type=_finite, default=1.0, help="a quantity, a rating or seconds; default: 1")
+    text = f"when it happened: {_EXAMPLE}, with a zone, or seconds, ms, us or ns since 1970; default: now"
+    track.add_argument("--time", type=time_of, help=text)
+    text = "id of the event; the same one again counts once; default: a new one"
+    track.add_argument("--event-id", type=_text, metavar="ID", help=text)
+    _add_json(track)
+
+
+def _add_user(command: argparse.ArgumentParser) -> None:
+    command.add_argument("user", type=_text, metavar="USER", help="user id")
+    command.add_argument("--session", action="store_true", help="USER is an anonymous session id")
+
+
+def _add_json(command: argparse.ArgumentParser, text: str = "one JSON object") -> None:
+    command.add_argument("--json", action="store_true", help=text)
+
+
+def _address(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
+    given: str | None = getattr(args, "address", None)
+    name = ADDRESS_VARIABLE if given is None else "--address"
+    address = os.environ.get(ADDRESS_VARIABLE, "") if given is None else given
+    if given is None and not address:
+        _warn_of_misspelt_variable()
+        return DEFAULT_ADDRESS
+    # Without a port gRPC would go to 443, where no engine listens, and say that it does not answer.
+    if not (_host_and_port(address) or _other_target(address) or "@" in address):
+        parser.error(f"{name} must be host:port, such as {DEFAULT_ADDRESS}, got {address!r}")
+    return address
+
+
+def _warn_of_misspelt_variable() -> None:
+    found = get_close_matches(ADDRESS_VARIABLE, [name for name in os.environ if "__" not in name], n=1, cutoff=0.85)
+    if found:
+        print(f"ousel: {found[0]} is ignored, did you mean {ADDRESS_VARIABLE}?", file=sys.stderr)
+
+
+def time_of(text: str) -> datetime:
+    """A time in the forms of docs/events.md: RFC 3339 with a zone, or a number whose size tells its unit."""
+    allowed = f"RFC 3339 text with a zone, such as {_EXAMPLE}, or a number of seconds, ms, us or ns since 1970"
+    try:
+        if _number(text):
+            seconds = number = Decimal(text)
+            while abs(seconds) >= _END_S and number / seconds < 10**9:
+                seconds /= 1000
+            return _EPOCH + timedelta(microseconds=math.floor(seconds * 10**6))
+        time = datetime.fromisoformat(f"{text[:-4]}+00:00" if text.endswith(" UTC") else text)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"must be {allowed}, got {text!r}") from None
+    if time.utcoffset() is None:
+        raise argparse.ArgumentTypeError(f"must be a time with its zone, as {_EXAMPLE} is, got {text!r}")
+    return time
+
+
+def _whole(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if not 1 <= value < 2**31:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {2**31 - 1}, got {text!r}")
+    return value
+
+
+def _finite(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {text!r}")
+    return value
+
+
+def _text(text: str) -> str:
+    if not text:
+        raise argparse.ArgumentTypeError("must not be empty, got ''")
+    return text
