@@ -48,6 +48,9 @@ SERVICES = (
 
 _FIRST_FRAME_MS = 10_000  # from a connection to the first frame on it
 _IDLE_MS = 300_000  # of a connection without any call or stream
+_PING_MS, _PING_ANSWER_MS = 60_000, 20_000  # from one ping of ours to the next, and how long a client may take over it
+_CLIENT_PING_MS = 10_000  # A client that pings more often than this loses its connection.
+_MAX_REQUEST_BYTES = 4 * 2**20
 
 
 class PortTaken(RuntimeError):
@@ -153,17 +156,17 @@ def _options(serving: ServingConfig) -> tuple[tuple[str, int], ...]:
         ("grpc.server_handshake_timeout_ms", _FIRST_FRAME_MS),
         ("grpc.max_connection_idle_ms", _IDLE_MS),
         ("grpc.so_reuseport", 0),  # or a second engine would share the port and nobody would notice
-        ("grpc.max_receive_message_length", 4 * 2**20),
+        ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES),
         # By default gRPC cancels calls by chance once 1,000 of them wait for the event loop, and all beyond 3,000. Such
         # a caller gets no status that says when to come back, and nothing counts the call. With both limits equal
         # chance has no part in it, and up to there the engine itself answers or refuses every call.
         ("grpc.server.max_pending_requests", serving.max_backlog),
         ("grpc.server.max_pending_requests_hard_limit", serving.max_backlog),
         # A client that vanished without a word, with its power or its network, gives its stream free after 80 s.
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        # And clients may look after us as often as every 10 s.
-        ("grpc.http2.min_ping_interval_without_data_ms", 10_000),
+        ("grpc.keepalive_time_ms", _PING_MS),
+        ("grpc.keepalive_timeout_ms", _PING_ANSWER_MS),
+        # And clients may look after us in the same way.
+        ("grpc.http2.min_ping_interval_without_data_ms", _CLIENT_PING_MS),
         ("grpc.keepalive_permit_without_calls", 1),
     )
 
