@@ -333,7 +333,7 @@ def test_a_call_that_fails_is_one_clear_line_and_exit_code_1(capsys, engine):
 @pytest.mark.parametrize(
     ("arguments", "refusal", "said"),
     [
-        (("watch", "ann", "-k", "5000"), "k must be within 1..1000, got 5000", "-k must be within 1..1000, got 5000"),
+        (("recommend", "ann", "-k", "5000"), "k must be within 1..1000", "-k must be within 1..1000"),
         (("recommend", "ann", "--category", "x"), "categories[0] must not be empty", "--category[0] must not be empty"),
         (("track", "ann", "a", "--kind", "buy"), "event.kind must be one of ['view'], got 'buy'",
          "--kind must be one of ['view'], got 'buy'"),
