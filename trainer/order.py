@@ -14,8 +14,9 @@ from torch import Tensor
 from engine.state.graph import Graph, LiveGraph
 from trainer.config import TrainSection
 from trainer.dataset import Histories, Windows, cuts
+from trainer.live_fold import insert
 from trainer.replay import TrainingData
-from trainer.walk import empty_graph, insert
+from trainer.walk import empty_graph
 
 
 class WindowOrder(Iterator[tuple[LiveGraph | None, Windows]]):

@@ -11,8 +11,9 @@ from trainer.config import TrainSection
 from trainer.dataset import Histories
 from trainer.evaluate import K, ndcg, rank_of
 from trainer.forward import ItemForward
+from trainer.live_fold import insert
 from trainer.replay import TrainingData
-from trainer.walk import empty_graph, insert
+from trainer.walk import empty_graph
 
 _AT_ONCE = 256
 

@@ -22,7 +22,8 @@ from engine.state.ring import Neighbors
 from trainer.config import TrainSection
 from trainer.dataset import Histories
 from trainer.forward import ItemForward
-from trainer.replay import EventLog, TrainingData
+from trainer.live_fold import LiveFold
+from trainer.replay import TrainingData
 
 _AT_ONCE = 256  # events folded in one go; what other users did within them is not seen yet
 
@@ -66,11 +67,6 @@ class Lists:
     features: Tensor
 
 
-def insert(graph: Graph, log: EventLog) -> None:
-    """Folds events into the rings as `State` does."""
-    graph.insert(log.user, log.item, log.previous, log.time_ms, log.kind, log.value, log.session)
-
-
 def empty_graph(data: TrainingData) -> Graph:
     return Graph.empty(data.state.history, data.state.neighbors, data.users, data.items)
 
@@ -81,11 +77,11 @@ def walk(
 ) -> Iterator[Moment]:
     """Moments before about `samples` evenly drawn events of first..last-1."""
     log = data.log
-    graph = empty_graph(data)
-    popularity = [Popularity(half_life_s, data.state.popular, data.items) for half_life_s in data.state.half_lives_s]
+    live = LiveFold(data.state, data.users, data.items, data.kind_weight)
+    graph, popularity = live.graph, live.popularity
     for one in popularity:
         one.hide(data.deleted.nonzero()[0], data.deleted[data.deleted])
-    _fold(graph, popularity, data, 0, first)
+    live.fold(log.slice(0, first))
     table = forward.table(graph)
     newest_ms = log.time_ms.cummax(0).values if len(log) else log.time_ms
     generator = torch.Generator().manual_seed(seed)
@@ -99,7 +95,7 @@ def walk(
             users = log.user[events[known]]
             now_ms = newest_ms[start - 1].expand(len(users)) if start else torch.zeros_like(users)
             yield Moment(events[known], users, history.select(known), graph, popularity, table, now_ms, data.group)
-        _fold(graph, popularity, data, start, end)
+        live.fold(log.slice(start, end))
         touched = torch.cat([log.item[start:end], log.previous[start:end]]).unique()
         touched = touched[touched >= 0]
         table[touched] = forward(touched, graph)
@@ -123,10 +119,3 @@ def make_lists(forward: ItemForward, moment: Moment, deleted: Tensor, config: Tr
     crowd = Crowd(share, trend_of(counts[at], counts[popular]), votes, forward.habit(at), found.following)
     features = candidate_features(item, moment.history, crowd, moment.group, moment.now_ms)
     return Lists(item, model.logits(cosine.gather(1, at)), features)
-
-
-def _fold(graph: Graph, popularity: Sequence[Popularity], data: TrainingData, first: int, last: int) -> None:
-    log = data.log.slice(first, last)
-    insert(graph, log)
-    for one in popularity:
-        one.fold(log.item.numpy(), log.time_ms.numpy(), data.kind_weight[log.kind.numpy()])

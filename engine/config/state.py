@@ -55,6 +55,16 @@ class StateConfig(Section):
         (7 * DAY_S, DAY_S, HOUR_S), min_length=1, max_length=8,
         description="decayed popularity halves in this event time; the first one orders the ready list",
     )  # fmt: skip
+    user_item_weight: float = Field(
+        8.0, ge=1, le=1_000_000,
+        description="What the events of one user add to the decayed popularity of one item is at most this many times"
+        " the weight of one event, at any moment and under each half-life. So nobody makes an item popular alone.",
+    )  # fmt: skip
+    repeated_pairs: int = Field(
+        65_536, ge=1, le=2**24,
+        description="Pairs of a user and an item that came again, per partition, of which the state remembers what the"
+        " user has added to the item's popularity. Beyond that the pairs that have added least by now are forgotten.",
+    )  # fmt: skip
     popular: int = Field(1000, ge=1000, le=100_000, description="length of the ready list; a page may ask for 1,000")
     duplicates_window: int = Field(
         65_536, ge=0, le=2**24,

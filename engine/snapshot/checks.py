@@ -16,6 +16,8 @@ import torch
 from engine.config import EventsConfig, StateConfig
 from engine.snapshot.files import DamagedError
 from engine.snapshot.rings import RINGS, Longs, blocks_of
+from engine.state.contribution_kernels import PAIR
+from engine.state.contribution_kernels import SEEN as SEEN_PAIR
 from engine.state.kernels import BLOCK, ITEM
 from engine.state.session_users import NAME, SEEN
 from engine.state.slice import SavedSlice, Slice
@@ -41,6 +43,11 @@ def check_slice(saved: SavedSlice, settings: Mapping[str, Any]) -> None:
     _must(bool((sessions[:, SEEN] >= 0).all()), "a session was seen before the log began")
     _must(len(np.unique(named)) == len(named), "a session has its users twice")
     _must(bool(torch.isfinite(saved.tables["popularity"]).all()), "popularity is no number")
+    pairs, sums = saved.tables["contributions"], saved.tables["contributions.sums"]
+    user, item = (pairs[:, PAIR] >> 32) - 1, pairs[:, PAIR] & 0xFFFF_FFFF
+    there = (user >= -1) & (user < len(saved.users)) & (item < max(1, len(saved.items))) & (pairs[:, SEEN_PAIR] >= 0)
+    _must(len(pairs) == len(sums) and bool(there.all()), "the pairs of users and items don't fit")
+    _must(bool((torch.isfinite(sums) & (sums >= 0)).all()), "what users have added to items is no number")
     landmarks = saved.lists.get("landmark")
     _must(_whole(landmarks, len(settings["state.half_lives_s"])), "the scales of popularity don't fit")
     _must(all(isinstance(name, str) for name in saved.recent_ids), "an event id is no text")

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from engine.snapshot.rings import RINGS, Longs, RingChange, changed_ring, kinds_by_name, kinds_held
 from engine.snapshot.settings import PARTITIONS
+from engine.state.contribution_kernels import PAIR, least_first, pair_keys
 from engine.state.kernels import ITEM
-from engine.state.popularity import landmark_of
+from engine.state.popularity import half_lives_ms, landmark_of
 from engine.state.session_users import kept_sessions
 from engine.state.slice import SavedSlice
 
@@ -67,8 +68,10 @@ def converted(saved: SavedSlice, was: Mapping[str, Any], now: Mapping[str, Any])
             saved = _with_rows(saved, sort, rows)
     if row_of["items"] is not None:
         saved = _with_last_items(saved, row_of["items"])
+    saved = _with_contributions(saved, row_of["users"], row_of["items"])
     saved = _with_session_users(saved, _limit("users", now))
-    return _with_half_lives(saved, was["state.half_lives_s"], now["state.half_lives_s"])
+    saved = _with_half_lives(saved, was["state.half_lives_s"], now["state.half_lives_s"])
+    return _with_room_for_pairs(saved, now["state.repeated_pairs"], now["state.half_lives_s"][0])
 
 
 def _check_kinds(saved: SavedSlice, setting: str, was: Sequence[str], now: Mapping[str, float]) -> None:
@@ -134,6 +137,36 @@ def _with_session_users(saved: SavedSlice, limit: int) -> SavedSlice:
     return replace(saved, tables={**saved.tables, "session_users": table[kept]})
 
 
+def _with_contributions(saved: SavedSlice, users: Longs | None, items: Longs | None) -> SavedSlice:
+    """What users have added to items, under the new rows of both: pairs of which one is gone leave."""
+    if users is None and items is None:
+        return saved
+    table, sums = saved.tables["contributions"].numpy().copy(), saved.tables["contributions.sums"].numpy()
+    there = table[:, PAIR] != 0
+    table, sums = table[there], sums[there]
+    user, item = (table[:, PAIR] >> 32) - 1, table[:, PAIR] & _ROW
+    user, item = (user if users is None else users[user]), (item if items is None else items[item])
+    there = (user >= 0) & (item >= 0)
+    table[:, PAIR] = pair_keys(user, item)
+    return _with_pairs(saved, table[there], sums[there])
+
+
+def _with_room_for_pairs(saved: SavedSlice, limit: int, half_life_s: float) -> SavedSlice:
+    """As many pairs as there may be: those that have added most by now under the first half-life."""
+    table, sums = saved.tables["contributions"].numpy(), saved.tables["contributions.sums"].numpy()
+    if len(table) <= limit:
+        return saved
+    used = np.flatnonzero(table[:, PAIR] != 0)
+    order = least_first(table[used], sums[used], int(half_lives_ms([half_life_s])[0]), saved.numbers["newest_ms"])
+    kept = np.sort(used[order[max(0, len(used) - limit) :]])
+    return _with_pairs(saved, table[kept], sums[kept])
+
+
+def _with_pairs(saved: SavedSlice, table: Longs, sums: NDArray[np.float64]) -> SavedSlice:
+    tables = {"contributions": torch.from_numpy(table), "contributions.sums": torch.from_numpy(sums)}
+    return replace(saved, tables={**saved.tables, **tables})
+
+
 def _with_last_items(saved: SavedSlice, row_of: Longs) -> SavedSlice:
     """The last item of each user under its new row."""
     sessions = saved.tables["sessions"].clone()
@@ -151,7 +184,9 @@ def _with_half_lives(saved: SavedSlice, was: Sequence[float], now: Sequence[floa
     if list(was) == list(now):
         return saved
     counts, landmarks = saved.tables["popularity"].numpy(), saved.lists["landmark"]
+    sums = saved.tables["contributions.sums"].numpy()
     columns: list[NDArray[np.float64]] = []
+    added: list[NDArray[np.float64]] = []
     moved: list[int] = []
     for half_life_s in now:
         nearest = min(range(len(was)), key=lambda at: abs(math.log(was[at] / half_life_s)))
@@ -162,6 +197,8 @@ def _with_half_lives(saved: SavedSlice, was: Sequence[float], now: Sequence[floa
             column = column * 2.0 ** ((landmark - before) + (after - fresh))
             landmark = fresh
         columns.append(column)
+        added.append(sums[:, nearest])
         moved.append(landmark)
+    saved = _with_pairs(saved, saved.tables["contributions"].numpy(), np.ascontiguousarray(np.stack(added, axis=1)))
     table = torch.from_numpy(np.ascontiguousarray(np.stack(columns, axis=1)))
     return replace(saved, tables={**saved.tables, "popularity": table}, lists={**saved.lists, "landmark": moved})

@@ -18,11 +18,11 @@ Fingerprint = dict[str, Any]
 
 # These concern what is to come: what was folded stays as it is.
 RESTORED_AS_IS = ("state.session_gap_s", "events.default_kind", "events.default_user_relation",
-                  "events.default_item_relation")  # fmt: skip
+                  "events.default_item_relation", "state.user_item_weight")  # fmt: skip
 # The events that were folded are brought into the new shape; see `conversion` for the slices and `format.read_catalog`.
 RESTORED_WITH_CONVERSION = (
     "state.history", "state.neighbors", "state.relations", "state.max_users", "state.max_items", "state.max_targets",
-    "state.duplicates_window", "state.half_lives_s", "state.features_dim", "state.content_dim",
+    "state.duplicates_window", "state.repeated_pairs", "state.half_lives_s", "state.features_dim", "state.content_dim",
     "state.content_encoder", "state.content_model", "events.kinds", "events.relations", PARTITIONS,
 )  # fmt: skip
 # Another topic is another log.

@@ -12,13 +12,14 @@ from dataclasses import replace
 import numpy as np
 from torch import Tensor
 
+from engine.state.contributions import Contributions
 from engine.state.id_table import digests
 from engine.state.kernels import LINK
 from engine.state.session_users import SessionUsers
 from engine.state.slice import SavedSlice
 from engine.state.subjects import session_of
 
-FORMAT = 3
+FORMAT = 4
 OLDEST_FORMAT = 2
 
 
@@ -60,4 +61,15 @@ def _linked_users(saved: SavedSlice) -> Tensor:
     return made.table.data[: made.rows].clone()
 
 
-_STEPS: Mapping[int, Callable[[SavedSlice], SavedSlice]] = {2: _from_2}
+def _from_3(saved: SavedSlice) -> SavedSlice:
+    """Format 4 also says what users have added to items that they came back to.
+
+    Of what is in format 3 nobody knows who added it, so it stays until it has decayed; from here on the bound holds.
+    """
+    half_lives = saved.tables["popularity"].shape[1]
+    made = Contributions(1.0, 1, [1.0] * half_lives, np.zeros(0))
+    tables = {"contributions": made.table.data[:0].clone(), "contributions.sums": made.sums.data[:0].clone()}
+    return replace(saved, tables={**saved.tables, **tables})
+
+
+_STEPS: Mapping[int, Callable[[SavedSlice], SavedSlice]] = {2: _from_2, 3: _from_3}

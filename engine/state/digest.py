@@ -19,6 +19,8 @@ from torch import Tensor
 
 from engine.config import EventsConfig, StateConfig
 from engine.events.batch import CatalogItem
+from engine.state.contribution_kernels import PAIR
+from engine.state.contribution_kernels import SEEN as SEEN_PAIR
 from engine.state.copying import SavedState
 from engine.state.ring import Ring
 from engine.state.session_users import NAME, SEEN
@@ -80,6 +82,7 @@ def slice_digest(saved: SavedSlice, config: StateConfig, events: EventsConfig) -
     _put(digest, slice_.items.seen.get(items))
     _put(digest, relations.targets.seen.get(targets))
     _put(digest, slice_.popularity.table.get(items))
+    _put_contributions(digest, saved, user_place, item_place)
     _put_texts(digest, saved.recent_ids)
     digest.update(repr((slice_.popularity.landmarks.tolist(), sorted(saved.numbers.items()))).encode())
     return digest.hexdigest()
@@ -90,6 +93,17 @@ def catalog_digest(records: Iterable[CatalogItem]) -> str:
     digest = hashlib.sha256()
     _put_texts(digest, [repr(record) for record in sorted(records, key=lambda record: record.item_id)])
     return digest.hexdigest()
+
+
+def _put_contributions(digest: hashlib._Hash, saved: SavedSlice, user_place: Tensor, item_place: Tensor) -> None:
+    """Adds what users have added to items, in the order of the pairs' last events."""
+    pairs = saved.tables["contributions"]
+    rows = pairs[:, SEEN_PAIR].argsort()
+    rows = rows[pairs[rows, PAIR] != 0]
+    _put(digest, pairs[rows, SEEN_PAIR:])
+    _put(digest, user_place[(pairs[rows, PAIR] >> 32) - 1])
+    _put(digest, item_place[pairs[rows, PAIR] & 0xFFFF_FFFF])
+    _put(digest, saved.tables["contributions.sums"][rows])
 
 
 def _put_ids(digest: hashlib._Hash, ids: Sequence[str | None]) -> Tensor:

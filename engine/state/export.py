@@ -40,7 +40,7 @@ class Subject:
     Attributes:
         session_id: of an anonymous session that the user is linked to; "" for what is held under the user's own id.
         history: oldest first.
-        named_by_items: items that remember this subject among their latest.
+        named_by_items: items that remember this subject, among their latest or for what it added to their popularity.
         relations: to other users, that named last last.
         named_by_users: how many users of the partition are related to this one.
     """
@@ -80,7 +80,8 @@ def _subject(state: State, row: int) -> Subject:
         if item >= 0
     )
     items = graph.item_users.naming(at)
-    named = [slice_.items.id_of(item) for item in items.tolist()]
+    items = torch.cat([items, torch.from_numpy(slice_.contributions.items_of(local))])
+    named = {slice_.items.id_of(item) for item in items.tolist()}
     subject = slice_.users.id_of(local) or ""
     return Subject(
         partition,

@@ -41,11 +41,14 @@ def find_rising(offset: Longs, newest: int, at: Longs) -> int:
     return count
 
 
-@compiled("void(f8[:,::1], i8[::1], i8[::1], i8[::1], i8[::1], f8[::1])")
+@compiled("void(f8[:,::1], i8[::1], i8[::1], i8[::1], i8[::1], f8[:,::1])")
 def add_decayed(
     table: Doubles, half_lives_ms: Longs, landmark: Longs, item: Longs, time_ms: Longs, weight: Doubles
 ) -> None:
     """Adds `weight * 2 ** (time / half-life - landmark)` to each item's counts [N, H], event after event.
+
+    Args:
+        weight: [E, H] of each event under each half-life.
 
     A sum in floating point depends on its order, which is therefore that of the log.
     """
@@ -54,7 +57,7 @@ def add_decayed(
             halvings = time_ms[e] // half_lives_ms[h]
             rest = float(time_ms[e] - halvings * half_lives_ms[h]) / float(half_lives_ms[h])
             doublings = max(halvings - landmark[h], TO_NOTHING)
-            table[item[e], h] += math.ldexp(weight[e] * np.exp2(rest), int(doublings))
+            table[item[e], h] += math.ldexp(weight[e, h] * np.exp2(rest), int(doublings))
 
 
 @compiled("void(i8[::1], i8[::1], f4[::1], i8[:,::1])")
@@ -67,7 +70,7 @@ def edge_words_of(time_ms: Longs, kind: Longs, weight: Floats, words: Longs) -> 
 
 
 @compiled(
-    f"UniTuple(i8, 3)({RING}, {RING}, {RING}, i8[:,::1], i4[::1], i8, i8, f8[:,::1], i8[::1], i8[::1], f8[::1],"
+    f"UniTuple(i8, 3)({RING}, {RING}, {RING}, i8[:,::1], i4[::1], i8, i8, f8[:,::1], i8[::1], i8[::1], f8[:,::1],"
     " i8[::1], i8[::1], i8[::1], i8[::1], i8[::1], i8[::1], i8[::1], i1[::1], f4[::1], i8[::1], i4[::1], i8[::1])"
 )
 def fold_events(
@@ -81,7 +84,7 @@ def fold_events(
     counts: Doubles,
     half_lives_ms: Longs,
     landmark: Longs,
-    kind_weight: Doubles,
+    weight: Doubles,
     users_seen: Longs,
     items_seen: Longs,
     user: Longs,
@@ -101,7 +104,7 @@ def fold_events(
         user_items, item_users, item_next: of a `Graph`.
         sessions, items_generation, gap_ms, unnamed: as `fold_sessions` takes them.
         counts, half_lives_ms, landmark: as `add_decayed` takes them; no scale may have to move.
-        kind_weight: weight of each kind in `counts`.
+        weight: [E, H] what each event weighs in `counts`, see `Contributions`.
         users_seen, items_seen: [U], [N] get 1 + `offset`.
         counted_ms: times that the events have in `counts`, see `Clock`.
 
@@ -115,11 +118,9 @@ def fold_events(
     edge_words_of(time_ms, kinds, value, words)
     users_taken = append_edges(item_users, item, user, words)
     next_taken = append_edges(item_next, previous, item, words)
-    weight = np.empty(count)
     seen = np.empty(count, np.int64)
     for e in range(count):
         words[e, 1] |= (np.int64(ordinal[e]) & 0xFFFF) << 48
-        weight[e] = kind_weight[kinds[e]]
         seen[e] = offset[e] + 1
     items_taken = append_edges(user_items, user, item, words)
     stamp(users_seen, user, seen)

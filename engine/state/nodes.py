@@ -58,6 +58,10 @@ class Nodes:
         row = int(self.find((name,))[0])
         return None if row < 0 else row
 
+    def lacks_room_for(self, name: str) -> bool:
+        """Whether a name needs a row, and there is none; "" needs none."""
+        return name != "" and self.get(name) is None and len(self) == self.limit
+
     def id_of(self, row: int) -> str | None:
         return self._id[row]
 

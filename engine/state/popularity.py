@@ -33,13 +33,13 @@ class DecayedCounts:
     """
 
     def __init__(self, items: int, half_lives_s: Sequence[float]) -> None:
-        self.half_lives_ms = np.array([max(1, int(half_life_s * 1000)) for half_life_s in half_lives_s])
+        self.half_lives_ms = half_lives_ms(half_lives_s)
         self.landmarks = np.zeros(len(half_lives_s), np.int64)
         self.table = Table(items, (len(half_lives_s),), dtype=torch.float64)
         self._rows = 0
 
     def fold(self, item: NDArray[np.int64], time_ms: NDArray[np.int64], weight: NDArray[np.float64]) -> None:
-        """Counts E events in log order."""
+        """Counts E events in log order; `weight` [E, H] under each half-life."""
         if len(item) == 0:
             return
         self.grow(int(item.max()) + 1)
@@ -89,6 +89,11 @@ class DecayedCounts:
         score[:, h] = torch.from_numpy(scaled(score[:, h].numpy(), self.landmarks[h] - landmark))
         self.table.put(rows, score)
         self.landmarks[h] = landmark
+
+
+def half_lives_ms(half_lives_s: Sequence[float]) -> NDArray[np.int64]:
+    """[H] half-lives as counts take them."""
+    return np.array([max(1, int(half_life_s * 1000)) for half_life_s in half_lives_s])
 
 
 def landmark_of(halvings: int) -> int:
@@ -266,9 +271,9 @@ class Popularity(TopItems):
         self.grow(items)
 
     def fold(self, item: NDArray[np.int64], time_ms: NDArray[np.int64], weight: NDArray[np.float64]) -> None:
-        """Counts E events in log order."""
+        """Counts E events in log order; `weight` [E]."""
         landmark = int(self._counts.landmarks[0])
-        self._counts.fold(item, time_ms, weight)
+        self._counts.fold(item, time_ms, np.ascontiguousarray(weight[:, None]))
         if self._counts.landmarks[0] != landmark:
             self.replace(self._counts.table.data[: self._items, 0].numpy())
         elif len(item):

@@ -19,11 +19,13 @@ from torch import Tensor
 from engine.config import EventsConfig, StateConfig
 from engine.events.batch import EventBatch
 from engine.state.clock import Clock
+from engine.state.contributions import Contributions
 from engine.state.duplicates import RecentIds, repeat_keys
 from engine.state.fold_kernels import find_rising, fold_events
 from engine.state.folded import NO_EVENTS, Gone, Inserted, Ordinals, Part, Rows, SliceFolded, joined_columns, runs_of
 from engine.state.graph import Graph
 from engine.state.id_table import digests
+from engine.state.kernels import Doubles
 from engine.state.nodes import Nodes
 from engine.state.popularity import DecayedCounts
 from engine.state.relations import Mentions, Relations, target_keys
@@ -86,6 +88,7 @@ class Slice:
         self.sessions = Sessions(max_users, config.session_gap_s, items=self.items.generation)
         self.session_users = SessionUsers(max_users)
         self.popularity = DecayedCounts(config.max_items, config.half_lives_s)
+        self.contributions = Contributions.of(config, events)
         self.recent_ids = RecentIds(config.duplicates_window)
         self.anonymous: dict[int, int] = {}  # session_name -> row of the anonymous session
         self.position = 0
@@ -98,7 +101,6 @@ class Slice:
         self.evicted_users = 0
         self.evicted_items = 0
         self.evicted_targets = 0
-        self._kind_weight = np.array(list(events.kinds.values()), dtype=np.float64)
         rings = (self.graph.user_items, self.graph.item_users, self.graph.item_next)
         written = [table for ring in rings for table, _ in ring.used(0).values()]
         self._written = [*written, self.users.seen, self.items.seen, self.sessions.table, self.popularity.table]
@@ -123,6 +125,8 @@ class Slice:
             "sessions": (self.sessions.table, users),
             "session_users": (self.session_users.table, self.session_users.rows),
             "popularity": (self.popularity.table, items),
+            "contributions": (self.contributions.table, self.contributions.rows),
+            "contributions.sums": (self.contributions.sums, self.contributions.rows),
             **self.relations.tables(),
         }
 
@@ -165,6 +169,7 @@ class Slice:
             values = saved.tables[name]
             table.data[: len(values)] = values
         self.session_users.restore(len(saved.tables["session_users"]))
+        self.contributions.restore(len(saved.tables["contributions"]))
         self.popularity.restore(lists["landmark"], self.items.rows)
         self.recent_ids.restore(saved.recent_ids)
         for name in _NUMBERS:
@@ -285,17 +290,18 @@ class Slice:
 
     def _insert(self, events: EventBatch, user: Rows, item: Rows) -> Inserted:
         """Folds events whose rows are known; returns user, item, previous and ordinal of each."""
-        counted_ms = self._clock.read(events.time_ms)
+        now_ms, counted_ms = self._clock.now_ms, self._clock.read(events.time_ms)
+        graph, said = self.graph, (events.time_ms, counted_ms, events.kind, events.offset)
+        weight = self.contributions.count(graph, user, item, *said, now_ms)
         names = session_names(events.session_id)
         copied = [table for table in self._written if table.copying is not None]
         if not copied and not self.popularity.moves(int(counted_ms.max())):
             previous: Rows = np.empty(len(user), np.int64)
             ordinal: Ordinals = np.empty(len(user), np.int32)
-            graph = self.graph
             taken = fold_events(
                 graph.user_items.arrays(), graph.item_users.arrays(), graph.item_next.arrays(),
                 self.sessions.table.array, self.items.generation.array, self.sessions.gap_ms, UNNAMED,
-                *self.popularity.arrays(), self._kind_weight, self.users.seen.array, self.items.seen.array,
+                *self.popularity.arrays(), weight, self.users.seen.array, self.items.seen.array,
                 user, item, names, events.time_ms, counted_ms, events.kind, events.value, events.offset, ordinal,
                 previous,
             )  # fmt: skip
@@ -303,13 +309,13 @@ class Slice:
                 ring.took(blocks)
             self.popularity.grow(self.items.rows)
         else:
-            previous, ordinal = self._insert_noted(events, user, item, names, counted_ms)
+            previous, ordinal = self._insert_noted(events, user, item, names, counted_ms, weight)
         self.session_users.note(events.user_id, self.users, user, names, previous, events.offset)
         self.events_folded += len(events)
         return user, item, previous, ordinal
 
     def _insert_noted(
-        self, events: EventBatch, user: Rows, item: Rows, names: Rows, counted_ms: Rows
+        self, events: EventBatch, user: Rows, item: Rows, names: Rows, counted_ms: Rows, counted: Doubles
     ) -> tuple[Rows, Ordinals]:
         """What `fold_events` does, structure by structure: each tells its copy what is about to be written."""
         users, items = torch.from_numpy(user), torch.from_numpy(item)
@@ -320,7 +326,7 @@ class Slice:
         offset = torch.from_numpy(events.offset) + 1
         self.users.see(users, offset)
         self.items.see(items, offset)
-        self.popularity.fold(item, counted_ms, self._kind_weight[events.kind])
+        self.popularity.fold(item, counted_ms, counted)
         return sessioned.previous.numpy(), sessioned.ordinal.numpy()
 
     def _room(
@@ -344,14 +350,14 @@ class Slice:
 
     def _make_room(self, subject: str, item_id: str, gone: Gone, target: str = "") -> None:
         """Takes back the rows of the longest idle, where the next event needs one and there is none."""
-        if _lacks(self.relations.targets, target):
+        if self.relations.targets.lacks_room_for(target):
             self.evicted_targets += len(self.relations.evict())
-        if _lacks(self.users, subject):
+        if self.users.lacks_room_for(subject):
             rows = self.users.longest_idle()
             self._remove_users(rows)
             self.evicted_users += len(rows)
             gone.users.append(rows.numpy())
-        if _lacks(self.items, item_id):
+        if self.items.lacks_room_for(item_id):
             rows = self.items.longest_idle()
             gone.stale_users.append(self.graph.user_items.naming(rows).numpy())
             gone.stale_items.append(self.graph.item_next.naming(rows).numpy())
@@ -359,6 +365,7 @@ class Slice:
             self.graph.item_next.clear(rows)
             self.relations.item_entities.clear(rows)
             self.popularity.clear(rows)
+            self.contributions.forget_items(rows.numpy())
             self.items.remove(rows)
             self.evicted_items += len(rows)
             gone.items.append(rows.numpy())
@@ -381,11 +388,7 @@ class Slice:
         self.graph.user_items.clear(rows)
         self.relations.user_users.clear(rows)
         self.sessions.table.clear(rows)
+        self.contributions.forget_users(rows.numpy())
         for subject in self.users.remove(rows):
             if session_id := session_of(subject):
                 self.anonymous.pop(session_name(session_id), None)
-
-
-def _lacks(nodes: Nodes, name: str) -> bool:
-    """Whether a name needs a row, and there is none."""
-    return name != "" and nodes.get(name) is None and len(nodes) == nodes.limit

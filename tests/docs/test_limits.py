@@ -23,7 +23,9 @@ NO_BOUND = {"serving.max_log_age_s"}
 # Here the oldest or the least gives way, at a size that is reached in ordinary service: nobody has to watch it.
 UNWATCHED = {
     "events kept per user or session", "relations kept per user, per item and per entity",
-    "users and next items kept per item", "sessions linked to a user", "list of popular items",
+    "users and next items kept per item", "what one user adds to the popularity of one item",
+    "pairs of a user and an item that came again, of which this is known", "sessions linked to a user",
+    "list of popular items",
     "users that one session links", "sessions whose users are counted",
     "letters of which the engine knows that they are written", "size of a dead letter",
     "items whose part of a list is kept as bytes", "a broker's answer to a fetch",

@@ -22,9 +22,10 @@ from engine.state.state import State
 from tests.trainer.planted import BEGIN_MS, KINDS, PAIRS, planted_log, replayed
 from trainer.dataset import Histories
 from trainer.forward import ItemForward
+from trainer.live_fold import insert
 from trainer.replay import Replay
 from trainer.train import words
-from trainer.walk import empty_graph, insert
+from trainer.walk import empty_graph
 
 WINDOW = 8
 VOCABULARY = [f"{side}{pair}" for pair in range(0, PAIRS, 2) for side in "AB"]  # every other pair has learned ids

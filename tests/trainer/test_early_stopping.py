@@ -15,10 +15,11 @@ from trainer.dataset import Histories
 from trainer.early_stopping import EarlyStopping
 from trainer.encoder import EncoderTrainer, Schedule
 from trainer.forward import ItemForward
+from trainer.live_fold import insert
 from trainer.progress import Progress
 from trainer.train import start_weights, train, words
 from trainer.validation import Validation
-from trainer.walk import empty_graph, insert
+from trainer.walk import empty_graph
 
 DATA = replayed(planted_log(600)).data()
 

@@ -5,8 +5,9 @@ import torch
 from tests.trainer.planted import edges_of, planted_log, replayed, small_config
 from trainer.dataset import Histories
 from trainer.encoder import Schedule
+from trainer.live_fold import insert
 from trainer.order import linked_order
-from trainer.walk import empty_graph, insert
+from trainer.walk import empty_graph
 
 
 def test_the_graph_of_a_piece_holds_exactly_the_events_before_it() -> None:

@@ -7,8 +7,9 @@ from engine.state.popularity import Popularity
 from tests.trainer.planted import edges_of, planted_log, replayed, small_config
 from trainer.dataset import Histories
 from trainer.forward import ItemForward
+from trainer.live_fold import insert
 from trainer.train import start_weights, words
-from trainer.walk import empty_graph, insert, make_lists, walk
+from trainer.walk import empty_graph, make_lists, walk
 
 AT_ONCE = 16
 

@@ -11,12 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import StateConfig
-from engine.state.graph import Graph
-from engine.state.popularity import Popularity
 from engine.state.ring import Neighbors
 from trainer.data.log import Events, Ints, Questions
+from trainer.live_fold import LiveFold
 from trainer.replay import EventLog
-from trainer.walk import Moment, insert
+from trainer.walk import Moment
 
 
 class LiveState:
@@ -47,8 +46,9 @@ class LiveState:
         owners = len(events.sessions if by_session else events.users)
         items = len(events.items)
         defaults = StateConfig()
-        self.graph = Graph.empty(history, neighbors, owners, items)
-        self._popularity = [Popularity(half, defaults.popular, items) for half in defaults.half_lives_s]
+        kind_weight = np.ones(int(events.kind.max(initial=0)) + 1)
+        self._live = LiveFold(defaults, owners, items, kind_weight, history=history, neighbors=neighbors)
+        self.graph = self._live.graph
 
     def fold(self, positions: Ints) -> None:
         """Takes in events at `positions`, rising."""
@@ -57,10 +57,8 @@ class LiveState:
         self.until = int(positions[-1]) + 1
         at = torch.from_numpy(positions)
         log = EventLog(*(column[at] for column in vars(self.columns).values()))
-        insert(self.graph, log)
+        self._live.fold(log)
         self._newest_ms = max(self._newest_ms, int(log.time_ms.max()))
-        for popularity in self._popularity:
-            popularity.fold(log.item.numpy(), log.time_ms.numpy(), np.ones(len(log)))
 
     def history(self, questions: Questions, n: int) -> Neighbors:
         """[B, n] the last events that each question knows of."""
@@ -76,7 +74,7 @@ class LiveState:
         history = self.history(questions, self._history)
         now_ms = self._now_ms(questions)
         users = self.columns.user[first]
-        return Moment(first, users, history, self.graph, self._popularity, table, now_ms, self._group)
+        return Moment(first, users, history, self.graph, self._live.popularity, table, now_ms, self._group)
 
     def _now_ms(self, questions: Questions) -> Tensor:
         """[B] the clock; sessions are apart from the log, and have none but their own newest event."""

@@ -1,6 +1,7 @@
 """The log that the snapshots of older formats in `data` were taken of, and the settings that they were taken under.
 
-`data/format-2` was written by the last version of Ousel that wrote format 2, from exactly these records.
+`data/format-2` and `data/format-3` were written by the last versions of Ousel that wrote these formats, from exactly
+these records.
 """
 
 from __future__ import annotations

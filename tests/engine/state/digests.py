@@ -56,11 +56,22 @@ def slice_digest(one: Slice) -> Digest:
         "users_seen": {name: int(one.users.seen.data[row]) for name, row in users.items()},
         "items_seen": {name: int(one.items.seen.data[row]) for name, row in items.items()},
         "popularity": {name: one.popularity.table.data[row].numpy().tobytes() for name, row in items.items()},
+        "contributions": contributions_of(one),
         "landmark": one.popularity.landmarks.tolist(),
         "recent_ids": one.recent_ids.ordered(),
         "anonymous": {name: one.users.id_of(row) for name, row in one.anonymous.items()},
         "numbers": [one.position, one.events_folded, one.duplicates, one.forgotten],
         "evicted": [one.evicted_users, one.evicted_items, one.evicted_targets],
+    }
+
+
+def contributions_of(one: Slice) -> Digest:
+    """What users have added to items that they came back to."""
+    pairs, sums = one.contributions.table.data, one.contributions.sums.data
+    return {
+        (one.users.id_of((pair >> 32) - 1), one.items.id_of(pair & 0xFFFF_FFFF)): (*rest, sums[row].numpy().tobytes())
+        for row, (_, pair, *rest) in enumerate(pairs[: one.contributions.rows].tolist())
+        if pair != 0
     }
 
 

@@ -27,7 +27,10 @@ events = listed(50 * HOUR_MS)
 
 def fold(popularity: DecayedCounts | Popularity, batch: list[tuple[int, int, float]]) -> None:
     item, time_ms, weight = (np.array([event[at] for event in batch]) for at in range(3))
-    popularity.fold(item.astype(np.int64), time_ms.astype(np.int64), weight.astype(np.float64))
+    weight = weight.astype(np.float64)
+    if isinstance(popularity, DecayedCounts):
+        weight = np.repeat(weight[:, None], len(popularity.half_lives_ms), axis=1)
+    popularity.fold(item.astype(np.int64), time_ms.astype(np.int64), weight)
 
 
 def decayed_sum(log: list[tuple[int, int, float]], half_life_s: float) -> np.ndarray:
