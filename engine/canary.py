@@ -3,8 +3,8 @@
 What needs no live state is checked aside, on the copy that the generation was built from (`check_vectors`). Then both
 models, the serving one and the new one, are asked for the newest event of each user from the events before it, a few
 users between two steps of the engine (`Trial`). The state knows that event already, which helps both alike: only the
-ratio of their hits means something. Where no model serves yet, the new one is compared with what serves in its place,
-the lists of popularity: untrained weights would pass every other check and be worse than that.
+ratio of their hits means something. Where no model serves yet, the new one is compared with the lists of popularity:
+untrained weights would pass every other check and be worse than that.
 
 Shapes: U users tried, B of them at a time, d width.
 """
@@ -21,8 +21,9 @@ from torch import Tensor
 from engine.config import Config
 from engine.generation import Frozen, Generation
 from engine.model.weights import WeightsError
+from engine.ranking.popular import by_popularity
 from engine.ranking.query import Query
-from engine.ranking.recommender import by_popularity, rank_by_model
+from engine.ranking.recommender import rank_by_model
 from engine.state.ring import Neighbors
 from engine.state.state import State
 
@@ -165,7 +166,7 @@ class Trial:
         queries, users = [query] * len(asked.users), asked.users.tolist()
         now_ms = int(time.time() * 1000)
         if generation is None:  # Everybody has the same list.
-            popular, _ = by_popularity(query, -1, state, now_ms)
+            popular = by_popularity(query, -1, state, now_ms).items
             return [{item.item_id for item in popular}] * len(queries)
         ranked = rank_by_model(queries, users, asked.before, state, generation, self._config.ranking, now_ms)
         return [{item.item_id for item in items} for items, _ in ranked]

@@ -88,7 +88,7 @@ def propose(
             members = members[state.availability.at(members, now_ms)]  # As in the index: others take no place.
             found[at], floor[at] = _within(members, vectors[at], generation, k)
     popular = torch.from_numpy(state.popularity.top(max(breadth.popular for breadth in breadths)))
-    related, hidden = _related(queries, history, state, config) if state.relations else ((), [_NO_ROWS] * len(queries))
+    related, hidden = related_items(queries, history, state, config)
     read = following if config.neighbor_sources <= SOURCES else None
 
     def gather(related: Sequence[Tensor]) -> tuple[Candidates, NDArray[np.bool_]]:
@@ -119,10 +119,15 @@ def _doubled(least: int, needed: int) -> int:
     return least
 
 
-def _related(
+def related_items(
     queries: Sequence[Query], history: Neighbors, state: State, config: RankingConfig
-) -> tuple[tuple[Tensor, Tensor], list[NDArray[np.int64]]]:
-    """[B, n] what friends had last, and [B, n] what shares an entity with the user's last items; and the hidden."""
+) -> tuple[tuple[Tensor, ...], list[NDArray[np.int64]]]:
+    """[B, n] what friends had last, and [B, n] what shares an entity with the user's last items; and the hidden.
+
+    Where nobody has relations there is neither.
+    """
+    if not state.relations:
+        return (), [_NO_ROWS] * len(queries)
     last = history.row[:, max(0, history.row.shape[1] - config.neighbor_sources) :]
     friends = [_of_friends(query.subject, state, config.friend_candidates) for query in queries]
     entities = [_of_entities(rows, state, config.entity_candidates) for rows in last]

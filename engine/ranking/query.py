@@ -121,6 +121,14 @@ class Basis:
     popular: int
 
 
+class Scored(NamedTuple):
+    """A list as a scorer makes it, best first, and what it was made from."""
+
+    items: tuple[RankedItem, ...]
+    basis: Basis
+    origin: Origin
+
+
 @dataclass(frozen=True)
 class Ranking:
     """A list, best first, all of it from one generation and one moment of the state.

@@ -1,4 +1,4 @@
-"""Answers queries: the model's order for users it knows, decayed popularity for all others.
+"""Answers queries: the model's order for users it knows, that of a scorer without a model for all others.
 
 Shapes: B queries, C candidates of each.
 """
@@ -16,16 +16,14 @@ from torch import Tensor
 from engine.config import RankingConfig
 from engine.generation import Generation
 from engine.inference.dense import cosines
-from engine.model.candidates import BACKFILL_BIT, INDEX_BIT, POPULAR_BIT
+from engine.model.candidates import INDEX_BIT
 from engine.model.features import Crowd, candidate_features, trend_half_lives, trend_of
 from engine.model.votes import count_votes, gather_voters
-from engine.ranking.backfill import backfill
 from engine.ranking.candidates import Breadth, breadth_of, propose
-from engine.ranking.filters import allowed
 from engine.ranking.margins import margins
-from engine.ranking.page import Page, page_of, pages
+from engine.ranking.page import Page, pages
 from engine.ranking.query import Basis, Origin, Position, Query, RankedItem, Ranking
-from engine.state.popularity import most_popular
+from engine.ranking.scorers import SCORERS, WITHOUT_MODEL
 from engine.state.ring import Neighbors
 from engine.state.state import State
 
@@ -54,10 +52,10 @@ def recommend(
             for at, (items, basis) in zip(alike, ranked, strict=True):
                 answers[at] = Ranking(items, Origin.MODEL, True, generation.version, reflects, basis)
     version = generation.version if generation else 0
-    for at, (query, user) in enumerate(zip(queries, users, strict=True)):
-        if answers[at] is None:
-            items, basis = by_popularity(query, user, state, now_ms)
-            answers[at] = Ranking(items, Origin.POPULARITY, user >= 0, version, reflects, basis)
+    rest = [at for at, answer in enumerate(answers) if answer is None]
+    asked, rows = [queries[at] for at in rest], [users[at] for at in rest]
+    for at, one in zip(rest, SCORERS[WITHOUT_MODEL](asked, rows, state, config, now_ms), strict=True):
+        answers[at] = Ranking(one.items, one.origin, users[at] >= 0, version, reflects, one.basis)
     return [answer for answer in answers if answer is not None]
 
 
@@ -152,32 +150,3 @@ def _trend(state: State, item: Tensor, config: RankingConfig) -> Tensor:
     rows = np.concatenate([item.numpy().reshape(-1), state.popularity.top(config.popular_candidates)])
     counts = torch.from_numpy(state.decayed_counts_under(trend_half_lives(len(state.half_lives_s)), rows))
     return trend_of(counts[: item.numel()], counts[item.numel() :]).view(*item.shape, counts.shape[1])
-
-
-def by_popularity(query: Query, user: int, state: State, now_ms: int) -> tuple[tuple[RankedItem, ...], Basis]:
-    """The most popular of all items that may be shown to this query; those without any event come last."""
-    history = np.zeros((1, 0), dtype=np.int64)
-    if query.exclude_history and user >= 0:
-        history = state.histories([user]).row.numpy()
-
-    def listed(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        return rows[allowed([query], rows[None], state, history, now_ms)[0]]
-
-    popularity, more = state.popularity, np.zeros(0, np.int64)
-    if query.categories:
-        rows = listed(state.catalog.members(query.categories))
-    else:
-        rows = listed(popularity.top(query.k + len(query.exclude_item_ids) + history.shape[1]))
-        if len(rows) < query.k and not (popularity.whole and state.availability.settled(now_ms)):
-            top = popularity.top()
-            rows = listed(top)
-            more = backfill(query, state, history[0], now_ms, top, query.k)
-    best = most_popular(np.concatenate([rows, more]), popularity.score, query.k)
-    bits = np.where(np.isin(best, more), BACKFILL_BIT, POPULAR_BIT)
-    page = page_of(best, popularity.share(best), bits, state)
-    full = len(best) == query.k
-    floor = float(popularity.score[best[-1]]) if full and len(best) else -np.inf
-    low, high = np.full(len(best), np.nan, np.float32), np.full(len(best), -np.inf, np.float32)
-    return page.items, Basis(
-        query, 0, best.astype(np.int32), low, high, None, floor, state.popularity_scale, _last(page), 0
-    )

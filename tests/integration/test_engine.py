@@ -42,7 +42,7 @@ def test_a_click_changes_the_next_list_before_and_after_a_model(kafka_config, tm
     load(kafka_config)
     with running(kafka_config, tmp_path / "engine.log") as engine, ousel.Client(engine.address, DEADLINE_S) as client:
         before = client.recommend("u1", k=5)
-        assert (before.origin, before.known, before.model_version) == (ousel.Origin.POPULARITY, True, 0)
+        assert (before.origin, before.known, before.model_version) == (ousel.Origin.COVISITATION, True, 0)
         assert before.items[0].title.startswith("Title ")
         unknown = client.recommend("somebody new", k=5)
         assert (unknown.origin, unknown.known) == (ousel.Origin.POPULARITY, False)

@@ -85,11 +85,12 @@ def test_a_batch_answers_each_query_as_if_it_were_alone(state):
         assert alone.origin == ranking.origin
 
 
-def test_without_a_model_popularity_answers_and_says_so(state):
-    (ranking,) = ask(state, None, Query("u1", "", k=4))
-    assert [item.item_id for item in ranking.items] == [state.items.id_of(row) for row in state.popularity.top(4)]
-    assert (ranking.origin, ranking.known, ranking.model_version) == (Origin.POPULARITY, True, 0)
-    assert all(item.sources == (Source.POPULAR,) for item in ranking.items)
+def test_without_a_model_covisitation_answers_known_users_and_popularity_all_others_and_they_say_so(state):
+    known, unknown = ask(state, None, Query("u1", "", k=4), Query("nobody", "", k=4))
+    assert (known.origin, known.known, known.model_version) == (Origin.COVISITATION, True, 0)
+    assert [item.item_id for item in unknown.items] == [state.items.id_of(row) for row in state.popularity.top(4)]
+    assert (unknown.origin, unknown.known, unknown.model_version) == (Origin.POPULARITY, False, 0)
+    assert all(item.sources == (Source.POPULAR,) for item in unknown.items)
 
 
 def test_an_unknown_user_is_answered_with_what_is_popular(state):
