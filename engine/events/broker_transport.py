@@ -12,7 +12,7 @@ from kafka.net.manager import KafkaConnectionManager
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.protocol.consumer import FetchRequest
 
-from engine.events.answer_limit import AnswerLimit
+from engine.events.answer_limit import AnswerLimit, MalformedAnswer
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +70,9 @@ def _limit(transport: KafkaTCPTransport, max_answer_bytes: int, shortened: Calla
                 break
             pieces.append(piece)
             size += len(piece)
-        return limit.feed(b"".join(pieces)), error
+        try:
+            return limit.feed(b"".join(pieces)), error
+        except MalformedAnswer as problem:
+            return b"", KafkaConnectionError(f"the broker's answer can't be read: {problem}")
 
     transport._sock_recv = receive

@@ -1,4 +1,4 @@
-"""The layout of a broker's answer to a fetch, versions 4 to 12, as far as it takes to keep the beginning of a long one.
+"""A broker's answer to a fetch, versions 4 to 12, shortened while it arrives.
 
 The order of the fields is that of `FetchResponse` in Kafka's own descriptions of its messages.
 """
@@ -6,168 +6,184 @@ The order of the fields is that of `FetchResponse` in Kafka's own descriptions o
 from __future__ import annotations
 
 import struct
-from itertools import chain
-from typing import NamedTuple
+from collections.abc import Generator
 
 VERSIONS = range(4, 13)  # kafka-python 3.0 asks by none that is newer.
 _LOG_START_SINCE, _SESSION_SINCE, _REPLICA_SINCE, _COMPACT_SINCE = 5, 7, 11, 12
 _BATCH_LENGTH_AT, _BATCH_LENGTH_END = 8, 12  # A batch begins with its offset, and the length of what follows.
-_Pieces = list[bytes | memoryview]
+_MAX_VARINT_BYTES = 5
 _INT16, _INT32 = struct.Struct(">h"), struct.Struct(">i")
 
-
-class _Partition(NamedTuple):
-    """Where the parts of a partition's answer lie: its fields, the length of its records, and the records."""
-
-    begin: int
-    length_at: int
-    records_at: int
-    records_bytes: int
+# A walk asks for so many bytes, or has so many dropped where the number is negative.
+_Walk = Generator[int, bytes, None]
+_Read = Generator[int, bytes, tuple[int, bytes]]
 
 
-class _Reader:
-    """Walks over the bytes of an answer; an IndexError or struct.error is raised where they end too early."""
+class MalformedAnswer(ValueError):
+    """The bytes are no answer to a fetch."""
 
-    def __init__(self, data: bytes | bytearray, version: int) -> None:
-        self._data = data
+
+class ShortenedAnswer:
+    """Keeps every field of an answer, and of the records as much as has room.
+
+    A client wants to hear of each partition that it has asked for, so none is left out. A partition whose records have
+    no room ends behind the last bytes that have, as brokers end one that has its size, provided that its first batch is
+    whole; otherwise it has no records, and the client asks for them again. The first batch of the answer is kept
+    whatever its size, since a client can't read on without it; an answer that is long only because of it is kept whole.
+
+    Args:
+        version: of the fetch.
+        size: the bytes of the answer.
+        max_bytes: of the records that are kept, beside the first batch.
+    """
+
+    def __init__(self, version: int, size: int, max_bytes: int) -> None:
         self._version = version
-        self.at = 0
+        self._size = size
+        self._max_bytes = max_bytes
+        self._room: int | None = None  # for records; not known before the first batch
+        self._kept: list[bytes] = []
+        self._walk = self._answer()
+        self._pending = bytearray()  # of what the walk asked for
+        self._wanted = next(self._walk)
+        self._ended = False
 
-    def header(self) -> None:
-        """The fields before the topics."""
-        self.skip(4)  # the correlation id
-        self.tags()
-        self.skip(4 + (6 if self._version >= _SESSION_SINCE else 0))
+    def feed(self, data: memoryview) -> None:
+        """Takes the next bytes of the answer.
 
-    def count(self) -> int:
-        """The length of an array, a text or the records; 0 where there are none."""
+        Raises:
+            MalformedAnswer: they can't be.
+        """
+        while len(data):
+            if self._ended:
+                raise MalformedAnswer(f"{len(data)} bytes follow its end")
+            if self._wanted < 0:
+                step = min(-self._wanted, len(data))
+                self._wanted += step
+                done = self._wanted == 0
+            else:
+                step = min(self._wanted - len(self._pending), len(data))
+                self._pending += data[:step]
+                done = len(self._pending) == self._wanted
+            data = data[step:]
+            if done:
+                self._go_on()
+
+    def pieces(self) -> list[bytes]:
+        """What is kept, in order, once all bytes were fed."""
+        return self._kept
+
+    def _go_on(self) -> None:
+        """Gives the walk what it wanted, until it wants more."""
+        wanted, self._wanted = bytes(self._pending), 0
+        self._pending.clear()
+        try:
+            while self._wanted == 0:
+                self._wanted = self._walk.send(wanted)
+                wanted = b""
+        except StopIteration:
+            self._ended = True
+
+    def _answer(self) -> _Walk:
+        yield from self._keep(4)  # the number of the request
+        yield from self._tags()
+        yield from self._keep(4 + (6 if self._version >= _SESSION_SINCE else 0))
+        topics = yield from self._count()
+        for _ in range(topics):
+            yield from self._topic_name()
+            partitions = yield from self._count()
+            for _ in range(partitions):
+                yield from self._partition()
+                yield from self._tags()
+            yield from self._tags()
+        yield from self._tags()
+
+    def _topic_name(self) -> _Walk:
         if self._version >= _COMPACT_SINCE:
-            return max(0, self._varint() - 1)
-        (count,) = _INT32.unpack_from(self._data, self.at)
-        self.skip(4)
-        return max(0, int(count))
-
-    def topic_name(self) -> None:
-        if self._version >= _COMPACT_SINCE:
-            self.skip(self.count())
+            length = yield from self._count()
         else:
-            (length,) = _INT16.unpack_from(self._data, self.at)
-            self.skip(2 + int(length))
+            (length,) = _INT16.unpack((yield from self._keep(2)))
+        yield from self._keep(max(0, length))
 
-    def partition(self) -> _Partition:
-        """The fields of a partition up to its records."""
-        begin = self.at
-        self.skip(4 + 2 + 8 + 8 + (8 if self._version >= _LOG_START_SINCE else 0))
-        for _ in range(self.count()):  # the transactions that were given up
-            self.skip(16)
-            self.tags()
+    def _partition(self) -> _Walk:
+        yield from self._keep(4 + 2 + 8 + 8 + (8 if self._version >= _LOG_START_SINCE else 0))
+        aborted = yield from self._count()
+        for _ in range(aborted):
+            yield from self._keep(16)
+            yield from self._tags()
         if self._version >= _REPLICA_SINCE:
-            self.skip(4)
-        length_at = self.at
-        size = self.count()
-        return _Partition(begin, length_at, self.at, size)
+            yield from self._keep(4)
+        yield from self._records()
 
-    def tags(self) -> None:
+    def _records(self) -> _Walk:
+        size, coded = yield from self._read_count()
+        if size == 0:
+            self._kept.append(coded)
+            return
+        head = yield min(size, _BATCH_LENGTH_END)
+        first = size
+        if len(head) == _BATCH_LENGTH_END:
+            first = min(size, _BATCH_LENGTH_END + max(0, *_INT32.unpack_from(head, _BATCH_LENGTH_AT)))
+        if self._room is None:
+            short = self._size - first <= self._max_bytes
+            self._room = self._size if short else max(self._max_bytes, first)
+        if size <= self._room:
+            kept = size
+            self._room -= size
+        else:
+            kept = self._room if first <= self._room else 0
+            self._room = 0
+        self._kept.append(coded if kept == size else self._coded(kept))
+        if kept:
+            self._kept.append(head[:kept])
+            yield from self._keep(max(0, kept - len(head)))
+        yield max(kept, len(head)) - size
+
+    def _tags(self) -> _Walk:
         if self._version >= _COMPACT_SINCE:
-            for _ in range(self._varint()):
-                self._varint()
-                self.skip(self._varint())
+            tags, coded = yield from self._read_varint()
+            self._kept.append(coded)
+            for _ in range(tags):
+                for _ in range(2):  # the tag, and the length of its field
+                    length, coded = yield from self._read_varint()
+                    self._kept.append(coded)
+                yield from self._keep(length)
 
-    def skip(self, size: int) -> None:
-        self.at += size
-        if self.at > len(self._data):
-            raise IndexError
+    def _count(self) -> Generator[int, bytes, int]:
+        """The length of an array or of a text; 0 where there is none."""
+        count, coded = yield from self._read_count()
+        self._kept.append(coded)
+        return count
 
-    def _varint(self) -> int:
-        number = shift = 0
-        while True:
-            byte = self._data[self.at]
-            self.at += 1
-            number |= (byte & 0x7F) << shift
-            if byte < 0x80:
-                return number
-            shift += 7
+    def _read_count(self) -> _Read:
+        """The same with its bytes, which are not kept."""
+        if self._version >= _COMPACT_SINCE:
+            number, coded = yield from self._read_varint()
+            return max(0, number - 1), coded
+        coded = yield 4
+        return max(0, *_INT32.unpack(coded)), coded
 
+    def _read_varint(self) -> _Read:
+        number, coded = 0, b""
+        while len(coded) < _MAX_VARINT_BYTES:
+            byte = yield 1
+            number |= (byte[0] & 0x7F) << 7 * len(coded)
+            coded += byte
+            if byte[0] < 0x80:
+                return number, coded
+        raise MalformedAnswer("a number does not end")
 
-def first_batch(data: bytes | bytearray, version: int) -> tuple[int, int] | None:
-    """Where the first record batch of an answer begins and ends; None where the bytes don't reach to its length."""
-    reader = _Reader(data, version)
-    try:
-        reader.header()
-        for _ in range(reader.count()):
-            reader.topic_name()
-            for _ in range(reader.count()):
-                found = reader.partition()
-                if found.records_bytes:
-                    (length,) = _INT32.unpack_from(data, found.records_at + _BATCH_LENGTH_AT)
-                    return found.records_at, found.records_at + _BATCH_LENGTH_END + max(0, int(length))
-                reader.tags()
-            reader.tags()
-    except (IndexError, struct.error):
-        pass
-    return None
+    def _keep(self, size: int) -> Generator[int, bytes, bytes]:
+        piece = yield size
+        self._kept.append(piece)
+        return piece
 
-
-def beginning_of(data: bytes | bytearray, version: int) -> bytes:
-    """An answer of its own, made of the beginning of a longer one.
-
-    A partition whose records are not all there ends behind the last bytes of them, as brokers end one that has its
-    size, provided that its first batch is whole. Other partitions are left out: a client asks for them again.
-    """
-    view = memoryview(data)
-    reader = _Reader(data, version)
-    reader.header()
-    header_end = reader.at
-    topics: list[_Pieces] = []
-    try:
-        for _ in range(reader.count()):
-            begin = reader.at
-            reader.topic_name()
-            name = view[begin : reader.at]
-            partitions: list[_Pieces] = []
-            try:
-                for _ in range(reader.count()):
-                    partitions.append(_partition(view, reader, version))
-                reader.tags()
-            finally:
-                if partitions:
-                    topics.append([name, _count(len(partitions), version), *chain(*partitions), _tags(version)])
-    except (IndexError, struct.error):
-        pass
-    # Joined once: the records are most of the memory that this takes.
-    return b"".join([view[:header_end], _count(len(topics), version), *chain(*topics), _tags(version)])
-
-
-def _partition(view: memoryview, reader: _Reader, version: int) -> _Pieces:
-    """The partition at the reader's place, with as many of its records as there are.
-
-    Raises:
-        IndexError, struct.error: not even its first batch is whole.
-    """
-    found = reader.partition()
-    there = len(view) - found.records_at
-    if found.records_bytes <= there:
-        reader.skip(found.records_bytes)
-        reader.tags()
-        return [view[found.begin : reader.at]]
-    (length,) = _INT32.unpack_from(view, found.records_at + _BATCH_LENGTH_AT)
-    if _BATCH_LENGTH_END + int(length) > there:
-        raise IndexError
-    reader.at = len(view)  # Nothing behind it can be read.
-    return [view[found.begin : found.length_at], _count(there, version), view[found.records_at :], _tags(version)]
-
-
-def _count(number: int, version: int) -> bytes:
-    if version < _COMPACT_SINCE:
-        return _INT32.pack(number)
-    number += 1
-    coded = bytearray()
-    while number >= 0x80:
-        coded.append(number & 0x7F | 0x80)
-        number >>= 7
-    coded.append(number)
-    return bytes(coded)
-
-
-def _tags(version: int) -> bytes:
-    return b"\0" if version >= _COMPACT_SINCE else b""
+    def _coded(self, count: int) -> bytes:
+        if self._version < _COMPACT_SINCE:
+            return _INT32.pack(count)
+        number, coded = count + 1, bytearray()
+        while number >= 0x80:
+            coded.append(number & 0x7F | 0x80)
+            number >>= 7
+        coded.append(number)
+        return bytes(coded)

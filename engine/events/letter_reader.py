@@ -45,7 +45,8 @@ class LetterReader:
     def __init__(self, config: KafkaConfig) -> None:
         self._patience_s = config.request_timeout_ms / 1000
         settings = connection_settings(config) | {"enable_auto_commit": False, "auto_offset_reset": "earliest"}
-        self._consumer = open_client(KafkaConsumer, settings | {"fetch_max_wait_ms": _FETCH_WAIT_MS})
+        settings |= {"fetch_max_wait_ms": _FETCH_WAIT_MS, "fetch_max_bytes": config.max_answer_bytes}
+        self._consumer = open_client(KafkaConsumer, settings)
         topic = config.dead_letters_topic
         numbers = self._consumer.partitions_for_topic(topic)
         if not numbers:

@@ -84,6 +84,7 @@ def read_written(written: WrittenLetters, config: KafkaConfig, stop: threading.E
         "enable_auto_commit": False,
         "auto_offset_reset": "earliest",
         "fetch_max_wait_ms": _FETCH_WAIT_MS,  # It must be shorter than any kafka.request_timeout_ms.
+        "fetch_max_bytes": config.max_answer_bytes,
     }
     consumer = open_client(KafkaConsumer, settings)
     try:

@@ -109,5 +109,5 @@ def test_the_dead_letters_are_read(small: KafkaConfig) -> None:
     read_written(written, small, threading.Event())
     assert len(written) == RECORDS
     with closing(LetterReader(small)) as reader:
-        found = reader.newest(RECORDS)
+        found = reader.newest(RECORDS, threading.Event())
     assert [letter.headers["offset"] for letter in found] == [str(number) for number in range(RECORDS)]
