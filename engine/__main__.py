@@ -52,6 +52,7 @@ from engine.serving.calls import log_clients_that_left
 from engine.serving.errors import is_expected
 from engine.serving.server import PortTaken, Server
 from engine.serving.subscriptions import Subscriptions
+from engine.snapshot.default_folder import folder_of_log, usual_name, with_folder
 from engine.snapshot.lock import EngineLock
 from engine.snapshot.settings import fingerprint
 from engine.snapshot.store import SnapshotError, SnapshotStore
@@ -106,17 +107,21 @@ app.command("compile")(compile_functions)
 
 def _snapshots(config: Config, held: ExitStack) -> OpenSnapshots | None:
     """The way to the snapshots; `held` has the lock on this engine's name among them."""
-    if config.snapshot.dir is None:
+    chosen = with_folder(config.snapshot)
+    if chosen is None or chosen.dir is None:
         return None
-    name = config.snapshot.engine or f"{socket.gethostname()}-{config.serving.port}"
+    folder, shared = chosen.dir, config.snapshot.dir is None
+    name = config.snapshot.engine or usual_name(socket.gethostname(), config.serving.port)
 
     def open_for(assignment: Assignment) -> Snapshots:
         partitions = assignment.totals.get(config.kafka.events_topic, 1)
         settings = fingerprint(config.state, config.events, config.kafka, partitions)
-        return SnapshotStore(config.snapshot, name, settings, assignment.identity)
+        own = folder_of_log(folder, assignment.identity, config.kafka.events_topic) if shared else folder
+        return SnapshotStore(chosen.model_copy(update={"dir": own}), name, settings, assignment.identity)
 
-    open_for(Assignment({}, {}))  # so that a folder that can't be used is said at once
-    held.enter_context(closing(EngineLock(config.snapshot.dir, name)))
+    if not shared:
+        open_for(Assignment({}, {}))  # so that a folder that can't be used is said at once
+    held.enter_context(closing(EngineLock(folder, name)))
     return open_for
 
 
@@ -142,8 +147,6 @@ async def _serve(config: Config, snapshots: OpenSnapshots | None) -> None:
     await server.start()
     _log.info("gRPC on %s:%d, metrics on %s:%d/metrics", config.serving.host, server.port,
               config.serving.metrics_host, server.metrics_port)  # fmt: skip
-    if snapshots is None:
-        _log.warning("snapshot.dir is not set: every start reads the whole log")
     follower.start()
     try:
         await stopping.wait()

@@ -357,7 +357,7 @@ class Pipeline:
             SnapshotsOff: there is no folder for them.
         """
         if self._open_snapshots is None:
-            raise SnapshotsOff("snapshot.dir must be set to take snapshots")
+            raise SnapshotsOff("snapshot.enabled must be true, and snapshot.dir a folder that can be written")
         answer: Future[Mapping[Partition, int]] = begun()
 
         def want() -> None:

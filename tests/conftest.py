@@ -17,6 +17,15 @@ settings.load_profile("suite")
 torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_state_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No engine that a test starts finds or leaves snapshots in the default folder of whoever runs the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("STATE_DIRECTORY", raising=False)
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 @pytest.fixture(autouse=True)
 def own_log_lines() -> Iterator[None]:
     """Lines that a test's limited logs hold back are dropped with it: a later test would find them in its log."""

@@ -12,8 +12,14 @@ from engine.config.section import DAY_S, FilePath, Section
 class SnapshotConfig(Section):
     """Where the state is saved, so that a restart need not read the whole log again."""
 
+    enabled: bool = Field(
+        True,
+        description="Snapshots are taken, and a start restores the newest; false: it reads the log from its begin.",
+    )
     dir: FilePath | None = Field(
-        None, description="folder of the snapshots; none: every start reads the log from its begin"
+        None,
+        description="folder of the snapshots; none: $STATE_DIRECTORY/snapshots, as systemd gives it, or"
+        " ousel/snapshots in $XDG_STATE_HOME, which is ~/.local/state unless it is set; a folder for each log in it",
     )
     engine: str | None = Field(
         None, description="name of this engine in that folder, its own and lasting; none: host name and serving.port"

@@ -315,8 +315,8 @@ def test_digest_prints_a_table_and_json(capsys):
 def test_snapshot_says_what_is_safe(capsys, engine):
     assert run(capsys, "snapshot") == (0, "ousel.events/2  safe up to offset 7\n", "")
     assert json.loads(run(capsys, "snapshot", "--json")[1]) == [{"topic": "ousel.events", "partition": 2, "offset": 7}]
-    engine.failures.append((grpc.StatusCode.FAILED_PRECONDITION, "snapshot.dir must be set to take snapshots"))
-    assert run(capsys, "snapshot") == (1, "", "ousel: snapshot.dir must be set to take snapshots\n")
+    engine.failures.append((grpc.StatusCode.FAILED_PRECONDITION, "snapshot.enabled must be true"))
+    assert run(capsys, "snapshot") == (1, "", "ousel: snapshot.enabled must be true\n")
 
 
 def test_rollback_says_what_serves_again(capsys, engine):

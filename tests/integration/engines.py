@@ -34,7 +34,11 @@ class EngineProcess:
         if kafka.sasl_password is not None:
             given["sasl_password"] = kafka.sasl_password.get_secret_value()
         environment |= {f"OUSEL_KAFKA__{name.upper()}": str(value) for name, value in given.items()}
-        environment |= {"OUSEL_SERVING__PORT": "0", "OUSEL_SERVING__METRICS_PORT": "0"} | variables
+        environment |= {"OUSEL_SERVING__PORT": "0", "OUSEL_SERVING__METRICS_PORT": "0"}
+        # Engines of several tests, all of the port 0, would have one name in the default folder.
+        if not {"OUSEL_SNAPSHOT__DIR", "XDG_STATE_HOME"} & variables.keys():
+            environment["OUSEL_SNAPSHOT__ENABLED"] = "false"
+        environment |= variables
         self._log_path = log_path
         with log_path.open("wb") as log:
             self.process = subprocess.Popen(

@@ -48,11 +48,11 @@ async def test_takes_a_snapshot_and_answers_once_it_is_safe(served: Served):
 
 
 async def test_says_what_to_set_where_no_snapshots_are_taken(served: Served):
-    served.engine.refuse_snapshots = SnapshotsOff("snapshot.dir must be set to take snapshots")
+    served.engine.refuse_snapshots = SnapshotsOff("snapshot.enabled must be true")
     for _ in range(2):
         assert await failure(served.state.TakeSnapshot(TakeSnapshotRequest())) == (
             grpc.StatusCode.FAILED_PRECONDITION,
-            "snapshot.dir must be set to take snapshots",
+            "snapshot.enabled must be true",
         )
 
 
