@@ -40,7 +40,7 @@ from ousel.v1 import event_pb2
 from benchmarks.recovery_engine import KillableEngine
 from benchmarks.report import Figure, report
 from deploy.local.brokers import start_broker
-from deploy.local.raw_batches import compressed_batch, send_raw
+from deploy.local.raw_batches import raw_batch, send_raw
 from deploy.local.stock_producers import ConfluentProducer, ToSend
 from engine.config import Config, KafkaConfig, SnapshotConfig
 from engine.events.topics import ensure_topics
@@ -66,7 +66,7 @@ def main() -> int:
             idle = KillableEngine(config, folder / "idle.log")
             with closing(idle):
                 idle.wait_until_serving()
-                idle_mb = _most_mb(idle.pid)
+                idle_mb = most_mb(idle.pid)
             print(f"broker: {broker.name}; writing", flush=True)
             log_bytes = _write_few_batches(kafka, 1000 // share)
             _write_by_producers(kafka, 500 // share)
@@ -89,7 +89,7 @@ def _write_few_batches(kafka: KafkaConfig, records: int) -> int:
     size = 0
     codecs: list[Literal["gzip", "zstd"]] = ["zstd", "gzip", "zstd", "gzip"]
     for number, codec in enumerate(codecs):
-        batch = compressed_batch(_events(f"{codec}{number}", records), codec)
+        batch = raw_batch(_events(f"{codec}{number}", records), codec)
         size += len(batch)
         code = send_raw(kafka.bootstrap, kafka.events_topic, number % _PARTITIONS, batch)
         if code:
@@ -119,7 +119,7 @@ def _read(config: Config, folder: Path, records: int, log_bytes: int, idle_mb: f
             while (folded := client.status().events_folded) < records and time.monotonic() < began_s + _TIMEOUT_S:
                 time.sleep(0.2)
         seconds = time.monotonic() - began_s
-        reader_mb, engine_mb = _most_mb(reader.pid), _most_mb(engine.pid)
+        reader_mb, engine_mb = most_mb(reader.pid), most_mb(engine.pid)
     figures: dict[str, Figure] = {
         "records": records,
         "folded": folded,
@@ -143,7 +143,7 @@ def _read(config: Config, folder: Path, records: int, log_bytes: int, idle_mb: f
     return 0 if folded == records and reader_mb < _READER_MB else 1
 
 
-def _most_mb(pid: int) -> float:
+def most_mb(pid: int) -> float:
     """The most resident memory that a process ever had."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):

@@ -25,13 +25,22 @@ def signed(batch: bytearray) -> bytearray:
     return batch
 
 
-def compressed_batch(values: Iterable[bytes], codec: Literal["gzip", "zstd"]) -> bytearray:
-    """A batch of these values, compressed by gzip or zstd as they come."""
-    encoder: Any = (
-        zlib.compressobj(9, zlib.DEFLATED, _GZIP_WINDOW_BITS)
-        if codec == "gzip"
-        else zstandard.ZstdCompressor().compressobj()
-    )
+class _Plain:
+    """An encoder that leaves the bytes as they are."""
+
+    def compress(self, data: bytes) -> bytes:
+        return data
+
+    def flush(self) -> bytes:
+        return b""
+
+
+def raw_batch(values: Iterable[bytes], codec: Literal["none", "gzip", "zstd"]) -> bytearray:
+    """A batch of these values without keys, compressed as they come."""
+    encoder: Any = _Plain()
+    if codec != "none":
+        gzip = zlib.compressobj(9, zlib.DEFLATED, _GZIP_WINDOW_BITS)
+        encoder = gzip if codec == "gzip" else zstandard.ZstdCompressor().compressobj()
     body, count = bytearray(), 0
     for value in values:
         content = bytearray(2)  # attributes, and the time's difference from the batch's
@@ -43,7 +52,7 @@ def compressed_batch(values: Iterable[bytes], codec: Literal["gzip", "zstd"]) ->
         count += 1
     body += encoder.flush()
     now_ms = int(time.time() * 1000)
-    attributes = _GZIP if codec == "gzip" else _ZSTD
+    attributes = {"none": 0, "gzip": _GZIP, "zstd": _ZSTD}[codec]
     length = _HEADER.size - 12 + len(body)
     header = _HEADER.pack(0, length, -1, 2, 0, attributes, count - 1, now_ms, now_ms, -1, -1, -1, count)
     return signed(bytearray(header) + body)
