@@ -13,6 +13,7 @@ from ousel import AsyncClient, OuselError, Status
 from deploy.demo.data import Purchases, events
 from deploy.demo.follow import Followers
 from deploy.demo.measure import Measurement, SentEvent
+from deploy.demo.own_records import OwnRecords, Seen
 from deploy.demo.popularity import DecayedPopularity
 from deploy.demo.replay import Pace, Sale, Tills
 from deploy.demo.spotlight import Spotlight
@@ -27,7 +28,7 @@ _RATE_WINDOW_S = 5.0
 _RECENT = 5000  # freshness samples in the view
 _MAX_LAG = 2000  # beyond it the replay waits for the engine
 _FIRST_LISTS_S = 60.0
-_SECOND_MODEL_S = 240.0
+_SECOND_MODEL_S = 600.0  # A busy machine may take minutes; nothing is sent meanwhile.
 _SETTLE_S = 60.0
 
 
@@ -36,7 +37,7 @@ class LiveOptions:
     """How the live part runs.
 
     Attributes:
-        events: to produce; None: until told to stop.
+        events: to produce, and no more; None: until told to stop.
         rate: events per second.
         household: the one to show; None: whoever has much to buy.
     """
@@ -72,7 +73,7 @@ class LivePart:
         self._writer = writer
         self._topic = topic
         self._purchases = purchases
-        self._history = history
+        self._own = OwnRecords(history)
         self._popularity = popularity
         self._user_ids = user_ids
         self._options = options
@@ -82,9 +83,10 @@ class LivePart:
         self.spotlight = Spotlight(purchases, self._tills, self._measurement, titles, options.household)
         self._status: Status | None = None
         self._failed_status_calls = 0
-        self._last_offset: dict[int, int] = {}  # of what we sent, by partition
         self._produced = 0
         self._started = self._ended = time.perf_counter()
+        self._settled = 0  # events that were produced when all was last folded
+        self._waiting = False  # for the second model, with all sent
         self._progress: deque[tuple[float, int]] = deque()  # time, folded
 
     async def subscribe(self) -> None:
@@ -93,31 +95,36 @@ class LivePart:
         await self._followers.open(self._user_ids, _FIRST_LISTS_S)
 
     async def replay(self) -> None:
-        """Sends events until there were enough, then on for a while if the second model is still to come."""
+        """Sends events until there were enough, then waits for a second model that is still to come."""
         loop = asyncio.get_running_loop()
         self._started = self._ended = time.perf_counter()
         pace = Pace(self._options.rate, self._started)
-        enough_at: float | None = None
-        while (sale := next(self._tills, None)) is not None:
+        while self._produced != self._options.events and (sale := next(self._tills, None)) is not None:
             while self._status and self._status.lag > _MAX_LAG:
                 await asyncio.sleep(_STATUS_S)
             await asyncio.sleep(max(0.0, pace.delay(time.perf_counter())))
             self._send(sale, loop)
-            if self._options.events is not None and self._produced >= self._options.events:
-                enough_at = enough_at or time.perf_counter()
-                if len(self.model_versions) >= 2 or time.perf_counter() - enough_at > _SECOND_MODEL_S:
-                    return
+        if self._options.events is not None:
+            await self.settle()
+            self._waiting = True
+            deadline = time.perf_counter() + _SECOND_MODEL_S
+            while len(self.model_versions) < 2 and time.perf_counter() < deadline:
+                await asyncio.sleep(_STATUS_S)
+            self._waiting = False
 
     async def settle(self) -> None:
-        """Waits until the engine has folded all that was sent and the streams show it, for a minute at most."""
+        """Waits until the engine has folded all that was sent, for a minute at most; once it has, it looks once."""
         deadline = time.perf_counter() + _SETTLE_S
         await self._writer.flush()
         while time.perf_counter() < deadline:
             await self._refresh_status()
-            if self._all_reflected():
+            if self._settled == self._produced:
+                return
+            seen = self._seen()
+            if seen.all_reflected and seen.folded >= self._produced:
                 break
             await asyncio.sleep(0.1)
-        self._ended = time.perf_counter()
+        self._ended, self._settled = time.perf_counter(), self._produced
 
     async def close(self) -> None:
         await self._followers.close()
@@ -141,12 +148,12 @@ class LivePart:
     def result(self, setup_s: Mapping[str, float]) -> Result:
         """What came out, after `settle`."""
         status = self._status
-        folded, elsewhere = self._folded()
+        folded, elsewhere, _ = self._seen()
         dead_lettered = status.events_dead_lettered if status else 0
         problems = []
         if folded != self._produced:
             problems.append(f"{self._produced:,} events were produced, {folded:,} folded within {_SETTLE_S:g} s")
-        if dead_lettered:
+        if dead_lettered > elsewhere:
             problems.append(f"{dead_lettered:,} records went to the dead-letter topic")
         return Result(
             events_produced=self._produced,
@@ -183,7 +190,7 @@ class LivePart:
         self.spotlight.sold(sale)
 
     def _acked(self, event: SentEvent | None, partition: int, offset: int) -> None:
-        self._last_offset[partition] = max(offset, self._last_offset.get(partition, -1))
+        self._own.acked(partition, offset)
         if event:
             self._measurement.acked(event, partition, offset)
 
@@ -193,22 +200,11 @@ class LivePart:
         except OuselError:
             self._failed_status_calls += 1
 
-    def _all_reflected(self) -> bool:
-        if self._status is None or self._folded()[0] < self._produced:
-            return False
-        reflected = {position.partition: position.offset for position in self._status.reflects}
-        return all(reflected.get(partition, -1) >= offset for partition, offset in self._last_offset.items())
-
-    def _folded(self) -> tuple[int, int]:
-        """Our events that are folded, and the events of others that lie beside them in the log."""
-        if self._status is None:
-            return 0, 0
-        records = sum(position.offset + 1 for position in self._status.reflects)
-        elsewhere = max(0, records - self._history - self._produced)
-        return self._status.events_folded - self._history - elsewhere, elsewhere
+    def _seen(self) -> Seen:
+        return Seen() if self._status is None else self._own.seen(self._status)
 
     def _snapshot(self, trainer: str) -> Snapshot:
-        now, folded = time.perf_counter(), self._folded()[0]
+        now, folded = time.perf_counter(), self._seen().folded
         self._progress.append((now, folded))
         while now - self._progress[0][0] > _RATE_WINDOW_S:
             self._progress.popleft()
@@ -224,5 +220,6 @@ class LivePart:
             hits=self._measurement.hits,
             model_versions=self.model_versions,
             trainer=trainer,
+            waiting=self._waiting,
             card=self.spotlight.card(),
         )

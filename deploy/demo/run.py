@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 from ousel import AsyncClient, OuselError, Status
@@ -32,6 +33,7 @@ _CHUNK = 1000  # records between two looks at the signals
 _CHECK_S = 0.5
 _CATCH_UP_S = 300.0
 _TRAINING_SLACK_S = 600.0  # for a busy machine
+_TOUR_S = 20.0  # after the summary, for a reader who wants to roll back to the first model
 
 
 class DemoError(RuntimeError):
@@ -145,15 +147,17 @@ class _Demo:
         self._cleanup.push_async_callback(self._live.close)
         with phases.phase("subscribe", f"opening {len(user_ids)} streams"):
             await self._live.subscribe()
-        self._say_commands(self._live.spotlight.household, popularity.top(1)[0])
+        self._say_commands(self._live.spotlight.household, popularity.top(1)[0], int(live.time_ms[0]))
 
     async def live_part(self, stop: asyncio.Event) -> int:
         """Replays, settles, reports. Returns the exit code."""
         live, services = self._live, self._services
         assert live is not None
+        done = False
         with LiveView(self._console) if self._options.live_view else PlainView(self._console) as view:
             show = live.show(view, lambda: services.last_line("trainer"))
-            if not await supervise(live.replay(), stop, services.watch(), live.keep_status(), show):
+            done = await supervise(live.replay(), stop, services.watch(), live.keep_status(), show)
+            if not done:
                 # Whoever asks again gets the summary at once.
                 stop.clear()
         self._console.print("waiting until the engine has folded all that was sent")
@@ -170,6 +174,14 @@ class _Demo:
             )
         for problem in result.problems:
             self._console.print(f"[bold red]problem:[/] {problem}")
+        if done and len(result.model_versions) > 1 and not result.problems:
+            self._console.print(
+                f"the engine serves for {_TOUR_S:g} s more: `ousel rollback` has model version"
+                f" {result.model_versions[0]} serve again; Ctrl-C ends it now",
+                markup=False,
+                soft_wrap=True,
+            )
+            await supervise(asyncio.sleep(_TOUR_S), stop, services.watch())
         return 1 if result.problems else 0
 
     def _show_training(self, phase: Phase) -> None:
@@ -200,15 +212,20 @@ class _Demo:
         logs = ", ".join(map(str, self._services.log_paths()))
         raise DemoError(f"{failure} within {timeout_s:.0f} s; see {logs}")
 
-    def _say_commands(self, household: str | None, item_id: str) -> None:
+    def _say_commands(self, household: str | None, item_id: str, time_ms: int) -> None:
+        """The README's tour, with a household that buys now, and the time that the log is at."""
         services = self._services
         program = shlex.quote(_shown(Path(sys.executable).with_name("ousel")))
         address = "" if services.address == DEFAULT_ADDRESS else f" --address {services.address}"
         household = household or "HOUSEHOLD"
         self._console.print("From a second terminal:", markup=False)
+        at = datetime.fromtimestamp(time_ms // 1000, UTC).isoformat().replace("+00:00", "Z")
         for command in (
             f"{program} watch {household}{address}",
-            f"{program} track {household} {item_id}{address}",
+            f"{program} track {household} {item_id} --kind purchase --time {at}{address}",
+            f"{program} snapshot{address}",
+            f"{program} rollback{address}  # once a second model serves",
+            f"{program} forget {household}{address}",
             f"curl http://127.0.0.1:{services.metrics_port}/metrics",
         ):
             self._console.print(f"  {command}", markup=False, highlight=False, soft_wrap=True)

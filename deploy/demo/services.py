@@ -43,7 +43,7 @@ class Services:
     """Starts the three one by one, watches over them and stops them all. Ports are taken free if the usual ones aren't.
 
     Args:
-        data_dir: for the logs of all and the data of the broker, which is emptied first.
+        data_dir: for the logs of all, the data of the broker and the engine's snapshots; both are emptied first.
         train_minutes: budget of the first training.
         retrain_events: live events after which the trainer trains again.
 
@@ -66,6 +66,10 @@ class Services:
             "OUSEL_SERVING__METRICS_PORT": str(self.metrics_port),
             # Households buy the same things over months: a longer memory than the default pays here.
             "OUSEL_STATE__HISTORY": "256",
+            # A snapshot is taken when `ousel snapshot` asks for it, and none that would show in the freshness.
+            "OUSEL_SNAPSHOT__ENABLED": "true",
+            "OUSEL_SNAPSHOT__DIR": str((data_dir / "snapshots").resolve()),
+            "OUSEL_SNAPSHOT__INTERVAL_S": "86400",
             "OUSEL_TRAINER__ENGINE": self.address,
             "OUSEL_TRAINER__MAX_MINUTES": str(train_minutes),
             "OUSEL_TRAINER__RETRAIN_EVENTS": str(retrain_events),
@@ -83,6 +87,8 @@ class Services:
             BrokerError: the embedded broker does not start.
             ServiceDied: the Kafka that is named does not answer or refuses a topic.
         """
+        # An earlier run's are of another log.
+        shutil.rmtree(self._data_dir / "snapshots", ignore_errors=True)
         if self.external_kafka:
             # Fresh names: what an earlier run left would be folded too.
             prefix = f"ousel-demo-{time.time_ns() // 1_000_000}"

@@ -20,7 +20,8 @@ class Result:
     """The live part, as it ended.
 
     Attributes:
-        events_elsewhere: what others tracked meanwhile, from a second terminal say; not in the other counts.
+        events_elsewhere: records that others wrote meanwhile, from a second terminal say: events, and users to be
+            forgotten, whose record goes to every partition. No other count has them.
         failed_calls: those that the demo's client saw and those that the engine counted.
         problems: what went wrong, one sentence each; nothing where all is well.
     """
@@ -84,7 +85,7 @@ def print_table(result: Result, console: Console) -> None:
     table.add_row("events folded", f"{result.events_folded:,}")
     table.add_row("dead-lettered", f"{result.events_dead_lettered:,}")
     if result.events_elsewhere:
-        table.add_row("tracked from elsewhere", f"{result.events_elsewhere:,}")
+        table.add_row("records from elsewhere", f"{result.events_elsewhere:,}")
     table.add_row("events per second", f"{result.events_per_second:.1f} ({result.wanted_per_second:g} asked for)")
     fresh = result.freshness
     if fresh.p50_ms is not None and fresh.p99_ms is not None:

@@ -25,7 +25,11 @@ _NUMBERS_WIDTH = 42
 
 @dataclass(frozen=True)
 class Snapshot:
-    """The live part at one moment."""
+    """The live part at one moment.
+
+    Attributes:
+        waiting: all is sent, and the second model is still to come.
+    """
 
     elapsed_s: float
     produced: int
@@ -37,6 +41,7 @@ class Snapshot:
     hits: HitRate
     model_versions: tuple[int, ...]
     trainer: str
+    waiting: bool
     card: Card | None
 
 
@@ -92,6 +97,8 @@ class PlainView:
             f" | hit@20 ousel {now.hits.ousel:.3f}, popularity {now.hits.popularity:.3f} on {now.hits.events:,}"
             f" | model {_versions(now)}"
         )
+        if now.waiting:
+            self._say(f"          all is sent; a second model is waited for, the trainer says: {now.trainer}")
         if self._lines % _CARD_EVERY == 0 and now.card:
             self._say(f"          household {now.card.household}, {now.card.state}")
             self._say(f"          bought: {'; '.join(now.card.basket[-5:]) or 'nothing yet'}")
@@ -146,7 +153,7 @@ def _numbers(now: Snapshot) -> Panel:
     body.add_column(ratio=1, overflow="ellipsis", no_wrap=True)
     of = f" of {now.wanted:,}" if now.wanted else ""
     body.add_row("events/s", f"{now.events_per_s:.0f}")
-    body.add_row("sent", f"{now.produced:,}{of}")
+    body.add_row("sent", f"{now.produced:,}{of}{', waiting for a model' if now.waiting else ''}")
     body.add_row("folded", f"{now.folded:,} (lag {now.lag:,})")
     body.add_row("freshness", f"{_ms(now.freshness.p50_ms)} p50, {_ms(now.freshness.p99_ms)} p99")
     body.add_row("hit rate@20", Text(f"{now.hits.ousel:.3f} ousel", style="bold green"))

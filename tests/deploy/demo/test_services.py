@@ -71,13 +71,17 @@ def _topics(config: KafkaConfig) -> set[str]:
         admin.close()
 
 
-def test_the_embedded_broker_starts_with_topics_and_old_data_gone(tmp_path: Path) -> None:
+def test_the_embedded_broker_starts_with_topics_and_old_data_and_snapshots_gone(tmp_path: Path) -> None:
     stale = tmp_path / "broker" / "kafka.json"
     stale.parent.mkdir()
     stale.write_text("not what a broker wrote")
+    snapshots = tmp_path / "snapshots"
+    (snapshots / "host-50051-000000000001").mkdir(parents=True)
     services = Services(tmp_path, train_minutes=1.0, retrain_events=100)
     try:
         services.start_log()
+        assert not snapshots.exists()
+        assert services._env["OUSEL_SNAPSHOT__DIR"] == str(snapshots)
         host, _, port = services.kafka.bootstrap.rpartition(":")
         socket.create_connection((host, int(port)), 5.0).close()
     finally:
