@@ -62,20 +62,21 @@ def read_columns(path: Path, header: Sequence[str], names: Sequence[str]) -> dic
     """
     if _has_quotes(path):
         _check_rows(path, header)
-    try:
-        table = arrow_csv.read_csv(
-            path,
-            read_options=arrow_csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
-            parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
-            convert_options=arrow_csv.ConvertOptions(
-                include_columns=names, column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
-            ),
-        )
-    except (pa.ArrowException, OSError, EOFError) as error:
-        # These look again, for what Arrow says of a row or a byte has no line.
-        _check_rows(path, header)
-        _check_encoding(path)
-        raise FileError(f"{path}: can't be read: {error}") from None
+    with as_file_error(path):
+        try:
+            table = arrow_csv.read_csv(
+                path,
+                read_options=arrow_csv.ReadOptions(block_size=_BLOCK_BYTES, use_threads=False),
+                parse_options=arrow_csv.ParseOptions(newlines_in_values=True),
+                convert_options=arrow_csv.ConvertOptions(
+                    include_columns=names, column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=False
+                ),
+            )
+        except pa.ArrowException:
+            # What Arrow says of a row or of a byte has no line, so these look for it again.
+            _check_rows(path, header)
+            _check_encoding(path)
+            raise
     return {name: table.column(name).combine_chunks() for name in names}
 
 

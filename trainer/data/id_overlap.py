@@ -54,6 +54,8 @@ def _examples(ids: Iterable[str]) -> str:
 
 def _form(item_id: str) -> str:
     """The same for ids that differ by blanks, by capitals, or by how a whole number is written."""
+    if item_id.isdigit() and item_id[0] != "0":
+        return item_id  # as most ids are: the rest would cost seconds where a catalog has a million of them
     text = item_id.strip().strip("\"'").casefold()
     if _number(text):
         number = Decimal(text)

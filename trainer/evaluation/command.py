@@ -37,6 +37,7 @@ from trainer.evaluation.content import described
 from trainer.evaluation.index import index_figures
 from trainer.evaluation.ousel import OuselScorer
 from trainer.evaluation.peers import DecayedPopularity, peers
+from trainer.evaluation.ranker import ranker_part
 from trainer.evaluation.run import AMONG_COLD, AMONG_COLD_NEW, AMONG_NEW, Judged, judge, ratios
 from trainer.evaluation.settings import OuselSettings, settings_of
 from trainer.outputs import check_output, check_output_folder
@@ -99,6 +100,7 @@ def evaluate(
         _check_settings(settings, protocol, items, cold_share)
         _check_outputs(out, checkpoint, curves)
         asked = _asked(events, items, protocol, validation, most, cold_share)
+        _check_trainable(asked, settings)
         drawing = Curves(curves, "epoch") if curves else None
     except (ValueError, CurvesError) as error:
         raise WrongValue(f"ousel-trainer evaluate: {error}") from None
@@ -194,6 +196,18 @@ def _asked(
     split = _split(log, protocol, validation, most, cold_share)
     splits.check_no_leak(log, split)
     return _Asked(log, split, named)
+
+
+def _check_trainable(asked: _Asked, settings: OuselSettings) -> None:
+    """Raises ValueError where nothing is left for the encoders, or for the ranker's part of them, to learn from."""
+    log, train = asked.log, asked.split.train
+    if not len(train):
+        raise ValueError(f"{asked.split.protocol} must leave events to train on, got none")
+    if settings.ranker and not len(ranker_part(log, train, settings.ranker_share, by_session=settings.by_session)[0]):
+        raise ValueError(
+            f"--set ranker=true needs events before the newest {settings.ranker_share:g} of those to train on"
+            f" (ranker_share), got {len(train)} of one time or session"
+        )
 
 
 def _ousel(settings: OuselSettings, asked: _Asked, validation: bool, checkpoint: Path | None) -> OuselScorer:

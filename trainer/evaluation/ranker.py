@@ -95,6 +95,7 @@ def as_examples(events: Events, questions: Questions, lists: Lists, known: NDArr
     return [
         Example(Lists(lists.item[part], lists.score[part], lists.features[part]), wanted[part])
         for part in held.nonzero().squeeze(1).split(_BATCH)
+        if len(part)  # A mean over no lists at all would be nan.
     ]
 
 

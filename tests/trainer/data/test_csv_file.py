@@ -196,6 +196,12 @@ def test_a_file_that_only_looks_like_csv_is_refused_with_the_reason(
         read_events(write(tmp_path / "e.csv", content))
 
 
+def test_columns_may_have_no_name(tmp_path: Path) -> None:
+    """pandas writes its index so, and spreadsheets write empty columns."""
+    path = write(tmp_path / "e.csv", ",user_id,item_id,timestamp,,\n0,u,i,1700000000,,\n1,u,j,1700000001,,\n")
+    assert list(read_events(path).items) == ["i", "j"]
+
+
 def test_a_column_that_nobody_reads_may_be_in_another_encoding(tmp_path: Path) -> None:
     path = write(tmp_path / "e.csv", NAMES.encode() + b'u,i,1700000000,caf\xe9\nu,j,1700000000,"caf\xe9"\n')
     assert list(read_events(path).items) == ["i", "j"]

@@ -193,6 +193,33 @@ def test_ids_that_never_meet_are_said_before_the_training(
     )
 
 
+@pytest.mark.parametrize(
+    ("rows", "protocol", "line"),
+    [
+        ("s1,a,1,test\ns1,b,2,test\n", "sessions", "sessions must leave events to train on, got none"),
+        ("s1,a,1,train\ns2,b,2,test\n", "sessions", "sessions must have something to ask, got a log without"),
+        ("s1,a,1,train\ns1,b,2,test\n", "successive", "--set ranker=true needs events before the newest 0.1 of"),
+        ("s1,a,1,train\ns1,b,1,test\n", "successive", "training must have an event, got none"),
+    ],
+)
+def test_a_log_that_leaves_nothing_to_learn_or_to_ask_is_refused(
+    tmp_path: Path, rows: str, protocol: str, line: str
+) -> None:
+    path = tmp_path / "few.csv"
+    path.write_text("session_id,item_id,timestamp,split\n" + rows)
+    done = evaluate("--events", path, "--protocol", protocol, *SMALL)
+    assert isinstance(done.exception, SystemExit) and line in str(done.exception)
+
+
+def test_lists_of_which_none_holds_what_was_wanted_teach_nothing(tmp_path: Path) -> None:
+    """No item is had twice, so that no candidate is ever right: there is no loss, and that is no divergence."""
+    path = tmp_path / "new.csv"
+    rows = "".join(f"u{at % 3},i{at},{1_700_000_000 + at}\n" for at in range(30))
+    path.write_text("user_id,item_id,timestamp\n" + rows)
+    done = evaluate("--events", path, "--protocol", "successive", *SMALL)
+    assert done.exit_code == 0, done.output
+
+
 def test_figures_that_the_disk_does_not_take_are_printed(events: Path, tmp_path: Path) -> None:
     with mock.patch.object(command, "write_atomically", side_effect=OSError(28, "No space left on device")):
         done = evaluate("--events", events, "--protocol", "sessions", "--out", tmp_path / "f.json", *SMALL)
