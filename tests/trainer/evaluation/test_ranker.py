@@ -167,7 +167,7 @@ def test_the_live_state_is_the_rings_of_the_log() -> None:
     graph = live.graph
     assert graph.user_items.latest(torch.tensor([0])).row.tolist() == [[-1, 1, 3, 4]]
     assert graph.item_next.latest(torch.tensor([1, 2])).row.tolist() == [[-1, 3], [-1, 5]]
-    assert live._popularity[0].share().nonzero()[0].tolist() == [1, 2, 3, 4, 5]
+    assert live._live.popularity[0].share().nonzero()[0].tolist() == [1, 2, 3, 4, 5]
 
 
 def test_the_clock_follows_the_log_once_it_goes_on_and_stands_where_folding_ended_before() -> None:
