@@ -58,13 +58,11 @@ def merged(
     more_row: NDArray[np.int64],
     more_score: NDArray[np.float32],
     k: int,
-    floor: NDArray[np.float32] | None = None,
 ) -> Hits:
-    """`top_k` of n candidates and of some more; `floor` [B]: the first n don't count below."""
+    """`top_k` of n candidates and of some more."""
     batch = len(score)
     hits = Hits(np.empty((batch, k), np.int64), np.empty((batch, k), np.float32))
-    floor = np.full(batch, -np.inf, np.float32) if floor is None else floor
-    pick_best(row, score, more_row, more_score, floor, hits.row, hits.score)
+    pick_best(row, score, more_row, more_score, hits.row, hits.score)
     return hits
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.inference.dense import inner
 from engine.state.kernels import compiled
 
 Longs = NDArray[np.int64]
@@ -46,16 +47,15 @@ def write_best(key: Longs, n: int, row: Longs, score: Floats) -> None:
             score[at] = -np.inf
 
 
-@compiled("void(i8[:,:], f4[:,:], i8[:,:], f4[:,:], f4[:], i8[:,::1], f4[:,::1])")
+@compiled("void(i8[:,:], f4[:,:], i8[:,:], f4[:,:], i8[:,::1], f4[:,::1])")
 def pick_best(
-    row: Longs, score: Floats, more_row: Longs, more_score: Floats, floor: Floats, best_row: Longs, best_score: Floats
+    row: Longs, score: Floats, more_row: Longs, more_score: Floats, best_row: Longs, best_score: Floats
 ) -> None:
     """Fills `best_row` and `best_score` [B, k] with the best of n candidates and of m more.
 
     Args:
         row, more_row: [1, n] where all queries have the same candidates, else [B, n].
         score, more_score: [B, n] and [B, m]; -inf hides a candidate.
-        floor: [B] scores below which nothing is wanted of the n.
     """
     n, m = score.shape[1], more_score.shape[1]
     key = np.empty(n + m, np.int64)
@@ -63,7 +63,7 @@ def pick_best(
         count = 0
         own, more = b if len(row) > 1 else 0, b if len(more_row) > 1 else 0
         for at in range(n):
-            if score[b, at] >= floor[b] and score[b, at] > -np.inf:
+            if score[b, at] > -np.inf:
                 key[count] = key_of(score[b, at], row[own, at])
                 count += 1
         for at in range(m):
@@ -93,10 +93,7 @@ def expand_nodes(node: Longs, distance: Floats, first: Longs, members: Longs, ro
         score[b, to:] = -np.inf
 
 
-@compiled(
-    "void(f4[:,::1], i8[:,::1], f4[:,::1], b1[::1], i8[::1], f4[:,::1], i8, f4[:,::1], f4[::1], f4[::1])",
-    any_order=True,
-)
+@compiled("void(f4[:,::1], i8[:,::1], f4[:,::1], b1[::1], i8[::1], f4[:,::1], i8, f4[:,::1], f4[::1], f4[::1])")
 def score_anew(
     queries: Floats,
     row: Longs,
@@ -119,7 +116,6 @@ def score_anew(
         kth: [B] gets the k-th best score.
         rise: [B] gets by how much any score has risen, 0 where none has.
     """
-    dim = queries.shape[1]
     n = row.shape[1]
     for b in range(len(queries)):
         rise[b] = np.float32(0)
@@ -128,10 +124,38 @@ def score_anew(
             if r < 0 or not served[r]:
                 score[b, at] = -np.inf
                 continue
-            vector = vectors[slot[r]]
-            dot = np.float32(0)
-            for d in range(dim):
-                dot += vector[d] * queries[b, d]
+            dot = inner(vectors[slot[r]], queries[b])
             score[b, at] = dot
             rise[b] = max(rise[b], dot - built[b, at])
         kth[b] = np.partition(score[b], n - k)[n - k] if k > 0 else -np.inf
+
+
+@compiled("void(f4[:,::1], f4[::1], f4[:,::1], f4[:,::1], i8[::1], f4[::1], i8[:,::1], f4[:,::1])")
+def rescore_near(
+    near: Floats,
+    bar: Floats,
+    queries: Floats,
+    vectors: Floats,
+    rows: Longs,
+    floor: Floats,
+    row: Longs,
+    score: Floats,
+) -> None:
+    """Fills `row` and `score` [B, k] with the best of S vectors, ties to the lower row.
+
+    Args:
+        near: [B, S] scores that are a little off, and `bar` [B] those below which none of the k best can be.
+        vectors: [S, D].
+        rows: [S] row of each, below 2**31.
+        floor: [B] scores below which nothing is wanted.
+    """
+    key = np.empty(near.shape[1], np.int64)
+    for b in range(len(queries)):
+        n = 0
+        for s in range(near.shape[1]):
+            if near[b, s] >= bar[b]:
+                dot = inner(vectors[s], queries[b])
+                if dot >= floor[b]:
+                    key[n] = key_of(dot, rows[s])
+                    n += 1
+        write_best(key, n, row[b], score[b])

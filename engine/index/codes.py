@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from engine.index.best import key_of, write_best
+from engine.inference.dense import inner, rounding
 from engine.state.kernels import compiled
 
 Bytes = NDArray[np.int8]
@@ -30,7 +31,6 @@ _BLOCK_SCORES = 2**19  # products at a time, 2 MiB: after each block other threa
 _SAMPLE = 1024  # slots that tell beforehand where the k-th score is about to be
 _PICKS = 4096  # room for picks of a query, where k is small
 _CHUNK = 64  # products looked at for any that counts
-_ROUNDING = 1e-6  # exact scores are themselves off in the last bits
 
 
 @dataclass(frozen=True)
@@ -54,6 +54,10 @@ class Codes:
         self._scale = np.empty(0, np.float32)  # [C], a vector is about its code times this
         self._error = 0.0  # the largest distance between a vector and its code, ever
         self._length = 0.0  # of the longest vector, ever
+
+    def off_by(self, length: Floats) -> Floats:
+        """[B] by how much two ways to compute a product with a query of this `length` [B] may differ at most."""
+        return (rounding(self._code.shape[1]) * self._length * length).astype(np.float32)
 
     def grow(self, capacity: int) -> None:
         """Makes room for slots 0..capacity-1; what is there stays."""
@@ -91,7 +95,8 @@ class Codes:
         code, scale = np.empty((batch, dim), np.int8), np.empty(batch, np.float32)
         error, length = _encode(queries, np.arange(batch), code, scale)
         # [B] that a product is off by
-        slack: Floats = (self._error * length + (self._length + self._error) * error + _ROUNDING).astype(np.float32)
+        slack: Floats = (self._error * length + (self._length + self._error) * error).astype(np.float32)
+        slack += self.off_by(length)
         bar: Floats = self._bar(code, scale, size, k) if floor is None else (floor - slack).astype(np.float32)
         picks = self._scan(code, scale, slack, bar, size, k)
         needed = _keep_best(picks.value, picks.slot, picks.count, slack, k)
@@ -249,7 +254,7 @@ def _keep_best(value: Floats, slot: Ints, count: Longs, slack: Floats, k: int) -
     return bar
 
 
-@compiled("void(f4[:,::1], f4[:,::1], i8[::1], i4[:,::1], i8[::1], f4[::1], i8[:,::1], f4[:,::1])", any_order=True)
+@compiled("void(f4[:,::1], f4[:,::1], i8[::1], i4[:,::1], i8[::1], f4[::1], i8[:,::1], f4[:,::1])")
 def rescore(
     queries: Floats, vectors: Floats, rows: Longs, slot: Ints, count: Longs, floor: Floats, row: Longs, score: Floats
 ) -> None:
@@ -259,15 +264,12 @@ def rescore(
         rows: [S or more] row of each slot, below 2**31.
         floor: [B] scores below which nothing is wanted.
     """
-    dim = queries.shape[1]
     key = np.empty(slot.shape[1], np.int64)
     for b in range(len(queries)):
         n = 0
         for at in range(count[b]):
             s = slot[b, at]
-            dot = np.float32(0.0)
-            for d in range(dim):
-                dot += vectors[s, d] * queries[b, d]
+            dot = inner(vectors[s], queries[b])
             if dot >= floor[b]:
                 key[n] = key_of(dot, rows[s])
                 n += 1

@@ -12,8 +12,8 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.index.base import Hits, latest, merged, top_k
-from engine.index.best import score_anew
+from engine.index.base import Hits, latest
+from engine.index.best import rescore_near, score_anew
 from engine.index.codes import Codes, rescore
 
 # With fewer rows it costs more to tell which may be the best than to look at all.
@@ -115,37 +115,48 @@ class ExactIndex:
         Args:
             floor: [B] scores; rows below may be left out, which saves most of the time that picking the best takes.
         """
-        if self._size < CODED_FROM or k == 0 or len(queries) == 0:
-            return self._search_all(queries, k, floor)
+        queries = np.ascontiguousarray(queries)
+        lowest = np.full(len(queries), -np.inf, np.float32) if floor is None else floor
+        if self._size < CODED_FROM or k == 0:
+            return self._search_all(queries, k, lowest)
         if self._untried:
             self._untried -= 1
-            return self._search_all(queries, k, floor)
-        queries = np.ascontiguousarray(queries)
+            return self._search_all(queries, k, lowest)
         picks = self._codes.pick(queries, self._size, k, floor)
         hits = Hits(np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32))
-        lowest = np.full(len(queries), -np.inf, np.float32) if floor is None else floor
         rescore(queries, self._vectors, self._rows, picks.slot, picks.count, lowest, hits.row, hits.score)
         many = np.flatnonzero(picks.count < 0)
         if 2 * len(many) > len(queries):
             self._untried = _TRY_EVERY - 1
         if len(many):
-            every = self._search_all(queries[many], k, None if floor is None else floor[many])
+            every = self._search_all(queries[many], k, lowest[many])
             hits.row[many], hits.score[many] = every.row, every.score
         return hits
 
-    def _search_all(self, queries: NDArray[np.float32], k: int, floor: NDArray[np.float32] | None) -> Hits:
-        block = max(1, _MAX_SCORES // max(1, self._size))
-        parts = []
-        for start in range(0, max(1, len(queries)), block):
+    def _search_all(self, queries: NDArray[np.float32], k: int, floor: NDArray[np.float32]) -> Hits:
+        """By the products of all rows, which are quick and round as the library likes, and then by those that count."""
+        hits = Hits(np.full((len(queries), k), -1, np.int64), np.full((len(queries), k), -np.inf, np.float32))
+        if self._size == 0 or k == 0:
+            return hits
+        off = self._codes.off_by(np.sqrt(np.square(queries).sum(axis=1)))
+        block = max(1, _MAX_SCORES // self._size)
+        for start in range(0, len(queries), block):
             part = slice(start, start + block)
-            rows, score = self.rows, queries[part] @ self.vectors.T
-            if floor is None:
-                parts.append(top_k(rows, score, k))
-            else:
-                parts.append(merged(rows[None], score, rows[None, :0], score[:, :0], k, floor[part]))
-        if len(parts) == 1:
-            return parts[0]
-        return Hits(np.concatenate([p.row for p in parts]), np.concatenate([p.score for p in parts]))
+            near, bar = products(queries[part], self.vectors), floor[part] - off[part]
+            if k < self._size:
+                # The k-th best of these may be off, and so may be the one that it is compared with.
+                kth = np.partition(near, self._size - k, axis=1)[:, self._size - k]
+                bar = np.maximum(bar, kth - 2 * off[part])
+            rescore_near(
+                near, bar, queries[part], self.vectors, self.rows, floor[part], hits.row[part], hits.score[part]
+            )
+        return hits
+
+
+def products(queries: NDArray[np.float32], vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """[B, S] of queries [B, D] and vectors [S, D], as the library rounds them for so many."""
+    made: NDArray[np.float32] = queries @ vectors.T
+    return np.ascontiguousarray(made)
 
 
 def grown(array: NDArray[T], size: int, fill: float = 0) -> NDArray[T]:

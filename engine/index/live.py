@@ -23,6 +23,7 @@ from engine.index.base import Hits, latest, merged
 from engine.index.exact import ExactIndex, grown
 from engine.index.hnsw import MIN_RECALL, RECALL_K, SCAN_ROWS_PER_EF, HnswGraph, worth_a_graph
 from engine.index.probe import RecallProbe
+from engine.inference.dense import rounding
 
 # A smaller delta is searched in less time than a query spends in the graph.
 MIN_DELTA = 1000
@@ -38,8 +39,6 @@ _LATELY = 16  # searches
 # Where more than this share of the graph is masked, a search of it looks much wider for the few that count, so that a
 # scan of these few may cost less.
 _MASKED_FROM = 0.5
-# The two ways to a score round differently in the last bits.
-_ROUNDING = 1e-6
 
 Build = Callable[
     [NDArray[np.int64], NDArray[np.float32], IndexConfig, NDArray[np.float32] | None, Callable[[], bool]], HnswGraph
@@ -264,11 +263,11 @@ class LiveIndex:
         score, kth, rise = self._current.score_anew(queries, found, self._served, k)
         if delta is None:
             # Nothing in the delta counts that scores less than the k-th of the graph.
-            delta = self._delta.search(queries, k, kth - np.float32(_ROUNDING))
+            delta = self._delta.search(queries, k, kth)
         hits = merged(found.row, score, delta.row, delta.score, k)
         # By the vectors of the build nothing beyond the fetch scores more than its last. By the current ones it may, by
         # as much as scores have risen since; the largest rise within the fetch stands for that.
-        last = found.score[:, -1] - _ROUNDING
+        last = found.score[:, -1] - rounding(self._dim)  # hnswlib rounds as it likes
         top = hits.score[:, min(k, RECALL_K) - 1]
         short = np.flatnonzero((hits.score[:, -1] < last) | (top < last + rise))
         if fetch == k + k // 2:  # the first look

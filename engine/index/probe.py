@@ -20,8 +20,6 @@ _LATEST = 100
 _ENOUGH = 20
 # An exact search of a large catalog takes long; so many times as long is waited after it.
 _REST = 200
-# The two ways to a score round differently in the last bits.
-_ROUNDING = 1e-6
 
 Search = Callable[[NDArray[np.float32], int], Hits]
 
@@ -72,7 +70,7 @@ class RecallProbe:
         if there.any():
             # By score, not by row: among equals any will do.
             kth = wanted[there].min()
-            recall = float((found >= kth - _ROUNDING).sum() / there.sum())
+            recall = float((found >= kth).sum() / there.sum())
             self._latest.append(recall)
             self._of_graph.append(recall)
             self.count += 1

@@ -74,19 +74,33 @@ def exp_all(x: Floats, most: Any) -> Any:
     return total
 
 
+@compiled("f4(f4[::1], f4[::1])", any_order=True)
+def inner(x: Floats, y: Floats) -> Any:
+    """The product of two vectors [d]: the one way in which scores of the index and of lists are computed.
+
+    A library's matrix product of several queries rounds otherwise than its product of one, and otherwise on each
+    processor. So scores that are compared with each other, or decide about what is listed, all come from here.
+    """
+    total = np.float32(0)
+    for i in range(len(x)):
+        total += x[i] * y[i]
+    return total
+
+
+def rounding(dim: int) -> float:
+    """By how much two ways to compute the product of two vectors of length 1 and width `dim` may differ at most."""
+    return dim * 2.0**-23
+
+
 def cosines(table: Floats, rows: Longs, queries: Floats) -> Floats:
     """[B, C] products of each query [B, d] with those of `rows` [B, C] of a table [M, d]."""
     made = np.empty(rows.shape, np.float32)
-    _cosines(table, rows, queries, made)
+    _cosines(table, rows, np.ascontiguousarray(queries), made)
     return made
 
 
-@compiled("void(f4[:,::1], i8[:,:], f4[:,:], f4[:,::1])", any_order=True)
+@compiled("void(f4[:,::1], i8[:,:], f4[:,::1], f4[:,::1])")
 def _cosines(table: Floats, rows: Longs, queries: Floats, made: Floats) -> None:
     for b in range(rows.shape[0]):
         for c in range(rows.shape[1]):
-            vector = table[rows[b, c]]
-            dot = np.float32(0)
-            for i in range(table.shape[1]):
-                dot += vector[i] * queries[b, i]
-            made[b, c] = dot
+            made[b, c] = inner(table[rows[b, c]], queries[b])

@@ -36,6 +36,7 @@ from engine.state.table import reserve
 
 _log = logging.getLogger(__name__)
 
+_ROUNDING = 1e-5  # by which two computations of one entry of a layer may differ; entries are normed to about 1
 _BUILD_ROWS = 512  # in one forward of a build: a few ms of a core that a list may wait for
 
 
@@ -188,7 +189,11 @@ class Embedder:
         base = self.base.numpy()
         before = base[rows]
         self._refresh_base(rows, item_ids, content)
-        changed = rows[(base[rows] != before).any(axis=1)]
+        # A product of other rows rounds otherwise, which is no change. What is so little off stays as its readers had
+        # it, so that small changes cannot add up unseen.
+        same = (np.abs(base[rows] - before) <= _ROUNDING).all(axis=1)
+        base[rows[same]] = before[same]
+        changed = rows[~same]
         known = changed[~np.isin(changed, new)]  # a new item has no readers that are not recomputed anyway
         if len(known):
             self._waiting.add(graph.item_next.naming(torch.from_numpy(known)).numpy())

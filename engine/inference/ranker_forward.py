@@ -23,7 +23,9 @@ from engine.state.kernels import compiled
 
 Floats = NDArray[np.float32]
 
-_AT_ONCE = 1024  # candidates: so many hidden layers stay in a core's cache
+# Candidates of one list that go through a layer together: always so many, with zeros behind the last. How a product is
+# rounded depends on how many rows it has, and a list must not depend on which others it is made with.
+_AT_ONCE = 128
 _GELU_SLOPES = (-0.13, 1.13)  # the slope of GELU lies between these
 
 
@@ -60,15 +62,18 @@ class RankerForward:
 
     def score(self, cosine: Floats, features: Tensor) -> Floats:
         """[B, C] scores from the session's cosines [B, C] and the features [B, C, FEATURES]."""
-        session = cosine.reshape(-1) * np.float32(self._scale)
-        rows = features.flatten(0, 1).numpy()
-        for at in range(0, len(rows), _AT_ONCE):
-            part = session[at : at + _AT_ONCE]
-            hidden = rows[at : at + _AT_ONCE] @ self._features  # [n, h]
-            _first(hidden, self._bias, self._session, part)
-            hidden = hidden @ self._middle
-            _last(hidden, self._middle_bias, self._last, self._last_bias, self._own, part)
-        return session.reshape(cosine.shape)
+        score: Floats = cosine * np.float32(self._scale)
+        rows = features.numpy()
+        filled = np.zeros((_AT_ONCE, rows.shape[2]), np.float32)
+        for b in range(len(rows)):
+            for at in range(0, rows.shape[1], _AT_ONCE):
+                part, into = rows[b, at : at + _AT_ONCE], score[b, at : at + _AT_ONCE]
+                filled[: len(part)], filled[len(part) :] = part, 0
+                hidden: Floats = filled @ self._features  # [n, h]
+                _first(hidden, self._bias, self._session, into)
+                hidden = hidden @ self._middle
+                _last(hidden, self._middle_bias, self._last, self._last_bias, self._own, into)
+        return score
 
     def _bounds_of_slope(self) -> Slope:
         """By interval arithmetic: each GELU may have any of its slopes."""
@@ -82,16 +87,16 @@ class RankerForward:
 
 @compiled("void(f4[:,::1], f4[::1], f4[::1], f4[::1])")
 def _first(hidden: Floats, bias: Floats, weight: Floats, session: Floats) -> None:
-    """Turns each row of `hidden` [n, h] into gelu(row + bias + its session [n] * weight)."""
-    for r in range(len(hidden)):
+    """Turns the rows of `hidden` [n or more, h] into gelu(row + bias + its session [n] * weight)."""
+    for r in range(len(session)):
         for i in range(hidden.shape[1]):
             hidden[r, i] = gelu(hidden[r, i] + bias[i] + session[r] * weight[i])
 
 
 @compiled("void(f4[:,::1], f4[::1], f4[::1], f4, f4, f4[::1])", any_order=True)
 def _last(hidden: Floats, bias: Floats, weight: Floats, last_bias: float, own: float, session: Floats) -> None:
-    """Turns `session` [n] into scores, from the middle layer's products `hidden` [n, h]."""
-    for r in range(len(hidden)):
+    """Turns `session` [n] into scores, from the middle layer's products `hidden` [n or more, h]."""
+    for r in range(len(session)):
         for i in range(hidden.shape[1]):
             hidden[r, i] = gelu(hidden[r, i] + bias[i])
         total = np.float32(0)

@@ -1,15 +1,18 @@
 """Whole sessions through all blocks: what is computed where nothing of a session is kept.
 
-The events of all sessions are laid out one after the other, without padding, so a layer is one product for all of them;
-what a position does alone, or with those that it sees, is compiled. The result is that of `SequenceEncoder.newest`.
+The events of all sessions are laid out one after the other, without padding. What a position does alone, or with the
+positions that it sees, is compiled. The products of a layer are made for a few events of one session at a time, always
+for as many: how a product is rounded depends on how many rows it has, and a query must not depend on which others are
+encoded with it. The result is that of `SequenceEncoder.newest`.
 
 Shapes: B sessions, L events of each (oldest first, padded on the left), P events of all, R rows that go on to the next
-layer, S pairs of an event and one that it sees, H heads, d width.
+layer, S pairs of an event and one that it sees, H heads, d width; n and m inputs and outputs of a layer.
 """
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +22,8 @@ from engine.inference.dense import exp_all, gelu_all, layer_norm
 from engine.inference.session_forward import SessionForward, gap_row
 from engine.state.kernels import compiled
 from engine.state.ring import Neighbors
+
+_AT_ONCE = 8  # events of a session that go through a layer together
 
 Floats = NDArray[np.float32]
 Longs = NDArray[np.int64]
@@ -50,23 +55,56 @@ def compute_anew(
     bias = np.empty((pairs, weights.heads), np.float32)
     _fill_bias(time_ms, session, of, at, seen, weights.distance, weights.gap, bias)
     end, every = seen.cumsum(), np.arange(len(of))
+    layout = _Layout.of(first, _AT_ONCE)
     blocks = len(weights.qkv)
     for n in range(blocks):
         asked = last if n == blocks - 1 else every  # nobody asks for the others
-        made = _normed(x, weights.norms[n, 0], weights.norms[n, 1], weights.eps) @ weights.qkv[n, 1:]
+        made = layout.product(_normed(x, weights.norms[n, 0], weights.norms[n, 1], weights.eps), weights.qkv[n, 1:])
         made += weights.qkv[n, 0]
         _keep(made, of, at, row.shape[1], slots, n, blocks, room, kept.numpy())
         mixed = np.zeros((len(asked), x.shape[1]), np.float32)
         _attend(made, asked, seen, end, bias, weights.heads, mixed)
         x = x[asked]
-        x += mixed @ weights.out[n, 1:]
+        if n == blocks - 1:
+            layout = _Layout.of(np.arange(len(row) + 1), 1)  # from here on one event of each session
+        x += layout.product(mixed, weights.out[n, 1:])
         x += weights.out[n, 0]
-        hidden = _normed(x, weights.norms[n, 2], weights.norms[n, 3], weights.eps) @ weights.up[n, 1:]
+        hidden = layout.product(_normed(x, weights.norms[n, 2], weights.norms[n, 3], weights.eps), weights.up[n, 1:])
         hidden += weights.up[n, 0]
         gelu_all(hidden.reshape(-1))
-        x += hidden @ weights.down[n, 1:]
+        x += layout.product(hidden, weights.down[n, 1:])
         x += weights.down[n, 0]
     state.numpy()[slots] = x
+
+
+@dataclass(frozen=True)
+class _Layout:
+    """Rows of B sessions in groups of `size`, each group of one session, with zeros behind its last row.
+
+    Attributes:
+        place: of each row among those of all groups.
+        groups: how many there are.
+    """
+
+    size: int
+    place: Longs
+    groups: int
+
+    @classmethod
+    def of(cls, first: Longs, size: int) -> _Layout:
+        """The rows of session b are first[b] : first[b + 1]."""
+        count = np.diff(first)
+        groups = -(-count // size)
+        begin = np.concatenate([[0], np.cumsum(groups)[:-1]]) * size
+        place = np.repeat(begin - first[:-1], count) + np.arange(first[-1])
+        return cls(size, place, int(groups.sum()))
+
+    def product(self, x: Floats, weight: Floats) -> Floats:
+        """Rows [R, n] @ weight [n, m], group by group."""
+        filled = np.zeros((self.groups * self.size, x.shape[1]), np.float32)
+        filled[self.place] = x
+        made: Floats = np.matmul(filled.reshape(self.groups, self.size, -1), weight)
+        return made.reshape(len(filled), -1)[self.place]
 
 
 def _normed(x: Floats, gain: Floats, bias: Floats, eps: float) -> Floats:

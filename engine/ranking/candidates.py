@@ -16,6 +16,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from engine.config import RankingConfig
 from engine.generation import Generation
+from engine.inference.dense import cosines
 from engine.model.candidates import Candidates, gather_candidates
 from engine.model.votes import SOURCES
 from engine.ranking.backfill import backfill
@@ -196,7 +197,7 @@ def _within(
 
     An index can't see through a narrow filter.
     """
-    score = generation.embedder.items.numpy()[rows] @ vector
+    score = cosines(generation.embedder.items.numpy(), rows[None], vector[None])[0]
     best = np.argsort(-score, kind="stable")[:k]
     floor = float(score[best[-1]]) if len(best) == k else -np.inf
     return np.concatenate([rows[best], np.full(k - len(best), -1, dtype=np.int64)]), floor

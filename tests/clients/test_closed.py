@@ -249,4 +249,4 @@ async def test_no_call_is_kept_however_it_is_left(engine, use):
 
 
 def _open_calls() -> int:
-    return sum(isinstance(found, grpc.aio.Call) for found in gc.get_objects())
+    return sum(issubclass(type(found), grpc.aio.Call) for found in gc.get_objects())

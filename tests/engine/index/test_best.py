@@ -18,15 +18,15 @@ def scores(n: int):
     return hnp.arrays(np.float32, (2, n), elements=SCORES)
 
 
-@given(data=st.data(), n=some, m=some, k=st.integers(0, 8), floor=SCORES)
-def test_merging_is_sorting_both_by_score_and_then_by_row(data, n, m, k, floor):
+@given(data=st.data(), n=some, m=some, k=st.integers(0, 8))
+def test_merging_is_sorting_both_by_score_and_then_by_row(data, n, m, k):
     row = np.array(data.draw(st.permutations(range(n + m))), np.int64)
     own, more = data.draw(scores(n)), data.draw(scores(m))
     at, more_at = np.stack([row[:n]] * 2), np.stack([row[n:]] * 2)
-    hits = merged(at, own, more_at, more, k, np.full(2, floor, np.float32))
+    hits = merged(at, own, more_at, more, k)
     for b in range(2):
-        counting = [(-score, at) for score, at in zip(own[b].tolist(), row[:n].tolist(), strict=True) if score >= floor]
-        counting += [(-score, at) for score, at in zip(more[b].tolist(), row[n:].tolist(), strict=True)]
+        both = [*own[b].tolist(), *more[b].tolist()]
+        counting = [(-score, at) for score, at in zip(both, row.tolist(), strict=True)]
         want = sorted((score, at) for score, at in counting if score < np.inf)[:k]
         missing = k - len(want)
         assert hits.row[b].tolist() == [at for _, at in want] + [-1] * missing

@@ -38,12 +38,13 @@ def vectors_of(kind: str, count: int, seed: int) -> np.ndarray:
     return vectors.astype(np.float32)
 
 
+NO_FLOOR = np.full(16, -np.inf, np.float32)
 KINDS = ["random", "clustered", "equal", "spiked", "rising"]
 
 
 def assert_finds_the_best(index: ExactIndex, queries: np.ndarray, k: int) -> None:
-    found, wanted = index.search(queries, k), index._search_all(queries, k, None)
-    np.testing.assert_allclose(found.score, wanted.score, atol=1e-6)
+    found, wanted = index.search(queries, k), index._search_all(queries, k, NO_FLOOR[: len(queries)])
+    assert found.row.tolist() == wanted.row.tolist() and found.score.tolist() == wanted.score.tolist()
     score = {int(row): index.take(np.array([row]))[0] for row in found.row.ravel() if row >= 0}
     for b, query in enumerate(queries):
         rows = found.row[b][found.row[b] >= 0].tolist()
@@ -79,13 +80,13 @@ def test_rows_below_the_floor_are_left_out_and_no_others(kind):
     index = ExactIndex(DIM)
     index.update(np.arange(500), vectors_of(kind, 500, 0))
     queries = vectors_of("random", 7, 1)
-    whole = index._search_all(queries, 20, None)
-    floor = whole.score[:, 4] - np.float32(1e-6)
+    whole = index._search_all(queries, 20, NO_FLOOR[:7])
+    floor = whole.score[:, 4].copy()
     found = index.search(queries, 20, floor)
     for b in range(len(queries)):
-        there = whole.score[b] > floor[b] + 2e-6
-        assert set(whole.row[b][there].tolist()) <= set(found.row[b].tolist())
-        assert (found.score[b][found.row[b] >= 0] >= floor[b]).all()
+        there = whole.score[b] >= floor[b]
+        assert found.row[b].tolist() == np.where(there, whole.row[b], -1).tolist()
+        assert found.score[b].tolist() == np.where(there, whole.score[b], -np.inf).tolist()
 
 
 def test_where_too_many_may_be_the_best_all_are_looked_at(monkeypatch):

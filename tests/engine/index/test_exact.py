@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from engine.index import exact
 from engine.index.exact import ExactIndex
+from engine.inference.dense import cosines, rounding
 
 DIM = 3
 ROWS = st.integers(0, 12)
@@ -81,17 +82,19 @@ def test_many_queries_are_scored_in_blocks(monkeypatch, count):
     blocks = index.search(queries, 5)
     assert whole.row.shape == (count, 5)
     assert blocks.row.tolist() == whole.row.tolist()
-    np.testing.assert_allclose(blocks.score, whole.score, rtol=1e-6)
+    assert blocks.score.tolist() == whole.score.tolist()
 
 
+@pytest.mark.parametrize("coded", [True, False])
 @pytest.mark.parametrize("rows", [0, 300])
-def test_rows_below_the_floor_are_left_out_and_no_others(rows):
+def test_rows_below_the_floor_are_left_out_and_no_others(monkeypatch, rows, coded):
+    monkeypatch.setattr(exact, "CODED_FROM", 1 if coded else 2048)
     rng = np.random.default_rng(0)
     index = ExactIndex(DIM)
     index.update(np.arange(rows), rng.normal(size=(rows, DIM)).astype(np.float32))
     queries = rng.normal(size=(4, DIM)).astype(np.float32)
     whole = index.search(queries, 20)
-    floor = whole.score[:, 4]
+    floor = whole.score[:, 4].copy()
     for b in range(len(queries)):
         alone = index.search(queries[b : b + 1], 20, floor[b : b + 1])
         assert alone.row[0, :5].tolist() == whole.row[b, :5].tolist()
@@ -99,3 +102,53 @@ def test_rows_below_the_floor_are_left_out_and_no_others(rows):
     together = index.search(queries, 20, floor)
     assert together.row[:, :5].tolist() == whole.row[:, :5].tolist()
     assert index.search(queries, 20, np.full(4, -np.inf, np.float32)).row.tolist() == whole.row.tolist()
+
+
+@pytest.mark.parametrize("dim", [3, 64, 100])
+@pytest.mark.parametrize("floored", [True, False])
+def test_what_is_found_does_not_depend_on_how_the_library_rounds(monkeypatch, dim, floored):
+    """Any product that a library may give stands for what it gives on some processor, or beside some other queries."""
+    rng = np.random.default_rng(dim)
+    # So much alike that the best differ by less than products may be off.
+    vectors = (1 + rng.normal(0, 1e-4, (1000, dim))).astype(np.float32) / np.float32(np.sqrt(dim))
+    queries = (1 + rng.normal(0, 1e-4, (5, dim))).astype(np.float32) / np.float32(np.sqrt(dim))
+    index = ExactIndex(dim)
+    index.update(rng.permutation(5000)[:1000], vectors)
+    exactly = index.search(queries, 20)
+    floor = exactly.score[:, 9].copy() if floored else None
+    want = index.search(queries, 20, floor)
+    plain = exact.products
+
+    def off(queries, vectors):
+        products = plain(queries, vectors)
+        most = rounding(dim) * np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(vectors, axis=1)
+        return (products + 0.9 * most * rng.uniform(-1, 1, products.shape)).astype(np.float32)
+
+    monkeypatch.setattr(exact, "products", off)
+    for _ in range(5):
+        hits = index.search(queries, 20, floor)
+        assert hits.row.tolist() == want.row.tolist()
+        assert hits.score.tolist() == want.score.tolist()
+        for b in range(5):
+            alone = index.search(queries[b : b + 1], 20, None if floor is None else floor[b : b + 1])
+            assert alone.row[0].tolist() == want.row[b].tolist() and alone.score[0].tolist() == want.score[b].tolist()
+
+
+@pytest.mark.parametrize("dim", [3, 8, 32, 33, 64, 100, 256])
+def test_all_that_scores_a_row_gives_the_same_number(dim):
+    """A scan, a scan by codes, what a graph found, and the cosines of a list: they are compared with each other."""
+    rng = np.random.default_rng(dim)
+    vectors = rng.normal(size=(3000, dim)).astype(np.float32)
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    queries = vectors[:3] + rng.normal(0, 0.1, (3, dim)).astype(np.float32)
+    index = ExactIndex(dim)
+    index.update(np.arange(3000), vectors)
+    by_codes, by_products = index.search(queries, 50), index._search_all(queries, 50, np.full(3, -np.inf, np.float32))
+    assert by_codes.row.tolist() == by_products.row.tolist()
+    assert by_codes.score.tolist() == by_products.score.tolist()
+    anew, _, _ = index.score_anew(queries, by_codes, np.ones(3000, np.bool_), 50)
+    assert anew.tolist() == by_codes.score.tolist()
+    assert cosines(vectors, by_codes.row, queries).tolist() == by_codes.score.tolist()
+    double = np.einsum("bd,bkd->bk", queries.astype(np.float64), vectors[by_codes.row].astype(np.float64))
+    lengths = np.linalg.norm(queries, axis=1)[:, None]
+    assert (np.abs(double - by_codes.score) <= rounding(dim) * lengths + 1e-7).all()

@@ -77,3 +77,19 @@ def test_those_who_had_an_item_follow_its_new_record_a_few_at_a_time_and_before_
     full.build(state.graph, state.items.ids(), state.catalog.contents(), users)
     assert torch.allclose(embedder.users[users], full.users[users], atol=1e-6)
     assert torch.allclose(embedder.items, full.items, atol=1e-6)
+
+
+def test_a_record_that_leaves_the_content_as_it_was_reaches_nobody_however_its_product_rounds(monkeypatch):
+    """A product of one row may round otherwise than that of all rows of a build, which is no change."""
+    log: list[Row] = [(user, "s", "x", 7, at) for at, user in enumerate(["ann", "bob", "cid", "ann"])]
+    state, embedder = world(log, epsilon=0.0)
+    refresh(state, embedder, log[-1], 3)
+    while embedder.backlog:
+        embedder.spread(state.graph)
+    plain, base = embedder._model.base, embedder.base.clone()
+    monkeypatch.setattr(embedder._model, "base", lambda word, content: plain(word, content) + 1e-6)
+    folded = state.fold(decoded([], 4, [CatalogItem("x")]))
+    assert len(folded.catalog) == 1
+    embedder.refresh(state.graph, state.items.ids(), state.catalog.contents(), folded)
+    assert embedder.backlog == 0
+    assert torch.equal(embedder.base, base)  # so that many of them do not add up

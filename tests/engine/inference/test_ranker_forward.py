@@ -29,6 +29,17 @@ def test_scores_are_those_of_the_trained_ranker(candidates):
     torch.testing.assert_close(got, model.ranker(model.logits(cosine), features), atol=1e-4, rtol=1e-5)
 
 
+@pytest.mark.parametrize("wider", [0, 1, 100, 1000])
+def test_a_list_scores_the_same_with_whatever_others_it_is_made(wider):
+    """Bit for bit: candidates of other lists, and the padding that they bring, are rows of other products."""
+    ranker = RankerForward(random_model(1))
+    cosine, features = torch.rand(7, 300 + wider) * 2 - 1, torch.randn(7, 300 + wider, FEATURES)
+    together = ranker.score(cosine.numpy(), features)
+    for b in range(7):
+        alone = ranker.score(cosine[b : b + 1, :300].numpy(), features[b : b + 1, :300].contiguous())
+        assert alone[0].tolist() == together[b, :300].tolist()
+
+
 @pytest.mark.parametrize("seed", range(8))
 @pytest.mark.parametrize("own", [0.7, 0.0, -0.7])
 def test_no_score_changes_faster_with_the_cosine_than_the_slope_says(seed, own):

@@ -174,3 +174,17 @@ def test_gated_blocks_and_fewer_bits_are_left_to_their_own_layers() -> None:
     assert SessionForward.of(encoder_of(2)) is not None
     assert SessionForward.of(encoder_of(2, gated=True)) is None
     assert SessionForward.of(in_precision(encoder_of(2), "int8")) is None
+
+
+@pytest.mark.parametrize(("blocks", "dim"), [(1, 8), (2, 64)])
+def test_a_query_is_the_same_with_whatever_others_it_is_encoded(blocks, dim) -> None:
+    """Bit for bit: the events of other sessions are rows of other products."""
+    encoder = small_weights(blocks=blocks, window=WINDOW, dim=dim).model.sequence
+    table = torch.nn.functional.normalize(torch.randn(40, dim, generator=torch.Generator().manual_seed(0)), dim=1)
+    parts = [history_of(count) for count in (0, 1, 2, 5, 7, 16, 40, 41, 1, 30)]
+    history = Neighbors(*(torch.cat(columns) for columns in zip(*(one.columns() for one in parts), strict=True)))
+    users = list(range(len(parts)))
+    together = SessionCache(encoder, 16, HISTORY).encoded(users, history, table)
+    for some in ([0], [1], [5], [9], [3, 1], [7, 6, 5, 0]):
+        alone = SessionCache(encoder, 16, HISTORY).encoded(some, history.select(torch.tensor(some)), table)
+        assert alone.tolist() == together[some].tolist()

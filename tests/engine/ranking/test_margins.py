@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.inference.dense import cosines
 from engine.inference.ranker_forward import Slope
-from engine.ranking.margins import margins
+from engine.ranking.margins import ROUNDING, margins
 from engine.ranking.page import Page
 from engine.ranking.query import Query
 
@@ -90,3 +91,17 @@ def test_nothing_may_move_where_a_list_has_room():
     lists.may[3] = True
     low, high = lists.margins()
     assert not (low < high).any()
+
+
+@pytest.mark.parametrize("dim", [8, 64, 100, 256, 512])
+@pytest.mark.parametrize("lists", [1, 3, 200])
+def test_a_product_of_many_lists_is_off_by_less_than_margins_allow_for(dim, lists):
+    """Margins are made from the cosines of one list, and are compared with a library's product of all lists."""
+    draw = np.random.default_rng(dim)
+    for mean in (0.0, 1.0):
+        sessions, items = draw.normal(mean, 1, (lists, dim)), draw.normal(mean, 1, (50, dim))
+        sessions /= np.linalg.norm(sessions, axis=1, keepdims=True)
+        items /= np.linalg.norm(items, axis=1, keepdims=True)
+        sessions, items = sessions.astype(np.float32), items.astype(np.float32)
+        rows = np.tile(np.arange(50), (lists, 1))
+        assert np.abs(sessions @ items.T - cosines(items, rows, sessions)).max() < ROUNDING / 2
