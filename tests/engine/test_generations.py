@@ -10,7 +10,7 @@ from engine.events.batch import CatalogItem
 from engine.generations import Aside, Generations, Missed, RollBackRefused
 from engine.state.state import Folded
 from tests.engine.logs import decoded
-from tests.engine.worlds import purchases, small_config, small_generation, small_state
+from tests.engine.worlds import NOW_MS, purchases, small_config, small_generation, small_state
 
 CONFIG = small_config()
 USERS, ITEMS, EVENTS = 5, 7, 4
@@ -22,7 +22,13 @@ def a_batch(number: int) -> Folded:
     user, item = (event + number) % USERS, (event * number) % ITEMS
     columns = dict.fromkeys(Folded.__dataclass_fields__, event[:0])
     columns |= {"event": event, "user": user, "item": item, "previous": item.roll(1) - 1, "session": event.int()}
-    columns |= {"catalog": item[:1], "stale_users": user[:1] + USERS, "new_items": item[1:2], "gone_users": user[1:2]}
+    columns |= {
+        "timed": item[2:3],
+        "catalog": item[:1],
+        "stale_users": user[:1] + USERS,
+        "new_items": item[1:2],
+        "gone_users": user[1:2],
+    }
     return Folded(**columns)
 
 
@@ -31,6 +37,7 @@ def sets(folded: Folded) -> dict[str, set[int]]:
     return {
         "users": set(users), "items": set(items) - {-1}, "catalog": set(folded.catalog.tolist()),
         "new": set(folded.new_items.tolist()), "gone": set(folded.gone_users.tolist()),
+        "timed": set(folded.timed.tolist()),
     }  # fmt: skip
 
 
@@ -54,7 +61,7 @@ def test_what_is_missed_holds_each_row_once_and_is_taken_in_pieces(limit):
     missed, batches = Missed(), [a_batch(number) for number in range(300)]
     for one in batches:
         missed.add(one)
-    assert len(missed) <= 3 * USERS + 3 * ITEMS
+    assert len(missed) <= 3 * USERS + 4 * ITEMS
     parts = []
     while len(missed):
         before = len(missed)
@@ -126,3 +133,36 @@ def test_there_is_nothing_to_roll_back_to_before_the_second_model_nor_twice():
     generations.roll_back(state)
     with pytest.raises(RollBackRefused, match="no generation before version 1"):
         generations.check_roll_back(None)
+
+
+@pytest.mark.parametrize("pieces", [1, 10_000])
+def test_a_generation_that_is_built_or_at_rest_hears_of_items_whose_time_came_meanwhile(pieces):
+    state = small_state(CONFIG)
+    state.pass_time(NOW_MS, 100)
+    state.fold(
+        decoded([], items=[
+            CatalogItem("i01", available_until_ms=NOW_MS + 10), CatalogItem("i02", available_from_ms=NOW_MS + 10),
+            CatalogItem("i03", available_from_ms=NOW_MS + 20),
+        ])
+    )  # fmt: skip
+    generations = Generations()
+    generations.begin()
+    built = Aside(small_generation(CONFIG, state), generations.building)
+    generations.follow(state, state.pass_time(NOW_MS + 10, 100))
+    while built.catch_up(state, pieces):
+        pass
+    assert_finds_what_may_be_shown(built.generation, state)
+    generations.adopt(state, built)
+    generations.begin()
+    generations.adopt(state, Aside(small_generation(CONFIG, state, version=2), generations.building))
+    generations.follow(state, state.pass_time(NOW_MS + 20, 100))
+    assert_finds_what_may_be_shown(generations.serving, state)
+    generations.roll_back(state)
+    assert_finds_what_may_be_shown(generations.serving, state)
+
+
+def assert_finds_what_may_be_shown(generation, state):
+    rows = np.arange(len(state.items))
+    found = generation.index.search(generation.embedder.items[:1].numpy(), len(rows)).row[0]
+    assert set(found[found >= 0].tolist()) == set(rows[state.availability.now(rows)].tolist())
+    assert 0 < generation.index.size < len(rows)

@@ -13,7 +13,7 @@ from engine.model.features import Crowd, candidate_features
 from engine.model.votes import count_votes, gather_voters
 from engine.ranking.query import Origin, Query, Source
 from engine.ranking.recommender import recommend
-from tests.engine.logs import Line, batch, decoded
+from tests.engine.logs import HOUR_MS, Line, batch, decoded
 from tests.engine.models import small_weights
 from tests.engine.worlds import ITEMS, NOW_MS, small_config, small_generation, small_state
 
@@ -184,6 +184,73 @@ def test_the_latest_items_of_friends_are_proposed_the_closest_friends_first(stat
     assert not any(Source.ENTITY in sources for sources in found.values())
     nothing_of_friends = sources_of(state, generation, "u4", narrow(friend_candidates=limit))
     assert not any(Source.FRIEND in sources for sources in nothing_of_friends.values())
+
+
+def hide(state, generation, items):
+    """These items are deleted, so that they are in no list."""
+    generation.follow(state, state.fold(decoded([], items=[CatalogItem(item, deleted=True) for item in items])))
+
+
+def test_items_that_may_not_be_shown_take_no_place_among_those_of_friends():
+    state = small_state(CONFIG)
+    generation = small_generation(CONFIG, state)
+    with_relations(state, Line("u1", target="u2"), Line("u1", target="u3"))
+    two, three = last_items(state, "u2"), last_items(state, "u3")
+    in_turn = [*dict.fromkeys(item for at in range(8) for items in (two, three) for item in items[at : at + 1])]
+    hide(state, generation, in_turn[:4])
+    found = sources_of(state, generation, "u1", narrow(friend_candidates=2, entity_candidates=0))
+    assert {item for item, sources in found.items() if Source.FRIEND in sources} == {*in_turn[4:6]}
+
+
+def test_items_that_may_not_be_shown_take_no_place_among_those_with_the_same_entity():
+    state = small_state(CONFIG)
+    generation = small_generation(CONFIG, state)
+    last, *earlier = last_items(state, "u1")
+    others = [item for item in ITEMS if item not in (last, *earlier)][:6]
+    with_relations(state, Line(item=last, target="Ford"), *(Line(item=item, target="Ford") for item in others))
+    hide(state, generation, others[2:])  # the newest
+    found = sources_of(state, generation, "u1", narrow(entity_candidates=2))
+    assert {item for item, sources in found.items() if Source.ENTITY in sources} == {*others[:2]}
+
+
+def test_items_that_may_not_be_shown_take_no_place_among_popular_items_nor_among_those_of_the_index():
+    state = small_state(CONFIG)
+    generation = small_generation(CONFIG, state)
+    ranking = narrow(neighbor_sources=0)
+    for _ in range(4):
+        (found,) = recommend([Query("u1", "", 1)], state, generation, ranking)
+        basis = found.basis
+        rows = np.arange(len(state.items))
+        live = rows[state.availability.now(rows)]
+        cosine = generation.embedder.items.numpy()[live] @ basis.vector
+        nearest = live[cosine.argmax()]
+        popular = min(live.tolist(), key=lambda row: (-state.popularity.score[row], row))
+        assert {int(nearest), popular} <= set(basis.rows.tolist())
+        hide(state, generation, {state.items.id_of(nearest), state.items.id_of(popular)})
+
+
+def test_a_popularity_list_longer_than_the_ready_list_goes_on_with_all_others():
+    config = CONFIG.model_copy(update={"state": CONFIG.state.model_copy(update={"popular": 5})})
+    state = small_state(config, events=20)
+    state.fold(decoded([], items=[CatalogItem("new0"), CatalogItem("new1")]))
+    score = dict(zip(state.items.ids(), state.popularity.score.tolist(), strict=False))
+    best = sorted(score, key=lambda item: (-score[item], state.items.get(item)))
+    (ranking,) = recommend([Query("nobody", "", 20)], state, None, config.ranking)
+    assert [item.item_id for item in ranking.items] == best[:20]
+    assert [item.sources for item in ranking.items] == [(Source.POPULAR,)] * 5 + [(Source.BACKFILL,)] * 15
+    (ranking,) = recommend([Query("nobody", "", 3, exclude_item_ids=tuple(best[1:7]))], state, None, config.ranking)
+    assert [item.item_id for item in ranking.items] == [best[0], *best[7:9]]
+
+
+def test_an_item_whose_events_count_nothing_any_more_goes_before_one_that_has_had_none():
+    state = small_state(CONFIG, events=0)
+    state.fold(batch([Line("u1", item=ITEMS[20], kind=7, time_ms=0)]))
+    later = NOW_MS + 2000 * 7 * 24 * HOUR_MS
+    more = [Line("u2", item=ITEMS[5], kind=7, time_ms=later + at, offset=1 + at, event_id=f"m{at}") for at in range(4)]
+    state.fold(batch(more))
+    (ranking,) = recommend([Query("nobody", "", 4)], state, None, CONFIG.ranking)
+    assert [item.item_id for item in ranking.items] == [ITEMS[5], ITEMS[20], ITEMS[0], ITEMS[1]]
+    assert ranking.items[1].score == pytest.approx(0)
 
 
 @pytest.mark.parametrize("limit", [0, 2, 50])
