@@ -62,6 +62,11 @@ class CatalogWatch:
             rows = self._timed.take(len(self._timed))
             self._make_room(state)
             self._change(rows[self._differs_in_kind(rows, state)], state)
+        return self.waiting
+
+    @property
+    def waiting(self) -> bool:
+        """Whether the streams are to be told of anything, as of the last look."""
         return len(self._changed) > 0
 
     def take(self, state: State, generation: Generation | None) -> CatalogChange:

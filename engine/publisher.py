@@ -94,8 +94,14 @@ class Publisher:
 
     @property
     def busy(self) -> bool:
-        """Whether a call or a stream waits for a list that can be made now."""
-        return bool(len(self._calls) or self.waiting.ready or self._more_due)
+        """Whether a call or a stream waits for a list that can be made now, or streams for what the catalog says."""
+        return bool(len(self._calls) or self.waiting.ready or self._more_due or self._may_tell)
+
+    @property
+    def _may_tell(self) -> bool:
+        """Whether streams are to be told of changes of the catalog, and there is time for that."""
+        time_left = self._catalog_time
+        return self._catalog.waiting and (time_left.ready or (self._catalog.forbids and time_left.ready_if_urgent))
 
     def ask(self, query: Query, after: Position | None = None) -> Future[Ranking]:
         """A list from the state as it will be at the next step, or at the first that has folded `after`.
@@ -172,8 +178,7 @@ class Publisher:
 
     def _mark_catalog(self, state: State, generation: Generation | None) -> None:
         """Tells the streams what has changed in the catalog, as often as its share of the time allows."""
-        time_left = self._catalog_time
-        if self._catalog.look(state) and (time_left.ready or (self._catalog.forbids and time_left.ready_if_urgent)):
+        if self._catalog.look(state) and self._may_tell:
             worked_s = time.thread_time()
             self._audience.mark_catalog(self._catalog.take(state, generation))
             self._catalog_time.spend(time.thread_time() - worked_s)

@@ -25,6 +25,8 @@ def backfill(query: Query, state: State, history: Longs, now_ms: int, held: Long
         history: [K] item rows of the user's history; only read where the query leaves it out.
         held: rows that have been looked at; -1 is none.
     """
+    if n == 0:
+        return np.zeros(0, np.int64)
     others = np.ones(len(state.items), np.bool_)
     others[held[held >= 0]] = False
     rows = np.flatnonzero(others)

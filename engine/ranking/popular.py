@@ -38,7 +38,7 @@ def by_popularity(query: Query, user: int, state: State, now_ms: int) -> Scored:
         if len(rows) < query.k and not (popularity.whole and state.availability.settled(now_ms)):
             top = popularity.top()
             rows = listed(top)
-            more = backfill(query, state, history[0], now_ms, top, query.k)
+            more = backfill(query, state, history[0], now_ms, top, max(0, query.k - len(rows)))
     best = most_popular(np.concatenate([rows, more]), popularity.score, query.k)
     bits = np.where(np.isin(best, more), BACKFILL_BIT, POPULAR_BIT)
     page = page_of(best, popularity.share(best), bits, state)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
+from engine import catalog_watch
 from engine.catalog_watch import CatalogWatch
 from engine.events.batch import CatalogItem
 from engine.state.folded import NO_ROWS
 from engine.state.state import State
-from tests.engine.logs import batch
+from tests.engine.logs import Line, batch
 from tests.engine.worlds import small_config
 
 CONFIG = small_config()
@@ -86,3 +87,34 @@ def test_rows_that_went_to_other_items_are_told_of():
     shop.state.catalog.remove(row)
     assert shop.changed(CatalogItem("other", "Title of another")) == ["other"]
     assert shop.state.items.get("other") == row
+
+
+def test_many_changes_are_told_in_parts_each_once_and_the_first_first(monkeypatch):
+    monkeypatch.setattr(catalog_watch, "_AT_ONCE", 2)
+    shop, told = Shop(), []
+    shop.changed(*(CatalogItem(item, "t") for item in "abcde"))
+    while shop.watch.waiting:
+        shop.watch.take(shop.state, None)
+    shop.watch.note(shop.state.fold(batch([], [CatalogItem("b", "u"), CatalogItem("d", deleted=True)])).catalog.numpy())
+    shop.watch.note(shop.state.fold(batch([], [CatalogItem("c", "u", ("c1",))])).catalog.numpy())
+    while shop.watch.look(shop.state):
+        assert shop.watch.forbids == ("d" not in [item for item, _ in told])
+        change = shop.watch.take(shop.state, None)
+        told += zip(map(shop.state.items.id_of, change.rows), change.altered.tolist(), strict=True)
+    assert told == [("b", False), ("d", True), ("c", True)] and not shop.watch.waiting
+
+
+def test_an_item_that_loses_its_record_is_told_of_where_only_the_catalog_is_shown():
+    shop = Shop()
+    config = CONFIG.state.model_copy(update={"max_items": 1})
+    shop.state = State(config, CONFIG.events, catalog_only=True)
+    assert shop.changed(CatalogItem("a", offset=0)) == ["a"]
+    shop.state.fold(batch([Line("ann", item="a", kind=7)]))
+    row = shop.state.items.get("a")
+    assert shop.changed(CatalogItem("b", offset=1)) == ["b"], "its item is used, so the record stays"
+    shop.state.records.unname([row])
+    shop.state.catalog.remove(row)
+    shop.state.catalog.revive(np.array([row]))
+    shop.state.availability.judge(np.array([row]))
+    shop.watch.note(np.array([row]))
+    assert shop.watch.look(shop.state) and shop.watch.forbids
