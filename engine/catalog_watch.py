@@ -25,7 +25,7 @@ class CatalogWatch:
     """For the engine's thread.
 
     Attributes:
-        forbids: whether a changed item may not be listed any more.
+        forbids: whether any of the changed items, told or not, could not be listed any more, while some are untold.
     """
 
     def __init__(self) -> None:
