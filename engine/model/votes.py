@@ -21,7 +21,7 @@ from engine.state.kernels import compiled
 from engine.state.ring import Neighbors
 
 VOTES = 7  # ways of counting
-FOLLOWING_BY_RECENCY = 6  # the last of them
+COMMON_ITEMS = 0  # the first of them: every common item alike, the latest counting most
 SOURCES = 8  # S
 DEPTH = 16  # h
 _HOUR_MS = 3_600_000.0

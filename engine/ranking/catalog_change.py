@@ -191,7 +191,7 @@ def _weigh(
     """Fills `weighed` [S, R] with what each item is for each list, as far as the list weighed it.
 
     Args:
-        cosine: [S, R] where the items are now; nan lies within no margins.
+        cosine: [S, R] where the items are now; nan lies within no margins but those that hold everything.
         number: by item, which of the R it is, -1: none.
         altered: [R] items that count as moved.
     """
@@ -201,7 +201,9 @@ def _weigh(
                 break
             r = number[rows[s, c]]
             if r >= 0:
-                within = not altered[r] and low[s, c] < cosine[s, r] and cosine[s, r] < high[s, c]
+                anywhere = low[s, c] == -np.inf and high[s, c] == np.inf
+                between = low[s, c] < cosine[s, r] and cosine[s, r] < high[s, c]
+                within = not altered[r] and (anywhere or between)
                 weighed[s, r] = _UNMOVED if within else _MOVED
 
 

@@ -1,4 +1,4 @@
-"""The order of lists before the first model: what lately followed the items that a user touched, then what is popular.
+"""The order of lists before the first model: what else those had who lately had what the user had, and what is popular.
 
 Shapes: B queries of known users, C candidates of each.
 """
@@ -14,18 +14,17 @@ from numpy.typing import NDArray
 
 from engine.config import RankingConfig
 from engine.model.candidates import ENTITY_BIT, FRIEND_BIT, gather_candidates
-from engine.model.votes import FOLLOWING_BY_RECENCY, SOURCES, count_votes, gather_voters
+from engine.model.votes import COMMON_ITEMS, SOURCES, count_votes, gather_voters
 from engine.ranking.candidates import related_items
 from engine.ranking.filters import allowed
-from engine.ranking.page import Page, pages
+from engine.ranking.page import page_of
 from engine.ranking.popular import by_popularity
 from engine.ranking.query import Basis, Origin, Query, Scored
 from engine.state.ring import Neighbors
 from engine.state.state import State
 
-# Where the bands of scores begin: items without a vote that friends or entities propose, and the popular rest. A share
-# of popularity is at most 1, so that no item of a band comes before one of the band above.
-_RELATED, _POPULAR = -1.0, -2.0
+Longs = NDArray[np.int64]
+Doubles = NDArray[np.float64]
 
 
 class _Weighed(NamedTuple):
@@ -33,95 +32,96 @@ class _Weighed(NamedTuple):
 
     Attributes:
         row: [B, C] rows, -1 behind the last.
-        score: [B, C].
+        said: [B, C] what co-visitation, friends and entities say of each: 0 where they say nothing.
+        score: [B, C] the same and the share of popularity.
         source: [B, C] bits of the sources that proposed each.
-        weighed: [B, C] whether co-visitation, a friend or an entity has a say about it: others come by popularity.
         hidden: of each user, rows that friends or entities would propose if they could be shown.
     """
 
-    row: NDArray[np.int64]
-    score: NDArray[np.float64]
-    source: NDArray[np.int64]
-    weighed: NDArray[np.bool_]
-    hidden: list[NDArray[np.int64]]
+    row: Longs
+    said: Doubles
+    score: Doubles
+    source: Longs
+    hidden: list[Longs]
+
+    def of(self, at: int) -> _Weighed:
+        """The candidates [C] of one query, without the places behind the last."""
+        n = int((self.row[at] >= 0).sum())
+        return _Weighed(
+            self.row[at, :n], self.said[at, :n], self.score[at, :n], self.source[at, :n], [self.hidden[at]]
+        )  # fmt: skip
 
 
 @torch.inference_mode()
 def by_covisitation(
     queries: Sequence[Query], users: Sequence[int], state: State, config: RankingConfig, now_ms: int
 ) -> list[Scored]:
-    """The lists of users; that of an unknown one, and one that nothing is known for, is the list of popularity.
+    """The lists of users; an unknown one, and one of whom nothing follows, gets that of popularity.
 
     Args:
         users: [B] rows, -1 where one is unknown.
     """
+    made = [by_popularity(query, user, state, now_ms) for query, user in zip(queries, users, strict=True)]
     known = [at for at, user in enumerate(users) if user >= 0]
-    made: list[Scored | None] = [None] * len(queries)
     if known:
         asked, rows = [queries[at] for at in known], [users[at] for at in known]
         history = state.histories(rows)
-        found = _weigh(asked, rows, history, state, config)
-        may = allowed(asked, found.row, state, history.row.numpy(), now_ms) & found.weighed
-        listed = pages(found.row, found.score, found.source, may, [query.k for query in asked], state)
+        weighed = _weigh(asked, rows, history, state, config)
+        may = allowed(asked, weighed.row, state, history.row.numpy(), now_ms)
         for b, at in enumerate(known):
-            weighed = np.concatenate([found.row[b, found.weighed[b]], found.hidden[b]])
-            made[at] = _filled(queries[at], users[at], listed[b], weighed, state, now_ms)
-    return [
-        by_popularity(queries[at], users[at], state, now_ms) if scored is None else scored
-        for at, scored in enumerate(made)
-    ]
+            made[at] = _merged(queries[at], weighed.of(b), may[b, weighed.row[b] >= 0], made[at], state, config)
+    return made
 
 
 def _weigh(
     queries: Sequence[Query], users: Sequence[int], history: Neighbors, state: State, config: RankingConfig
 ) -> _Weighed:
-    """Scores the neighbors of what each user touched, and what friends and entities propose."""
+    """Scores the neighbors of what each user touched, what friends and entities propose, and popular items."""
     voters = gather_voters(state.graph, history, torch.tensor(users))
+    popular = torch.from_numpy(state.popularity.top(config.popular_candidates).copy())
     nothing = torch.zeros((len(queries), 0), dtype=torch.int64)
     related, hidden = related_items(queries, history, state, config)
     read = voters.following if config.neighbor_sources <= SOURCES else None
-    found = gather_candidates(
-        state.graph, history, nothing, nothing[0], config.neighbor_sources, related, read
-    )  # fmt: skip
+    found = gather_candidates(state.graph, history, nothing, popular, config.neighbor_sources, related, read)
     row, source = found.item.numpy(), found.source.numpy()
-    votes = count_votes(voters, found.item)[..., FOLLOWING_BY_RECENCY].double().numpy()
+    votes: Doubles = count_votes(voters, found.item)[..., COMMON_ITEMS].double().numpy()
     proposed = (source & (FRIEND_BIT | ENTITY_BIT)) > 0
+    said = votes + proposed / np.maximum(proposed.sum(axis=1, keepdims=True), 1)
     share = state.popularity.share(np.maximum(row, 0).reshape(-1)).reshape(row.shape)
-    score = np.where(votes > 0, votes, _RELATED + share)
-    return _Weighed(row, score, source, (row >= 0) & ((votes > 0) | proposed), hidden)
+    return _Weighed(row, said, said + share, source, hidden)
 
 
-def _filled(query: Query, user: int, page: Page, weighed: NDArray[np.int64], state: State, now_ms: int) -> Scored:
-    """A list, with popular items behind the others as far as it is short, and what it was made from.
+def _merged(
+    query: Query, weighed: _Weighed, may: NDArray[np.bool_], popular: Scored, state: State, config: RankingConfig
+) -> Scored:
+    """The best of the candidates [C] and of the popular list, which fills the list where the candidates are few.
 
     Args:
-        weighed: rows of all candidates, those that may not be listed included.
+        may: [C] the candidates that may be listed.
     """
-    items, rows, floor = page.items, page.rows, np.inf
-    if len(rows) < query.k:
-        popular = by_popularity(query, user, state, now_ms)
-        listed = {item.item_id for item in items}
-        more = [
-            (item._replace(score=_POPULAR + item.score) if listed else item, row)
-            for item, row in zip(popular.items, popular.basis.rows.tolist(), strict=True)
-            if item.item_id not in listed
-        ][: query.k - len(rows)]
-        items += tuple(item for item, _ in more)
-        rows = np.concatenate([rows, np.array([row for _, row in more], np.int64)])
-        floor = float(state.popularity.score[rows[-1]]) if len(rows) == query.k else -np.inf
-    # Any change of a candidate that is not listed may bring it into the list; no cosine lies between these margins.
-    rest = np.setdiff1d(weighed, rows)
-    low = np.concatenate([np.full(len(rows), np.nan, np.float32), np.full(len(rest), np.inf, np.float32)])
+    rest = ~np.isin(popular.basis.rows, weighed.row)
+    share = np.array([item.score for item in popular.items])
+    bits = np.array([sum(1 << (source - 1) for source in item.sources) for item in popular.items], np.int64)
+    rows = np.concatenate([weighed.row[may], popular.basis.rows[rest]])
+    score = np.concatenate([weighed.score[may], share[rest]])
+    source = np.concatenate([weighed.source[may], bits[rest]])
+    said = np.concatenate([weighed.said[may], np.zeros(rest.sum())])
+    best = np.lexsort((rows, -score))[: query.k]
+    rows, score, source = rows[best], score[best], source[best]
+    floor = _floor(score[-1], said[best[-1]], rows[-1], state) if len(rows) == query.k else -np.inf
+    others = np.setdiff1d(np.concatenate([weighed.row, *weighed.hidden]), rows)
+    # A candidate that is not listed can't enter the list as long as its categories and its availability stay.
+    low = np.concatenate([np.full(len(rows), np.nan, np.float32), np.full(len(others), -np.inf, np.float32)])
+    high = np.where(np.isnan(low), -np.inf, np.inf).astype(np.float32)
     basis = Basis(
-        query,
-        0,
-        np.concatenate([rows, rest]).astype(np.int32),
-        low,
-        np.full(len(low), -np.inf, np.float32),
-        None,
-        floor,
-        state.popularity_scale,
-        int(rows[-1]) if len(rows) else -1,
-        0,
-    )
-    return Scored(items, basis, Origin.COVISITATION if len(page.rows) else Origin.POPULARITY)
+        query, 0, np.concatenate([rows, others]).astype(np.int32), low, high, None, floor, state.popularity_scale,
+        int(rows[-1]) if len(rows) else -1, config.popular_candidates,
+    )  # fmt: skip
+    origin = Origin.COVISITATION if said[best].any() else Origin.POPULARITY
+    return Scored(page_of(rows, score, source, state).items, basis, origin)
+
+
+def _floor(score: float, said: float, row: int, state: State) -> float:
+    """The decayed popularity with which an item that nothing else is said of comes before the last of a list."""
+    popularity = state.popularity.score
+    return float(popularity[row] if said == 0 else score * popularity[: len(state.items)].sum())
