@@ -10,7 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 
-from engine.events.fetch_answer import VERSIONS, MalformedAnswer, ShortenedAnswer
+from engine.events.fetch_answer import VERSIONS, ShortenedAnswer
 
 _HEAD = struct.Struct(">ii")  # the length of what follows it, and the number of the request
 _LENGTH = struct.Struct(">i")
@@ -89,6 +89,3 @@ class AnswerLimit:
         if kept < self._size:
             self._report(self._size, kept)
         return [_LENGTH.pack(kept), *pieces]
-
-
-__all__ = ["AnswerLimit", "MalformedAnswer"]

@@ -12,7 +12,8 @@ from kafka.net.manager import KafkaConnectionManager
 from kafka.net.transport import KafkaSSLTransport, KafkaTCPTransport
 from kafka.protocol.consumer import FetchRequest
 
-from engine.events.answer_limit import AnswerLimit, MalformedAnswer
+from engine.events.answer_limit import AnswerLimit
+from engine.events.fetch_answer import MalformedAnswer
 
 log = logging.getLogger(__name__)
 

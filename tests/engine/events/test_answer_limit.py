@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from kafka.protocol.consumer import FetchResponse
 from kafka.protocol.frame import KafkaBytes
 
-from engine.events.answer_limit import AnswerLimit, MalformedAnswer
-from engine.events.fetch_answer import VERSIONS
+from engine.events.answer_limit import AnswerLimit
+from engine.events.fetch_answer import VERSIONS, MalformedAnswer
 from tests.engine.events.batches import batch_of
 
 Batches = Mapping[tuple[str, int], Sequence[bytes]]
