@@ -10,6 +10,7 @@ import logging
 import threading
 import time
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
@@ -265,10 +266,13 @@ class KafkaSource:
         items_topic = self._config.items_topic
         items = {p: LogRange(begin[p], end[p]) for p in partitions if p.topic == items_topic}
         shown_from = deletions_from(self._consumer, self._topic_watch.state(items_topic), items) if items else {}
+        identity = self._consumer.identity(self._topics)
+        if self._config.events_topic not in identity.topic_ids:
+            identity = replace(identity, began_ms=self._consumer.first_record_ms(self._config.events_topic))
         self._arrived = None
         with self._ready:
             self._returned, self._ends = dict(begin), dict(end)
-            self._assignment = Assignment(ranges, totals, self._consumer.identity(self._topics), shown_from)
+            self._assignment = Assignment(ranges, totals, identity, shown_from)
             self._woken = True
             self._ready.notify_all()
 

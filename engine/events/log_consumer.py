@@ -51,6 +51,12 @@ class LogConsumer(KafkaConsumer):
         known = {topic: str(topic_id) for topic, topic_id in ids.items() if topic_id is not None}
         return LogIdentity(cluster.cluster_id, known)
 
+    def first_record_ms(self, topic: str) -> int | None:
+        """The time of the first record of a topic's first partition; None where that is gone, or none has come."""
+        partition = TopicPartition(topic, 0)
+        found = self.offsets_for_times({partition: 0}).get(partition)
+        return int(found.timestamp) if found is not None and found.offset == 0 else None
+
     def held(self) -> Mapping[TopicPartition, str]:
         """The partitions that can't be read further for now, and why."""
         return self._fetcher.holds.reasons()

@@ -28,10 +28,12 @@ class LogIdentity:
     Attributes:
         cluster_id: None where the broker gives none.
         topic_ids: of each topic; a topic that is made anew has another id. Absent where the broker gives none.
+        began_ms: the time of the first event, where the broker gives its topic no id and still has that event.
     """
 
     cluster_id: str | None = None
     topic_ids: Mapping[str, str] = field(default_factory=dict)
+    began_ms: int | None = None
 
 
 @dataclass(frozen=True)

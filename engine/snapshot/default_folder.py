@@ -69,7 +69,10 @@ def usual_name(host: str, port: int) -> str:
 def folder_of_log(folder: Path, identity: LogIdentity, events_topic: str) -> Path:
     """The part of the default folder for one log: nobody has chosen that several logs share it.
 
-    In a folder of one's own, a snapshot of another log ends the start, for that log may be the wrong one.
+    In a folder of one's own, a snapshot of another log ends the start, for that log may be the wrong one. The embedded
+    broker has the same cluster id everywhere and gives topics no ids: there the time of the first event tells two logs
+    apart, or the snapshot of a log that was thrown away would be continued by the next one.
     """
     cluster = _UNSAFE.sub("_", identity.cluster_id or _NO_CLUSTER)
-    return folder / f"{cluster}-{events_topic}"
+    began = "" if identity.began_ms is None else f"-{identity.began_ms}"
+    return folder / f"{cluster}-{events_topic}{began}"

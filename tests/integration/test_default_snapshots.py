@@ -7,7 +7,9 @@ from pathlib import Path
 import ousel
 import pytest
 
+from deploy.local.broker import EmbeddedBroker
 from engine.config import KafkaConfig
+from engine.events.topics import ensure_topics
 from tests.integration.engines import DEADLINE_S, load, running
 
 pytestmark = pytest.mark.integration
@@ -32,6 +34,23 @@ def test_an_engine_that_is_killed_starts_again_from_a_snapshot_in_the_default_fo
     other = kafka_config.model_copy(update={"events_topic": f"{kafka_config.events_topic}.other"})
     with running(other, tmp_path / "third.log", **variables) as engine:
         assert engine.log().count("no snapshot, 0 records to replay") == kafka_config.events_partitions
+
+
+def test_a_log_that_was_thrown_away_is_not_continued_by_the_next_one(tmp_path: Path) -> None:
+    """The embedded broker gives both the same cluster id, and topics none."""
+    variables = {"XDG_STATE_HOME": str(tmp_path / "state"), "OUSEL_SNAPSHOT__ENGINE": "one"}
+    for name in ("first", "second"):
+        with EmbeddedBroker(tmp_path / name) as broker:
+            kafka = KafkaConfig(bootstrap=broker.bootstrap, events_partitions=2)
+            ensure_topics(kafka)
+            load(kafka)
+            with (
+                running(kafka, tmp_path / f"{name}.log", **variables) as engine,
+                ousel.Client(engine.address, DEADLINE_S) as client,
+            ):
+                assert engine.log().count("no snapshot, ") == 2
+                assert client.status().events_folded == 200
+                client.take_snapshot()
 
 
 def test_an_engine_serves_where_the_default_folder_cannot_be_made(kafka_config: KafkaConfig, tmp_path: Path) -> None:

@@ -83,6 +83,11 @@ def test_each_log_has_a_folder_of_its_own_in_the_default_one(tmp_path: Path) -> 
     assert all(log.parent == tmp_path for log in logs)
 
 
+def test_a_log_of_a_broker_without_ids_is_told_from_the_next_one_by_its_first_event(tmp_path: Path) -> None:
+    first, next_one = (folder_of_log(tmp_path, LogIdentity("c", began_ms=at), "events") for at in (1000, 2000))
+    assert first != next_one
+
+
 @pytest.mark.parametrize("host", ["shop-1", "-odd host-", "büro", "..", "h" * 300])
 def test_the_usual_name_can_be_used_whatever_the_host_is_called(host: str, tmp_path: Path) -> None:
     SnapshotStore(SnapshotConfig(dir=tmp_path), usual_name(host, 50051), SETTINGS)
