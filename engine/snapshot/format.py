@@ -57,7 +57,7 @@ def write_snapshot(
 ) -> None:
     """Fills an empty folder, through to the disk. See `Manifest` for what it says of itself."""
     slices = {str(partition): _write_slice(folder, partition, saved.slices[partition]) for partition in saved.slices}
-    catalog = saved.catalog
+    catalog, identity = saved.catalog, log or LogIdentity()
     # Tuples: to tell an object by its fields makes a dict of each, and those call for a full garbage collection.
     lines = (_line([*map(attrgetter(*_FIELDS), part)]) for part in _parts(catalog.items, _ITEMS))
     entry = write_file(folder / "catalog.items", lines)
@@ -66,7 +66,7 @@ def write_snapshot(
         "created": datetime.now(UTC).isoformat(timespec="milliseconds"),
         "engine": engine,
         "settings": settings,
-        "log": asdict(log or LogIdentity()),
+        "log": {"cluster_id": identity.cluster_id, "topic_ids": dict(identity.topic_ids)},
         "skipped": sorted(skipped),
         "catalog": {
             "positions": sorted((*where, position) for where, position in catalog.positions.items()),
