@@ -1,7 +1,8 @@
-"""What the commands of the engine and of the trainer share: `--version`, and paths that may begin with `~`."""
+"""The options that the commands of the engine and of the trainer share, and how their values are read."""
 
 from __future__ import annotations
 
+import math
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -27,19 +28,35 @@ def version_option(program: str) -> Any:
     return typer.Option("--version", callback=show, is_eager=True, help="print the version and end")
 
 
-def whole_number_option(least: int, most: int, text: str) -> Any:
-    """An option that takes a whole number between two bounds. The library's own message does not have the value."""
+def whole_number_option(text: str, least: int | None = None, most: int | None = None) -> Any:
+    """An option that takes a whole number, which may have bounds. The library's own messages do not have the value."""
+    allowed = "a whole number" if least is None else f"a whole number from {least} to {most}"
 
     def read(given: object) -> int:
         try:
             number = int(str(given))
         except ValueError:
-            number = least - 1
-        if not least <= number <= most:
-            raise typer.BadParameter(f"must be a whole number from {least} to {most}, got {str(given)!r}")
+            raise typer.BadParameter(f"must be {allowed}, got {str(given)!r}") from None
+        if least is not None and most is not None and not least <= number <= most:
+            raise typer.BadParameter(f"must be {allowed}, got {str(given)!r}")
         return number
 
     return typer.Option(help=text, parser=read, metavar="N")
+
+
+def number_option(text: str) -> Any:
+    """An option that takes any number that is finite."""
+
+    def read(given: object) -> float:
+        try:
+            number = float(str(given))
+        except ValueError:
+            number = math.nan
+        if not math.isfinite(number):
+            raise typer.BadParameter(f"must be a finite number, got {str(given)!r}")
+        return number
+
+    return typer.Option(help=text, parser=read, metavar="NUMBER")
 
 
 def path_option(text: str, **more: Any) -> Any:

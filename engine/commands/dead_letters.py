@@ -34,7 +34,7 @@ _NUMBER = re.compile("[0-9]{1,19}")
 
 def dead_letters(
     config: Annotated[Path | None, config_option()] = None,
-    limit: Annotated[int, whole_number_option(0, 1_000_000, "newest letters to show")] = 20,
+    limit: Annotated[int, whole_number_option("newest letters to show", 0, 1_000_000)] = 20,
     follow: Annotated[bool, typer.Option("--follow", help="go on with the letters that come, until Ctrl-C")] = False,
     as_json: Annotated[
         bool, typer.Option("--json", help="one JSON object a line, with key and value as long as the letter has them")

@@ -63,7 +63,7 @@ def _line(location: Location, problem: str, message: str, value: Any, kind: type
 
 
 def _allowed_number(field: FieldInfo) -> str:
-    """What a number of a setting may be: of its elements, where the setting is a list or a table of numbers."""
+    """The range of a setting's number, or of the numbers in its list or table."""
     number, metadata = next(_numbers(field.annotation, field.metadata))
     bounds = [
         f"{sign} {getattr(one, name):.15g}" for one in metadata for name, sign in _SIGNS.items() if hasattr(one, name)

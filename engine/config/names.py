@@ -15,7 +15,7 @@ OTHER_SECTIONS = ("trainer",)
 
 @dataclass(frozen=True)
 class KnownNames:
-    """What one program may find in a file and in variables.
+    """The names that one program may find in a file and in variables.
 
     Attributes:
         own: the sections that it reads, and the type of each setting in them.

@@ -20,7 +20,7 @@ _UTF_16 = (b"\xff\xfe", b"\xfe\xff")
 
 @dataclass(frozen=True)
 class TomlFile:
-    """What a file holds.
+    """The contents of a file of settings.
 
     Attributes:
         path: as the user wrote it, with the home folder in place of `~`.
@@ -83,7 +83,7 @@ def read_toml(path: Path) -> TomlFile:
 
 
 def _breaks(lines: Sequence[str], count: int) -> bool:
-    """Whether the first `count` lines have something that is beyond the parser, though its grammar may be right."""
+    """Tells whether the parser gives up on the first `count` lines for another reason than their grammar."""
     try:
         tomllib.loads("\n".join(lines[:count]))
     except tomllib.TOMLDecodeError:
@@ -94,7 +94,7 @@ def _breaks(lines: Sequence[str], count: int) -> bool:
 
 
 def _statements(lines: Sequence[str], count: int) -> tuple[int, Mapping[str, Any]]:
-    """How many of the first `count` lines hold whole statements, and what these set."""
+    """Returns how many of the first `count` lines are whole statements, and the values that these set."""
     while count > 0:
         try:
             return count, tomllib.loads("\n".join(lines[:count]))

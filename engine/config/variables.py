@@ -18,7 +18,7 @@ from engine.config.toml_file import Location
 
 PREFIX, DELIMITER = "OUSEL_", "__"
 
-# Those of Ousel's other programs: the client's command line reads its engine's address from one.
+# The client's command line reads the address of its engine from this variable.
 OTHER_VARIABLES = ("OUSEL_ADDRESS",)
 
 _OF_KUBERNETES = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
@@ -26,7 +26,7 @@ _ADDRESS_OF_KUBERNETES = re.compile(r"(tcp|udp|sctp)://")
 
 
 def own_variables() -> dict[str, tuple[str, str]]:
-    """The variables of the prefix, by name in capitals: each as it is written in the environment, and its value."""
+    """The variables of the prefix by their names in capitals; each has its name as written, and its value."""
     return {name.upper(): (name, value) for name, value in os.environ.items() if name.upper().startswith(PREFIX)}
 
 
@@ -127,7 +127,7 @@ def _is_json(text: str) -> bool:
 
 
 def _has(text: str, location: Location) -> bool:
-    """Whether a value in JSON has something at a place."""
+    """Tells whether a value in JSON has something at a place."""
     try:
         value: Any = json.loads(text)
         for part in location:

@@ -371,6 +371,7 @@ def test_a_value_that_the_engine_refuses_is_a_line_with_the_option_and_exit_code
         (("track", "ann", "a", "--time", "2026-03-31"), "argument --time: must be a time with its zone, as "),
         (("status", "--address", "localhost"), "--address must be host:port, such as 127.0.0.1:50051, got 'localhost'"),
         (("status", "--address", "localhost:port"), "--address must be host:port, such as "),
+        (("status", "--address", "localhost:65536"), "--address must be host:port, such as "),
         (("completion", "csh"), "argument shell: invalid choice: 'csh' (choose from "),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a shell proposes for the words of a command line of `ousel`."""
+"""A shell proposes the commands of `ousel`, and the options of each."""
 
 import re
 import shutil
@@ -17,7 +17,7 @@ COMMANDS = [
 
 
 def proposed(*words: str) -> list[str]:
-    """What bash would propose for the last of some words."""
+    """Returns the proposals of bash for the last of some words."""
     line = " ".join(f"'{word}'" for word in ("ousel", *words))
     ask = f"COMP_WORDS=({line}); COMP_CWORD={len(words)}; _ousel_complete; printf '%s\\n' \"${{COMPREPLY[@]}}\""
     bash = ["bash", "--norc", "-c", f"{script('bash', PARSER)}\n{ask}"]

@@ -1,4 +1,4 @@
-"""What every command of the engine and of the trainer does with a wrong value, with `--version` and with `~`."""
+"""Every command of the engine and of the trainer refuses a wrong value in the same way, and reads `~` in a path."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
+from typing import get_args, get_type_hints
 
 import pytest
 from typer import Typer
@@ -49,6 +50,15 @@ def test_a_wrong_setting_is_one_line_with_its_place_and_exit_code_2(
     assert err.startswith(program) and err.endswith(
         f": {file}, line 1: kafak: there is no such section, did you mean kafka?\n"
     )
+
+
+def test_a_wrong_variable_ends_an_evaluation_before_its_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OUSEL_KAFAK__BOOTSTRAP", "a:1")
+    assert run(monkeypatch, "ousel-trainer", "evaluate", "--events", "none.csv", "--protocol", "sessions") == 2
+    said = "OUSEL_KAFAK__BOOTSTRAP: there is no section 'kafak', did you mean OUSEL_KAFKA__BOOTSTRAP?"
+    assert capsys.readouterr().err == f"ousel-trainer evaluate: {said}\n"
 
 
 @commands
@@ -107,3 +117,34 @@ def test_a_variable_that_sets_nothing_is_one_warning_in_the_log_of_a_command(
 def ends(*_: object, **__: object) -> object:
     """Stands for the work of a command."""
     raise SystemExit(0)
+
+
+@pytest.mark.parametrize(
+    ("program", "command", "option", "value", "allowed"),
+    [
+        ("ousel-engine", "dead-letters", "--limit", "many", "a whole number from 0 to 1000000"),
+        ("ousel-trainer", "evaluate", "--most", "many", "a whole number"),
+        ("ousel-trainer", "evaluate", "--threads", "1.5", "a whole number"),
+        ("ousel-trainer", "evaluate", "--cold-share", "nan", "a finite number"),
+    ],
+)
+def test_an_option_that_takes_a_number_says_what_it_got(
+    program: str, command: str, option: str, value: str, allowed: str
+) -> None:
+    done = CliRunner().invoke(PROGRAMS[program][0], [command, option, value])
+    assert done.exit_code == 2
+    last = done.output.strip().splitlines()[-1]
+    assert last == f"Error: Invalid value for '{option}': must be {allowed}, got {value!r}"
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_every_option_that_takes_a_number_or_a_path_is_read_here(program: str) -> None:
+    """The library's own readers leave out the value, and leave a `~` as it is."""
+    for command in PROGRAMS[program][0].registered_commands:
+        assert command.callback is not None
+        for name, annotated in get_type_hints(command.callback, include_extras=True).items():
+            if name == "return":
+                continue
+            kind, option = annotated.__origin__, annotated.__metadata__[0]
+            if {kind, *get_args(kind)} & {int, float, Path}:
+                assert option.parser is not None, f"{command.callback.__name__}: {name}"

@@ -16,11 +16,11 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from engine.command_line import path_option
+from engine.command_line import number_option, path_option, whole_number_option
 from engine.config import load_settings
 from engine.events.times import TimeRule
 from engine.failures import WrongValue, told
-from engine.log_output import log_to_stderr
+from engine.log_start import start_log
 from engine.model.device import check_device
 from trainer.atomic import write_atomically
 from trainer.checkpoint import Checkpoint, CheckpointError
@@ -75,9 +75,9 @@ def evaluate(
     validation: Annotated[
         bool, typer.Option("--validation", help="ask about a part of what would be trained on: to choose settings")
     ] = False,
-    most: Annotated[int | None, typer.Option(help="ask at most so many questions, evenly over the log")] = None,
+    most: Annotated[int | None, whole_number_option("ask at most so many questions, evenly over the log")] = None,
     cold_share: Annotated[
-        float | None, typer.Option(help="keep this share of the items out of training, and ask about cold items only")
+        float | None, number_option("keep this share of the items out of training, and ask about cold items only")
     ] = None,
     model: Annotated[list[str] | None, typer.Option("--set", help="a setting of the model, as dim=64")] = None,
     checkpoint: Annotated[
@@ -87,19 +87,21 @@ def evaluate(
     curves: Annotated[
         Path | None, path_option("folder for the curves of the training: event files for TensorBoard, and a PNG")
     ] = None,
-    threads: Annotated[int, typer.Option(help="intra-op threads of the training")] = 1,
+    threads: Annotated[int, whole_number_option("intra-op threads of the training")] = 1,
     out: Annotated[Path | None, path_option("write all figures here, as JSON")] = None,
 ) -> None:
     """Judge the model, and with --compare the methods that it has to beat, on a file of events."""
-    log_to_stderr("info")
     try:
+        config = load_settings(TrainerConfig, None)
+        start_log(config, "info")
         ks = _lengths(k)
         if not 1 <= threads <= _MAX_THREADS:
             raise ValueError(f"--threads must be in 1..{_MAX_THREADS}, got {threads}")
         settings = settings_of(model or [], _defaults(protocol, content=items is not None))
         _check_settings(settings, protocol, items, cold_share)
         _check_outputs(out, checkpoint, curves)
-        asked = _asked(events, items, protocol, validation, most, cold_share)
+        rule = TimeRule.of(config.events)
+        asked = _asked(events, items, rule, protocol, validation, most, cold_share)
         _check_trainable(asked, settings)
         drawing = Curves(curves, "epoch") if curves else None
     except (ValueError, CurvesError) as error:
@@ -178,7 +180,13 @@ def _check_outputs(out: Path | None, checkpoint: Path | None, curves: Path | Non
 
 
 def _asked(
-    events: Path, items: Path | None, protocol: Protocol, validation: bool, most: int | None, cold_share: float | None
+    events: Path,
+    items: Path | None,
+    rule: TimeRule,
+    protocol: Protocol,
+    validation: bool,
+    most: int | None,
+    cold_share: float | None,
 ) -> _Asked:
     """Reads the files and splits the log.
 
@@ -186,7 +194,7 @@ def _asked(
         ValueError: a file can't be used, or the protocol finds nothing to ask.
     """
     named = read_items(items) if items else None
-    log = read_events(events, named, TimeRule.of(load_settings(TrainerConfig, None).events))
+    log = read_events(events, named, rule)
     if named is not None:
         problem = overlap_problem(log.items[: int(log.item.max()) + 1], named.title)
         if problem:

@@ -26,7 +26,7 @@ _EXAMPLE = "2026-03-31T08:00:00Z"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _END_S = 253_402_300_800  # the end of the year 9999
 _number = re.compile(r"[+-]?[0-9]{1,24}(\.[0-9]*)?([eE][+]?[0-9]{1,2})?").fullmatch
-_host_and_port = re.compile(r".+:[0-9]{1,5}").fullmatch
+_host_and_port = re.compile(r".+:([0-9]{1,5})").fullmatch
 _other_target = re.compile(r"(unix|unix-abstract|dns|ipv4|ipv6|vsock|xds):").match  # gRPC's ways to name a server
 
 # The fields that an engine names where it refuses a value, and the option that each came from.
@@ -43,7 +43,7 @@ _OPTIONS = {
     "session_id": "USER",
     "expected_version": "--expect",
 }
-_FIELD = re.compile(r"(?:the )?(?:event\.|query\.)?(\w+)(?=\[\d+\] | must )")
+_FIELD = re.compile(r"^(?:the )?(?:event\.|query\.)?(\w+)(?=\[\d+\] | must )")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -153,7 +153,8 @@ def _address(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
         _warn_of_misspelt_variable()
         return DEFAULT_ADDRESS
     # Without a port gRPC would go to 443, where no engine listens, and say that it does not answer.
-    if not (_host_and_port(address) or _other_target(address) or "@" in address):
+    port = _host_and_port(address)
+    if not ((port and int(port[1]) < 2**16) or _other_target(address) or "@" in address):
         parser.error(f"{name} must be host:port, such as {DEFAULT_ADDRESS}, got {address!r}")
     return address
 

@@ -93,5 +93,5 @@ def _flags(parser: argparse.ArgumentParser, *, valued_only: bool = False) -> lis
 
 
 def _choices(parser: argparse.ArgumentParser) -> list[str]:
-    """What a command takes in place of an id, which no shell could know."""
+    """The words that a command takes as its argument; an id is none that a shell could know."""
     return [str(one) for action in parser._actions if not action.option_strings for one in action.choices or ()]

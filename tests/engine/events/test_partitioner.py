@@ -1,4 +1,4 @@
-"""Which partition a key goes to: the engine's producer and stock ones must agree, or a user has two histories."""
+"""The engine's producer and stock ones must choose the same partition for a key, or a user has two histories."""
 
 from __future__ import annotations
 
@@ -58,5 +58,5 @@ def test_librdkafka_agrees_with_the_engine_where_it_is_set_to_murmur2(partitione
 
 
 def test_librdkafka_by_default_does_not_agree():
-    """Else docs/kafka.md would name a setting that nobody needs."""
+    """If it agreed, docs/kafka.md would name a setting that nobody needs."""
     assert of_librdkafka() != {key: of_the_engine(key) for key in KEYS}

@@ -14,11 +14,14 @@ from pathlib import Path
 
 import grpc
 import pytest
+from ousel.v1 import recommender_service_pb2
 from ousel.v1.event_pb2 import Event
 from ousel.v1.event_service_pb2 import TrackRequest
 from ousel.v1.model_service_pb2 import GetStatusRequest
+from ousel.v1.recommender_service_pb2 import RecommendationList
 
 from engine.config import Config, ServingConfig
+from engine.events.rules import MAX_TITLE_CHARS
 from engine.serving import server as module
 from engine.serving.server import Server
 from tests.engine.serving.fakes import FakeEngine, Served, failure
@@ -115,6 +118,22 @@ async def test_headers_of_8_kib_are_taken_and_of_16_kib_are_refused(served: Serv
     await call(7 * 1024)
     code, why = await failure(call(17 * 1024))
     assert code is grpc.StatusCode.RESOURCE_EXHAUSTED and "metadata" in why
+
+
+def test_the_largest_list_is_as_large_as_the_page_says():
+    """Stock clients take 4 MiB, so such a list needs a setting of theirs."""
+    config = Config()
+    longest = {
+        "item_id": "x" * config.events.max_id_bytes, "title": "\U0001f600" * MAX_TITLE_CHARS, "score": 0.5,
+        "sources": [source for source in recommender_service_pb2.Source.values() if source],
+    }  # fmt: skip
+    items = RecommendationList(items=[longest] * config.ranking.max_k)
+    topic = {"topic": "t" * 249, "partition": 1023, "offset": 2**40}
+    assert f"{items.ByteSize() / 1e6:.1f} MB" == "4.4 MB"
+    assert "are 4.4 MB" in PAGE
+    assert RecommendationList(reflects=[topic]).ByteSize() < 300
+    usual = [{"item_id": "1082185", "title": "Bananas", "score": 0.5, "sources": [1, 2]}] * 10
+    assert RecommendationList(items=usual).ByteSize() < 1000
 
 
 def test_the_page_states_the_edges_as_the_code_has_them():
