@@ -41,7 +41,10 @@ def main() -> int:
     try:
         target = load_config().kafka
         copied = move(target.model_copy(update=_PLAIN | {"bootstrap": address}), target)
-    except (ConfigError, MoveError) as error:
+    except ConfigError as error:
+        print(f"move_log: {error}", file=sys.stderr)
+        return 2
+    except MoveError as error:
         print(f"move_log: {error}", file=sys.stderr)
         return 1
     except KafkaError as error:

@@ -73,6 +73,16 @@ def test_a_tilde_in_the_name_of_the_file_of_settings_is_the_home_folder(
     assert "--config" in capsys.readouterr().err
 
 
+def test_a_tilde_in_an_option_that_takes_a_path_is_the_home_folder(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert run(monkeypatch, "ousel-trainer", "push", "~/none.safetensors") == 2
+    assert f"ousel-trainer push: {tmp_path / 'none.safetensors'}: can't be read" in capsys.readouterr().err
+    assert run(monkeypatch, "ousel-trainer", "train", "--out=~/model.txt") == 2
+    assert f"--out must end in .safetensors, got '{tmp_path / 'model.txt'}'" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_version_is_that_of_the_distribution(program: str) -> None:
     done = CliRunner().invoke(PROGRAMS[program][0], ["--version"])
