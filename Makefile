@@ -58,7 +58,7 @@ build/client-%/.ready: clients/python/%.txt clients/python/pyproject.toml constr
 	rm -rf $(@D)
 	$(PYTHON) -m venv $(@D)
 	$(@D)/bin/python -m pip install --quiet --disable-pip-version-check $(PIP_ARGS) --only-binary grpcio,protobuf \
-		-c $< -e clients/python $$(grep -E '^pytest(-asyncio)?==' constraints.txt)
+		-c $< -e clients/python $$(grep -E '^(hypothesis|pytest|pytest-asyncio)==' constraints.txt)
 	@touch $@
 
 test-client-versions: build/client-oldest/.ready build/client-newest/.ready ## the client's tests at both ends of its ranges

@@ -1,25 +1,18 @@
 import io
 import json
-import math
 import os
 import re
 import signal
 import subprocess
 import sys
 import threading
-from argparse import ArgumentTypeError
 from datetime import UTC, datetime
 from importlib import metadata
 
 import grpc
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from ousel.cli import main
-from ousel.cli_arguments import parse, time_of
-
-from engine.config import EventsConfig
-from engine.events.times import TimeError, TimeRule
+from ousel.cli_arguments import parse
 
 # A shell may have started the tests with Ctrl-C ignored.
 RUN = (
@@ -445,21 +438,6 @@ _MOMENT = datetime(2026, 3, 31, 8, 0, 0, 250_000, tzinfo=UTC)
 def test_a_tracked_time_is_read_as_the_engine_reads_times(capsys, engine, text):
     assert run(capsys, "track", "ann", "apple", "--time", text)[0] == 0
     assert engine.requests[0].event.time.ToDatetime(UTC) == _MOMENT
-    rule = TimeRule.of(EventsConfig())
-    assert rule.ms(text) == round(_MOMENT.timestamp() * 1000)
-
-
-@given(st.one_of(st.integers(-(10**23), 10**23).map(str), st.floats(0, 1e20).map(repr), st.text("0123456789.eE+-Z:T ")))
-def test_every_time_is_read_as_the_engine_reads_it_or_refused_by_both(text):
-    try:
-        expected = TimeRule.of(EventsConfig()).ms(text)
-    except TimeError:
-        expected = None
-    try:
-        found = math.floor(time_of(text).timestamp() * 1000 + 1e-3)
-    except ArgumentTypeError:
-        found = None
-    assert found == expected or abs(found - expected) <= 1
 
 
 def test_an_event_without_a_time_is_left_to_the_log(capsys, engine):

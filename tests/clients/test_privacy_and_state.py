@@ -92,6 +92,6 @@ def test_calls_over_the_whole_state_have_a_time_limit_of_their_own(engine, call)
 
 def test_an_engine_without_snapshots_says_what_to_set(engine, client):
     engine.failures.append((grpc.StatusCode.FAILED_PRECONDITION, "snapshot.enabled must be true"))
-    with pytest.raises(OuselError, match=r"snapshot\.dir must be set") as caught:
+    with pytest.raises(OuselError, match=r"snapshot\.enabled must be true") as caught:
         client.take_snapshot()
     assert caught.value.code == "FAILED_PRECONDITION"

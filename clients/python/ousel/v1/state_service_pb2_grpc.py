@@ -42,7 +42,7 @@ class StateServiceServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def TakeSnapshot(self, request, context):
-        """Takes a snapshot now and answers once it is safe. FAILED_PRECONDITION where snapshot.dir is not set. The snapshot
+        """Takes a snapshot now and answers once it is safe. FAILED_PRECONDITION where none are taken. The snapshot
         is finished even if the caller leaves.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
