@@ -182,7 +182,7 @@ def test_an_order_is_no_date_where_one_of_its_numbers_is_none(tmp_path: Path, ce
         ("user_id,item_id,timestamp\nu,i,1\n".encode("utf-16"), "is in UTF-16: save it in UTF-8"),
         (b"PK\x03\x04" + bytes(30), "is a spreadsheet or a zip archive"),
         (b"PAR1" + bytes(30), "is a Parquet file: give it a name that ends in .parquet"),
-        (gzip.compress(b"user_id"), "is compressed by gzip: give it a name that ends in .csv.gz"),
+        (gzip.compress(b"user_id", mtime=0), "is compressed by gzip: give it a name that ends in .csv.gz"),
         (b"", "must begin with a line of column names, got an empty file"),
         (NAMES.encode(), "must hold at least one row below its header, got none"),
         (NAMES.encode() + b"u,i,1700000000\n", "line 2: a row must have 4 values, as the header has, got 3: 'u,i,"),
