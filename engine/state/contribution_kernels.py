@@ -104,15 +104,26 @@ def add_aged(found: Doubles, half_lives_ms: Longs, weight: float, age_ms: int) -
         found[h] += weight * np.exp2(-float(max(0, age_ms)) / float(half_lives_ms[h]))
 
 
-@compiled(f"f8({RING}, i8, i8, i8, i8[::1], i8[::1], {EVENTS}, i8[::1], f8[::1], f8[::1])")
+@compiled(
+    "f8(i8[::1], i4[::1], i4[::1], i8[:,::1], i8, i8, i4[::1], i8, i8, i8, i8, i8[::1], i8[::1], i8[::1], i1[::1],"
+    " i8[::1], f8[::1], f8[::1])"
+)
 def add_matches(
-    ring: RingArrays,
+    degree: Longs,
+    block: Ints,
+    neighbor: Ints,
+    edge: Longs,
+    size: int,
+    width: int,
+    generation: Ints,
     node: int,
     other: int,
     event: int,
+    now_ms: int,
     before: Longs,
     others: Longs,
-    events: Events,
+    time_ms: Longs,
+    kind: NDArray[np.int8],
     half_lives_ms: Longs,
     kind_weight: Doubles,
     found: Doubles,
@@ -123,15 +134,15 @@ def add_matches(
     sum depends on the log alone, however it was cut into batches.
 
     Args:
+        degree, block, neighbor, edge, size, width, generation: of the ring, one by one: to take a tuple of arrays apart
+            for each event costs more than all that is done here.
+        now_ms: the clock at the event.
         before: [E] the event before each in the batch that has the same node.
         others: [E] what the edge of each event leads to.
 
     Returns:
         The greatest weight among them; 0 where there is none.
     """
-    _, _, time_ms, _, clock_ms, kind, _, _, _ = events
-    degree, block, _, neighbor, edge, size, width, _, _, generation = ring
-    now_ms = clock_ms[event]
     greatest = 0.0
     passed = 0
     at = before[event]
@@ -178,25 +189,58 @@ def count_contributions(
         The event whose pair has no row and can get none; E where all are counted.
     """
     table, sums, slot, free, used = pairs
-    user, item, _, counted_ms, clock_ms, kind, offset, before_user, before_item = events
+    user, item, time_ms, counted_ms, clock_ms, kind, offset, before_user, before_item = events
+    u_degree, u_block, _, u_neighbor, u_edge, u_size, u_width, _, _, u_generation = user_items
+    i_degree, i_block, _, i_neighbor, i_edge, i_size, i_width, _, _, i_generation = item_users
     half_lives = len(half_lives_ms)
     by_user, by_item = np.empty(half_lives), np.empty(half_lives)
     for e in range(first, len(user)):
         weight = kind_weight[kind[e]]
-        amounts[e, :] = weight
+        for h in range(half_lives):
+            amounts[e, h] = weight
         if weight == 0.0:
             continue
         pair = ((user[e] + 1) << 32) | item[e]
         place = place_of(table, slot, pair)
         row = np.int64(slot[place]) - 1
         if row < 0:
-            by_user[:], by_item[:] = 0.0, 0.0
-            greatest = add_matches(
-                user_items, user[e], item[e], e, before_user, item, events, half_lives_ms, kind_weight, by_user
-            )
-            greatest = max(greatest, add_matches(
-                item_users, item[e], user[e], e, before_item, user, events, half_lives_ms, kind_weight, by_item
-            ))  # fmt: skip
+            # Most pairs come once. To look for edges here, and not in a function of its own, costs a fifth: a call
+            # counts references to each of its arrays.
+            comes_again = False
+            passed, at = 0, before_user[e]
+            while at >= 0 and passed < u_size and not comes_again:
+                comes_again = item[at] == item[e]
+                passed, at = passed + 1, before_user[at]
+            for back in range(1, min(u_size - passed, u_degree[user[e]]) + 1):
+                edge_slot = (u_degree[user[e]] - back) % u_size
+                home = np.int64(u_block[user[e] * u_width + (edge_slot >> BLOCK_BITS)])
+                if u_neighbor[(home << BLOCK_BITS) + (edge_slot & (BLOCK - 1))] == item[e] + 1:
+                    comes_again = True
+                    break
+            passed, at = 0, before_item[e]
+            while at >= 0 and passed < i_size and not comes_again:
+                comes_again = user[at] == user[e]
+                passed, at = passed + 1, before_item[at]
+            for back in range(1, min(i_size - passed, i_degree[item[e]]) + 1):
+                if comes_again:
+                    break
+                edge_slot = (i_degree[item[e]] - back) % i_size
+                home = np.int64(i_block[item[e] * i_width + (edge_slot >> BLOCK_BITS)])
+                comes_again = i_neighbor[(home << BLOCK_BITS) + (edge_slot & (BLOCK - 1))] == user[e] + 1
+            if not comes_again:
+                continue
+            for h in range(half_lives):
+                by_user[h], by_item[h] = 0.0, 0.0
+            greatest = max(
+                add_matches(
+                    u_degree, u_block, u_neighbor, u_edge, u_size, u_width, u_generation, user[e], item[e], e,
+                    clock_ms[e], before_user, item, time_ms, kind, half_lives_ms, kind_weight, by_user,
+                ),
+                add_matches(
+                    i_degree, i_block, i_neighbor, i_edge, i_size, i_width, i_generation, item[e], user[e], e,
+                    clock_ms[e], before_item, user, time_ms, kind, half_lives_ms, kind_weight, by_item,
+                ),
+            )  # fmt: skip
             if greatest == 0.0:
                 continue
             if used[FREE] > 0:
