@@ -12,7 +12,7 @@ from dataclasses import replace
 from types import SimpleNamespace
 from unittest.mock import patch
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from engine.config import RankingConfig
@@ -160,7 +160,17 @@ class Shop:
         return ranking
 
 
+# An item's time comes, and the engine has not come to it yet: without a model, and with one.
+COMES = [
+    [CatalogItem("i00", "a title", available_from_ms=1), CatalogItem("i01")],
+    [Line(user="ann", item="i01", kind=7)],
+]
+LATE = (2, 0)
+
+
 @settings(max_examples=150, deadline=None)
+@example(steps=[*COMES, LATE], asked=[Query("nobody", "", 3)], catalog_only=False)
+@example(steps=[*COMES, None, LATE], asked=[Query("ann", "", 3)], catalog_only=True)
 @given(steps=steps, asked=st.lists(queries, min_size=1, max_size=4), catalog_only=st.booleans())
 def test_a_list_holds_k_items_or_all_that_may_be_shown_and_none_that_may_not(steps, asked, catalog_only):
     shop = Shop(catalog_only=catalog_only)
