@@ -18,6 +18,7 @@ import signal
 import socket
 import sys
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from contextlib import ExitStack, closing
@@ -112,16 +113,25 @@ def _snapshots(config: Config, held: ExitStack) -> OpenSnapshots | None:
         return None
     folder, shared = chosen.dir, config.snapshot.dir is None
     name = config.snapshot.engine or usual_name(socket.gethostname(), config.serving.port)
+    started_ms = time.time_ns() // 1_000_000
 
     def open_for(assignment: Assignment) -> Snapshots:
         partitions = assignment.totals.get(config.kafka.events_topic, 1)
         settings = fingerprint(config.state, config.events, config.kafka, partitions)
-        own = folder_of_log(folder, assignment.identity, config.kafka.events_topic) if shared else folder
+        own = folder
+        if shared:
+            own = folder_of_log(folder, assignment.identity, config.kafka.events_topic, started_ms)
         return SnapshotStore(chosen.model_copy(update={"dir": own}), name, settings, assignment.identity)
 
     if not shared:
         open_for(Assignment({}, {}))  # so that a folder that can't be used is said at once
-    held.enter_context(closing(EngineLock(folder, name)))
+    try:
+        held.enter_context(closing(EngineLock(folder, name)))
+    except SnapshotError as error:
+        if not shared:
+            raise
+        _log.warning("no snapshots are kept, and every start reads the whole log: %s", error)
+        return None
     return open_for
 
 

@@ -66,13 +66,20 @@ def usual_name(host: str, port: int) -> str:
     return f"{_UNSAFE.sub('_', host).lstrip('._-')[:100] or 'engine'}-{port}"
 
 
-def folder_of_log(folder: Path, identity: LogIdentity, events_topic: str) -> Path:
+def folder_of_log(folder: Path, identity: LogIdentity, events_topic: str, started_ms: int) -> Path:
     """The part of the default folder for one log: nobody has chosen that several logs share it.
 
     In a folder of one's own, a snapshot of another log ends the start, for that log may be the wrong one. The embedded
     broker has the same cluster id everywhere and gives topics no ids: there the time of the first event tells two logs
-    apart, or the snapshot of a log that was thrown away would be continued by the next one.
+    apart, or the snapshot of a log that was thrown away would be continued by the next one. A log without any event
+    can't be told from the next one at all, so it is given a folder that no other start finds.
+
+    Args:
+        started_ms: when the engine was started.
     """
-    cluster = _UNSAFE.sub("_", identity.cluster_id or _NO_CLUSTER)
-    began = "" if identity.began_ms is None else f"-{identity.began_ms}"
-    return folder / f"{cluster}-{events_topic}{began}"
+    name = f"{_UNSAFE.sub('_', identity.cluster_id or _NO_CLUSTER)}-{events_topic}"
+    if identity.began_ms is not None:
+        name += f"-{identity.began_ms}"
+    elif events_topic not in identity.topic_ids:
+        name += f"-empty-{started_ms}"
+    return folder / name

@@ -10,7 +10,7 @@ import pytest
 from deploy.local.broker import EmbeddedBroker
 from engine.config import KafkaConfig
 from engine.events.topics import ensure_topics
-from tests.integration.engines import DEADLINE_S, load, running
+from tests.integration.engines import DEADLINE_S, load, running, until
 
 pytestmark = pytest.mark.integration
 
@@ -51,6 +51,34 @@ def test_a_log_that_was_thrown_away_is_not_continued_by_the_next_one(tmp_path: P
                 assert engine.log().count("no snapshot, ") == 2
                 assert client.status().events_folded == 200
                 client.take_snapshot()
+
+
+def test_a_log_that_was_empty_at_the_start_and_thrown_away_is_no_reason_to_refuse_the_next_one(tmp_path: Path) -> None:
+    variables = {"XDG_STATE_HOME": str(tmp_path / "state"), "OUSEL_SNAPSHOT__ENGINE": "one"}
+    for name in ("first", "second"):
+        with EmbeddedBroker(tmp_path / name) as broker:
+            kafka = KafkaConfig(bootstrap=broker.bootstrap, events_partitions=2)
+            ensure_topics(kafka)
+            with (
+                running(kafka, tmp_path / f"{name}.log", **variables) as engine,
+                ousel.Client(engine.address, DEADLINE_S) as client,
+            ):
+                load(kafka)
+                until(lambda client=client: client.status().events_folded == 200)
+                client.take_snapshot()
+
+
+def test_a_second_engine_of_a_name_that_nobody_chose_goes_on_without_snapshots(tmp_path: Path) -> None:
+    variables = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    with EmbeddedBroker(tmp_path / "broker") as broker:
+        kafka = KafkaConfig(bootstrap=broker.bootstrap, events_partitions=2)
+        ensure_topics(kafka)
+        with (
+            running(kafka, tmp_path / "first.log", **variables),
+            running(kafka, tmp_path / "second.log", **variables) as second,
+        ):
+            assert "no snapshots are kept, and every start reads the whole log" in second.log()
+            assert "snapshot.engine" in second.log()
 
 
 def test_an_engine_serves_where_the_default_folder_cannot_be_made(kafka_config: KafkaConfig, tmp_path: Path) -> None:

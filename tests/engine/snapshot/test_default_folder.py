@@ -75,7 +75,7 @@ def test_nothing_is_made_where_snapshots_are_off(tmp_path: Path, monkeypatch: py
 def test_each_log_has_a_folder_of_its_own_in_the_default_one(tmp_path: Path) -> None:
     """So that a second log, which nobody meant to share the folder with the first, is no reason to refuse the start."""
     logs = [
-        folder_of_log(tmp_path, LogIdentity(cluster), topic)
+        folder_of_log(tmp_path, LogIdentity(cluster), topic, 1)
         for cluster in ("4L6g3nShT-eMCtK--X86sw", "../up", None)
         for topic in ("ousel.events", "other")
     ]
@@ -84,8 +84,18 @@ def test_each_log_has_a_folder_of_its_own_in_the_default_one(tmp_path: Path) -> 
 
 
 def test_a_log_of_a_broker_without_ids_is_told_from_the_next_one_by_its_first_event(tmp_path: Path) -> None:
-    first, next_one = (folder_of_log(tmp_path, LogIdentity("c", began_ms=at), "events") for at in (1000, 2000))
+    first, next_one = (folder_of_log(tmp_path, LogIdentity("c", began_ms=at), "events", 1) for at in (1000, 2000))
     assert first != next_one
+    assert first == folder_of_log(tmp_path, LogIdentity("c", began_ms=1000), "events", 2)
+
+
+def test_a_log_without_ids_and_events_has_a_folder_that_no_other_start_finds(tmp_path: Path) -> None:
+    assert len({folder_of_log(tmp_path, LogIdentity("c"), "events", started_ms) for started_ms in (1, 2)}) == 2
+
+
+def test_an_empty_log_whose_topic_has_an_id_keeps_its_folder(tmp_path: Path) -> None:
+    identity = LogIdentity("c", {"events": "id"})
+    assert len({folder_of_log(tmp_path, identity, "events", started_ms) for started_ms in (1, 2)}) == 1
 
 
 @pytest.mark.parametrize("host", ["shop-1", "-odd host-", "büro", "..", "h" * 300])
