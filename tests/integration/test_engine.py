@@ -41,7 +41,7 @@ def push(address: str, data: bytes, version: int, sha256: bytes | None = None) -
 def test_a_click_changes_the_next_list_before_and_after_a_model(kafka_config, tmp_path):
     load(kafka_config)
     with running(kafka_config, tmp_path / "engine.log") as engine, ousel.Client(engine.address, DEADLINE_S) as client:
-        before = client.recommend("u1", k=5)
+        before = client.recommend("u2", k=5)
         assert (before.origin, before.known, before.model_version) == (ousel.Origin.COVISITATION, True, 0)
         assert before.items[0].title.startswith("Title ")
         unknown = client.recommend("somebody new", k=5)
