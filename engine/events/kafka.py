@@ -267,7 +267,7 @@ class KafkaSource:
         items = {p: LogRange(begin[p], end[p]) for p in partitions if p.topic == items_topic}
         shown_from = deletions_from(self._consumer, self._topic_watch.state(items_topic), items) if items else {}
         identity = self._consumer.identity(self._topics)
-        if self._config.events_topic not in identity.topic_ids:
+        if not identity.topic_ids:  # A broker that gives ids gives one to each topic.
             identity = replace(identity, began_ms=self._consumer.first_record_ms(self._config.events_topic))
         self._arrived = None
         with self._ready:
