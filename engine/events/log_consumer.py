@@ -2,9 +2,9 @@
 
 kafka-python raises where a batch is damaged or its codec is not installed, and raises the same again at every poll. It
 also unpacks each batch as a whole, and counts records where bytes are what fills the memory. This module replaces its
-fetcher's view of one partition (`PartitionReader`) and the choice of partitions to fetch (`FetchTurns`), and leaves the
-network, the group and the positions to it. The names that it relies on are private ones of kafka-python 3.0;
-`tests/engine/events/test_log_consumer.py` fails if they change.
+fetcher's view of one partition (`PartitionReader`) and the choice of partitions to fetch (`FetchTurns`), carries a join
+of the group through, and leaves the network and the positions to it. The names that it relies on are private ones of
+kafka-python 3.0; `tests/engine/events/test_log_consumer.py` and `tests/integration/test_group.py` fail if they change.
 """
 
 from __future__ import annotations
@@ -39,6 +39,17 @@ class LogConsumer(KafkaConsumer):
         self._fetcher = _LogFetcher(
             self._client, self._subscription, max_poll_bytes, ReadLimits(max_record_bytes), **self.config
         )
+
+    def poll(self, *args: Any, **kwargs: Any) -> Any:
+        """See `KafkaConsumer.poll`.
+
+        A poll often ends while the group still deals the partitions out. At the next poll kafka-python 3.0.12 asks
+        whether there is a reason to join, and not whether a join is under way. Where the reason was new metadata, and
+        has gone since, nobody takes the group's answer: the member has no partition and sends no heartbeat, for ever.
+        """
+        if self._coordinator.rejoining:
+            self._coordinator.request_rejoin()
+        return super().poll(*args, **kwargs)
 
     def last_stable_offset(self, partition: TopicPartition) -> int | None:
         """One past the last offset whose transaction is decided, as of the last fetch; None before one."""

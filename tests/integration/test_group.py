@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
 
@@ -20,10 +20,14 @@ from deploy.local.kafka import ApacheKafka
 from engine.config import KafkaConfig
 from engine.events.batch import Record
 from engine.events.connection import connection_settings
+from engine.events.consumer_settings import consumer_settings
 from engine.events.kafka import KafkaSource
+from engine.events.log_consumer import LogConsumer
 from engine.events.producer import EventProducer
+from engine.events.sharing import Membership
 from engine.events.source import Assignment, Partition, start_at_beginning
 from engine.events.topics import ensure_topics
+from tests.integration.engines import until
 
 pytestmark = [
     pytest.mark.integration,
@@ -123,6 +127,36 @@ def test_one_member_has_everything(config: KafkaConfig, member: Callable[[], Rea
     assert sum(r.end for (topic, _), r in one.assignment.partitions.items() if topic == config.events_topic) == 60
     assert event_ids(one) == Counter(map(str, range(60)))
     assert one.source.lag() == 0
+
+
+def test_a_join_whose_reason_goes_while_it_is_under_way_is_carried_through(config: KafkaConfig) -> None:
+    topic = config.events_topic
+    dealt: list[Collection[TopicPartition]] = []
+    with closing(LogConsumer(**consumer_settings(config))) as consumer:
+
+        def take(partitions: Collection[TopicPartition] | None) -> None:
+            if partitions is not None:
+                consumer.pause(*partitions)
+                for partition in partitions:
+                    consumer.seek(partition, 0)
+                dealt.append(partitions)
+
+        def dealt_after(times: int) -> bool:
+            consumer.poll(timeout_ms=50)
+            return len(dealt) > times
+
+        consumer.subscribe([topic, config.items_topic], listener=Membership(take))
+        until(lambda: dealt_after(0) and not consumer._coordinator.need_rejoin())
+        before = len(dealt)
+        # The metadata of the assignment seems to be another than today's, until this member has dealt anew.
+        consumer._coordinator._assignment_snapshot = {}
+        consumer.poll(timeout_ms=1)
+        join = consumer._coordinator._join_task
+        assert join is not None
+        until(lambda: join.is_done)
+        assert consumer._coordinator._assignment_snapshot == consumer._coordinator._metadata_snapshot
+        until(lambda: dealt_after(before))
+        assert {p.partition for p in dealt[-1] if p.topic == topic} == {0, 1, 2}
 
 
 def test_two_members_share_the_events_and_both_have_the_catalog(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping, Sequence
 from itertools import chain
 
@@ -134,6 +135,12 @@ def test_an_answer_that_is_long_for_its_first_batch_alone_is_passed_on_as_it_is(
     sent = answer(version, {("t", 0): batches(1, 5 * MAX_BYTES), ("t", 1): batches(3, 300)})
     assert connection.feed(sent, 500) == sent
     assert connection.reported == []
+
+
+@pytest.mark.parametrize("at", range(8))
+def test_answers_without_a_body_pass_wherever_the_pieces_end(at: int) -> None:
+    connection, sent = Connection(None), struct.pack(">iiiiii", 4, 1, 4, 2, 4, 3)
+    assert connection.feed(sent[:at]) + connection.feed(sent[at:], 8) == sent
 
 
 @pytest.mark.parametrize("version", VERSIONS)
