@@ -147,7 +147,7 @@ def soak_hostile(seconds: float) -> int:
 def _measure(config: Config, engine: KillableEngine, seconds: float) -> tuple[dict[str, Figure], list[str]]:
     wrong: list[str] = []
     push_model(engine.address, 1, wrong)
-    watch, metrics, push_each_s = Watch(engine), engine.metrics_address, seconds / _PUSHES
+    watch, metrics = Watch(engine), engine.metrics_address
     with Talker("benchmarks.soak_streams", engine.address, "0", "100") as streams, CalmCalls(engine.address) as calm:
         streams.line()
         time.sleep(_WARM_S)
@@ -159,22 +159,8 @@ def _measure(config: Config, engine: KillableEngine, seconds: float) -> tuple[di
             BadInput(config.kafka, USERS, ITEMS, _BAD_PER_S) as bad,
             Talker("benchmarks.soak_attacks", *arguments) as attacks,
         ):
-            version, told_s, pushing = 1, began_s, None
-            while (now_s := time.monotonic()) < began_s + seconds:
-                sample = watch.look()
-                if now_s >= began_s + version * push_each_s and (pushing is None or not pushing.is_alive()):
-                    version += 1
-                    pushing = threading.Thread(target=_push, args=(engine.address, version, wrong), daemon=True)
-                    pushing.start()
-                if now_s >= told_s + _SEGMENT_S:
-                    told_s = now_s
-                    print(
-                        f"{now_s - began_s:,.0f} s: {sample.rss_mb:,.0f} MB, backlog {sample.backlog:,.0f}", flush=True
-                    )
-                time.sleep(max(0.0, now_s + 1.0 - time.monotonic()))
+            pushes = _push_and_watch(engine, watch, began_s, seconds, wrong)
             ended = Counter(json.loads(attacks.line()))
-            if pushing is not None:
-                pushing.join()
         calm.stop()  # Its events must not come while the log is compared with the counters.
         drain(engine)
         wrong += calm.failures + bad.failures
@@ -182,7 +168,7 @@ def _measure(config: Config, engine: KillableEngine, seconds: float) -> tuple[di
         lost = _lost(config.kafka, engine)
         streams.end()
     print(", ".join(f"{count:,} {kind}" for kind, count in sorted(ended.items())), flush=True)
-    at_min, least_mb = least_of_each(watch.samples, began_s, push_each_s)
+    at_min, least_mb = least_of_each(watch.samples, began_s, seconds / _PUSHES)
     print("MB at least between pushes, second half: " + ", ".join(f"{one:,.0f}" for one in least_mb), flush=True)
     steep, error = slope(at_min, least_mb)
     beside_harmless, beside_hostile = (calm.p99_ms(began_s, calm=calm_) for calm_ in (True, False))
@@ -203,8 +189,26 @@ def _measure(config: Config, engine: KillableEngine, seconds: float) -> tuple[di
         "good_events": events.produced,
         "bad_records": bad.written,
         "rss_end_mb": round(watch.samples[-1].rss_mb, 1),
-        "pushes": version,
+        "pushes": pushes,
     }, wrong
+
+
+def _push_and_watch(engine: KillableEngine, watch: Watch, began_s: float, seconds: float, wrong: list[str]) -> int:
+    """Looks at the engine each second and pushes models in turn, while others call it; returns how many it pushed."""
+    version, told_s, pushing = 1, began_s, None
+    while (now_s := time.monotonic()) < began_s + seconds:
+        sample = watch.look()
+        if now_s >= began_s + version * seconds / _PUSHES and (pushing is None or not pushing.is_alive()):
+            version += 1
+            pushing = threading.Thread(target=_push, args=(engine.address, version, wrong), daemon=True)
+            pushing.start()
+        if now_s >= told_s + _SEGMENT_S:
+            told_s = now_s
+            print(f"{now_s - began_s:,.0f} s: {sample.rss_mb:,.0f} MB, backlog {sample.backlog:,.0f}", flush=True)
+        time.sleep(max(0.0, now_s + 1.0 - time.monotonic()))
+    if pushing is not None:
+        pushing.join()
+    return version
 
 
 def _push(address: str, version: int, wrong: list[str]) -> None:

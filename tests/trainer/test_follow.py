@@ -9,7 +9,7 @@ import pytest
 from engine.events.batch import Record
 from engine.events.source import MemorySource
 from engine.signals import Stopped
-from tests.trainer.test_service import TOPIC, records
+from tests.trainer.stage import TOPIC, records
 from trainer import progress
 from trainer.config import TrainerConfig
 from trainer.follow import replay_log

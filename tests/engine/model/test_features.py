@@ -180,5 +180,10 @@ def test_trends_are_relative_to_the_popular_items() -> None:
     assert trend_of(counts * 0, popular * 0).tolist() == [[[0.0, 0.0], [0.0, 0.0]]]
 
 
+def test_a_trend_is_bounded_where_the_popular_items_have_had_nothing_lately() -> None:
+    counts, popular = torch.tensor([[[5.0, 1e300]]], dtype=torch.float64), torch.zeros(3, TRENDS, dtype=torch.float64)
+    assert trend_of(counts, popular).tolist() == [[[1000.0, 1000.0]]]
+
+
 def test_trends_fall_back_on_the_last_half_life_there_is() -> None:
     assert [trend_half_lives(count) for count in (1, 2, 3, 8)] == [[0, 0], [1, 1], [1, 2], [1, 2]]

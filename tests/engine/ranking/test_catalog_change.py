@@ -113,9 +113,12 @@ class World:
         return bool(np.isin(gone, change.rows).any())
 
     def lists(self):
+        return self.lists_of(QUERIES)
+
+    def lists_of(self, queries):
         recommender.time = SimpleNamespace(time=lambda: self.now_ms / 1000)
         try:
-            return recommend(QUERIES, self.state, self.generation, CONFIG.ranking)
+            return recommend(queries, self.state, self.generation, CONFIG.ranking)
         finally:
             recommender.time = __import__("time")
 
@@ -184,6 +187,32 @@ def test_a_deleted_item_takes_no_place_among_the_candidates_of_a_category():
     [ranking] = recommend([query], world.state, world.generation, CONFIG.ranking)
     assert not set(world.state.items.find(deleted).tolist()) & set(ranking.basis.rows.tolist())
     assert len(world.state.catalog.members(["late"])) == len(LATE)
+
+
+def test_an_item_whose_time_passes_during_the_call_takes_no_place_among_the_candidates_of_a_category():
+    world = World(0, modelled=True)
+    ended = LATE[:6]
+    for item in LATE:
+        world.fold(items=[CatalogItem(item, "t", ("late",), available_until_ms=NOW_MS + 1 if item in ended else None)])
+    world.pass_time()
+    world.now_ms = NOW_MS + HOUR_MS  # and nobody has let the time pass yet
+    [ranking] = world.lists_of([Query("u0", "", 2, categories=("late",))])
+    assert {item.item_id for item in ranking.items} == set(LATE) - set(ended)
+    assert not set(world.state.items.find(ended).tolist()) & set(ranking.basis.rows.tolist())
+
+
+@pytest.mark.parametrize("modelled", [False, True])
+def test_an_item_that_may_not_be_shown_yet_concerns_no_list(modelled):
+    world = World(0, modelled=modelled)
+    # None of these lists asks for more popular items than the state has ready.
+    queries = [Query(user, "", 3, categories=categories) for user in (*USERS, "nobody") for categories in ((), ("c1",))]
+    if not modelled:
+        queries.append(Query("nobody", "", 60, categories=("c1",)))  # which has room
+    bases, _ = kept(world.lists_of(queries))
+    world.fold(items=[CatalogItem("late0", "t", ("c0", "c1", "c2"), available_from_ms=NOW_MS + HOUR_MS)])
+    world.settle()
+    row = np.array([world.state.items.get("late0")])
+    assert CatalogChange.of(row, np.zeros(1, np.bool_), world.state, world.generation).concerns(bases) == []
 
 
 def test_a_change_that_moves_no_item_concerns_the_lists_that_show_it_and_few_that_only_weigh_it():
