@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from engine.config import EventsConfig, StateConfig
+from engine.events.batch import CatalogItem
 from engine.state.copying import StateCopy
 from engine.state.digest import state_digest
 from engine.state.export import RememberedRelation, export_subject
@@ -69,6 +72,18 @@ def test_the_strongest_friend_comes_first_and_a_kind_that_weighs_nothing_is_not_
         follows("ann", "e", kind=BLOCKS, value=9.0),
     )  # fmt: skip
     assert friends(state, "ann") == ["c", "b", "d"]
+
+
+def test_an_item_of_the_catalog_is_ranked_alike_whether_its_relation_comes_with_its_record_or_later():
+    """A restart ranks all items anew; it must not find another order than the one before it."""
+    items, relation = [CatalogItem("x"), CatalogItem("y")], batch(numbered([has("y", "maker")]))
+    together, later = folded(), folded()
+    together.fold(replace(relation, items=items))
+    later.fold(batch([], items))
+    later.fold(relation)
+    scores = [state.popularity.score[state.items.find(["x", "y"])].tolist() for state in (together, later)]
+    assert scores[0] == scores[1]
+    assert scores[0][0] == 0 < scores[0][1]
 
 
 def test_a_relation_said_in_two_partitions_is_one():
