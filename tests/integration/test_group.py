@@ -146,15 +146,19 @@ def test_a_join_whose_reason_goes_while_it_is_under_way_is_carried_through(confi
             return len(dealt) > times
 
         consumer.subscribe([topic, config.items_topic], listener=Membership(take))
-        until(lambda: dealt_after(0) and not consumer._coordinator.need_rejoin())
-        before = len(dealt)
-        # The metadata of the assignment seems to be another than today's, until this member has dealt anew.
-        consumer._coordinator._assignment_snapshot = {}
-        consumer.poll(timeout_ms=1)
-        join = consumer._coordinator._join_task
-        assert join is not None
+        coordinator = consumer._coordinator
+
+        def joining() -> bool:
+            # The metadata of the assignment seems to be another than today's, until this member has dealt anew.
+            coordinator._assignment_snapshot = {}
+            consumer.poll(timeout_ms=1)
+            return coordinator._join_task is not None
+
+        until(lambda: dealt_after(0) and not coordinator.need_rejoin())
+        until(joining)
+        before, join = len(dealt), coordinator._join_task
         until(lambda: join.is_done)
-        assert consumer._coordinator._assignment_snapshot == consumer._coordinator._metadata_snapshot
+        assert coordinator._assignment_snapshot == coordinator._metadata_snapshot
         until(lambda: dealt_after(before))
         assert {p.partition for p in dealt[-1] if p.topic == topic} == {0, 1, 2}
 
