@@ -7,6 +7,11 @@ import os
 # Before numpy loads: on few cores, its own threads cost a query's tail more than they save.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
+# Before all that takes long to import.
+from engine.signals import interrupted_at_once
+
+imported = interrupted_at_once()
+
 # Before the modules whose functions are compiled as they are imported.
 from engine.commands.compile import announce, compile_functions
 
@@ -57,6 +62,8 @@ from engine.snapshot.default_folder import folder_of_log, usual_name, with_folde
 from engine.snapshot.lock import EngineLock
 from engine.snapshot.settings import fingerprint
 from engine.snapshot.store import SnapshotError, SnapshotStore
+
+imported()
 
 _log = logging.getLogger("engine")
 

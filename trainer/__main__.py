@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from typing import Annotated
 
+# Before all that takes long to import.
+from engine.signals import interrupted_at_once
+
+imported = interrupted_at_once()
+
 from engine.command_line import command_app, version_option
 from engine.failures import log_thread_failures, one_line_each
 from trainer.commands.push import push
 from trainer.commands.run import run
 from trainer.commands.train import train
 from trainer.evaluation.command import evaluate
+
+imported()
 
 app = command_app()
 
