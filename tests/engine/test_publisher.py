@@ -266,3 +266,21 @@ def test_a_deletion_is_told_where_other_changes_must_wait_for_their_time():
     publisher.mark(batch, state.fold(batch), live=True)
     publisher.publish(state, None)
     assert len(streams.changes) == 1, "the debt is at its limit"
+
+
+def test_it_is_busy_as_long_as_the_streams_are_to_be_told_more_of_the_catalog_and_there_is_time(monkeypatch):
+    monkeypatch.setattr("engine.catalog_watch._AT_ONCE", 1)
+    state, streams = small_state(CONFIG), Streams()
+    publisher = Publisher(CONFIG, streams)
+    publisher.publish(state, None)
+    batch = decoded([], items=[record_of(item, "new") for item in ITEMS[:3]])
+    publisher.mark(batch, state.fold(batch), live=True)
+    told = []
+    while publisher.busy or not told:
+        publisher.publish(state, None)
+        told.append(len(streams.changes))
+    assert told == [1, 2, 3]
+    publisher.mark(again := decoded([], items=[record_of(ITEMS[0], "newer")]), state.fold(again), live=True)
+    publisher._catalog_time.spend(1000.0)
+    publisher.publish(state, None)
+    assert not publisher.busy and len(streams.changes) == 3, "there is no time for it"
