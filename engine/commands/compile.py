@@ -1,6 +1,6 @@
 """`ousel-engine compile`: compiles the engine's functions beforehand, so that no start has to.
 
-They are compiled as their modules are imported, which most of them are before a command begins.
+They are compiled as their modules are imported.
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ def compile_functions() -> None:
 
     They are kept beside the sources, or in the folder that NUMBA_CACHE_DIR names.
     """
+    announce()
     for module in kernel_modules():
         importlib.import_module(module)
     if report.problem is not None:

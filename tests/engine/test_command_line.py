@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -59,6 +60,12 @@ def test_a_wrong_variable_ends_an_evaluation_before_its_work(
     assert run(monkeypatch, "ousel-trainer", "evaluate", "--events", "none.csv", "--protocol", "sessions") == 2
     said = "OUSEL_KAFAK__BOOTSTRAP: there is no section 'kafak', did you mean OUSEL_KAFKA__BOOTSTRAP?"
     assert capsys.readouterr().err == f"ousel-trainer evaluate: {said}\n"
+
+
+def test_a_shell_that_completes_the_engines_commands_waits_for_nothing_that_serving_needs() -> None:
+    code = "import sys, engine.__main__; print(*{'torch', 'engine.pipeline'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout == "\n"
 
 
 @commands
