@@ -222,14 +222,24 @@ async def test_a_silent_push_gives_its_place_free(served: Served, messages):
     await take_over(served)
 
 
-@pytest.mark.parametrize("whole", [with_model(push_silence_s=30, push_receive_s=0.5)], indirect=True)
-async def test_a_push_that_never_falls_silent_has_a_deadline_as_a_whole(served: Served):
+async def trickled(served: Served) -> Any:
+    """A push of a byte at a time, once the engine has ended it."""
     call = await under_way(served)
     async with asyncio.timeout(30):
         while not call.done():
             with suppress(asyncio.InvalidStateError, grpc.RpcError):  # it ends between the two
-                await call.write(PushWeightsRequest(chunk=b"x"))  # a byte at a time
+                await call.write(PushWeightsRequest(chunk=b"x"))
             await asyncio.sleep(0.01)
+    return call
+
+
+@pytest.mark.parametrize("whole", [with_model(push_silence_s=30, push_receive_s=0.5)], indirect=True)
+async def test_a_push_that_never_falls_silent_has_a_deadline_as_a_whole(served: Served):
+    call = await trickled(served)
+    while await call.code() is grpc.StatusCode.INTERNAL:
+        # gRPC's client puts this in place of the engine's own answer where a write meets the end of a call.
+        assert not (await call.details()).startswith("the engine failed")
+        call = await trickled(served)
     assert await call.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     assert "the push took longer than 0.5 s (model.push_receive_s), and " in await call.details()
     await take_over(served)
