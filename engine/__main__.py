@@ -1,7 +1,7 @@
 """`ousel-engine`: `serve` is the engine; `dead-letters` and `compile` help those who run it.
 
-What only `serve` needs takes seconds to import, so it is imported there: other commands begin at once, and a shell
-completes them at once.
+The modules that serving needs take seconds to import. `serve` imports them itself, so that the other commands begin at
+once, and so that a shell which completes commands does not wait.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the `ousel` command says of wrong values, wrong addresses and calls that fail."""
+"""The `ousel` command refuses wrong values and wrong addresses, and tells why a call failed, each in one line."""
 
 import os
 

@@ -204,7 +204,7 @@ def test_an_item_whose_time_passes_during_the_call_takes_no_place_among_the_cand
 @pytest.mark.parametrize("modelled", [False, True])
 def test_an_item_that_may_not_be_shown_yet_concerns_no_list(modelled):
     world = World(0, modelled=modelled)
-    # None of these lists asks for more popular items than the state has ready.
+    # The state keeps 8 popular items ready, and a list that asks for more of them counts as concerned by any item.
     queries = [Query(user, "", 3, categories=categories) for user in (*USERS, "nobody") for categories in ((), ("c1",))]
     if not modelled:
         queries.append(Query("nobody", "", 60, categories=("c1",)))  # which has room
