@@ -34,6 +34,8 @@ from deploy.demo.data import DataError, data_folder, read_purchases
 from engine.config import Config
 from engine.events.batch import Decoded, EventBatch
 from engine.events.times import TimeRule
+from engine.ranking.asked import Asked
+from engine.ranking.moment import Now
 from engine.ranking.query import Origin, Query
 from engine.ranking.scorers import SCORERS, WITHOUT_MODEL
 from engine.state.state import State
@@ -83,15 +85,15 @@ def measured(log: EventBatch, config: Config) -> dict[str, Figure]:
         part = log.select(slice(start, start + _AT_ONCE))
         for at in np.flatnonzero(asked[start : start + _AT_ONCE]).tolist():
             query = Query(part.user_id[at], part.session_id[at], K)
-            users = state.find_users([query.subject])
-            if users[0] < 0:
+            if state.find_users([query.subject])[0] < 0:
                 continue
             questions += 1
             for name in hits:
                 began_s = time.perf_counter()
-                (made,) = SCORERS[name]([query], users, state, config.ranking, int(part.time_ms[at]))
+                moment = Now(state, int(part.time_ms[at]))
+                (made,) = SCORERS[name](Asked.of([query], state, config.ranking), moment, config.ranking)
                 took_s[name] += time.perf_counter() - began_s
-                hits[name] += part.item_id[at] in {item.item_id for item in made.items}
+                hits[name] += state.items.get(part.item_id[at]) in made.page.row.tolist()
                 told += name == WITHOUT_MODEL and made.origin == Origin.COVISITATION
         state.fold(Decoded(part, (), (), {(config.kafka.events_topic, 0): int(part.offset[-1]) + 1}))
     share = {name: count / max(1, questions) for name, count in hits.items()}

@@ -21,9 +21,11 @@ from torch import Tensor
 from engine.config import Config
 from engine.generation import Frozen, Generation
 from engine.model.weights import WeightsError
+from engine.ranking.asked import Asked, Filter
+from engine.ranking.lists import make_lists
+from engine.ranking.moment import Now
 from engine.ranking.popular import by_popularity
 from engine.ranking.query import Query
-from engine.ranking.recommender import rank_by_model
 from engine.state.ring import Neighbors
 from engine.state.state import State
 
@@ -99,7 +101,7 @@ class Trial:
         self._config = config
         self._generation = generation
         self._pieces = list(users.split(_PIECE)) if len(users) else []
-        self._asked: _Asked | None = None  # answered by the new generation and not yet by the serving one
+        self._asked: _Question | None = None  # answered by the new generation and not yet by the serving one
         self.tried = self.hits = self.serving_hits = 0
         self.first = False
         self.overlap = 0.0
@@ -110,7 +112,7 @@ class Trial:
         if self._asked is None:
             self._asked = self._ask(self._pieces.pop(), state) if self._pieces else None
         else:
-            self._compare(self._asked, self._lists(self._asked, state, serving))
+            self._compare(self._asked, self._lists(self._asked.asked, state, serving))
             self._asked = None
         return not self._pieces and self._asked is None
 
@@ -149,29 +151,29 @@ class Trial:
                 f" got {self.hits / self.tried:.3f}"
             )
 
-    def _ask(self, users: Tensor, state: State) -> _Asked | None:
+    def _ask(self, users: Tensor, state: State) -> _Question | None:
         history = state.graph.user_items.latest(users)
         there = history.mask[:, -2:].all(dim=1)  # some may be gone since
         if not bool(there.any()):
             return None
         history = history.select(there)
         before = Neighbors(*(column[:, :-1] for column in history.columns()))
-        newest = [state.items.id_of(row) for row in history.row[:, -1].tolist()]
-        asked = _Asked(users[there], before, newest, [])
-        asked.lists.extend(self._lists(asked, state, self._generation))
-        return asked
-
-    def _lists(self, asked: _Asked, state: State, generation: Generation | None) -> list[set[str]]:
         query = Query("", "", min(K, self._config.ranking.max_k))
-        queries, users = [query] * len(asked.users), asked.users.tolist()
-        now_ms = int(time.time() * 1000)
-        if generation is None:  # Everybody has the same list.
-            popular = by_popularity(query, -1, state, now_ms).items
-            return [{item.item_id for item in popular}] * len(queries)
-        ranked = rank_by_model(queries, users, asked.before, state, generation, self._config.ranking, now_ms)
-        return [{item.item_id for item in items} for items, _ in ranked]
+        count = len(before)
+        asked = Asked([query] * count, users[there].numpy(), before, [Filter()] * count)
+        ids = state.items.ids()
+        newest = [ids[row] for row in history.row[:, -1].tolist()]
+        return _Question(asked, newest, self._lists(asked, state, self._generation))
 
-    def _compare(self, asked: _Asked, serving: list[set[str]]) -> None:
+    def _lists(self, asked: Asked, state: State, generation: Generation | None) -> list[set[str]]:
+        moment, config, ids = Now(state, int(time.time() * 1000)), self._config.ranking, state.items.ids()
+        if generation is None:
+            pages = [scored.page for scored in by_popularity(asked, moment, config)]
+        else:
+            pages = list(make_lists(asked, moment, generation, config).pages)
+        return [{ids[row] for row in page.row.tolist()} for page in pages]
+
+    def _compare(self, asked: _Question, serving: list[set[str]]) -> None:
         self.tried += len(serving)
         for item, ours, theirs in zip(asked.newest, asked.lists, serving, strict=True):
             self.hits += item in ours
@@ -180,11 +182,10 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class _Asked:
-    """Users [B], what is taken as known of each, the item that came then, and the new generation's lists."""
+class _Question:
+    """What is asked for users [B], the item that came then, and the new generation's lists."""
 
-    users: Tensor
-    before: Neighbors
+    asked: Asked
     newest: list[str]
     lists: list[set[str]]
 

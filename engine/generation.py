@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import Config
+from engine.index.base import Hits
 from engine.index.hnsw import BuildStoppedError
 from engine.index.live import LiveIndex
 from engine.inference.embedder import Embedder
@@ -26,6 +27,7 @@ from engine.model.recommender import Recommender
 from engine.model.weights import Weights, WeightsError
 from engine.state.copying import GraphCopy
 from engine.state.graph import LiveGraph
+from engine.state.ring import Neighbors
 from engine.state.state import Folded, State
 
 _QUERIES = 64  # that the index is measured with when it is built
@@ -47,6 +49,24 @@ class Generation:
     ranker: RankerForward
     index: LiveIndex
     goal: int | None = None
+
+    @property
+    def items(self) -> Tensor:
+        """[N, d] embeddings."""
+        return self.embedder.items
+
+    @property
+    def habit(self) -> Tensor:
+        """[N, HABITS] see `Embedder`."""
+        return self.embedder.habit
+
+    def encoded(self, users: Sequence[int], history: Neighbors) -> Tensor:
+        """[B, d] the sessions of users of whom `history` [B, K] is known."""
+        return self.sessions.encoded(users, history, self.items, self.goal)
+
+    def search(self, vectors: NDArray[np.float32], k: int) -> Hits:
+        """The k best items of each session [B, d]."""
+        return self.index.search(vectors, k)
 
     def follow(self, state: State, folded: Folded) -> int:
         """Brings embeddings and index up to date with one folded batch; returns how many rows were recomputed."""

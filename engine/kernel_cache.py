@@ -16,6 +16,7 @@ import platform
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
 from types import CodeType, FunctionType, ModuleType
@@ -224,6 +225,8 @@ def _text(value: object) -> str:
         return f"{value.dtype}{value.shape}{hashlib.sha256(value.tobytes()).hexdigest()}"
     if value is None or isinstance(value, bool | int | float | complex | str | bytes | np.generic):
         return f"{type(value).__name__} {value!r}"
+    if isinstance(value, type) and issubclass(value, Enum):
+        return f"{value.__qualname__} {[(member.name, member.value) for member in value]}"
     # A function or class of a library, whose version is told apart elsewhere.
     return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__qualname__)}"
 

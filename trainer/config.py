@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from engine.config import Address, Device, EventsConfig, KafkaConfig, Section, Settings, StateConfig
+from engine.config import (
+    Address,
+    Device,
+    EventsConfig,
+    KafkaConfig,
+    RankingConfig,
+    Section,
+    Settings,
+    StateConfig,
+)
 from engine.config.section import DAY_S, FilePath
 from engine.model.layers import Aggregation
 from engine.model.recommender import check_heads
@@ -92,11 +101,6 @@ class TrainSection(Section):
 
     nice: int = Field(10, ge=0, le=19, description="lowers its priority, so that an engine on the machine goes first")
 
-    # How candidates are made; as the engine's `ranking` section, so that the ranker learns from what it will order.
-    index_candidates: int = Field(200, ge=1, le=10_000)
-    popular_candidates: int = Field(50, ge=1, le=10_000)
-    neighbor_sources: int = Field(5, ge=0, le=64)
-
     # How it is judged.
     ranker_share: float = Field(0.1, gt=0, lt=0.5, description="of the log, kept from the encoder for the ranker")
     holdout_share: float = Field(0.05, gt=0, lt=0.5, description="of the log, the newest, kept from both to judge them")
@@ -147,4 +151,5 @@ class TrainerConfig(Settings):
     kafka: KafkaConfig = KafkaConfig()
     events: EventsConfig = EventsConfig()
     state: StateConfig = StateConfig()
+    ranking: RankingConfig = RankingConfig()  # so that the ranker learns from the lists that it will order
     trainer: TrainSection = TrainSection()

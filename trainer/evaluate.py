@@ -11,6 +11,9 @@ import threading
 import torch
 from torch import Tensor
 
+from engine.ranking.lists import make_lists
+from engine.ranking.query import Query
+from engine.ranking.related import padded
 from engine.signals import Stopped
 from engine.state.ring import Neighbors
 from trainer.config import TrainSection
@@ -18,9 +21,10 @@ from trainer.dataset import Histories
 from trainer.forward import ItemForward
 from trainer.progress import Progress
 from trainer.replay import TrainingData
-from trainer.walk import make_lists, walk
+from trainer.walk import walk
 
 K = 20
+_QUERY = Query("", "", K)
 
 
 def evaluate(
@@ -45,21 +49,17 @@ def evaluate(
     Raises:
         Stopped: `stop` was set.
     """
-    deleted = torch.from_numpy(data.deleted)
     ranks: dict[str, list[Tensor]] = {"": [], "popularity_": [], "frequency_": []}
-    for moment in walk(forward, data, histories, first, last, config.evaluation_samples, config.seed + 1):
+    for point in walk(forward, data, histories, first, last, config.evaluation_samples, config.seed + 1, _QUERY):
         if stop.is_set():
             raise Stopped
-        target = data.log.item[moment.events]
-        lists = make_lists(forward, moment, deleted, config)
-        with torch.no_grad():
-            score = forward.model.ranker(lists.score, lists.features).masked_fill(lists.item < 0, float("-inf"))
-        best = score.topk(min(K, score.shape[1])).indices
-        ranks[""].append(rank_of(lists.item.gather(1, best), target))
-        popular = torch.from_numpy(moment.popularity[0].top(K + data.state.history)).expand(len(target), -1)
-        ranks["popularity_"].append(rank_of(without_session(popular, moment.history), target))
-        ranks["frequency_"].append(rank_of(most_frequent(moment.history), target))
-        progress.update("evaluation", float(moment.events[-1] - first) / max(1, last - first))
+        target, history = data.log.item[point.events], point.asked.history
+        made = make_lists(point.asked, point.moment, point.model, data.ranking)
+        ranks[""].append(rank_of(padded([page.row for page in made.pages]), target))
+        popular = torch.from_numpy(point.moment.popularity.top(K + data.state.history)).expand(len(target), -1)
+        ranks["popularity_"].append(rank_of(without_session(popular, history), target))
+        ranks["frequency_"].append(rank_of(most_frequent(history), target))
+        progress.update("evaluation", float(point.events[-1] - first) / max(1, last - first))
     metrics = {"events": float(sum(map(len, ranks[""])))}
     for name, parts in ranks.items():
         rank = torch.cat(parts) if parts else torch.full((1,), -1)

@@ -101,6 +101,7 @@ class Follower:
                 config.trainer.max_log_events,
                 events_topic=topic,
                 partitions=max(1, self._assignment.totals.get(topic, 0)),
+                ranking=config.ranking,
             )
             if self._archive is not None:
                 self._fold_archived(self.replay, self._archive, self._assignment)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from engine.model.features import HABITS
+from engine.features.table import HABITS
 from trainer.replay import EventLog
 
 _PRIOR = 10.0  # events of the average item that an item begins with, so that few of its own say little

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from engine.ranking.query import DEFAULT_K, Query
 from engine.signals import Stopped
 from trainer.config import TrainSection
 from trainer.dataset import Histories
@@ -23,9 +24,10 @@ from trainer.forward import ItemForward
 from trainer.losses import candidate_softmax
 from trainer.progress import Progress
 from trainer.replay import TrainingData
-from trainer.walk import Lists, make_lists, walk
+from trainer.walk import Lists, lists_of, walk
 
 _BATCH = 64
+_QUERY = Query("", "", DEFAULT_K)
 _STAGE, _SETTING = "ranker", "trainer.ranker_learning_rate"  # as a divergence names them
 
 
@@ -91,16 +93,16 @@ def _examples(
     progress: Progress,
 ) -> list[tuple[Lists, Tensor]]:
     """Batches of lists that hold their target, with it."""
-    deleted = torch.from_numpy(data.deleted)
     kept: list[tuple[Lists, Tensor]] = []
-    for moment in walk(forward, data, histories, first, last, config.ranker_samples, config.seed):
+    for point in walk(forward, data, histories, first, last, config.ranker_samples, config.seed, _QUERY):
         if stop.is_set():
             raise Stopped
-        lists, target = make_lists(forward, moment, deleted, config), data.log.item[moment.events]
+        lists = lists_of(point.asked, point.moment, point.model, data.ranking)
+        target = data.log.item[point.events]
         held = (lists.item == target[:, None]).any(1)
         if bool(held.any()):
             kept.append((Lists(lists.item[held], lists.score[held], lists.features[held]), target[held]))
-        progress.update("candidates", float(moment.events[-1] - first) / max(1, last - first))
+        progress.update("candidates", float(point.events[-1] - first) / max(1, last - first))
     return _rebatch(kept)
 
 

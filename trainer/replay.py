@@ -8,15 +8,16 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.config import EventsConfig, KafkaConfig, StateConfig
+from engine.config import EventsConfig, KafkaConfig, RankingConfig, StateConfig
 from engine.events.batch import Decoded, EventBatch
-from engine.state.catalog import NO_GROUP
+from engine.state.catalog import ALWAYS, NO_GROUP
 from engine.state.folded import Folded
 from engine.state.sessions import Sessioned, Sessions
 from engine.state.state import State
@@ -27,6 +28,7 @@ from trainer.store import EventStore, StoredEvents
 
 _log = logging.getLogger(__name__)
 
+_DEFAULTS = RankingConfig()
 _EVENTS_TOPIC = str(KafkaConfig.model_fields["events_topic"].default)
 
 
@@ -67,9 +69,12 @@ class TrainingData:
         users: users and anonymous sessions in the log, numbered from 0.
         content: [N, F] float32.
         group: [N] int64 what stands for an item's categories; see `Catalog`.
-        deleted: [N] bool what must not be recommended: deleted from the catalog, or evicted from the state.
+        deleted: [N] bool what must not be recommended at any time: deleted from the catalog, evicted from the state, or
+            without a record where only items of the catalog may be shown.
+        from_ms, until_ms: [N] int64 event times from which, and until which, each item may be recommended.
         item_ids: N external ids by number; the items of the catalog and those of the log.
         kind_weight: [kinds] float64 weight of each kind in popularity.
+        state, ranking: the engine's sections: how much it remembers, and what its lists are made of.
     """
 
     log: EventLog
@@ -77,13 +82,31 @@ class TrainingData:
     content: Tensor
     group: NDArray[np.int64]
     deleted: NDArray[np.bool_]
+    from_ms: NDArray[np.int64]
+    until_ms: NDArray[np.int64]
     item_ids: Sequence[str]
     kind_weight: NDArray[np.float64]
     state: StateConfig
+    ranking: RankingConfig
 
     @property
     def items(self) -> int:
         return len(self.item_ids)
+
+    @classmethod
+    def without_catalog(
+        cls, log: EventLog, users: int, item_ids: Sequence[str], kinds: int, state: StateConfig, ranking: RankingConfig
+    ) -> TrainingData:
+        """Items that may always be recommended, and of which nothing is known; all `kinds` weigh alike."""
+        items = len(item_ids)
+        return cls(
+            log, users, torch.zeros(items, 1), np.full(items, NO_GROUP), np.zeros(items, np.bool_),
+            np.full(items, ALWAYS.min), np.full(items, ALWAYS.max), item_ids, np.ones(kinds), state, ranking,
+        )  # fmt: skip
+
+    def may_be_shown(self, now_ms: int) -> NDArray[np.bool_]:
+        """[N] whether an item may be recommended at a time of events."""
+        return ~self.deleted & (self.from_ms <= now_ms) & (now_ms < self.until_ms)
 
 
 class Replay:
@@ -95,6 +118,7 @@ class Replay:
 
     Args:
         partitions: of the events topic.
+        ranking: as in the engine.
     """
 
     def __init__(
@@ -105,8 +129,12 @@ class Replay:
         *,
         events_topic: str = _EVENTS_TOPIC,
         partitions: int = 1,
+        ranking: RankingConfig = _DEFAULTS,
     ) -> None:
-        self.state = State(state, events, events_topic=events_topic, partitions=partitions)
+        self.state = State(
+            state, events, events_topic=events_topic, partitions=partitions, catalog_only=ranking.catalog_only
+        )
+        self._ranking = ranking
         self._config = state
         self._kind_weight = np.array(list(events.kinds.values()), dtype=np.float64)
         self._store = EventStore(max_log_events)
@@ -153,8 +181,9 @@ class Replay:
             sessioned.ordinal[order],
             torch.where(previous >= 0, number[previous.clamp_min(0)], -1)[order],
         )
-        content, group, deleted = self._described(item_ids)
-        return TrainingData(log, stored.users, content, group, deleted, item_ids, self._kind_weight, self._config)
+        return TrainingData(
+            log, stored.users, *self._described(item_ids), item_ids, self._kind_weight, self._config, self._ranking
+        )
 
     def _items(self, named: Sequence[str]) -> tuple[list[str], Tensor]:
         """Ids of all items, those of the catalog first, and the number of each in `named`."""
@@ -166,18 +195,30 @@ class Replay:
         at = [number.setdefault(item_id, len(number)) for item_id in named]
         return list(number), torch.tensor(at, dtype=torch.int64)
 
-    def _described(self, item_ids: Sequence[str]) -> tuple[Tensor, NDArray[np.int64], NDArray[np.bool_]]:
-        """Content [N, F] of items, their groups [N], and [N] whether they must not be recommended."""
+    def _described(self, item_ids: Sequence[str]) -> _Described:
+        """What the catalog says of items; one that the state does not know is not to be recommended."""
         catalog = self.state.catalog
-        rows = self.state.items.find(item_ids)
-        known = rows >= 0
+        found = self.state.items.find(item_ids).numpy()
+        at = np.flatnonzero(found >= 0)
+        rows = found[at]
         content = torch.zeros(len(item_ids), catalog.content_dim)
-        content[known] = catalog.contents()[rows[known]]
-        group = np.full(len(item_ids), NO_GROUP)
-        group[known.numpy()] = catalog.group[rows[known].numpy()]
-        deleted = np.ones(len(item_ids), dtype=np.bool_)
-        deleted[known.numpy()] = catalog.deleted(rows[known].numpy())
-        return content, group, deleted
+        content[at] = catalog.contents()[rows]
+        group, deleted = np.full(len(item_ids), NO_GROUP), np.ones(len(item_ids), np.bool_)
+        group[at] = catalog.group[rows]
+        deleted[at] = ~catalog.named(rows) if self._ranking.catalog_only else catalog.deleted(rows)
+        from_ms, until_ms = np.full(len(item_ids), ALWAYS.min), np.full(len(item_ids), ALWAYS.max)
+        from_ms[at], until_ms[at] = catalog.windows(rows)
+        return _Described(content, group, deleted, from_ms, until_ms)
+
+
+class _Described(NamedTuple):
+    """Columns of `TrainingData` that the catalog gives."""
+
+    content: Tensor
+    group: NDArray[np.int64]
+    deleted: NDArray[np.bool_]
+    from_ms: NDArray[np.int64]
+    until_ms: NDArray[np.int64]
 
 
 def _place_of(events: EventBatch, at: int) -> tuple[str, int]:

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import InferenceConfig
+from engine.features.table import HABITS
 from engine.inference.bulk import embed_all
 from engine.inference.dirty import DirtyRows, Rows
 from engine.inference.graph_forward import GraphForward
 from engine.model.device import CPU
-from engine.model.features import HABITS
 from engine.model.gnn import USER_NEIGHBORS
 from engine.model.recommender import Recommender
 from engine.state.graph import LiveGraph

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from engine.model.features import FEATURES
+from engine.features.table import FEATURES
 
 
 class Ranker(nn.Module):

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
 
 from engine.config import Precision
-from engine.model.features import HABITS
+from engine.features.table import HABITS
 from engine.model.gnn import GraphEncoder
 from engine.model.layers import Aggregation
 from engine.model.precision import in_precision

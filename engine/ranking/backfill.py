@@ -10,25 +10,23 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.ranking.filters import allowed
-from engine.ranking.query import Query
+from engine.ranking.asked import Asked
+from engine.ranking.moment import Moment
 from engine.state.popularity import most_popular
-from engine.state.state import State
 
 Longs = NDArray[np.int64]
 
 
-def backfill(query: Query, state: State, history: Longs, now_ms: int, held: Longs, n: int) -> Longs:
-    """Up to `n` rows that may be in the query's list and are not `held`: by popularity, those without any event last.
+def backfill(asked: Asked, b: int, moment: Moment, held: Longs, n: int) -> Longs:
+    """Up to `n` rows that may be in one query's list and are not `held`: by popularity, those without any event last.
 
     Args:
-        history: [K] item rows of the user's history; only read where the query leaves it out.
         held: rows that have been looked at; -1 is none.
     """
     if n == 0:
         return np.zeros(0, np.int64)
-    others = np.ones(len(state.items), np.bool_)
+    others = np.ones(moment.items, np.bool_)
     others[held[held >= 0]] = False
     rows = np.flatnonzero(others)
-    rows = rows[allowed([query], rows[None], state, history[None], now_ms)[0]]
-    return most_popular(rows, state.popularity.score, n)
+    rows = rows[moment.may(rows)]
+    return most_popular(rows[asked.lets(b, rows)], moment.popularity.score, n)

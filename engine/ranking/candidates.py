@@ -1,31 +1,34 @@
-"""Candidates for a batch of users: the index's answer to the session, joined with the live sources.
+"""Candidates of a batch of queries: the index's answer to the session, joined with the live sources.
 
-Shapes: B users, k index hits of each, d width, C candidates.
+An item that may not be listed is no candidate: it is gone before anything is counted over the candidates.
+
+Shapes: B queries, k index hits of each, d width, C candidates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from engine.config import RankingConfig
-from engine.generation import Generation
+from engine.features.candidates import INDEX_BIT, Candidates, gather_candidates
+from engine.features.votes import SOURCES, Voters
+from engine.index.base import Hits
 from engine.inference.dense import cosines
-from engine.model.candidates import Candidates, gather_candidates
-from engine.model.votes import SOURCES
+from engine.ranking.asked import Asked
 from engine.ranking.backfill import backfill
-from engine.ranking.filters import allowed
+from engine.ranking.moment import Moment
 from engine.ranking.query import Query
-from engine.state.ring import Neighbors
-from engine.state.state import State
+from engine.ranking.related import padded
 
-_NO_ROWS = np.zeros(0, np.int64)
+Longs = NDArray[np.int64]
+Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+Search = Callable[[Floats, int], Hits]  # queries [B, d] and k -> the k best rows of each that may be shown to anybody
 
 
 class Breadth(NamedTuple):
@@ -46,71 +49,128 @@ def breadth_of(query: Query, history: int, config: RankingConfig) -> Breadth:
     return Breadth(_doubled(config.index_candidates, needed), _doubled(config.popular_candidates, needed))
 
 
-class Proposed(NamedTuple):
-    """Candidates of B users.
+class Hidden(NamedTuple):
+    """Distinct rows [h] that would be candidates of a query if they could be listed.
 
     Attributes:
-        floor: [B] the score that an item needs to be found by the index; -inf: any is found.
-        allowed: [B, C] the candidates that may be listed.
-        hidden: of each user, distinct rows that would be candidates if they could be shown, as far as neither the index
-            nor popularity tell it.
+        row: [h].
+        indexed: [h] whether the index has the item, which only this query leaves out.
+        hit: [h] whether the index found it, so that it took a place there.
     """
 
-    candidates: Candidates
-    floor: NDArray[np.float32]
-    allowed: NDArray[np.bool_]
-    hidden: list[NDArray[np.int64]]
+    row: Longs
+    indexed: Flags
+    hit: Flags
+
+
+class Proposed(NamedTuple):
+    """Candidates of B queries, each of which may be listed.
+
+    Attributes:
+        row: [B, C] int64 item rows in rising order, -1 behind the last.
+        source: [B, C] int64 bits of the sources that proposed each.
+        following: [B, n] int64 items that lately followed the user's last items, -1 where none.
+        floor: [B] the score that an item needs to be found by the index; -inf: any is found.
+        hidden: of each query, what would be a candidate if it could be listed, as far as neither the index nor
+            popularity tell it.
+    """
+
+    row: Longs
+    source: Longs
+    following: torch.Tensor
+    floor: Floats
+    hidden: list[Hidden]
 
 
 def propose(
-    queries: Sequence[Query],
-    history: Neighbors,
-    encoded: Tensor,
-    state: State,
-    generation: Generation,
-    config: RankingConfig,
-    following: Tensor,
-    now_ms: int,
+    asked: Asked, vectors: Floats, search: Search, items: Floats, voters: Voters, moment: Moment, config: RankingConfig
 ) -> Proposed:
-    """Gathers C candidates for each of B known users, given their histories and encoded sessions [B, d].
+    """Gathers C candidates for each of B queries, none of which depends on the others.
 
     Args:
-        queries: of one breadth, or their lists depend on which others they were made with.
-        following: [B, SOURCES, n] what lately followed each user's latest items.
+        vectors: [B, d] the encoded sessions.
+        items: [N, d] embeddings.
     """
-    breadths = [breadth_of(query, state.graph.user_items.size, config) for query in queries]
-    k = max(breadth.hits for breadth in breadths)
-    vectors = encoded.numpy()
-    hits = generation.index.search(vectors, k)
-    found, floor = hits.row, hits.score[:, -1].copy()
-    for at, query in enumerate(queries):
-        if query.categories:
-            members = state.catalog.members(query.categories)
-            members = members[state.availability.at(members, now_ms)]  # As in the index: others take no place.
-            found[at], floor[at] = _within(members, vectors[at], generation, k)
-    popular = torch.from_numpy(state.popularity.top(max(breadth.popular for breadth in breadths)))
-    related, hidden = related_items(queries, history, state, config)
-    read = following if config.neighbor_sources <= SOURCES else None
-
-    def gather(related: Sequence[Tensor]) -> tuple[Candidates, NDArray[np.bool_]]:
-        index, sources = torch.from_numpy(found), config.neighbor_sources
-        candidates = gather_candidates(state.graph, history, index, popular, sources, related, read)
-        return candidates, allowed(queries, candidates.item.numpy(), state, history.row.numpy(), now_ms)
-
-    candidates, may = gather(related)
+    breadths = [breadth_of(query, moment.graph.user_items.size, config) for query in asked.queries]
+    index = np.full((len(asked), max(breadth.hits for breadth in breadths)), -1, np.int64)
+    floor = np.full(len(asked), -np.inf, np.float32)
+    for k in {breadth.hits for breadth in breadths}:
+        at = [b for b, breadth in enumerate(breadths) if breadth.hits == k]
+        hits = search(vectors[at], k)
+        index[at, :k], floor[at] = hits.row, hits.score[:, -1]
+    for b, filter_ in enumerate(asked.filters):
+        if filter_.members is not None:
+            members = filter_.members[moment.may(filter_.members)]  # As in the index: others take no place.
+            index[b] = -1
+            found, floor[b] = _within(members, vectors[b], items, breadths[b].hits)
+            index[b, : len(found)] = found
+    made = gather(asked, index, [breadth.popular for breadth in breadths], voters, moment, config)
     # Where the index has given all that it has, there are no others, unless some have become available right now.
-    all_given = np.isneginf(floor) & state.availability.settled(now_ms)
-    lacking = np.array([query.k for query in queries]) - may.sum(axis=1)
+    all_given = np.isneginf(floor) & moment.settled
+    lacking = np.array([query.k for query in asked.queries]) - (made.row >= 0).sum(axis=1)
     short = (lacking > 0) & ~all_given
     if short.any():
-        rows, past = candidates.item.numpy(), history.row.numpy()
-        rest = [
-            backfill(query, state, past[b], now_ms, rows[b], lacking[b] if short[b] else 0)
-            for b, query in enumerate(queries)
-        ]
-        nobody = torch.zeros((len(queries), 0), dtype=torch.int64)
-        candidates, may = gather((*(related or (nobody, nobody)), _padded(rest)))
-    return Proposed(candidates, floor, may, hidden)
+        looked = [np.concatenate([made.row[b], made.hidden[b].row]) for b in range(len(asked))]
+        rest = [backfill(asked, b, moment, looked[b], lacking[b] if short[b] else 0) for b in range(len(asked))]
+        made = gather(asked, index, [breadth.popular for breadth in breadths], voters, moment, config, rest)
+    return made._replace(floor=floor)
+
+
+def gather(
+    asked: Asked,
+    index: Longs,
+    popular: Sequence[int],
+    voters: Voters,
+    moment: Moment,
+    config: RankingConfig,
+    rest: Sequence[Longs] | None = None,
+) -> Proposed:
+    """Joins all sources, and takes out what may not be listed.
+
+    Args:
+        index: [B, k] what the index found, -1 where there is less.
+        popular: how many of the popular items each query has.
+        rest: of each query, what else fills up its list.
+    """
+    top = moment.popularity.top(max(popular))
+    shown = np.where(np.arange(len(top)) < np.array(popular)[:, None], top, -1)  # [B, P]
+    nobody = torch.zeros((len(asked), 0), dtype=torch.int64)
+    related = asked.related.proposed
+    if rest is not None:
+        related = (*(related or (nobody, nobody)), padded(rest))
+    read = voters.following if config.neighbor_sources <= SOURCES else None
+    found = gather_candidates(
+        moment.graph, asked.history, torch.from_numpy(index), torch.from_numpy(shown), config.neighbor_sources,
+        related, read,
+    )  # fmt: skip
+    return _listable(found, asked, moment)
+
+
+def _listable(found: Candidates, asked: Asked, moment: Moment) -> Proposed:
+    """Without the candidates that may not be listed."""
+    row, source = found.item.numpy(), found.source.numpy()
+    shown = (row >= 0) & moment.may(np.maximum(row, 0))
+    may = shown.copy()
+    for b in range(len(asked)):
+        may[b] &= asked.lets(b, row[b])
+    gone = (row >= 0) & ~may
+    hidden = [_hidden(row[b], source[b], shown[b], gone[b], asked.related.hidden_of(b)) for b in range(len(asked))]
+    if gone.any():
+        first = np.argsort(~may, axis=1, kind="stable")[:, : max(1, int(may.sum(axis=1).max()))]
+        kept = np.take_along_axis(may, first, axis=1)
+        row = np.where(kept, np.take_along_axis(row, first, axis=1), -1)
+        source = np.where(kept, np.take_along_axis(source, first, axis=1), 0)
+    return Proposed(row, source, found.following, np.zeros(0, np.float32), hidden)
+
+
+def _hidden(row: Longs, source: Longs, shown: Flags, gone: Flags, related: Longs) -> Hidden:
+    """Of the candidates [C] of one query those that are `gone`, and of its relations those that never came."""
+    others = np.setdiff1d(related, row[gone])
+    nothing = np.zeros(len(others), np.bool_)
+    hit = (source[gone] & INDEX_BIT) > 0
+    return Hidden(
+        np.concatenate([row[gone], others]), np.concatenate([shown[gone], nothing]), np.concatenate([hit, nothing])
+    )
 
 
 def _doubled(least: int, needed: int) -> int:
@@ -120,84 +180,11 @@ def _doubled(least: int, needed: int) -> int:
     return least
 
 
-def related_items(
-    queries: Sequence[Query], history: Neighbors, state: State, config: RankingConfig
-) -> tuple[tuple[Tensor, ...], list[NDArray[np.int64]]]:
-    """[B, n] what friends had last, and [B, n] what shares an entity with the user's last items; and the hidden.
-
-    Where nobody has relations there is neither.
-    """
-    if not state.relations:
-        return (), [_NO_ROWS] * len(queries)
-    last = history.row[:, max(0, history.row.shape[1] - config.neighbor_sources) :]
-    friends = [_of_friends(query.subject, state, config.friend_candidates) for query in queries]
-    entities = [_of_entities(rows, state, config.entity_candidates) for rows in last]
-    hidden = [
-        np.union1d(of_friends.hidden, of_entities.hidden)
-        for of_friends, of_entities in zip(friends, entities, strict=True)
-    ]
-    return (_padded([one.rows for one in friends]), _padded([one.rows for one in entities])), hidden
-
-
-class _Cut(NamedTuple):
-    """The first items that may be shown, and those before the last of them that may not."""
-
-    rows: NDArray[np.int64]
-    hidden: NDArray[np.int64]
-
-
-_NOTHING = _Cut(_NO_ROWS, _NO_ROWS)
-
-
-def _cut(rows: NDArray[np.int64], n: int, state: State) -> _Cut:
-    """The first n of distinct `rows` that may be shown."""
-    may = state.availability.now(rows)
-    end = int(np.searchsorted(may.cumsum(), n)) + 1
-    rows, may = rows[:end], may[:end]
-    return _Cut(rows[may], rows[~may])
-
-
-def _of_friends(subject: str, state: State, n: int) -> _Cut:
-    """The newest item of each friend, the closest friend first, then the second newest of each, and so on."""
-    if n == 0:
-        return _NOTHING
-    friends, edges = state.relations.friends(subject), state.graph.user_items
-    cut = _cut(_newest(edges.latest(friends, n)), n, state)
-    if len(cut.rows) < n < edges.size and len(cut.hidden):
-        cut = _cut(_newest(edges.latest(friends)), n, state)
-    return cut
-
-
-def _newest(histories: Neighbors) -> NDArray[np.int64]:
-    """The items of several histories, each once: the newest of each first."""
-    rows = histories.row.numpy()[:, ::-1].T.reshape(-1)
-    return _distinct(rows[rows >= 0])
-
-
-def _of_entities(last: Tensor, state: State, n: int) -> _Cut:
-    last = last[last >= 0].unique()
-    return _cut(state.relations.items_like(last).numpy(), n, state) if n and len(last) else _NOTHING
-
-
-def _distinct(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Each once, in order of appearance."""
-    _, first = np.unique(rows, return_index=True)
-    return rows[np.sort(first)]
-
-
-def _padded(lists: Sequence[NDArray[np.int64]]) -> Tensor:
-    """[B, longest] of B lists, -1 behind the end of each."""
-    return pad_sequence([torch.from_numpy(one) for one in lists], batch_first=True, padding_value=-1)
-
-
-def _within(
-    rows: NDArray[np.int64], vector: NDArray[np.float32], generation: Generation, k: int
-) -> tuple[NDArray[np.int64], float]:
-    """[k] the best of `rows` by exact search, -1 where there are fewer, and the score of the last, then -inf.
+def _within(rows: Longs, vector: Floats, items: Floats, k: int) -> tuple[Longs, float]:
+    """The k best of `rows` by exact search, and the score of the last; -inf where there are fewer.
 
     An index can't see through a narrow filter.
     """
-    score = cosines(generation.embedder.items.numpy(), rows[None], vector[None])[0]
+    score = cosines(items, rows[None], vector[None])[0]
     best = np.argsort(-score, kind="stable")[:k]
-    floor = float(score[best[-1]]) if len(best) == k else -np.inf
-    return np.concatenate([rows[best], np.full(k - len(best), -1, dtype=np.int64)]), floor
+    return rows[best], float(score[best[-1]]) if len(best) == k else -np.inf

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.inference.ranker_forward import Slope
+from engine.ranking.candidates import Hidden
 from engine.ranking.page import Page
 from engine.ranking.query import Query
 from engine.state.kernels import compiled
@@ -37,6 +38,18 @@ class Margins(NamedTuple):
     high: Floats
 
 
+def margins_of_hidden(hidden: Hidden, floor: float) -> Margins:
+    """[h] the same for items that the list can't hold: they matter only where they take a place in the index.
+
+    Args:
+        floor: the cosine that an item needs to be found by the index.
+    """
+    infinity = np.float32(np.inf)
+    low = np.where(hidden.indexed & hidden.hit, np.float32(floor + ROUNDING), -infinity)
+    high = np.where(hidden.indexed & ~hidden.hit, np.float32(floor - ROUNDING), infinity)
+    return Margins(low, high)
+
+
 def margins(
     rows: Longs,
     score: Floats,
@@ -55,10 +68,10 @@ def margins(
         floor: [B] the cosine that an item needs to be found by the index.
         pages: the lists that were made of them.
     """
-    listed = np.full((len(rows), max((len(page.rows) for page in pages), default=0)), -1, np.int64)
+    listed = np.full((len(rows), max((len(page.row) for page in pages), default=0)), -1, np.int64)
     for b, page in enumerate(pages):
-        listed[b, : len(page.rows)] = page.rows
-    full = np.array([len(page.rows) >= query.k for page, query in zip(pages, queries, strict=True)], np.bool_)
+        listed[b, : len(page.row)] = page.row
+    full = np.array([len(page.row) >= query.k for page, query in zip(pages, queries, strict=True)], np.bool_)
     low, high = np.full_like(score, np.inf), np.full_like(score, -np.inf)
     slopes = np.array([max(slope.most, 0.0), max(-slope.least, 0.0)])
     _measure(rows, score, cosine, hit, floor, listed, full, slopes, low, high)

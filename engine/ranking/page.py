@@ -1,6 +1,6 @@
-"""The k best of the candidates that may be listed.
+"""The k best of the candidates.
 
-Shapes: B queries, C candidates of each.
+Shapes: B queries, C candidates of each, n items of a list.
 """
 
 from __future__ import annotations
@@ -21,43 +21,45 @@ Longs = NDArray[np.int64]
 
 
 class Page(NamedTuple):
-    """The items of one list, best first, and their rows [n]."""
+    """The rows [n] of one list, best first, their scores [n], and the bits of their sources [n]."""
 
-    items: tuple[RankedItem, ...]
-    rows: Longs
+    row: Longs
+    score: NDArray[np.floating]
+    source: Longs
+
+    @property
+    def last(self) -> int:
+        """Row of the last item, -1 where there is none."""
+        return int(self.row[-1]) if len(self.row) else -1
+
+    def items(self, state: State) -> tuple[RankedItem, ...]:
+        """As an app gets them."""
+        ids, title = state.items.ids(), state.catalog.title
+        listed = zip(self.row.tolist(), self.score.tolist(), self.source.tolist(), strict=True)
+        return tuple([RankedItem(ids[row], title[row], value, _SOURCES[bit]) for row, value, bit in listed])
 
 
-def pages(
-    rows: Longs, score: NDArray[np.floating], bits: Longs, allowed: NDArray[np.bool_], k: list[int], state: State
-) -> list[Page]:
+def pages(row: Longs, score: NDArray[np.floating], source: Longs, k: list[int]) -> list[Page]:
     """The k[b] best of each query, best first; ties go to the lower row.
 
     Args:
-        rows, score, bits: [B, C] candidates, their scores and their sources.
-        allowed: [B, C] those that may be listed.
+        row, score, source: [B, C] candidates, their scores and the bits of their sources; -1 where there is none.
     """
-    places = np.empty((len(rows), min(max(k), rows.shape[1])), np.int64)
-    count = _best(rows, score.astype(np.float64), allowed, np.array(k), places)
+    places = np.empty((len(row), min(max(k), row.shape[1])), np.int64)
+    count = _best(row, score.astype(np.float64), np.array(k), places)
     best = [places[b, :n] for b, n in enumerate(count.tolist())]
-    return [page_of(rows[b, at], score[b, at], bits[b, at], state) for b, at in enumerate(best)]
+    return [Page(row[b, at], score[b, at], source[b, at]) for b, at in enumerate(best)]
 
 
-def page_of(rows: Longs, score: NDArray[np.floating], bits: Longs, state: State) -> Page:
-    """The list of these items [n], best first, with their scores and the bits of their sources."""
-    ids, title = state.items.ids(), state.catalog.title
-    listed = zip(rows.tolist(), score.tolist(), bits.tolist(), strict=True)
-    return Page(tuple([RankedItem(ids[row], title[row], value, _SOURCES[bit]) for row, value, bit in listed]), rows)
-
-
-@compiled("i8[::1](i8[:,:], f8[:,:], b1[:,:], i8[::1], i8[:,::1])")
-def _best(rows: Longs, score: NDArray[np.float64], allowed: NDArray[np.bool_], k: Longs, places: Longs) -> Longs:
+@compiled("i8[::1](i8[:,:], f8[:,:], i8[::1], i8[:,::1])")
+def _best(rows: Longs, score: NDArray[np.float64], k: Longs, places: Longs) -> Longs:
     """Fills `places` with columns of the best of each; returns how many there are, [B]."""
     count = np.zeros(len(rows), np.int64)
     for b in range(len(rows)):
         most = min(k[b], places.shape[1])
         n = 0
         for c in range(rows.shape[1]):
-            if not allowed[b, c]:
+            if rows[b, c] < 0:
                 continue
             # Where the list is full and this is not better than its last, as for nearly all, it is one comparison.
             at = n

@@ -8,43 +8,44 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.model.candidates import BACKFILL_BIT, POPULAR_BIT
+from engine.config import RankingConfig
+from engine.features.candidates import BACKFILL_BIT, POPULAR_BIT
+from engine.ranking.asked import Asked
 from engine.ranking.backfill import backfill
-from engine.ranking.filters import allowed
-from engine.ranking.page import page_of
-from engine.ranking.query import Basis, Origin, Query, Scored
+from engine.ranking.moment import Moment
+from engine.ranking.page import Page
+from engine.ranking.query import Origin
+from engine.ranking.scored import Scored
 from engine.state.popularity import most_popular
-from engine.state.state import State
+
+Longs = NDArray[np.int64]
+
+_NO_ROWS = np.zeros(0, np.int64)
 
 
-def by_popularity(query: Query, user: int, state: State, now_ms: int) -> Scored:
-    """The most popular of all items that may be shown to this query; those without any event come last.
+def by_popularity(asked: Asked, moment: Moment, config: RankingConfig) -> list[Scored]:
+    """The most popular of all items that may be shown to each query; those without any event come last."""
+    return [_of(asked, b, moment) for b in range(len(asked))]
 
-    Args:
-        user: its row, -1 where it is unknown.
-    """
-    history = np.zeros((1, 0), dtype=np.int64)
-    if query.exclude_history and user >= 0:
-        history = state.histories([user]).row.numpy()
 
-    def listed(rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        return rows[allowed([query], rows[None], state, history, now_ms)[0]]
+def _of(asked: Asked, b: int, moment: Moment) -> Scored:
+    query, filter_ = asked.queries[b], asked.filters[b]
+    popularity, more = moment.popularity, _NO_ROWS
 
-    popularity, more = state.popularity, np.zeros(0, np.int64)
-    if query.categories:
-        rows = listed(state.catalog.members(query.categories))
+    def listed(rows: Longs) -> Longs:
+        rows = rows[moment.may(rows)]
+        return rows[asked.lets(b, rows)]
+
+    if filter_.members is not None:
+        rows = listed(filter_.members)
     else:
-        rows = listed(popularity.top(query.k + len(query.exclude_item_ids) + history.shape[1]))
-        if len(rows) < query.k and not (popularity.whole and state.availability.settled(now_ms)):
+        history = asked.history.row.shape[1] if query.exclude_history and asked.users[b] >= 0 else 0
+        rows = listed(popularity.top(query.k + len(query.exclude_item_ids) + history))
+        if len(rows) < query.k and not (popularity.whole and moment.settled):
             top = popularity.top()
             rows = listed(top)
-            more = backfill(query, state, history[0], now_ms, top, max(0, query.k - len(rows)))
+            more = backfill(asked, b, moment, top, max(0, query.k - len(rows)))
     best = most_popular(np.concatenate([rows, more]), popularity.score, query.k)
-    bits = np.where(np.isin(best, more), BACKFILL_BIT, POPULAR_BIT)
-    page = page_of(best, popularity.share(best), bits, state)
-    full = len(best) == query.k
-    floor = float(popularity.score[best[-1]]) if full and len(best) else -np.inf
-    low, high = np.full(len(best), np.nan, np.float32), np.full(len(best), -np.inf, np.float32)
-    last = int(best[-1]) if len(best) else -1
-    basis = Basis(query, 0, best.astype(np.int32), low, high, None, floor, state.popularity_scale, last, 0)
-    return Scored(page.items, basis, Origin.POPULARITY)
+    source = np.where(np.isin(best, more), BACKFILL_BIT, POPULAR_BIT)
+    floor = float(popularity.score[best[-1]]) if len(best) == query.k else -np.inf
+    return Scored(Page(best, popularity.share(best), source), Origin.POPULARITY, _NO_ROWS, floor, 0)

@@ -18,7 +18,7 @@ from engine.state.catalog_records import CatalogRecords
 from engine.state.content import ContentEncoder
 from engine.state.table import Table, TableCopy
 
-_ALWAYS = np.iinfo(np.int64)
+ALWAYS = np.iinfo(np.int64)
 NO_GROUP = -1
 
 
@@ -76,8 +76,8 @@ class Catalog:
         self.categories.extend([()] * missing)
         if items > len(self._deleted):
             more = max(items, 2 * len(self._deleted), 1024) - len(self._deleted)
-            self._from_ms = np.concatenate([self._from_ms, np.full(more, _ALWAYS.min)])
-            self._until_ms = np.concatenate([self._until_ms, np.full(more, _ALWAYS.max)])
+            self._from_ms = np.concatenate([self._from_ms, np.full(more, ALWAYS.min)])
+            self._until_ms = np.concatenate([self._until_ms, np.full(more, ALWAYS.max)])
             self.group = np.concatenate([self.group, np.full(more, NO_GROUP)])
             self._deleted = np.concatenate([self._deleted, np.zeros(more, dtype=bool)])
             self._described = np.concatenate([self._described, np.zeros(more, dtype=bool)])
@@ -148,7 +148,7 @@ class Catalog:
 
     def timed(self) -> NDArray[np.int64]:
         """Rows of the items that are bounded in time on either side."""
-        return np.flatnonzero((self._from_ms > _ALWAYS.min) | (self._until_ms < _ALWAYS.max))
+        return np.flatnonzero((self._from_ms > ALWAYS.min) | (self._until_ms < ALWAYS.max))
 
     def fingerprint(self, row: int) -> int:
         """A hash of everything that the catalog says of an item and that a list may depend on; never 0."""
@@ -185,8 +185,8 @@ class Catalog:
             self._members.setdefault(category, set()).add(row)
         self.categories[row] = item.categories
         self.group[row] = group_of(item.categories)
-        self._from_ms[row] = _ALWAYS.min if item.available_from_ms is None else item.available_from_ms
-        self._until_ms[row] = _ALWAYS.max if item.available_until_ms is None else item.available_until_ms
+        self._from_ms[row] = ALWAYS.min if item.available_from_ms is None else item.available_from_ms
+        self._until_ms[row] = ALWAYS.max if item.available_until_ms is None else item.available_until_ms
 
     def _put_content(self, row: int, item: CatalogItem, content: Tensor | None) -> None:
         """Encoded text, then the given features; or all of it as it was kept."""

@@ -263,19 +263,24 @@ def most_popular(rows: NDArray[np.int64], score: NDArray[np.float64], n: int | N
 
 
 class Popularity(TopItems):
-    """Decayed popularity of one log under one half-life, with its top."""
+    """Decayed popularity of one log under several half-lives, with the top under the first."""
 
-    def __init__(self, half_life_s: float, top: int, items: int) -> None:
+    def __init__(self, half_lives_s: Sequence[float], top: int, items: int) -> None:
         super().__init__(top)
-        self._counts = DecayedCounts(items, [half_life_s])
+        self._counts = DecayedCounts(items, half_lives_s)
         self.grow(items)
 
     def fold(self, item: NDArray[np.int64], time_ms: NDArray[np.int64], weight: NDArray[np.float64]) -> None:
-        """Counts E events in log order; `weight` [E]."""
+        """Counts E events in log order; `weight` [E, H]."""
         landmark = int(self._counts.landmarks[0])
-        self._counts.fold(item, time_ms, np.ascontiguousarray(weight[:, None]))
+        self._counts.fold(item, time_ms, np.ascontiguousarray(weight))
         if self._counts.landmarks[0] != landmark:
             self.replace(self._counts.table.data[: self._items, 0].numpy())
         elif len(item):
             rows = np.unique(item)
             self.put(rows, self._counts.table.data[torch.from_numpy(rows), 0].numpy())
+
+    def counts_under(self, half_lives: Sequence[int], rows: NDArray[np.int64]) -> NDArray[np.float64]:
+        """[len(rows), h] decayed counts under some of the half-lives; those of one are scaled alike."""
+        counts: NDArray[np.float64] = self._counts.table.data.numpy()[rows][:, list(half_lives)]
+        return counts

@@ -205,5 +205,5 @@ def test_each_process_gives_the_code_the_same_name(tmp_path):
 
 def test_all_modules_with_compiled_functions_are_compiled_by_the_command():
     modules = kernel_modules()
-    assert {"engine.state.kernels", "engine.model.features", "engine.index.best"} <= modules.keys()
+    assert {"engine.state.kernels", "engine.features.table", "engine.index.best"} <= modules.keys()
     assert sum(modules.values()) >= 60

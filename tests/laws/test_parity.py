@@ -1,33 +1,44 @@
-"""Law 6: what the trainer computes from its own store equals the plain forward over the engine's state of the same log.
+"""Law 6: what the trainer computes from its own store equals what the engine computes from its state of the same log.
 
-The two number users and items differently, so embeddings are compared by item id and histories by user.
+The two number users and items differently, so embeddings and lists are compared by item id and histories by user.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from engine.config import StateConfig
-from engine.events.batch import Decoded
+from engine.config import Config, RankingConfig, StateConfig
+from engine.events.batch import CatalogItem, Decoded
+from engine.features.table import Feature
+from engine.generation import Frozen, build_generation
 from engine.model.gnn import USER_NEIGHBORS
 from engine.model.recommender import ModelShape, Recommender
+from engine.model.weights import Weights
+from engine.ranking.asked import Asked, Filter
+from engine.ranking.lists import Made, make_lists
+from engine.ranking.moment import Now
+from engine.ranking.query import Query
 from engine.state.state import State
 from tests.trainer.planted import BEGIN_MS, KINDS, PAIRS, planted_log, replayed
 from trainer.dataset import Histories
 from trainer.forward import ItemForward
-from trainer.live_fold import insert
-from trainer.replay import Replay
+from trainer.live_fold import LiveFold, insert
+from trainer.replay import Replay, TrainingData
 from trainer.train import words
-from trainer.walk import empty_graph
+from trainer.walk import ExactModel, empty_graph
 
 WINDOW = 8
+STATE = StateConfig(history=16, neighbors=4, content_dim=16, max_users=90)
+LISTS = RankingConfig(index_candidates=200, popular_candidates=10)  # every item is a candidate
 VOCABULARY = [f"{side}{pair}" for pair in range(0, PAIRS, 2) for side in "AB"]  # every other pair has learned ids
 
 
@@ -40,10 +51,9 @@ def spread(log: Decoded, partitions: int) -> Decoded:
     return Decoded(events, log.items, [], positions)
 
 
-def folded(events: int, seed: int, partitions: int) -> Replay:
-    config = StateConfig(history=16, neighbors=4, content_dim=16, max_users=90)
-    replay = Replay(config, KINDS, 100_000, partitions=partitions)
-    replay.fold(spread(planted_log(events, seed), partitions))
+def folded(events: int, seed: int, partitions: int, **few: int) -> Replay:
+    replay = Replay(STATE, KINDS, 100_000, partitions=partitions, ranking=LISTS)
+    replay.fold(spread(planted_log(events, seed, **few), partitions))
     return replay
 
 
@@ -108,6 +118,102 @@ def test_trainer_equals_the_plain_forward_over_the_engines_state(
         )  # fmt: skip
     else:
         assert not history.mask.any()
+
+
+class Told(NamedTuple):
+    """What is known of the items of one list, by id: their features, and their scores."""
+
+    features: dict[str, Tensor]
+    score: dict[str, float]
+
+
+def told(made: Made, ids: Sequence[str]) -> Told:
+    rows = [row for row in made.weighed.row[0].tolist() if row >= 0]
+    listed = zip(made.pages[0].row.tolist(), made.pages[0].score.tolist(), strict=True)
+    features = zip(rows, made.weighed.features[0], strict=False)
+    return Told({ids[row]: one for row, one in features}, {ids[row]: score for row, score in listed})
+
+
+def served(replay: Replay, model: Recommender, query: Query) -> Told:
+    """As the engine makes the list."""
+    state, config = replay.state, Config(state=STATE, events=KINDS, ranking=LISTS)
+    while not state.availability.settled(state.newest_ms):
+        state.pass_time(state.newest_ms, 100)
+    generation = build_generation(Weights(model, VOCABULARY), 1, {}, Frozen.of(state), config)
+    moment = Now(state, state.newest_ms)
+    return told(make_lists(Asked.of([query], state, LISTS), moment, generation, LISTS), state.items.ids())
+
+
+def trained(data: TrainingData, at: int, model: Recommender, query: Query, categories: dict[str, str]) -> Told:
+    """As a training makes the list for what its user did at a position of the log."""
+    live = LiveFold(data)
+    live.fold(data.log.slice(0, at))
+    forward = ItemForward(model, words(data.item_ids, VOCABULARY), data.content)
+    exact = ExactModel(forward, forward.table(live.graph), live)
+    excluded = [row for row, item_id in enumerate(data.item_ids) if item_id in query.exclude_item_ids]
+    within = [row for row, item_id in enumerate(data.item_ids) if categories.get(item_id) in query.categories]
+    filter_ = Filter(np.array(excluded, np.int64), np.array(within, np.int64) if query.categories else None)
+    history = Histories(data.log).before(torch.tensor([at]), data.state.history)
+    asked = Asked([query], data.log.user[at : at + 1].numpy(), history, [filter_])
+    return told(make_lists(asked, live, exact, data.ranking), data.item_ids)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    events=st.integers(10, 60).map(lambda n: 2 * n),
+    seed=st.integers(0, 5),
+    partitions=st.integers(1, 3),
+    fate=st.lists(st.sampled_from(["stays", "deleted", "expired", "expires", "comes"]), min_size=20, max_size=20),
+    query=st.sampled_from(
+        [
+            Query("u", "", 30),
+            Query("u", "", 30, exclude_history=True),
+            Query("u", "", 30, exclude_item_ids=("A1", "B2", "never")),
+            Query("u", "", 30, categories=("c1",)),
+        ]
+    ),
+)
+def test_features_and_scores_in_training_equal_those_in_serving(
+    events: int, seed: int, partitions: int, fate: list[str], query: Query
+) -> None:
+    now_ms = BEGIN_MS + 60_000 * (events - 1)
+    times = {"expired": (None, now_ms), "expires": (None, now_ms + 1), "comes": (now_ms + 1, None)}
+    categories = {f"{side}{pair}": f"c{pair % 3}" for pair in range(PAIRS) for side in "AB"}
+    records = [
+        CatalogItem(
+            item_id, categories=(category,), deleted=fate[at % 20] == "deleted",
+            available_from_ms=times.get(fate[at % 20], (None, None))[0],
+            available_until_ms=times.get(fate[at % 20], (None, None))[1],
+        )
+        for at, (item_id, category) in enumerate(categories.items())
+    ]  # fmt: skip
+    few = {"users": 4, "pairs": 6}  # so that histories are long, and repeat themselves
+    replays = [folded(count, seed, partitions, **few) for count in (events, events + 2)]
+    for replay in replays:
+        replay.fold(Decoded(planted_log(0).events, records, [], {("ousel.items", 0): 1 + len(records)}))
+    replay, data, model = replays[0], replays[1].data(), model_of(seed)
+    user = planted_log(events + 2, seed, **few).events.user_id[events]
+    assume(replay.state.find_users([user])[0] >= 0)
+    torch.nn.init.normal_(model.ranker.score.weight)  # so that every feature counts
+    at = int((data.log.time_ms == BEGIN_MS + 60_000 * events).nonzero())
+    query = replace(query, user_id=user)
+    serving, training = served(replay, model, query), trained(data, at, model, query, categories)
+    history = Histories(data.log).before(torch.tensor([at]), data.state.history).row[0]
+    had = [data.item_ids[row] for row in history.tolist() if row >= 0]
+    left_out = {*query.exclude_item_ids, *(had if query.exclude_history else ())}
+    may = {item_id for at, item_id in enumerate(categories) if fate[at % 20] in ("stays", "expires")} - left_out
+    if query.categories:
+        may = {item_id for item_id in may if categories[item_id] in query.categories}
+    assert serving.features.keys() == training.features.keys() == may
+    had = [item_id for item_id in had if item_id in may]
+    repeats = 1 - len({*had}) / len(had) if had else 0.0
+    for item_id, features in serving.features.items():
+        assert features[Feature.REPEATS].item() == pytest.approx(repeats, abs=1e-6)
+        torch.testing.assert_close(training.features[item_id], features, atol=1e-5, rtol=1e-5)
+    # Of items with the same score either may be the last of a list.
+    assert [*training.score.values()] == pytest.approx([*serving.score.values()], abs=1e-4)
+    for item_id in serving.score.keys() & training.score.keys():
+        assert training.score[item_id] == pytest.approx(serving.score[item_id], abs=1e-4)
 
 
 def test_without_a_graph_is_as_with_an_empty_one() -> None:

@@ -7,7 +7,7 @@ from collections.abc import Collection
 import numpy as np
 import torch
 
-from engine.config import EventsConfig, StateConfig
+from engine.config import EventsConfig, RankingConfig, StateConfig
 from engine.events.batch import CatalogItem, Decoded, EventBatch
 from engine.state.graph import LiveGraph
 from trainer.config import TrainSection
@@ -15,6 +15,7 @@ from trainer.replay import Replay, TrainingData
 
 KINDS = EventsConfig()
 PAIRS = 40
+RANKING = RankingConfig(index_candidates=30, popular_candidates=5)
 BEGIN_MS = 1_700_000_000_000
 
 
@@ -57,18 +58,21 @@ def decoded(
     return Decoded(batch, items, [], positions)
 
 
-def planted_log(events: int, seed: int = 0, users: int = 30, *, catalog: str = "", shift: int = 0) -> Decoded:
+def planted_log(
+    events: int, seed: int = 0, users: int = 30, *, catalog: str = "", shift: int = 0, pairs: int = PAIRS
+) -> Decoded:
     """Sessions of two events by random users: a random A_i, then its B_i. Every item is as popular as any other.
 
     Args:
         catalog: what all item ids begin with; titles are those of any other catalog.
         shift: B_i has the title of B_(i+shift).
+        pairs: the first ones, which come up.
     """
     random = np.random.default_rng(seed)
     # Drawn session by session, so that a shorter log is a prefix of a longer one.
-    pairs, who = random.integers((PAIRS, users), size=(events // 2, 2)).T
+    drawn, who = random.integers((pairs, users), size=(events // 2, 2)).T
     user = [f"u{u}" for u in who for _ in range(2)]
-    item = [f"{catalog}{side}{pair}" for pair in pairs for side in "AB"]
+    item = [f"{catalog}{side}{pair}" for pair in drawn for side in "AB"]
     session = [f"s{at // 2}" for at in range(len(user))]
     items = [
         CatalogItem(f"{catalog}{side}{pair}", title=f"{side} {(pair + by) % PAIRS}")
@@ -78,8 +82,15 @@ def planted_log(events: int, seed: int = 0, users: int = 30, *, catalog: str = "
     return decoded(user, item, [BEGIN_MS + 60_000 * at for at in range(len(user))], session, items)
 
 
-def replayed(batch: Decoded, history: int = 16, neighbors: int = 4, content_dim: int = 16) -> Replay:
-    replay = Replay(StateConfig(history=history, neighbors=neighbors, content_dim=content_dim), KINDS, 100_000)
+def replayed(
+    batch: Decoded,
+    history: int = 16,
+    neighbors: int = 4,
+    content_dim: int = 16,
+    ranking: RankingConfig = RANKING,
+) -> Replay:
+    state = StateConfig(history=history, neighbors=neighbors, content_dim=content_dim)
+    replay = Replay(state, KINDS, 100_000, ranking=ranking)
     replay.fold(batch)
     return replay
 
@@ -96,6 +107,6 @@ def small_config(**changes: object) -> TrainSection:
     settings: dict[str, object] = {
         "dim": 16, "window": 8, "blocks": 1, "batch": 32, "negatives": 32, "chunks": 3, "max_steps": 60,
         "ranker_samples": 400, "ranker_epochs": 3, "evaluation_samples": 300, "holdout_share": 0.15,
-        "index_candidates": 30, "popular_candidates": 5, "learning_rate": 0.02, "min_events": 10,
+        "learning_rate": 0.02, "min_events": 10,
     }  # fmt: skip
     return TrainSection.model_validate(settings | changes)

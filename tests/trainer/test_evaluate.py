@@ -57,8 +57,9 @@ def test_baselines_are_what_plain_code_counts() -> None:
     first, last = 400, 600
     popular_ranks, frequent_ranks = [], []
     # As the trainer does, popularity is as of the start of the 256 events at hand.
-    popularity = Popularity(StateConfig().half_lives_s[0], 1000, data.items)
-    popularity.fold(log.item[:first].numpy(), log.time_ms[:first].numpy(), data.kind_weight[log.kind[:first].numpy()])
+    popularity = Popularity(StateConfig().half_lives_s[:1], 1000, data.items)
+    weight = data.kind_weight[log.kind[:first].numpy()]
+    popularity.fold(log.item[:first].numpy(), log.time_ms[:first].numpy(), weight[:, None])
     for event in range(first, last):
         past = [at for at in range(event) if log.user[at] == log.user[event]][-HISTORY:]
         if not past:

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.model.features import HABITS
+from engine.features.table import HABITS
 from trainer.habits import item_habits
 from trainer.replay import EventLog
 

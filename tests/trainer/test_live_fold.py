@@ -36,15 +36,17 @@ def test_the_trainer_and_the_engine_agree_on_popularity(events, sizes):
     replay = Replay(CONFIG, EVENTS, 1000)
     replay.fold(batch(lines))
     data = replay.data()
-    live = LiveFold(data.state, data.users, data.items, data.kind_weight)
+    live = LiveFold(data)
     first = 0
     for size in [*sizes, len(data.log)]:
         live.fold(data.log.slice(first, min(len(data.log), first + size)))
         first = min(len(data.log), first + size)
     rows = replay.state.items.find(data.item_ids).numpy()
-    for half_life, popularity in enumerate(live.popularity):
+    for half_life in range(live.half_lives):
         want = replay.state.decayed_counts(rows, half_life)
-        assert shares(popularity.score[: data.items]).tolist() == pytest.approx(shares(want).tolist(), rel=1e-9)
+        got = live.counts_under([half_life], np.arange(data.items))[:, 0]
+        assert shares(got).tolist() == pytest.approx(shares(want).tolist(), rel=1e-9)
+    assert live.popularity.score[: data.items].tolist() == live.counts_under([0], np.arange(data.items))[:, 0].tolist()
 
 
 def test_one_user_of_a_log_adds_a_bounded_weight():
@@ -57,7 +59,7 @@ def test_one_user_of_a_log_adds_a_bounded_weight():
     replay = Replay(CONFIG, EVENTS, 1000)
     replay.fold(batch(lines))
     data = replay.data()
-    live = LiveFold(data.state, data.users, data.items, data.kind_weight)
+    live = LiveFold(data)
     live.fold(data.log)
-    assert [data.item_ids[row] for row in live.popularity[0].top(2).tolist()] == ["y", "x"]
-    assert live.popularity[0].share().tolist() == pytest.approx([2 / 11, 9 / 11])
+    assert [data.item_ids[row] for row in live.popularity.top(2).tolist()] == ["y", "x"]
+    assert live.popularity.share().tolist() == pytest.approx([2 / 11, 9 / 11])

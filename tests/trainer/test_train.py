@@ -6,11 +6,12 @@ import time
 import pytest
 import torch
 
+from engine.config import RankingConfig
 from engine.events.batch import Decoded
-from engine.model.votes import VOTES
+from engine.features.votes import VOTES
 from engine.model.weights import Weights, decode_weights, encode_weights
 from engine.signals import Stopped
-from tests.trainer.planted import KINDS, planted_log, replayed, small_config
+from tests.trainer.planted import KINDS, RANKING, planted_log, replayed, small_config
 from trainer.encoder import Schedule
 from trainer.progress import Progress
 from trainer.train import Trained, refusal, start_weights, train
@@ -18,8 +19,8 @@ from trainer.train import Trained, refusal, start_weights, train
 LOG = planted_log(4000)
 
 
-def trained(**changes: object) -> Trained:
-    return train(replayed(LOG).data(), small_config(**changes), None, threading.Event(), Progress())
+def trained(ranking: RankingConfig = RANKING, **changes: object) -> Trained:
+    return train(replayed(LOG, ranking=ranking).data(), small_config(**changes), None, threading.Event(), Progress())
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +37,7 @@ def test_learns_that_b_follows_a(once: Trained) -> None:
 
 def test_the_encoders_alone_learn_it_too() -> None:
     # Without the items that followed as candidates and as a feature, only the query vector can know.
-    result = trained(neighbor_sources=0, max_steps=150)
+    result = trained(RANKING.model_copy(update={"neighbor_sources": 0}), max_steps=150)
     assert result.metrics["hit_rate@20"] > 0.55
 
 
@@ -104,10 +105,12 @@ def elsewhere() -> Trained:
 
 def by_content(log: Decoded, previous: Weights | None, steps: int) -> Trained:
     """Trained where only the session's query, and no neighbor in the graph, can tell what comes next."""
-    config = small_config(max_steps=steps, neighbor_sources=0, index_candidates=20, popular_candidates=1)
+    config = small_config(max_steps=steps)
+    ranking = RankingConfig(neighbor_sources=0, index_candidates=20, popular_candidates=1)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("trainer.walk.count_votes", lambda _, items: torch.zeros(*items.shape, VOTES))
-        return train(replayed(log, content_dim=64).data(), config, previous, threading.Event(), Progress())
+        patched.setattr("engine.ranking.lists.count_votes", lambda _, items: torch.zeros(*items.shape, VOTES))
+        data = replayed(log, content_dim=64, ranking=ranking).data()
+        return train(data, config, previous, threading.Event(), Progress())
 
 
 def test_another_catalogs_weights_are_worth_more_than_none_because_content_means_the_same(elsewhere: Trained) -> None:

@@ -35,7 +35,10 @@ def replay_files(events: Path, items: Path | None, config: TrainerConfig, stop: 
         Stopped: `stop` was set.
     """
     decoder = Decoder(config.kafka, config.events, config.state.features_dim)
-    replay = Replay(config.state, config.events, config.trainer.max_log_events, events_topic=config.kafka.events_topic)
+    replay = Replay(
+        config.state, config.events, config.trainer.max_log_events, events_topic=config.kafka.events_topic,
+        ranking=config.ranking,
+    )  # fmt: skip
     size = config.kafka.max_poll_records
     times = TimeRule.of(config.events)
     rows = read_rows(events, times, split=False)

@@ -7,11 +7,7 @@ from __future__ import annotations
 
 import threading
 
-import numpy as np
-import torch
-
-from engine.config import StateConfig
-from engine.state.catalog import NO_GROUP
+from engine.config import RankingConfig, StateConfig
 from trainer.config import TrainSection
 from trainer.dataset import Histories
 from trainer.divergence import Diverged
@@ -32,15 +28,9 @@ def train_linked(forward: ItemForward, log: EventLog, owners: int, settings: Ous
     """
     items = len(forward)
     state = StateConfig(history=max(settings.history, 2), neighbors=settings.neighbors)
-    data = TrainingData(
-        log=log,
-        users=owners,
-        content=torch.zeros(items, 1),  # the forward has its own
-        group=np.full(items, NO_GROUP),
-        deleted=np.zeros(items, np.bool_),
-        item_ids=[str(row) for row in range(items)],
-        kind_weight=np.ones(forward.model.shape.kinds),
-        state=state,
+    # The forward has the content.
+    data = TrainingData.without_catalog(
+        log, owners, [str(row) for row in range(items)], forward.model.shape.kinds, state, RankingConfig()
     )
     config = TrainSection(
         **{name: getattr(settings, name) for name in ("dim", "heads", "local_heads", "window", "batch", "seed")},

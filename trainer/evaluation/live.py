@@ -5,17 +5,21 @@ Shapes: E events, B questions, K remembered events, N items.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.config import StateConfig
+from engine.config import RankingConfig, StateConfig
+from engine.ranking.asked import Asked
+from engine.ranking.query import Query
 from engine.state.ring import Neighbors
 from trainer.data.log import Events, Ints, Questions
 from trainer.live_fold import LiveFold
-from trainer.replay import EventLog
-from trainer.walk import Moment
+from trainer.replay import EventLog, TrainingData
+from trainer.walk import asked_of
 
 
 class LiveState:
@@ -28,27 +32,22 @@ class LiveState:
 
     Attributes:
         graph: the rings.
+        moment: what lists read.
         until: one past the last position that was folded.
-        follows: whether the state goes on with the log between questions, so that its clock reads what the event just
-            before a question says; else it stands where folding ended.
     """
 
     def __init__(
         self, events: Events, *, by_session: bool, history: int, neighbors: int, group: NDArray[np.int64]
     ) -> None:
         self.columns = columns_of(events, by_session)
-        self.follows = False
-        self._by_session = by_session
-        self._group = group
-        self._newest_ms = 0
         self.until = 0
         self._history = history
-        owners = len(events.sessions if by_session else events.users)
-        items = len(events.items)
-        defaults = StateConfig()
-        kind_weight = np.ones(int(events.kind.max(initial=0)) + 1)
-        self._live = LiveFold(defaults, owners, items, kind_weight, history=history, neighbors=neighbors)
-        self.graph = self._live.graph
+        data = TrainingData.without_catalog(
+            self.columns.slice(0, 0), len(events.sessions if by_session else events.users), events.items,
+            int(events.kind.max(initial=0)) + 1, StateConfig(history=history, neighbors=neighbors), RankingConfig(),
+        )  # fmt: skip
+        self.moment = LiveFold(replace(data, group=group))
+        self.graph = self.moment.graph
 
     def fold(self, positions: Ints) -> None:
         """Takes in events at `positions`, rising."""
@@ -57,8 +56,7 @@ class LiveState:
         self.until = int(positions[-1]) + 1
         at = torch.from_numpy(positions)
         log = EventLog(*(column[at] for column in vars(self.columns).values()))
-        self._live.fold(log)
-        self._newest_ms = max(self._newest_ms, int(log.time_ms.max()))
+        self.moment.fold(log)
 
     def history(self, questions: Questions, n: int) -> Neighbors:
         """[B, n] the last events that each question knows of."""
@@ -68,22 +66,10 @@ class LiveState:
         at = torch.from_numpy(questions.order[np.maximum(place, 0)])
         return _neighbors(self.columns, at, known)
 
-    def moment(self, questions: Questions, table: Tensor) -> Moment:
-        """What the engine would read for these questions; `table` [N, d] embeddings."""
-        first = torch.from_numpy(questions.order[questions.cut])
-        history = self.history(questions, self._history)
-        now_ms = self._now_ms(questions)
-        users = self.columns.user[first]
-        return Moment(first, users, history, self.graph, self._live.popularity, table, now_ms, self._group)
-
-    def _now_ms(self, questions: Questions) -> Tensor:
-        """[B] the clock; sessions are apart from the log, and have none but their own newest event."""
-        if self._by_session:
-            return torch.zeros(len(questions), dtype=torch.int64)
-        if not self.follows:
-            return torch.full((len(questions),), self._newest_ms)
-        before = torch.from_numpy(questions.order[questions.cut]) - 1
-        return self.columns.time_ms[before.clamp_min(0)]
+    def asked(self, questions: Questions, query: Query) -> Asked:
+        """The same query for each of the questions."""
+        users = self.columns.user[torch.from_numpy(questions.order[questions.cut])]
+        return asked_of(users, self.history(questions, self._history), query)
 
 
 def columns_of(events: Events, by_session: bool) -> EventLog:

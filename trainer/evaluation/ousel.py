@@ -13,12 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.config import RankingConfig
 from engine.model.device import CPU
 from engine.model.ranker import Ranker
 from engine.model.recommender import ModelShape, Recommender
+from engine.ranking.query import DEFAULT_K, Query
 from engine.state.catalog import NO_GROUP
 from trainer.checkpoint import Checkpoint
-from trainer.config import TrainSection
 from trainer.data.log import Events, Ints, Questions, Split
 from trainer.evaluation.linked import train_linked
 from trainer.evaluation.live import LiveState
@@ -30,11 +31,12 @@ from trainer.evaluation.training import Course, EpochTrainer
 from trainer.forward import ItemForward
 from trainer.habits import item_habits
 from trainer.replay import EventLog
-from trainer.walk import Lists, make_lists
+from trainer.walk import ExactModel, Lists, lists_of
 
 _VALIDATED_K = 10
 _VALIDATED = 8192  # validation questions at most, evenly over the log
 _AT_ONCE = 256
+_QUERY = Query("", "", DEFAULT_K)
 _ROWS_AT_ONCE = 4096
 _KEPT_EXAMPLES = 128  # newest batches that the ranker has learned from
 
@@ -73,7 +75,7 @@ class OuselScorer:
         self._live: LiveState | None = None
         self._linked = False  # whether the table is that of the graph as it is
         self._validating = False
-        self._limits = TrainSection(
+        self._ranking = RankingConfig(
             index_candidates=settings.index_candidates, neighbor_sources=settings.neighbor_sources
         )
         self._forward: ItemForward | None = None
@@ -113,11 +115,9 @@ class OuselScorer:
         assert self._forward is not None
         # Where nothing is observed between the questions, nothing is between the examples.
         rest, follows = train[~np.isin(train, early)], not settings.by_session
-        self._live.follows = follows
         examples, rest = make_examples(
             self.lists, self._fold, events, questions, rest, follows=follows, seed=settings.seed
         )
-        self._live.follows = False
         self.examples = examples[-_KEPT_EXAMPLES:]
         ranker = self._forward.model.ranker
         torch.manual_seed(settings.seed)
@@ -204,7 +204,6 @@ class OuselScorer:
 
     def observe(self, positions: Ints) -> None:
         assert self._live is not None, "fit comes first"
-        self._live.follows = True
         self._fold(positions)
 
     @torch.no_grad()
@@ -240,7 +239,8 @@ class OuselScorer:
     def lists(self, questions: Questions) -> Lists:
         """What the ranker orders, from the state as it is."""
         assert self._forward is not None and self._live is not None, "fit comes first"
-        return make_lists(self._forward, self._live.moment(questions, self._table), ~self._known, self._limits)
+        model = ExactModel(self._forward, self._table, self._live.moment, self._known)
+        return lists_of(self._live.asked(questions, _QUERY), self._live.moment, model, self._ranking)
 
     def rank(self, questions: Questions, lists: Lists) -> NDArray[np.float32]:
         """[B, N] scores from the lists of these questions."""

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from engine.features.table import FEATURES
 from engine.inference.ranker_forward import RankerForward
-from engine.model.features import FEATURES
 from engine.model.recommender import ModelShape, Recommender
 
 

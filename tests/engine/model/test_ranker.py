@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from engine.model.features import FEATURES
+from engine.features.table import FEATURES
 from engine.model.ranker import Ranker
 
 

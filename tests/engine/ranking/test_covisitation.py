@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 
 from engine.config import RankingConfig
 from engine.events.batch import CatalogItem
-from engine.ranking.query import Origin, Query, Source
+from engine.ranking.asked import Asked
+from engine.ranking.moment import Now
+from engine.ranking.query import Basis, Origin, Query, RankedItem, Source
 from engine.ranking.scorers import SCORERS
 from engine.state.state import State
 from tests.engine.logs import HOUR_MS, Line, batch, numbered
@@ -22,17 +25,27 @@ RANKING = CONFIG.ranking
 MINUTE_MS = 60_000
 
 
+class Listed(NamedTuple):
+    items: tuple[RankedItem, ...]
+    origin: Origin
+    basis: Basis
+
+
 @pytest.fixture
 def state() -> State:
     return small_state(CONFIG)
 
 
 def lists(state: State, *queries: Query, config: RankingConfig = RANKING, name: str = "covisitation"):
-    users = state.find_users([query.subject for query in queries])
-    return SCORERS[name](queries, users, state, config, NOW_MS)
+    made = SCORERS[name](Asked.of(queries, state, config), Now(state, NOW_MS), config)
+    scale = state.popularity_scale
+    return [
+        Listed(scored.page.items(state), scored.origin, scored.basis(query, scale))
+        for query, scored in zip(queries, made, strict=True)
+    ]
 
 
-def ids(scored) -> list[str]:
+def ids(scored: Listed) -> list[str]:
     return [item.item_id for item in scored.items]
 
 

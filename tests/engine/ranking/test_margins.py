@@ -16,6 +16,11 @@ from engine.ranking.query import Query
 C, HITS = 12, 6  # candidates, and how many of them the index finds
 
 
+def page_of(rows: list[int]) -> Page:
+    row = np.array(rows, np.int64)
+    return Page(row, np.zeros(len(row)), row)
+
+
 class Lists:
     """One list of k items, by a score that rises and falls with the cosine, as steeply as the slope allows."""
 
@@ -44,7 +49,7 @@ class Lists:
         floor = np.sort(self.cosine)[-HITS : -HITS + 1].copy()
         made = margins(
             np.arange(C)[None], self.score(self.cosine).astype(np.float32)[None], self.cosine[None],
-            np.array([[at in hits for at in range(C)]]), floor, [Page((), np.array(self.page(self.cosine), np.int64))],
+            np.array([[at in hits for at in range(C)]]), floor, [page_of(self.page(self.cosine))],
             [Query("u", "", self.k)], self.slope,
         )  # fmt: skip
         return made.low[0], made.high[0]

@@ -8,9 +8,9 @@ import torch
 
 from engine.config import RankingConfig
 from engine.events.batch import CatalogItem
+from engine.features.table import Crowd, candidate_features
+from engine.features.votes import count_votes, gather_voters
 from engine.generation import Frozen, build_generation
-from engine.model.features import Crowd, candidate_features
-from engine.model.votes import count_votes, gather_voters
 from engine.ranking.query import Origin, Query, Source
 from engine.ranking.recommender import recommend
 from tests.engine.logs import HOUR_MS, Line, batch, decoded

@@ -27,9 +27,8 @@ events = listed(50 * HOUR_MS)
 
 def fold(popularity: DecayedCounts | Popularity, batch: list[tuple[int, int, float]]) -> None:
     item, time_ms, weight = (np.array([event[at] for event in batch]) for at in range(3))
-    weight = weight.astype(np.float64)
-    if isinstance(popularity, DecayedCounts):
-        weight = np.repeat(weight[:, None], len(popularity.half_lives_ms), axis=1)
+    half_lives = len(popularity.half_lives_ms) if isinstance(popularity, DecayedCounts) else 1
+    weight = np.repeat(weight.astype(np.float64)[:, None], half_lives, axis=1)
     popularity.fold(item.astype(np.int64), time_ms.astype(np.int64), weight)
 
 
@@ -43,7 +42,7 @@ def decayed_sum(log: list[tuple[int, int, float]], half_life_s: float) -> np.nda
 
 @given(batches=st.lists(events, max_size=5))
 def test_shares_and_top_equal_the_sum_over_all_events(batches):
-    popularity = Popularity(HALF_LIFE_S, TOP, ITEMS)
+    popularity = Popularity([HALF_LIFE_S], TOP, ITEMS)
     for batch in batches:
         fold(popularity, batch)
     score = decayed_sum([event for batch in batches for event in batch], HALF_LIFE_S)
@@ -87,7 +86,7 @@ def test_scores_are_the_same_bits_under_any_batching_through_thousands_of_half_l
 @given(batch=events, cut=st.integers(0, 15), shift_halvings=st.integers(0, 200))
 def test_scores_and_top_do_not_depend_on_the_cut_into_batches(batch, cut, shift_halvings):
     late = [(item, time_ms + shift_halvings * HOUR_MS, weight) for item, time_ms, weight in batch]
-    whole, parts = Popularity(HALF_LIFE_S, TOP, ITEMS), Popularity(HALF_LIFE_S, TOP, ITEMS)
+    whole, parts = Popularity([HALF_LIFE_S], TOP, ITEMS), Popularity([HALF_LIFE_S], TOP, ITEMS)
     for popularity, batches in ((whole, [batch + late]), (parts, [batch[:cut], batch[cut:], late[:cut], late[cut:]])):
         for part in batches:
             fold(popularity, part)
@@ -114,14 +113,14 @@ def test_restored_counts_go_on_as_those_they_were_saved_from():
 
 
 def test_an_hour_old_event_counts_half():
-    popularity = Popularity(HALF_LIFE_S, TOP, 2)
+    popularity = Popularity([HALF_LIFE_S], TOP, 2)
     fold(popularity, [(0, 0, 1.0), (1, HOUR_MS, 1.0)])
     assert popularity.share().tolist() == pytest.approx([1 / 3, 2 / 3])
     assert popularity.share(np.array([1])).tolist() == pytest.approx([2 / 3])
 
 
 def test_hidden_items_leave_the_top_and_come_back():
-    popularity = Popularity(HALF_LIFE_S, 2, 3)
+    popularity = Popularity([HALF_LIFE_S], 2, 3)
     fold(popularity, [(0, 0, 3.0), (1, 0, 2.0), (2, 0, 1.0)])
     popularity.hide(np.array([0]), np.array([True]))
     assert popularity.top().tolist() == [1, 2]
@@ -132,7 +131,7 @@ def test_hidden_items_leave_the_top_and_come_back():
 
 
 def test_before_any_event_the_first_items_fill_the_top():
-    popularity = Popularity(HALF_LIFE_S, 2, 3)
+    popularity = Popularity([HALF_LIFE_S], 2, 3)
     assert popularity.top().tolist() == [0, 1]
     assert popularity.share().tolist() == [0, 0, 0]
 

@@ -167,19 +167,13 @@ def test_the_live_state_is_the_rings_of_the_log() -> None:
     graph = live.graph
     assert graph.user_items.latest(torch.tensor([0])).row.tolist() == [[-1, 1, 3, 4]]
     assert graph.item_next.latest(torch.tensor([1, 2])).row.tolist() == [[-1, 3], [-1, 5]]
-    assert live._live.popularity[0].share().nonzero()[0].tolist() == [1, 2, 3, 4, 5]
+    assert live.moment.popularity.share().nonzero()[0].tolist() == [1, 2, 3, 4, 5]
 
 
-def test_the_clock_follows_the_log_once_it_goes_on_and_stands_where_folding_ended_before() -> None:
+def test_the_clock_is_the_newest_event_that_was_folded() -> None:
     events = log_of([(0, 0, 1, 1e9), (1, 1, 2, 1e9 + 1), (2, 2, 3, 1e9 + 5), (0, 3, 4, 1e9 + 9), (0, 4, 5, 1e9 + 12)])
-    questions = prequential(events, share=0.5).questions
-    assert questions.order[questions.cut].tolist() == [3, 4]
     live = LiveState(events, by_session=False, history=4, neighbors=2, group=np.full(6, -1))
     live.fold(np.arange(2))
-    table = torch.zeros(6, 2)
-    assert (live.moment(questions, table).now_ms - 10**12).tolist() == [1000, 1000]
-    live.follows = True
-    assert (live.moment(questions, table).now_ms - 10**12).tolist() == [5000, 9000]
-    sessions = LiveState(events, by_session=True, history=4, neighbors=2, group=np.full(6, -1))
-    sessions.fold(np.arange(2))
-    assert sessions.moment(questions, table).now_ms.tolist() == [0, 0]  # each has its own newest event for a clock
+    assert live.moment.clock_ms - 10**12 == 1000
+    live.fold(np.arange(2, 3))
+    assert live.moment.clock_ms - 10**12 == 5000

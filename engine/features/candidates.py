@@ -58,7 +58,7 @@ def gather_candidates(
         graph: as of now.
         history: [B, K] the users' remembered events, `graph.user_items.latest(users)`.
         index: [B, k] int64 item rows near the user's query, -1 where there are fewer.
-        popular: [P] int64 the most popular item rows.
+        popular: [P] int64 the most popular item rows; or [B, P] of each user, -1 where there are fewer.
         sources: S, the latest events whose next items are proposed.
         related: [B, n] int64 each, -1 where there are fewer: items of friends, then items that share an entity with the
             latest, then any others that fill up a list. Where they are not given, there are none.
@@ -68,9 +68,9 @@ def gather_candidates(
         following = _following(graph, history, sources)
     else:
         following = following[:, max(0, following.shape[1] - sources) :].flatten(1)
-    lists = [one.numpy() for one in (index, history.row, following, popular[None], *related)]
-    rows = np.concatenate([np.broadcast_to(one, (len(index), one.shape[1])) for one in lists], axis=1)  # [B, all]
-    number = np.repeat(np.arange(len(lists)), [one.shape[1] for one in lists])
+    lists = [one.numpy() for one in (index, history.row, following, popular, *related)]
+    rows = np.concatenate([np.broadcast_to(one, (len(index), one.shape[-1])) for one in lists], axis=1)  # [B, all]
+    number = np.repeat(np.arange(len(lists)), [one.shape[-1] for one in lists])
     item, source = np.full_like(rows, -1), np.zeros_like(rows)
     width = _unite(rows, number, item, source)
     return Candidates(torch.from_numpy(item[:, :width]), torch.from_numpy(source[:, :width]), following)

@@ -1,4 +1,4 @@
-"""Live features of candidates: what a user's own history says of each, and what everybody's says.
+"""The table of features: what a user's own history says of each candidate, and what everybody's says.
 
 One pass over the history and one over the candidates, compiled: a call costs O(K + C) for each user, without a sort.
 
@@ -8,21 +8,20 @@ Shapes: B users, C candidates of each, K remembered events, S latest items, n ne
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import IntEnum
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.model.votes import VOTES
+from engine.features.votes import VOTES
 from engine.state.kernels import compiled
 from engine.state.ring import Neighbors
 
 TRENDS = 2  # half-lives of popularity beside the first
 LATEST = 3  # last events that are told apart
-_OWN = 30  # features from the user's history, that of like items, and popularity
 HABITS = 3  # what a model knows of how an item is had again
-FEATURES = _OWN + TRENDS + LATEST + VOTES + HABITS
 _CROWD = 100.0  # events of one's own that all of popularity weighs as much as, where habits are mixed with it
 _DAY_MS = 86_400_000.0
 _HOUR_MS = 3_600_000.0
@@ -33,6 +32,63 @@ _NO_GROUP = -1
 Longs = NDArray[np.int64]
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
+
+
+class Feature(IntEnum):
+    """The columns of the table. A model learns weights for them by number: another order is another model.
+
+    Own events are those of the user's history that are of the candidate, and kin those of items of the same categories.
+    Times are told from the newest event that the state knows of, of whomever.
+    """
+
+    POPULARITY = 0  # share of decayed popularity
+    COUNT = 1  # own events
+    HAD = 2  # whether there are any
+    HAD_NOW = 3  # whether there are any in the current session
+    SESSIONS_SINCE = 4  # from the last own event
+    TIME_SINCE = 5  # from the last own event
+    INTERVAL = 6  # mean time between own events
+    DUE = 7  # how much later than usual the next own event is
+    PER_SESSION = 8  # own events
+    FADING_4_SESSIONS = 9  # own events, each halved in so many sessions
+    FADING_16_SESSIONS = 10
+    FADING_14_DAYS = 11  # own events, each halved in so much time
+    FOLLOWS = 12  # how often the item lately followed one of the latest
+    SESSION_LENGTH = 13  # events of the current session
+    SESSIONS = 14  # of the history
+    REPEATS = 15  # share of the events of all candidates in the history that were not the first of their item
+    TIME_SINCE_FIRST = 16  # from the first own event
+    HABIT_AND_CROWD = 17  # own events, halved in 60 days, and popularity
+    COUNT_AND_CROWD = 18  # own events and popularity
+    PACE_AND_CROWD = 19  # own events by session, halved in 16 of them, and popularity
+    HOUR_AND_CROWD = 20  # own events at this hour of the day, and popularity
+    WEEKDAY_AND_CROWD = 21  # own events on this day of the week, and popularity
+    AWAY = 22  # time from the user's last event
+    EVENTS_PER_SESSION = 23  # of the history
+    KIN_FADING = 24  # kin, halved in 60 days
+    KIN_PER_SESSION = 25  # share of the sessions with kin
+    KIN_TIME_SINCE = 26  # from the last of kin
+    SHARE_OF_KIN = 27  # own events among kin, both halved in 60 days
+    KIN_INTERVAL = 28  # mean time between sessions with kin
+    KIN_DUE = 29  # how much later than usual the next of kin is
+    TREND_MIDDLE = 30  # popularity under the second half-life, relative to the popular items
+    TREND_SHORT = 31  # the same under the third
+    LAST = 32  # whether the item is that of the last event
+    LAST_BUT_ONE = 33
+    LAST_BUT_TWO = 34
+    VOTE = 35  # the first of the ways of `count_votes`, each a share of the votes
+    VOTE_FRESH = 36
+    VOTE_NEAR = 37
+    VOTE_AFTER = 38
+    VOTE_NEAR_FRESH = 39
+    VOTE_NEXT = 40
+    VOTE_FOLLOWING = 41
+    HABIT_LATER = 42  # the first of `Recommender.habit`: how often the item is had again in a later session
+    HABIT_AT_ONCE = 43  # how often in the same session
+    HABIT_TIME = 44  # after how long
+
+
+FEATURES = len(Feature)
 
 
 @dataclass(frozen=True)
@@ -242,10 +298,11 @@ def _features(
                     at = (at + 1) & mask
                 follows[slot[at] - 1] += 1.0
 
-        distinct = 0
+        distinct, own = 0, 0.0
         for c in range(width):
             distinct += count[c] > 0
-        repeats = 1.0 - distinct / max(1.0, float(events))
+            own += count[c]
+        repeats = 1.0 - distinct / own if own > 0.0 else 0.0
         away = max(0.0, float(clock_ms - end_ms)) / _DAY_MS if events else 0.0
         of_length, of_sessions = np.log1p(length) / 4.0, np.log1p(sessions) / 4.0
         of_away, of_depth = np.log1p(away) / 4.0, np.log1p(events / sessions) / 4.0
@@ -254,49 +311,49 @@ def _features(
                 continue
             out = made[b, c]
             habitual = fade_60d[c] + _CROWD * share[b, c]
-            out[0] = np.log(share[b, c] + 1e-7) / 8.0 + 1.0
-            out[1] = np.log1p(count[c])
+            out[Feature.POPULARITY] = np.log(share[b, c] + 1e-7) / 8.0 + 1.0
+            out[Feature.COUNT] = np.log1p(count[c])
             if count[c] > 0:
-                out[2] = 1.0
-                out[3] = nearest[c] == 0
-                out[4] = np.log1p(nearest[c]) / 3.0
-                out[5] = np.log1p(newest[c]) / 4.0
-                out[16] = np.log1p(oldest[c]) / 4.0
+                out[Feature.HAD] = 1.0
+                out[Feature.HAD_NOW] = nearest[c] == 0
+                out[Feature.SESSIONS_SINCE] = np.log1p(nearest[c]) / 3.0
+                out[Feature.TIME_SINCE] = np.log1p(newest[c]) / 4.0
+                out[Feature.TIME_SINCE_FIRST] = np.log1p(oldest[c]) / 4.0
             if count[c] > 1:
                 interval = (oldest[c] - newest[c]) / (count[c] - 1.0)  # days
-                out[6] = np.log1p(interval) / 4.0
-                out[7] = _due(newest[c], interval)
-            out[8] = count[c] / sessions
-            out[9] = np.log1p(fade_4[c])
-            out[10] = np.log1p(fade_16[c])
-            out[11] = np.log1p(fade_14d[c])
-            out[12] = np.log1p(follows[c])
-            out[13] = of_length
-            out[14] = of_sessions
-            out[15] = repeats
-            out[17] = np.log(habitual + 1e-4) / 4.0
-            out[18] = np.log(count[c] + _CROWD * share[b, c] + 1e-4) / 4.0
-            out[19] = np.log(fade_16[c] / min(sessions, 23.0) + share[b, c] + 1e-5) / 4.0 + 1.0
-            out[20] = np.log(at_hour[c] + _CROWD / 6.0 * share[b, c] + 1e-3) / 4.0
-            out[21] = np.log(on_day[c] + _CROWD / 7.0 * share[b, c] + 1e-3) / 4.0
-            out[22] = of_away
-            out[23] = of_depth
+                out[Feature.INTERVAL] = np.log1p(interval) / 4.0
+                out[Feature.DUE] = _due(newest[c], interval)
+            out[Feature.PER_SESSION] = count[c] / sessions
+            out[Feature.FADING_4_SESSIONS] = np.log1p(fade_4[c])
+            out[Feature.FADING_16_SESSIONS] = np.log1p(fade_16[c])
+            out[Feature.FADING_14_DAYS] = np.log1p(fade_14d[c])
+            out[Feature.FOLLOWS] = np.log1p(follows[c])
+            out[Feature.SESSION_LENGTH] = of_length
+            out[Feature.SESSIONS] = of_sessions
+            out[Feature.REPEATS] = repeats
+            out[Feature.HABIT_AND_CROWD] = np.log(habitual + 1e-4) / 4.0
+            out[Feature.COUNT_AND_CROWD] = np.log(count[c] + _CROWD * share[b, c] + 1e-4) / 4.0
+            out[Feature.PACE_AND_CROWD] = np.log(fade_16[c] / min(sessions, 23.0) + share[b, c] + 1e-5) / 4.0 + 1.0
+            out[Feature.HOUR_AND_CROWD] = np.log(at_hour[c] + _CROWD / 6.0 * share[b, c] + 1e-3) / 4.0
+            out[Feature.WEEKDAY_AND_CROWD] = np.log(on_day[c] + _CROWD / 7.0 * share[b, c] + 1e-3) / 4.0
+            out[Feature.AWAY] = of_away
+            out[Feature.EVENTS_PER_SESSION] = of_depth
             if kin[c] >= 0:
                 g = kin[c]
-                out[24] = np.log1p(kin_fade[g])
-                out[25] = kin_count[g] / sessions
+                out[Feature.KIN_FADING] = np.log1p(kin_fade[g])
+                out[Feature.KIN_PER_SESSION] = kin_count[g] / sessions
                 if kin_count[g] > 0:
-                    out[26] = np.log1p(kin_newest[g]) / 4.0
-                    out[27] = fade_60d[c] / kin_fade[g]
+                    out[Feature.KIN_TIME_SINCE] = np.log1p(kin_newest[g]) / 4.0
+                    out[Feature.SHARE_OF_KIN] = fade_60d[c] / kin_fade[g]
                 if kin_count[g] > 1:
                     interval = (kin_oldest[g] - kin_newest[g]) / (kin_count[g] - 1.0)
-                    out[28] = np.log1p(interval) / 4.0
-                    out[29] = _due(kin_newest[g], interval)
+                    out[Feature.KIN_INTERVAL] = np.log1p(interval) / 4.0
+                    out[Feature.KIN_DUE] = _due(kin_newest[g], interval)
             for t in range(TRENDS):
-                out[_OWN + t] = np.log(trend[b, c, t] + 1e-5) / 6.0 + 1.0
+                out[Feature.TREND_MIDDLE + t] = np.log(trend[b, c, t] + 1e-5) / 6.0 + 1.0
             for back in range(min(LATEST, last + 1)):
-                out[_OWN + TRENDS + back] = row[b, last - back] == candidates[b, c]
+                out[Feature.LAST + back] = row[b, last - back] == candidates[b, c]
             for way in range(VOTES):
-                out[_OWN + TRENDS + LATEST + way] = np.log(votes[b, c, way] + 1e-4) / 4.0 + 1.0
+                out[Feature.VOTE + way] = np.log(votes[b, c, way] + 1e-4) / 4.0 + 1.0
             for known in range(HABITS):
-                out[_OWN + TRENDS + LATEST + VOTES + known] = habit[b, c, known]
+                out[Feature.HABIT_LATER + known] = habit[b, c, known]

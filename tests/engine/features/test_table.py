@@ -9,8 +9,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.model.features import FEATURES, HABITS, TRENDS, Crowd, candidate_features, trend_half_lives, trend_of
-from engine.model.votes import VOTES
+from engine.features.table import FEATURES, HABITS, TRENDS, Crowd, candidate_features, trend_half_lives, trend_of
+from engine.features.votes import VOTES
 from engine.state.ring import Neighbors
 
 DAY_MS = 86_400_000
@@ -51,8 +51,10 @@ def due(since: float, interval: float) -> float:
     return max(-4.0, min(4.0, math.log((since + 1) / (interval + 1))))
 
 
-def plain_features(item: int, told: list[Event], following: list[int], share: float, now_ms: int) -> list[float]:
-    """The features from the user's own history, one by one."""
+def plain_features(
+    item: int, told: list[Event], listed: list[int], following: list[int], share: float, now_ms: int
+) -> list[float]:
+    """The features from the user's own history, one by one, where the candidates are `listed`."""
     end = told[-1].time_ms if told else 0
     clock = max(now_ms, end)
     ago = {event: told[-1].session - event.session for event in told}
@@ -69,6 +71,7 @@ def plain_features(item: int, told: list[Event], following: list[int], share: fl
         return (max(map(since.get, events)) - min(map(since.get, events))) / (count - 1)
 
     mine = [event for event in told if event.item == item]
+    had = [event.item for event in told if event.item in listed]
     sessions, count = max(ago.values(), default=0) + 1, len(mine)
     hourly = sum(faded([event]) * math.exp(-((hours_apart(event) / 2) ** 2)) for event in mine)
     daily = faded([event for event in mine if event.time_ms // DAY_MS % 7 == clock // DAY_MS % 7])
@@ -91,7 +94,7 @@ def plain_features(item: int, told: list[Event], following: list[int], share: fl
         math.log1p(following.count(item)),
         math.log1p(sum(back == 0 for back in map(ago.get, told))) / 4,
         math.log1p(sessions) / 4,
-        1 - len({event.item for event in told}) / max(1, len(told)),
+        1 - len(set(had)) / len(had) if had else 0.0,
         math.log1p(max(map(since.get, mine), default=0)) / 4,
         math.log(faded(mine) + 100 * share + 1e-4) / 4,
         math.log(count + 100 * share + 1e-4) / 4,
@@ -118,14 +121,16 @@ def crowd_of(candidates: int, following: list[int]) -> Crowd:
     events=past,
     following=st.lists(st.integers(-1, 5), min_size=4, max_size=4),
     later_hours=st.integers(-50, 500),
+    left_out=st.sets(st.integers(0, 5)),
 )
 def test_features_are_what_plain_code_counts(
-    events: list[tuple[int, int, int]], following: list[int], later_hours: int
+    events: list[tuple[int, int, int]], following: list[int], later_hours: int, left_out: set[int]
 ) -> None:
     # Distinct events, so that each can be looked up; two of an item at one time are in the test below.
     events = [(item, skipped, hours + 1) for item, skipped, hours in events]
     history, told = history_of(events, size=7)
-    candidates = torch.tensor([[3, 0, -1, 5, 1, 2, 4]])  # every item of the history, in no order
+    listed = [item for item in (3, 0, 5, 1, 2, 4) if item not in left_out]
+    candidates = torch.tensor([[*listed[:2], *[-1] * (7 - len(listed)), *listed[2:]]])  # in no order
     crowd = crowd_of(7, following)
     now_ms = max(0, (told[-1].time_ms if told else 0) + later_hours * HOUR_MS)
     features = candidate_features(candidates, history, crowd, np.array(GROUP), torch.tensor([now_ms]))
@@ -136,7 +141,7 @@ def test_features_are_what_plain_code_counts(
             assert not features[0, place].any()
             continue
         expected = [
-            *plain_features(item, told, following, crowd.share[0, place].item(), now_ms),
+            *plain_features(item, told, listed, following, crowd.share[0, place].item(), now_ms),
             *(math.log(value + 1e-5) / 6 + 1 for value in crowd.trend[0, place].tolist()),
             *(float(len(told) > back and told[-1 - back].item == item) for back in range(3)),
             *(math.log(value + 1e-4) / 4 + 1 for value in crowd.votes[0, place].tolist()),

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.model.votes import DEPTH, SOURCES, VOTES, count_votes, gather_voters
+from engine.features.votes import DEPTH, SOURCES, VOTES, count_votes, gather_voters
 from engine.state.graph import Graph
 
 USERS, ITEMS, NEIGHBORS = 6, 9, 4

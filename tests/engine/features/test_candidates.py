@@ -4,7 +4,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.model.candidates import (
+from engine.features.candidates import (
     ENTITY_BIT,
     FRIEND_BIT,
     HISTORY_BIT,
