@@ -8,7 +8,7 @@ all three precisions in turns, medians. A list costs one session's encoding wher
     WIDTH_BATCH_PRECISION   time of float32 over that of the precision: above 1, it pays
     cosine_PRECISION        the least cosine of any query with that of float32
 
-What that costs in hits and NDCG only a trained model can tell: `ousel-trainer evaluate --set precision=int8`.
+What that costs in hits and NDCG only a trained model can tell: `ousel-trainer evaluate --set inference.precision=int8`.
 """
 
 from __future__ import annotations

@@ -50,14 +50,20 @@ class Replay:
 
 
 class KillableEngine:
-    """`python -m engine serve` with these settings, on free ports. Construction starts it and does not wait."""
+    """`python -m engine serve` with these settings, on free ports. Construction starts it and does not wait.
 
-    def __init__(self, config: Config, log_path: Path) -> None:
+    Args:
+        variables: its environment; that of `environment` where it is not given.
+    """
+
+    def __init__(self, config: Config, log_path: Path, variables: dict[str, str] | None = None) -> None:
         assert config.snapshot.dir is not None
         self._snapshots = config.snapshot.dir
         self._left_behind = self._unfinished()
         self._started_s = time.perf_counter()
-        self._child = Child("engine", [sys.executable, "-m", "engine", "serve"], log_path, environment(config))
+        self._child = Child(
+            "engine", [sys.executable, "-m", "engine", "serve"], log_path, variables or environment(config)
+        )
 
     @property
     def address(self) -> str:
@@ -169,5 +175,5 @@ def environment(config: Config) -> dict[str, str]:
     if config.kafka.sasl_password is not None:
         environment["OUSEL_KAFKA__SASL_PASSWORD"] = config.kafka.sasl_password.get_secret_value()
     # The first model of a benchmark is untrained, and need not beat popularity.
-    environment["OUSEL_CANARY__MIN_POPULARITY_SHARE"] = "0"
+    environment["OUSEL_CANARY__MIN_SCORER_SHARE"] = "0"
     return environment | {"OUSEL_SERVING__PORT": "0", "OUSEL_SERVING__METRICS_PORT": "0"}

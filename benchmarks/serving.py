@@ -92,7 +92,7 @@ def _config() -> Config:
     return Config(
         state=StateConfig(max_users=2 * USERS),
         index=IndexConfig(rebuild_threads=os.cpu_count() or 1),
-        canary=CanaryConfig(min_popularity_share=0),  # its model is untrained
+        canary=CanaryConfig(min_scorer_share=0),  # its model is untrained
         # A list that comes late is worth little here: few wait, and few are made at once.
         serving=ServingConfig(port=0, metrics_port=0, max_batch=32, max_wait_ms=20),
     )

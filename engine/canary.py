@@ -1,59 +1,37 @@
 """Tries a new generation on what some users did lately, before it serves, and refuses one that would do harm.
 
-What needs no live state is checked aside, on the copy that the generation was built from (`check_vectors`). Then both
-models, the serving one and the new one, are asked for the newest event of each user from the events before it, a few
-users between two steps of the engine (`Trial`). The state knows that event already, which helps both alike: only the
-ratio of their hits means something. Where no model serves yet, the new one is compared with the lists of popularity:
-untrained weights would pass every other check and be worse than that.
+What needs no live state is checked aside, on the copy that the generation was built from (`check_vectors`). Then the
+new model, the serving one and the scorers that count are asked for the newest event of each user from the events before
+it, a few users between two steps of the engine (`Trial`).
 
-Shapes: U users tried, B of them at a time, d width.
+Shapes: U users tried, d width.
 """
 
 from __future__ import annotations
 
 import logging
-import time
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from engine.config import Config
+from engine.contest import MIN_HITS, Contest, K, Maker, scorer_makers
 from engine.generation import Frozen, Generation
 from engine.model.weights import WeightsError
-from engine.ranking.asked import Asked, Filter
 from engine.ranking.lists import make_lists
-from engine.ranking.moment import Now
-from engine.ranking.popular import by_popularity
-from engine.ranking.query import Query
-from engine.state.ring import Neighbors
+from engine.ranking.scorers import SCORERS
 from engine.state.state import State
 
 _log = logging.getLogger(__name__)
 
-K = 20
-_SAMPLE = 10  # users looked at for each that is tried, to find the recent ones among them
 _NORM_TOLERANCE = 1e-3
 _ALIKE = 0.9999  # mean cosine above which vectors tell nothing apart; before any training it may be 0.999
 _FEW = 8  # vectors below which that may be chance
-# With fewer hits of the serving model, or of both a first model and popularity, a ratio of them may be chance. Then the
-# new model is taken: its trainer has judged it on more events, and a shop with few would never get a model otherwise.
-_MIN_HITS = 20
-_PIECE = 4  # users tried between two steps: a few ms of the engine's thread
-_SEED = 20_240
+_NEW, _SERVING = "the new model", "the serving model"
 
 
 class Refused(WeightsError):
     """A model that fits, and that must not serve; the message says what it did and what is asked for."""
-
-
-def recent_users(frozen: Frozen, count: int) -> Tensor:
-    """[U] int64 rows of up to `count` users with two events or more, those with the newest events of a sample."""
-    chance = torch.Generator().manual_seed(_SEED)
-    some = frozen.users[torch.randperm(len(frozen.users), generator=chance)[: _SAMPLE * count]]
-    last = frozen.graph.user_items.latest(some, 2)
-    order = last.time_ms[:, -1].argsort(descending=True, stable=True)
-    return some[order[last.mask.all(dim=1)[order]]][:count]
 
 
 @torch.inference_mode()
@@ -84,110 +62,72 @@ def check_vectors(generation: Generation, frozen: Frozen, users: Tensor) -> None
 
 
 class Trial:
-    """Lists of a new generation beside those that are served now, for the same pasts of the same users.
+    """Lists of a new generation beside those of the serving one and of the scorers, for the same pasts of some users.
 
     Args:
         users: [U] int64.
+        serving: None before the first model.
 
     Attributes:
-        tried: users with at least two events.
-        hits, serving_hits: of them, those whose newest item is among the K best of the new generation, and among those
-            of the serving one, or of popularity where no model serves yet.
-        first: no model serves yet.
-        overlap: sum over them of the share of items that both lists have.
+        contest: who hit what.
+        overlap: sum over the users of the share of items that the lists of the new and the serving model share.
     """
 
-    def __init__(self, config: Config, generation: Generation, users: Tensor) -> None:
+    def __init__(self, config: Config, generation: Generation, users: Tensor, serving: Generation | None) -> None:
         self._config = config
-        self._generation = generation
-        self._pieces = list(users.split(_PIECE)) if len(users) else []
-        self._asked: _Question | None = None  # answered by the new generation and not yet by the serving one
-        self.tried = self.hits = self.serving_hits = 0
-        self.first = False
+        makers = {_NEW: _maker(generation)} | ({_SERVING: _maker(serving)} if serving else {}) | scorer_makers()
+        self.contest = Contest(config.ranking, users, makers)
+        self._is_first = serving is None
         self.overlap = 0.0
 
-    def step(self, state: State, serving: Generation | None) -> bool:
-        """Has one of the two make a few lists, in the engine's thread; True once all are made."""
-        self.first = serving is None
-        if self._asked is None:
-            self._asked = self._ask(self._pieces.pop(), state) if self._pieces else None
-        else:
-            self._compare(self._asked, self._lists(self._asked.asked, state, serving))
-            self._asked = None
-        return not self._pieces and self._asked is None
+    def step(self, state: State) -> bool:
+        """Has one of them make a few lists, in the engine's thread; True once all are made."""
+        answered = {name: len(hit) for name, hit in self.contest.hit.items()}
+        ended = self.contest.step(state)
+        if not self._is_first and len(self.contest.hit[_SERVING]) > answered[_SERVING]:
+            pairs = zip(self.contest.lists[_NEW], self.contest.lists[_SERVING], strict=True)
+            self.overlap += sum(len(ours & theirs) / max(1, len(ours), len(theirs)) for ours, theirs in pairs)
+        return ended
 
     def check(self) -> None:
-        """Raises Refused where the new model is too far below what serves now, or too far from the serving model."""
-        canary = self._config.canary
-        if self.first:
-            self._check_first(canary.min_popularity_share)
+        """Raises Refused where the new model is too far below the others, or too far from the serving model."""
+        contest, canary = self.contest, self._config.canary
+        tried = contest.tried
+        if not tried:
             return
-        if self.serving_hits >= _MIN_HITS and self.hits < canary.min_hit_rate_share * self.serving_hits:
-            raise Refused(
-                f"hit_rate@{K} on the newest events of {self.tried} recent users must be at least"
-                f" {canary.min_hit_rate_share:g} (canary.min_hit_rate_share) of the serving model's"
-                f" {self.serving_hits / self.tried:.3f}, got {self.hits / self.tried:.3f}"
-            )
-        overlap = self.overlap / self.tried if self.tried else 1.0
-        if overlap < canary.min_overlap:
-            raise Refused(
-                f"lists of {self.tried} recent users must share at least {canary.min_overlap:g} (canary.min_overlap)"
-                f" of their items with the serving model's, got {overlap:.3f}"
-            )
-
-    def _check_first(self, share: float) -> None:
-        if share == 0 or self.tried == 0:
-            return
-        if max(self.hits, self.serving_hits) < _MIN_HITS:
+        best = max(SCORERS, key=contest.hits)
+        hits = contest.hits(_NEW)
+        if max(hits, contest.hits(best)) < MIN_HITS:
             _log.info(
-                "the first model is taken without a comparison: on the newest events of %d recent users it has %d hits"
-                " and popularity %d, and one of them must have %d for a verdict",
-                self.tried, self.hits, self.serving_hits, _MIN_HITS,
+                "the model is not compared with the scorers: on the newest events of %d recent users it has %d hits and"
+                " %s %d, and one of them must have %d for a verdict", tried, hits, best, contest.hits(best), MIN_HITS,
             )  # fmt: skip
-        elif self.hits <= share * self.serving_hits:
+        elif contest.is_behind(_NEW, best, canary.min_scorer_share):
             raise Refused(
-                f"hit_rate@{K} of a first model on the newest events of {self.tried} recent users must be above"
-                f" {share:g} (canary.min_popularity_share) of popularity's {self.serving_hits / self.tried:.3f},"
-                f" got {self.hits / self.tried:.3f}"
+                f"hit_rate@{K} on the newest events of {tried} recent users must be at least"
+                f" {canary.min_scorer_share:g} (canary.min_scorer_share) of that of {best},"
+                f" {contest.hits(best) / tried:.3f}, got {hits / tried:.3f}"
+            )
+        if not self._is_first:
+            self._check_beside_serving(hits, tried)
+
+    def _check_beside_serving(self, hits: int, tried: int) -> None:
+        canary, serving = self._config.canary, self.contest.hits(_SERVING)
+        if serving >= MIN_HITS and hits < canary.min_hit_rate_share * serving:
+            raise Refused(
+                f"hit_rate@{K} on the newest events of {tried} recent users must be at least"
+                f" {canary.min_hit_rate_share:g} (canary.min_hit_rate_share) of the serving model's"
+                f" {serving / tried:.3f}, got {hits / tried:.3f}"
+            )
+        if self.overlap / tried < canary.min_overlap:
+            raise Refused(
+                f"lists of {tried} recent users must share at least {canary.min_overlap:g} (canary.min_overlap)"
+                f" of their items with the serving model's, got {self.overlap / tried:.3f}"
             )
 
-    def _ask(self, users: Tensor, state: State) -> _Question | None:
-        history = state.graph.user_items.latest(users)
-        there = history.mask[:, -2:].all(dim=1)  # some may be gone since
-        if not bool(there.any()):
-            return None
-        history = history.select(there)
-        before = Neighbors(*(column[:, :-1] for column in history.columns()))
-        query = Query("", "", min(K, self._config.ranking.max_k))
-        count = len(before)
-        asked = Asked([query] * count, users[there].numpy(), before, [Filter()] * count)
-        ids = state.items.ids()
-        newest = [ids[row] for row in history.row[:, -1].tolist()]
-        return _Question(asked, newest, self._lists(asked, state, self._generation))
 
-    def _lists(self, asked: Asked, state: State, generation: Generation | None) -> list[set[str]]:
-        moment, config, ids = Now(state, int(time.time() * 1000)), self._config.ranking, state.items.ids()
-        if generation is None:
-            pages = [scored.page for scored in by_popularity(asked, moment, config)]
-        else:
-            pages = list(make_lists(asked, moment, generation, config).pages)
-        return [{ids[row] for row in page.row.tolist()} for page in pages]
-
-    def _compare(self, asked: _Question, serving: list[set[str]]) -> None:
-        self.tried += len(serving)
-        for item, ours, theirs in zip(asked.newest, asked.lists, serving, strict=True):
-            self.hits += item in ours
-            self.serving_hits += item in theirs
-            self.overlap += len(ours & theirs) / max(1, len(ours), len(theirs))
-
-
-@dataclass(frozen=True)
-class _Question:
-    """What is asked for users [B], the item that came then, and the new generation's lists."""
-
-    asked: Asked
-    newest: list[str]
-    lists: list[set[str]]
+def _maker(generation: Generation) -> Maker:
+    return lambda asked, moment, config: make_lists(asked, moment, generation, config).pages
 
 
 def _distinct(rows: Tensor) -> tuple[Tensor, Tensor]:

@@ -81,9 +81,12 @@ class Generation:
         return self._reindex(state, self.embedder.spread(state.graph, steps))
 
     def _reindex(self, state: State, rows: NDArray[np.int64]) -> int:
-        """Has the index find those of `rows` [R] that may be shown now, by what they are now, and no others of them."""
+        """Has the index find those of `rows` [R] that may be shown now, by what they are now, and no others of them.
+
+        Items that the model can't tell apart are no answers of the index: being equal, they would crowd out others.
+        """
         if len(rows):
-            available = state.availability.now(rows)
+            available = state.availability.now(rows) & self.embedder.known.numpy()[rows]
             live = rows
             if not available.all():
                 live = rows[available]
@@ -190,7 +193,8 @@ def build_generation(
     if not np.isfinite(items[frozen.live]).all():
         raise WeightsError("the model gives embeddings that are not finite on the live graph")
     queries = _some_queries(weights, embedder, frozen)
-    index = LiveIndex.build(frozen.available, items[frozen.available], config.index, stopped, queries)
+    found = frozen.available[embedder.known.numpy()[frozen.available]]
+    index = LiveIndex.build(found, items[found], config.index, stopped, queries)
     model = weights.model.served_in(config.inference.precision)
     sessions = SessionCache(model.sequence, config.inference.sessions, config.state.history)
     cache = QueryCache(sessions, config.inference.queries, model.sequence.reach, model.shape.dim)

@@ -12,8 +12,9 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Protocol, TypeVar
 
-from engine.canary import Trial, check_vectors, recent_users
+from engine.canary import Trial, check_vectors
 from engine.config import Config
+from engine.contest import recent_users
 from engine.errands import in_background
 from engine.generation import Frozen, FrozenCopy, Generation, build_generation, check_fits, goal_of
 from engine.generations import Aside, Generations, Missed, RollBackRefused
@@ -127,11 +128,12 @@ class Installer:
             step_back(self._config.model.build_nice)
             stopped = Pace(self._config.model.build_share, self.closing).stopped
             generation = build_generation(weights, version, dict(model_metrics), frozen, self._config, stopped)
-            users = recent_users(frozen, self._config.canary.users)
+            users = recent_users(frozen.users, frozen.graph, self._config.canary.users)
             check_vectors(generation, frozen, users)
             built = Aside(generation, missed)
             self._catch_up(built)
-            self._try(Trial(self._config, generation, users))
+            serving = self._in_engine_thread(lambda: self._generations.serving)
+            self._try(Trial(self._config, generation, users, serving))
             self._catch_up(built)
             self._make_live(generation, lambda: self._generations.adopt(self._state(), built))
         except BaseException:
@@ -156,8 +158,8 @@ class Installer:
             rows = left
 
     def _try(self, trial: Trial) -> None:
-        """Has the new generation and what serves now make lists, a few between two steps."""
-        while not self._piece(lambda: trial.step(self._state(), self._generations.serving)):
+        """Has the new generation and what it is compared with make lists, a few between two steps."""
+        while not self._piece(lambda: trial.step(self._state())):
             pass
         trial.check()
 

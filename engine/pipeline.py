@@ -266,7 +266,9 @@ class Pipeline:
     def _spread(self, *, idle: bool) -> None:
         self._unspread = min(self._unspread + 1, _GATHERED)
         self._rest_s = 0.0
-        if self.generation and (idle or self._unspread >= _GATHERED):
+        if not self.generation and idle and self._caught_up:
+            self._publisher.favourite.step(self.state)
+        elif self.generation and (idle or self._unspread >= _GATHERED):
             began_s = time.monotonic()
             metrics.EMBEDDED_ROWS.inc(self.generation.spread(self.state, self._unspread))
             self._unspread = 0

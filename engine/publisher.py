@@ -16,6 +16,7 @@ from engine.call_queue import WIDE_PART, CallQueue, weight_of
 from engine.catalog_watch import CatalogWatch
 from engine.config import Config
 from engine.events.batch import Decoded
+from engine.favourite import Favourite
 from engine.generation import Generation
 from engine.pace import Allowance
 from engine.ranking.catalog_change import CatalogChange
@@ -69,10 +70,12 @@ class Publisher:
 
     Attributes:
         waiting: the calls whose lists must reflect a record that is not folded yet.
+        favourite: says what makes lists where no model serves.
     """
 
     def __init__(self, config: Config, audience: Audience) -> None:
         self._config = config
+        self.favourite = Favourite(config)
         self._audience = audience
         self.waiting = WaitingCalls(config.serving.max_waiting)
         self._lock = threading.Lock()  # guards the calls
@@ -274,7 +277,7 @@ class Publisher:
     def _rank(self, queries: Sequence[Query], state: State, generation: Generation | None) -> list[Ranking | Exception]:
         """One list per query. Where they fail together each is tried alone: one bad list must not cost the others."""
         try:
-            return list(recommend(queries, state, generation, self._config.ranking))
+            return list(recommend(queries, state, generation, self._config.ranking, self.favourite.name))
         except Exception as error:
             if len(queries) == 1:
                 _log.exception("the list of %s could not be made", queries[0])

@@ -48,13 +48,16 @@ class Checkpoint:
         self._run = run
         self._every_s = every_s
         self._saved_s = time.monotonic()
+        self._beside: list[Checkpoint] = []
 
     def __str__(self) -> str:
         return str(self._path)
 
     def beside(self, name: str) -> Checkpoint:
         """That of another part of the same run, in a file of its own."""
-        return Checkpoint(self._path.with_suffix(f".{name}{self._path.suffix}"), self._run, self._every_s)
+        other = Checkpoint(self._path.with_suffix(f".{name}{self._path.suffix}"), self._run, self._every_s)
+        self._beside.append(other)
+        return other
 
     def due(self) -> bool:
         return time.monotonic() - self._saved_s >= self._every_s
@@ -98,5 +101,7 @@ class Checkpoint:
             raise CheckpointError(f"{self._path}: must hold a model as this version makes it, got another") from None
 
     def remove(self) -> None:
-        """Once the run has ended and its result is safe."""
+        """Once the run has ended and its result is safe; with those of its other parts."""
         self._path.unlink(missing_ok=True)
+        for other in self._beside:
+            other.remove()

@@ -8,6 +8,8 @@ from engine.config import (
     Address,
     Device,
     EventsConfig,
+    IndexConfig,
+    InferenceConfig,
     KafkaConfig,
     RankingConfig,
     Section,
@@ -23,73 +25,96 @@ _MOST = 10**9  # events or steps: no setting that counts them needs more
 
 
 class TrainSection(Section):
-    """How a model is shaped, trained, judged and pushed."""
+    """How a model is shaped, trained, judged and pushed. What is None follows from the log."""
 
     # The shape of the model.
-    dim: int = Field(64, ge=8, le=1024, description="width of every embedding; the index and each request pay for it")
+    dim: int | None = Field(
+        None, ge=8, le=1024, description="width of every embedding; the index and each request pay for it"
+    )
     heads: int = Field(2, ge=1, le=64, description="attention heads; must divide dim")
     local_heads: int = Field(0, ge=0, le=64, description="of the session's heads, those that see only what is near")
     local_window: int = Field(8, ge=1, le=4096, description="latest events that a local head sees")
-    blocks: int = Field(1, ge=1, le=64, description="attention blocks over the session; few minutes feed one, not two")
-    window: int = Field(32, ge=2, le=4096, description="latest events that the session encoder sees")
+    blocks: int | None = Field(None, ge=1, le=64, description="attention blocks over the session")
+    window: int | None = Field(None, ge=2, le=4096, description="latest events that the session encoder sees")
+    expansion: int = Field(
+        2, ge=1, le=16, description="width of the hidden layer behind each attention, as a multiple of dim"
+    )
+    gated: bool = Field(False, description="each block's share in the result is learned")
+    relative_time: bool = Field(True, description="attention knows the time between events; false: only their order")
     aggregation: Aggregation = Field(
         "attention", description="of neighbors in the graph; mean and sum cost less, and weigh all of them alike"
     )
     by_kind: bool = Field(
         False, description="also learn what the next event of each kind names, for ranking.goal; steps cost more"
     )
-    min_count: int = Field(
-        3, ge=1, le=1_000_000, description="events an item needs for a learned id; fewer teach it nothing"
+    min_count: int | None = Field(
+        None, ge=1, le=1_000_000, description="events an item needs for a learned id; fewer teach it nothing"
     )
     max_vocabulary: int = Field(
         500_000, ge=1, le=2**30, description="learned ids at most, the most frequent items first"
     )
 
     # How it is trained.
+    first_minutes: float = Field(
+        2.0, gt=0, le=_WEEK_MINUTES, description="wall-clock until a first model, about; the training goes on from it"
+    )
     max_minutes: float = Field(
-        2.0, gt=0, le=_WEEK_MINUTES, description="wall-clock of a first training, ranker and evaluation included"
+        120.0, gt=0, le=_WEEK_MINUTES, description="wall-clock of a training without a model to start from, about"
     )
     retrain_max_minutes: float = Field(
         0.75, gt=0, le=_WEEK_MINUTES, description="the same from the weights before; it starts near the end"
     )
-    max_steps: int | None = Field(
-        None, ge=1, le=10**9, description="steps of the encoder instead of a time budget: repeatable"
+    epochs: float | None = Field(
+        None, gt=0, le=_MOST, description="passes of the encoders over the log; none: until nothing is gained any more"
     )
-    graph_share: float = Field(0.4, ge=0, le=1, description="last part of the steps that also train the graph layers")
+    max_steps: int | None = Field(None, ge=1, le=_MOST, description="steps of the encoders, in place of epochs")
+    refit: bool = Field(
+        True, description="once judged, the encoders learn anew from the whole log, its newest part included"
+    )
+    graph_share: float = Field(
+        0.2,
+        ge=0,
+        lt=1,
+        description="of the steps, to try whether the graph layers earn their time; 0: they are not used",
+    )
     chunks: int = Field(8, ge=1, le=1000, description="pieces of the log; in each the graph is as of the piece's start")
-    batch: int = Field(32, ge=1, le=65_536, description="windows in one step; many small steps beat few large ones")
-    negatives: int = Field(256, ge=1, le=1_000_000, description="items drawn per step that no target must lose to")
+    batch: int | None = Field(None, ge=1, le=65_536, description="windows in one step")
+    full_softmax: int = Field(
+        5000, ge=0, le=_MOST, description="items up to which each target is compared with all; beyond, with negatives"
+    )
+    negatives: int = Field(768, ge=1, le=1_000_000, description="items drawn per step that no target must lose to")
     uniform_share: float = Field(0.3, ge=0, le=1, description="of the negatives drawn evenly, so that rare items learn")
     popularity_share: float = Field(
-        0.2, ge=0, le=1, description="of an item's popularity that its cosine must carry; the ranker knows it anyway"
+        1.0, ge=0, le=1, description="of an item's popularity that its cosine must carry; the ranker knows it anyway"
     )
-    dropout: float = Field(0.0, ge=0, lt=1, description="a first training ends long before it could overfit")
-    id_dropout: float = Field(0.2, ge=0, lt=1, description="learned ids hidden in training, so that new items work")
+    dropout: float | None = Field(None, ge=0, lt=1, description="of activations; sparse logs need much")
+    id_dropout: float = Field(0.0, ge=0, lt=1, description="learned ids hidden in training, so that new items work")
     edge_dropout: float = Field(0.1, ge=0, lt=1, description="items trained without neighbors, for the same reason")
     augment_crop: float = Field(0.0, ge=0, le=1, description="windows shown from a random event on; for sparse data")
     augment_mask: float = Field(0.0, ge=0, lt=1, description="events shown without their item; for sparse data")
     augment_reorder: float = Field(0.0, ge=0, le=1, description="windows with four events shuffled; for sparse data")
-    learning_rate: float = Field(3e-3, gt=0, le=10, description="at its peak")
-    weight_decay: float = Field(0.01, ge=0, le=10)
+    learning_rate: float | None = Field(None, gt=0, le=10, description="of the encoders")
+    weight_decay: float | None = Field(None, ge=0, le=10, description="of the encoders' matrices")
     ranker_samples: int = Field(
-        5000, ge=1, le=_MOST, description="events of the held-out slice that the ranker learns from"
+        12_000, ge=1, le=_MOST, description="questions of the held-out slice that the ranker learns from"
     )
-    ranker_epochs: int = Field(6, ge=1, le=1000)
+    ranker_epochs: int = Field(5, ge=1, le=1000)
     ranker_candidates: int = Field(
-        128, ge=2, le=100_000, description="candidates drawn from each list in a step, target included"
+        192, ge=2, le=100_000, description="candidates drawn from each list in a step, what was wanted included"
     )
-    ranker_learning_rate: float = Field(5e-3, gt=0, le=10)
+    ranker_dropout: float = Field(0.1, ge=0, lt=1)
+    ranker_learning_rate: float = Field(3e-3, gt=0, le=10)
     patience: int = Field(
-        0,
+        3,
         ge=0,
         le=_MOST,
         description="validations without a gain after which the encoders stop, their best weights kept; 0: never",
     )
-    validate_steps: int = Field(
-        500, ge=1, le=_MOST, description="steps from one validation to the next, where there is patience"
+    validate_steps: int | None = Field(
+        None, ge=1, le=_MOST, description="steps from one validation to the next; none: those of an epoch, at least 100"
     )
     validation_samples: int = Field(
-        1000, ge=1, le=_MOST, description="events of the ranker's slice that a validation predicts"
+        4000, ge=1, le=_MOST, description="questions of the ranker's slice that a validation asks"
     )
     checkpoint_s: float = Field(
         60.0, gt=0, le=7 * DAY_S, description="from one save of the checkpoint of `train` to the next"
@@ -125,7 +150,10 @@ class TrainSection(Section):
         60.0, gt=0, le=365 * 24 * 60, description="or this time, where at least one event came"
     )
 
-    # Where it pushes.
+    # Where it pushes, and what it keeps of that.
+    models_dir: FilePath | None = Field(
+        None, description="folder that keeps every model that was pushed, as VERSION.safetensors; none: none is kept"
+    )
     engine: Address = Field("127.0.0.1:50051", min_length=3, description="host:port of the engine's gRPC server")
     push_timeout_s: float = Field(
         300.0, gt=0, le=DAY_S, description="one push, the engine's rebuild of its index included"
@@ -136,13 +164,26 @@ class TrainSection(Section):
 
     @model_validator(mode="after")
     def _fits(self) -> TrainSection:
-        check_heads(self.dim, self.heads, self.local_heads)
+        check_heads(self.dim or self.heads, self.heads, self.local_heads)
         if self.min_events > self.max_log_events:
             raise ValueError(
                 f"min_events must be <= max_log_events ({self.max_log_events}), or no training ever begins,"
                 f" got {self.min_events}"
             )
         return self
+
+
+class Recipe(TrainSection):
+    """The same once all that follows from the log is filled in, see `rules`."""
+
+    dim: int
+    blocks: int
+    window: int
+    min_count: int
+    batch: int
+    dropout: float
+    learning_rate: float
+    weight_decay: float
 
 
 class TrainerConfig(Settings):
@@ -152,4 +193,6 @@ class TrainerConfig(Settings):
     events: EventsConfig = EventsConfig()
     state: StateConfig = StateConfig()
     ranking: RankingConfig = RankingConfig()  # so that the ranker learns from the lists that it will order
+    inference: InferenceConfig = InferenceConfig()  # so that a model is judged in the precision that it will serve in
+    index: IndexConfig = IndexConfig()
     trainer: TrainSection = TrainSection()

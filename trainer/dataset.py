@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from engine.state.ring import Neighbors
+from trainer.data.log import Questions
 from trainer.replay import EventLog
 
 
@@ -50,6 +51,13 @@ class SessionBatch:
     target_session: Tensor
     target_kind: Tensor
 
+    def trimmed(self) -> SessionBatch:
+        """Without the columns on the left that are padding in every window."""
+        used = self.events.mask.any(0)
+        first = int(used.to(torch.int8).argmax())
+        columns = (self.target, self.target_session, self.target_kind)
+        return SessionBatch(self.events.last(len(used) - first), *(column[:, first:] for column in columns))
+
 
 class Histories:
     """Every user's events in log order, reachable from any position of the log."""
@@ -60,9 +68,37 @@ class Histories:
         self._rank = torch.empty_like(self._order)  # [E] place of each event in that order
         self._rank[self._order] = torch.arange(len(log))
 
-    def before(self, events: Tensor, n: int) -> Neighbors:
-        """The n events that the users of `events` [B] had just before them, oldest first, padded on the left."""
-        return self._gather(self._rank[events, None] - torch.arange(n, 0, -1), self._log.user[events, None])
+    def questions(self, first: int, last: int) -> Questions:
+        """What came next in events first..last-1, asked of users with an event before, in log order.
+
+        Events of one user, session and time are one question, since their order says nothing.
+        """
+        log, order = self._log, self._order
+        same = torch.zeros(len(order) + 1, dtype=torch.bool)  # [E + 1] whether as the one before by user
+        same[1:-1] = self._user[1:] == self._user[:-1]
+        for column in (log.session, log.time_ms):
+            ordered = column[order]
+            same[1:-1] &= ordered[1:] == ordered[:-1]
+        begin = (~same).nonzero().squeeze(1)  # of each basket, and one past the last
+        cut, end = begin[:-1], begin[1:]
+        start = torch.searchsorted(self._user, self._user[cut])  # of the user
+        position = order[cut]
+        asked = (position >= first) & (position < last) & (cut > start)
+        by_log = position[asked].argsort()
+        columns = (column[asked][by_log].numpy() for column in (start, cut, end))
+        return Questions(order.numpy(), *columns)
+
+    def known_to(self, questions: Questions, n: int) -> Neighbors:
+        """The n events that who asks each of B questions had just before, oldest first, padded on the left."""
+        rank = torch.from_numpy(questions.cut)[:, None] - torch.arange(n, 0, -1)
+        return self._gather(rank, self._user[torch.from_numpy(questions.cut)][:, None])
+
+    def targets_of(self, questions: Questions) -> Tensor:
+        """[B, longest] item rows that the questions are about, -2 behind the last."""
+        longest = int((questions.end - questions.cut).max(initial=1))
+        rank = torch.from_numpy(questions.cut)[:, None] + torch.arange(longest)
+        there = rank < torch.from_numpy(questions.end)[:, None]
+        return torch.where(there, self._log.item[self._order[rank.clamp_max(len(self._order) - 1)]], -2)
 
     def windows(self, first: int, last: int, stride: int, generator: torch.Generator | None = None) -> Windows:
         """Windows whose targets, `stride` at most in each, are exactly the events first..last-1 of the log.

@@ -25,10 +25,6 @@ class Diverged(RuntimeError):
         )
         self.stage, self.step, self.got, self.rate = stage, step, got, rate
 
-    def under(self, setting: str) -> Diverged:
-        """The same where the user knows the setting by another name."""
-        return Diverged(self.stage, self.step, self.got, setting, self.rate)
-
 
 def check_loss(loss: float, stage: str, step: int, setting: str, rate: float) -> None:
     """Raises Diverged where a loss is not finite."""

@@ -5,41 +5,40 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from torch import Tensor, nn
+from trainer.average import Weights
 
 
 class EarlyStopping:
-    """The best of the scores that a model had, and the weights behind it.
+    """The best of the scores that weights had, and these weights.
 
     Args:
-        patience: scores in a row without a gain, after which it is time to stop.
+        patience: scores in a row without a gain, after which it is time to stop; 0: never.
+
+    Attributes:
+        best: -inf before the first score.
+        weights, step: of the best score; None before the first.
     """
 
     def __init__(self, patience: int) -> None:
         self._patience = patience
-        self._best = -math.inf
         self._waited = 0
-        self._weights: dict[str, Tensor] | None = None
+        self.best = -math.inf
+        self.weights: Weights | None = None
+        self.step: int | None = None
 
-    def saw(self, score: float, model: nn.Module) -> None:
-        """Notes what the model, as it is now, scores."""
-        if score > self._best:
-            self._best, self._waited = score, 0
-            self._weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    def saw(self, score: float, weights: Weights, step: int) -> None:
+        """Notes what the weights after a step score."""
+        if score > self.best:
+            self.best, self._waited, self.weights, self.step = score, 0, weights, step
         else:
             self._waited += 1
 
     def exhausted(self) -> bool:
-        return self._waited >= self._patience
-
-    def give_best(self, model: nn.Module) -> None:
-        """Gives the model its best weights back, and begins anew: what comes next has a best of its own."""
-        if self._weights is not None:
-            model.load_state_dict(self._weights)
-        self.restore(EarlyStopping(self._patience).state())
+        return 0 < self._patience <= self._waited
 
     def state(self) -> dict[str, Any]:
-        return {"best": self._best, "waited": self._waited, "weights": self._weights}
+        return {"best": self.best, "waited": self._waited, "weights": self.weights, "step": self.step}
 
     def restore(self, state: dict[str, Any]) -> None:
-        self._best, self._waited, self._weights = state["best"], state["waited"], state["weights"]
+        self.best, self._waited, self.weights = state["best"], state["waited"], state["weights"]
+        self.step = state["step"]

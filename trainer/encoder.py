@@ -1,9 +1,6 @@
 """Trains graph and session encoders jointly: predict the next item at every position of every window.
 
-First the session encoder, ids and content learn alone, which is cheap; then the graph layers join, with the graph as of
-the start of the piece of the log that a window's targets lie in.
-
-Shapes: B windows, L events in each, A distinct items of a step, M negatives, d width.
+Shapes: B windows, L events in each, M negatives, d width.
 """
 
 from __future__ import annotations
@@ -11,91 +8,58 @@ from __future__ import annotations
 import logging
 import math
 import threading
-import time
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
-from torch import Tensor
 
 from engine.model.recommender import Recommender
 from engine.signals import Stopped
-from engine.state.graph import LiveGraph
-from trainer.augment import crop, mask, reorder
+from trainer.augment import crop, reorder
+from trainer.average import Average
 from trainer.checkpoint import Checkpoint, CheckpointError, chance_of, restore_chance
-from trainer.config import TrainSection
+from trainer.config import Recipe
 from trainer.curves import Curves
-from trainer.dataset import Histories, SessionBatch
+from trainer.dataset import Histories
 from trainer.divergence import check_loss, check_weights
 from trainer.early_stopping import EarlyStopping
-from trainer.forward import Dropped, ItemForward, in_half, queries
-from trainer.losses import sampled_softmax, session_mask
-from trainer.negatives import NegativeSampler
+from trainer.forward import Dropped, ItemForward
+from trainer.objective import Objective
 from trainer.order import linked_order, plain_order
 from trainer.parallel import Ranks
 from trainer.progress import Progress
 from trainer.replay import TrainingData
+from trainer.schedule import Schedule
 
 _log = logging.getLogger(__name__)
 
-_WARMUP = 0.05
-_LAST_RATE = 0.01
-_ROUNDING = 1e-9  # of a share
 _APART = 1_000_003  # between the seeds of ranks
 _ALONE = Ranks()
+_VALIDATE_STEPS = 100  # at least: a pass over a short log is over before anything is learned
 _STAGE, _SETTING = "encoders", "trainer.learning_rate"  # as a divergence names them
 
 # Scores the encoders with the graph or without it, the higher the better.
 Validate = Callable[[ItemForward, bool], float]
 
 
-class Schedule:
-    """How far a training is: by steps where they are limited, else by the clock, so that it always ends in time."""
-
-    def __init__(self, budget_s: float, max_steps: int | None, begin: float = 0.0) -> None:
-        self._start_s = time.monotonic()
-        self._budget_s = budget_s
-        self._max_steps = max_steps
-        self._begin = begin
-        self.step = 0
-        self.skipped = 0.0  # share of the whole that was left out
-
-    def progress(self) -> float:
-        """From `begin` to 1."""
-        done = self.step / self._max_steps if self._max_steps is not None else self.elapsed_s() / self._budget_s
-        return self._begin + (1 - self._begin) * min(1.0, done + self.skipped)
-
-    def skip_to(self, at: float) -> None:
-        """Leaves out what lies before `at`; what comes after it stays as long as it is."""
-        self.skipped += max(0.0, at - self.progress()) / (1 - self._begin) + _ROUNDING
-
-    def rate(self, at: float | None = None) -> float:
-        """Share of the peak learning rate at `at`, or now: a short rise, then a cosine down to a hundredth."""
-        at = self.progress() if at is None else at
-        rise = min(1.0, (at - self._begin + 1e-3) / _WARMUP)
-        return rise * (_LAST_RATE + (1 - _LAST_RATE) * 0.5 * (1 + math.cos(math.pi * at)))
-
-    def elapsed_s(self) -> float:
-        """Time trained, that before a resumption included."""
-        return time.monotonic() - self._start_s
-
-    def resume(self, step: int, elapsed_s: float, skipped: float) -> None:
-        """Goes on from where a training was."""
-        self.step, self.skipped = step, skipped
-        self._start_s = time.monotonic() - elapsed_s
-
-
 class EncoderTrainer:
     """Trains `forward.model` in place, on the device that it is on, with events 0..end-1.
 
+    It learns with steps of one size, and what it has learned is a mean of its weights. So it can be asked for a model
+    at any time, and go on.
+
     Args:
+        linked: whether items have their neighbors, as of the start of the piece of the log that a window's targets lie
+            in; else they are learned as if they had none, which costs much less.
         checkpoint: written when it is due and at the end, and gone on from, bit for bit, where it exists. A schedule by
             the clock goes on with the time that was left.
-        validate: asked about events that the model doesn't learn from. Where there is patience, each of the two parts
-            of the training, without the graph and with it, ends early where it gains no more, and with the weights
-            that scored best in it.
+        validate: asked about events that the model doesn't learn from, every `validate_steps`. Then the best weights
+            are those that scored best, and after `patience` validations without a gain it ends.
         curves: get the loss and the learning rate of each step, and what validations score.
         ranks: that train it together; only the first validates, and only it needs curves.
+
+    Attributes:
+        stopping: what validations scored.
     """
 
     def __init__(
@@ -104,8 +68,10 @@ class EncoderTrainer:
         data: TrainingData,
         histories: Histories,
         end: int,
-        config: TrainSection,
+        config: Recipe,
         schedule: Schedule,
+        *,
+        linked: bool = False,
         checkpoint: Checkpoint | None = None,
         validate: Validate | None = None,
         curves: Curves | None = None,
@@ -115,112 +81,107 @@ class EncoderTrainer:
         self._histories = histories
         self._config = config
         self._schedule = schedule
+        self._linked = linked
         self._checkpoint = checkpoint
         self._curves = curves
-        self._validate = validate if config.patience else None
-        self._stopping = EarlyStopping(config.patience)
-        self._is_linked = False  # whether the steps now have the graph
+        self._validate = validate
+        self.stopping = EarlyStopping(config.patience)
         self._ranks = ranks
         # Windows and negatives are the same on every rank; what hides or augments its share of them is drawn apart.
         self._generator = torch.Generator().manual_seed(config.seed)
         own = torch.Generator().manual_seed(config.seed + (ranks.rank + 1) * _APART)
-        if not ranks.is_first:
-            torch.manual_seed(config.seed + (ranks.rank + 1) * _APART)
-        count = torch.bincount(data.log.item[:end], minlength=data.items)
-        self._sampler = NegativeSampler(
-            count.masked_fill(torch.from_numpy(data.deleted), -1), config.uniform_share, config.negatives
-        )
-        self._learned = [p for p in self._model.parameters() if p.requires_grad]
+        torch.manual_seed(config.seed + (0 if ranks.is_first else (ranks.rank + 1) * _APART))
+        self._learned = [p for name, p in self._model.named_parameters() if not name.startswith("ranker.")]
         self._optimizer = torch.optim.AdamW(parameter_groups(self._model, config.weight_decay), lr=config.learning_rate)
+        self._average = Average(self._learned)
         self._dropped = Dropped(config.id_dropout, config.edge_dropout, own)
-        self._plain = plain_order(data, histories, end, config, self._generator)
-        self._linked = linked_order(data, histories, end, config, self._generator)
+        self._loss = Objective(forward, data, end, config, self._generator, self._dropped)
+        order = linked_order if linked else plain_order
+        self._order = order(data, histories, end, config, self._generator)
+        self._every = config.validate_steps or max(_VALIDATE_STEPS, len(self._order))
+        self._restore()
 
     @property
     def _model(self) -> Recommender:
         return self._forward.model
 
-    def run(self, stop: threading.Event, progress: Progress) -> None:
-        """Trains to the end of the schedule.
+    def run(self, stop: threading.Event, progress: Progress) -> bool:
+        """Trains to the end of the schedule, or until nothing is gained any more; returns whether it is over for good.
 
         Raises:
             Stopped: `stop` was set; where there is a checkpoint, it is of this very step.
             CheckpointError: the checkpoint there is of another run, or not there for every rank.
             Diverged: the loss or a weight is not finite any more.
         """
-        self._restore()
         self._model.train()
-        while True:
+        while len(self._order):  # a log in which nothing comes after anything teaches nothing
             due = self._checkpoint is not None and self._checkpoint.due()
             stopped, due, at = self._ranks.agree(stop.is_set(), due, self._schedule.progress())
-            if at >= 1.0:
+            if at >= 1.0 or self.stopping.exhausted():
                 break
             if stopped or due:
                 self._save()
             if stopped:
                 raise Stopped
-            if not self._is_linked and at >= self._links_at():
-                self._end_part()
-                self._is_linked = True
-            loss = self._step(at)
-            if self._validate is not None and self._schedule.step % self._config.validate_steps == 0:
-                self._judge()
+            loss = self._step()
+            if self._validate is not None and self._schedule.step % self._every == 0:
+                self._judge(self._validate)
             progress.update("encoder", at, f"loss {loss:.3f}, step {self._schedule.step}")
         check_weights(self._model, _STAGE, self._schedule.step, _SETTING, self._config.learning_rate)
-        self._end_part()
+        over = self.stopping.exhausted() or self._schedule.is_whole() or not len(self._order)
+        # A pause changes nothing: only an end that comes between two validations is one more, and steps with the graph
+        # may be so dear that no validation comes at all.
+        between = self._schedule.is_whole() and self._schedule.step % self._every
+        if self._validate is not None and (between or (self._linked and self.stopping.step is None)):
+            self._judge(self._validate)
         self._save()
         self._model.eval()
+        return over
 
-    def _links_at(self) -> float:
-        """Where the part with the graph begins."""
-        return 1 - self._config.graph_share
+    @property
+    def best_step(self) -> int:
+        """After how many steps the model was at its best."""
+        return self._schedule.step if self.stopping.step is None else self.stopping.step
 
-    def _step(self, at: float) -> float:
+    @contextmanager
+    def best(self) -> Iterator[None]:
+        """Within it the model has the weights that scored best or, where nothing was validated, their mean."""
+        with self._average.given(self.stopping.weights):
+            yield
+
+    def _step(self) -> float:
         """One step of the optimizer; returns the loss before it."""
-        config, rate = self._config, self._config.learning_rate * self._schedule.rate(at)
-        graph, windows = next(self._linked if self._is_linked else self._plain)
+        config, rate = self._config, self._config.learning_rate * self._schedule.rate()
+        graph, windows = next(self._order)
         for group in self._optimizer.param_groups:
             group["lr"] = rate
-        negatives = self._sampler.draw(self._generator)  # [M]
+        negatives = self._loss.draw(self._linked)
         batch = self._histories.batch(self._ranks.share(windows), config.window)
         batch = crop(batch, config.augment_crop, self._dropped.generator)
-        batch = reorder(batch, config.augment_reorder, self._dropped.generator)
+        batch = reorder(batch, config.augment_reorder, self._dropped.generator).trimmed()
         targets = int((batch.target >= 0).sum())
         mean = 0.0
         self._optimizer.zero_grad(set_to_none=True)
         if targets:
-            loss = _loss(self._forward, batch, graph, negatives, self._sampler, self._dropped, config)
+            loss = self._loss(batch, graph, negatives)
             loss.backward()
             mean = loss.item()
         mean = self._ranks.combine(self._learned, mean, targets)
         check_loss(mean, _STAGE, self._schedule.step + 1, _SETTING, config.learning_rate)
-        torch.nn.utils.clip_grad_norm_(self._model.parameters(), 1.0)
+        torch.nn.utils.clip_grad_norm_(self._learned, 1.0)
         self._optimizer.step()
+        self._average.update()
         self._schedule.step += 1
         self._draw(loss=mean, learning_rate=rate)
         return mean
 
-    def _judge(self) -> None:
-        """Validates, and leaves out the rest of a part that gains no more."""
-        assert self._validate is not None
-        score = self._score(self._validate)
+    def _judge(self, validate: Validate) -> None:
+        """Notes what the mean of the weights scores."""
+        with self._average.given():
+            score = self._ranks.of_first(lambda: validate(self._forward, self._linked))
         self._draw(validation=score)
         _log.info("validation after step %d: %.4f", self._schedule.step, score)
-        self._stopping.saw(score, self._model)
-        if self._stopping.exhausted():
-            _log.info("no gain any more %s the graph", "with" if self._is_linked else "without")
-            self._schedule.skip_to(1.0 if self._is_linked else self._links_at())
-
-    def _end_part(self) -> None:
-        """Goes on with the best weights, those of now included."""
-        if self._validate is None:
-            return
-        if not self._stopping.exhausted():
-            self._stopping.saw(self._score(self._validate), self._model)
-        self._stopping.give_best(self._model)
-
-    def _score(self, validate: Validate) -> float:
-        return self._ranks.of_first(lambda: validate(self._forward, self._is_linked))
+        self.stopping.saw(score, self._average.copy(), self._schedule.step)
 
     def _draw(self, **figures: float) -> None:
         if self._curves is not None:
@@ -238,16 +199,14 @@ class EncoderTrainer:
             {
                 "step": self._schedule.step,
                 "elapsed_s": self._schedule.elapsed_s(),
-                "skipped": self._schedule.skipped,
-                "is_linked": self._is_linked,
-                "stopping": self._stopping.state(),
+                "stopping": self.stopping.state(),
+                "average": self._average.state(),
                 "curves": self._curves.state() if self._curves is not None else {},
                 "model": self._model.state_dict(),
                 "optimizer": self._optimizer.state_dict(),
                 "generator": self._generator.get_state(),
                 "dropout": chance,  # of each rank
-                "plain": self._plain.state(),
-                "linked": self._linked.state(),
+                "order": self._order.state(),
             }
         )
 
@@ -260,54 +219,25 @@ class EncoderTrainer:
             return
         self._checkpoint.restore(self._model, state)
         self._optimizer.load_state_dict(state["optimizer"])
-        self._plain.restore(state["plain"])
-        self._linked.restore(state["linked"])
+        self._average.restore(state["average"])
+        self._order.restore(state["order"])
         self._generator.set_state(state["generator"])
         hidden, dropout = (of_ranks[self._ranks.rank] for of_ranks in state["dropout"])
         self._dropped.generator.set_state(hidden)
         restore_chance(self._forward.device, dropout)
-        self._is_linked = state["is_linked"]
-        self._stopping.restore(state["stopping"])
+        self.stopping.restore(state["stopping"])
         if self._curves is not None:
             self._curves.restore(state["curves"])
-        self._schedule.resume(state["step"], state["elapsed_s"], state["skipped"])
+        self._schedule.resume(state["step"], state["elapsed_s"])
         _log.info("going on from %s after step %d", self._checkpoint, self._schedule.step)
 
 
-def _loss(
-    forward: ItemForward,
-    batch: SessionBatch,
-    graph: LiveGraph | None,
-    negatives: Tensor,
-    sampler: NegativeSampler,
-    dropped: Dropped,
-    config: TrainSection,
-) -> Tensor:
-    model, device = forward.model, forward.device
-    learns = batch.target >= 0  # [B, L]
-    rows, at = torch.cat([batch.events.row[batch.events.mask], batch.target[learns], negatives]).unique(
-        return_inverse=True
-    )
-    inputs, targets = int(batch.events.mask.sum()), int(learns.sum())
-    row = torch.full_like(batch.events.row, -1)
-    row[batch.events.mask] = at[:inputs]
-    events = replace(batch.events, row=row)
-    if config.augment_mask:
-        events = mask(events, config.augment_mask, len(rows), dropped.generator)
-    masked = session_mask(batch.target, batch.target_session, negatives, len(sampler.log_inclusion))[learns]
-    masked, learns, at = masked.to(device), learns.to(device), at.to(device)
-    correction = (config.popularity_share * sampler.log_inclusion[negatives]).to(device)
-    with in_half(device, config.half):
-        table = forward(rows, graph, dropped).float()  # [A, d]
-        known = torch.cat([table, forward.unknown().float()]) if config.augment_mask else table
-        kind = batch.target_kind.to(device)
-        asked = [query[learns].float() for query in queries(model, known, events.to(device), kind)]  # [P, d] each
-    losses = []
-    for query in asked:
-        positive = (query * table[at[inputs : inputs + targets]]).sum(-1)
-        negative = query @ table[at[inputs + targets :]].T  # [P, M]
-        losses.append(sampled_softmax(model.logits(positive), model.logits(negative), correction, masked))
-    return torch.stack(losses).mean()
+def steps_of(histories: Histories, end: int, config: Recipe) -> int | None:
+    """Steps that a training on events 0..end-1 takes; None where no setting says it."""
+    if config.max_steps is not None or config.epochs is None:
+        return config.max_steps
+    windows = len(histories.windows(0, end, config.window))
+    return max(1, math.ceil(config.epochs * windows / config.batch))
 
 
 def parameter_groups(model: Recommender, weight_decay: float) -> list[dict[str, object]]:

@@ -59,7 +59,7 @@ class ItemForward:
     def __call__(self, rows: Tensor, graph: LiveGraph | None, dropped: Dropped | None = None) -> Tensor:
         """[B, d] normalised embeddings of distinct `rows` [B]; without a graph, as if no item had neighbors."""
         encoder = self.model.graph
-        if graph is None:
+        if graph is None or not encoder.linked:
             return _alone(encoder, self._base(rows, dropped))
         user_edges, next_edges = graph.item_users.latest(rows), graph.item_next.latest(rows)
         if dropped is not None:
@@ -79,6 +79,10 @@ class ItemForward:
         at_user = torch.searchsorted(users, user_edges.row)
         user_edges = replace(user_edges, row=torch.where(user_edges.mask, at_user, -1)).to(device)
         return encoder.items(base[place[rows].to(device)], user_vectors, user_edges, base, remapped(next_edges))
+
+    def known(self) -> Tensor:
+        """[N] whether anything tells an item from others."""
+        return self.model.graph.knows(self._word, self._content)
 
     def habit(self, rows: Tensor) -> Tensor:
         """[..., HABITS] what the model knows of how items are had again."""

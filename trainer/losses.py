@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 _CHUNK = 1 << 21  # logits at once: 8 MiB, about the cache of a core
@@ -99,13 +98,3 @@ def listed_softmax(score: Tensor, wanted: Tensor, there: Tensor) -> Tensor:
     others = score.masked_fill(wanted | ~there, float("-inf")).logsumexp(1, keepdim=True)  # [B, 1]
     each = (torch.logaddexp(others, score) - score).masked_fill(~wanted, 0.0)
     return (each.sum(1) / wanted.sum(1)).mean()
-
-
-def candidate_softmax(score: Tensor, candidates: Tensor, target: Tensor) -> Tensor:
-    """Mean cross-entropy of `target` [B] within `candidates` [B, C] (-1: none), of the lists that hold it."""
-    hit = candidates == target[:, None]
-    score = score.masked_fill(candidates < 0, float("-inf"))
-    held = hit.any(1)
-    if not bool(held.any()):
-        return score.new_zeros(()) * 0.0
-    return F.cross_entropy(score[held], hit[held].to(torch.int8).argmax(1))

@@ -12,15 +12,20 @@ import torch
 from torch import Tensor
 
 from engine.state.graph import Graph, LiveGraph
-from trainer.config import TrainSection
+from trainer.config import Recipe
 from trainer.dataset import Histories, Windows, cuts
 from trainer.live_fold import insert
 from trainer.replay import TrainingData
 from trainer.walk import empty_graph
 
+_BUCKET = 16  # steps whose windows are sorted by length, so that those of one step need little padding
+
 
 class WindowOrder(Iterator[tuple[LiveGraph | None, Windows]]):
     """Windows piece by piece in log order, in random order within each, again and again.
+
+    Windows of similar length make up a step, which has as many inputs as any other, not as many windows: the loss is a
+    mean over positions, and those of short windows must weigh no more than others.
 
     Args:
         pieces: runs of the log (first, one past the last) that their targets lie in.
@@ -32,7 +37,7 @@ class WindowOrder(Iterator[tuple[LiveGraph | None, Windows]]):
         data: TrainingData,
         histories: Histories,
         pieces: Sequence[tuple[int, int]],
-        config: TrainSection,
+        config: Recipe,
         generator: torch.Generator,
         *,
         linked: bool,
@@ -40,56 +45,76 @@ class WindowOrder(Iterator[tuple[LiveGraph | None, Windows]]):
         self._data, self._histories = data, histories
         self._pieces = pieces
         self._linked = linked
-        self._batch = config.batch
-        # The first targets of a window see fewer events than at serving; a quarter of overlap bounds that.
-        self._stride = max(1, config.window * 3 // 4)
+        self._batch, self._window = config.batch, config.window
         self._generator = generator
         self._piece = -1
         self._graph: Graph | None = None
         self._windows: Windows | None = None
-        self._order = torch.zeros(0, dtype=torch.int64)  # [W]
-        self._at = 0  # windows of the piece that were given
+        self._entered = generator.get_state()  # when the piece began
+        self._steps: list[Tensor] = []  # the windows of each step of the piece
+        self._at = 0  # steps of the piece that were given
+
+    def __len__(self) -> int:
+        """Steps of one pass over all pieces, give or take a few."""
+        windows = (len(self._histories.windows(*piece, self._window)) for piece in self._pieces)
+        return sum(-(-count // self._batch) for count in windows)
 
     def __next__(self) -> tuple[LiveGraph | None, Windows]:
-        """The next B windows, fewer at the end of a piece."""
-        while self._windows is None or self._at >= len(self._order):
+        """The windows of the next step."""
+        while self._windows is None or self._at >= len(self._steps):
             self._enter((self._piece + 1) % len(self._pieces))
-            assert self._windows is not None
-            self._order, self._at = torch.randperm(len(self._windows), generator=self._generator), 0
-        part = self._order[self._at : self._at + self._batch]
-        self._at += self._batch
+        assert self._windows is not None
+        part = self._steps[self._at]
+        self._at += 1
         return self._graph, self._windows.select(part)
 
     def state(self) -> dict[str, Any]:
-        """The place in the order; the generator has a state of its own."""
-        return {"piece": self._piece, "order": self._order, "at": self._at}
+        """The place in the order; the generator as it is now has a state of its own."""
+        return {"piece": self._piece, "entered": self._entered, "at": self._at}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Goes to a place; only of a new order."""
-        for piece in range(state["piece"] + 1):
-            self._enter(piece)
-        order: Tensor = state["order"]
-        self._order, self._at = order, state["at"]
+        """Goes to a place; only of a new order. The generator is left as it was when the piece began."""
+        for piece in range(state["piece"]):
+            self._link(piece)
+        self._generator.set_state(state["entered"])
+        if state["piece"] >= 0:
+            self._enter(state["piece"])
+        self._at = state["at"]
 
-    def _enter(self, piece: int) -> None:
+    def _link(self, piece: int) -> None:
+        """Brings the graph to the start of a piece."""
         if self._linked:
             if self._graph is None or piece == 0:
                 self._graph = empty_graph(self._data)
             else:
                 insert(self._graph, self._data.log.slice(*self._pieces[self._piece]))
         self._piece = piece
-        self._windows = self._histories.windows(*self._pieces[piece], self._stride)
+
+    def _enter(self, piece: int) -> None:
+        self._link(piece)
+        self._entered = self._generator.get_state()
+        self._windows = self._histories.windows(*self._pieces[piece], self._window, self._generator)
+        length = self._histories.length(self._windows, self._window)
+        order = torch.randperm(len(self._windows), generator=self._generator)
+        inputs = max(1.0, self._batch * float(length.float().mean())) if len(length) else 1.0
+        steps: list[Tensor] = []
+        for some in order.split(self._batch * _BUCKET):
+            some = some[length[some].argsort(stable=True)]
+            step = (length[some].cumsum(0) / inputs).ceil().to(torch.int64)
+            steps.extend(some.split(step.unique_consecutive(return_counts=True)[1].tolist()))
+        self._steps = [steps[at] for at in torch.randperm(len(steps), generator=self._generator).tolist()]
+        self._at = 0
 
 
 def plain_order(
-    data: TrainingData, histories: Histories, end: int, config: TrainSection, generator: torch.Generator
+    data: TrainingData, histories: Histories, end: int, config: Recipe, generator: torch.Generator
 ) -> WindowOrder:
     """Windows of events 0..end-1 as one piece, without a graph."""
     return WindowOrder(data, histories, [(0, end)], config, generator, linked=False)
 
 
 def linked_order(
-    data: TrainingData, histories: Histories, end: int, config: TrainSection, generator: torch.Generator
+    data: TrainingData, histories: Histories, end: int, config: Recipe, generator: torch.Generator
 ) -> WindowOrder:
     """Windows of events 0..end-1 in pieces, each with the graph as of its start."""
     return WindowOrder(data, histories, cuts(end, config.chunks), config, generator, linked=True)

@@ -1,125 +1,152 @@
-"""Trains the ranker on a slice that the encoders have not seen, on candidates made as serving makes them.
+"""Trains the ranker on lists of a slice that the encoders have not seen, made as serving makes them.
 
 Had the encoders been trained on these events, their score would look better than it is on new ones, and the ranker
 would trust it too much.
 
-Shapes: B events, C candidates of each.
+Shapes: B lists, C candidates of each.
 """
 
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from engine.ranking.lists import weigh
 from engine.ranking.query import DEFAULT_K, Query
 from engine.signals import Stopped
-from trainer.config import TrainSection
+from trainer.config import Recipe
+from trainer.data.log import Questions
 from trainer.dataset import Histories
 from trainer.divergence import check_loss, check_weights
-from trainer.encoder import Schedule
 from trainer.forward import ItemForward
-from trainer.losses import candidate_softmax
+from trainer.losses import listed_softmax
 from trainer.progress import Progress
 from trainer.replay import TrainingData
-from trainer.walk import Lists, lists_of, walk
+from trainer.schedule import cosine_rate
+from trainer.walk import walk
 
 _BATCH = 64
-_QUERY = Query("", "", DEFAULT_K)
+_KEPT = 256  # candidates kept of a list at most, what was wanted among them: all would not fit into memory
 _STAGE, _SETTING = "ranker", "trainer.ranker_learning_rate"  # as a divergence names them
+_QUERY = Query("", "", DEFAULT_K)
+_SEED = 1
 
 
-def train_ranker(
+@dataclass(frozen=True)
+class Examples:
+    """B lists that hold an item that came next.
+
+    Attributes:
+        score: [B, C] float32 session logits.
+        features: [B, C, FEATURES] float16: they lie within -4..4, and are most of the memory.
+        wanted, there: [B, C] which candidates came next, and whether there is one.
+    """
+
+    score: Tensor
+    features: Tensor
+    wanted: Tensor
+    there: Tensor
+
+    def __len__(self) -> int:
+        return len(self.score)
+
+    def select(self, at: Tensor) -> Examples:
+        """The lists `at`."""
+        return Examples(self.score[at], self.features[at], self.wanted[at], self.there[at])
+
+    def drawn(self, candidates: int, generator: torch.Generator) -> Examples:
+        """All that was wanted and as many other candidates, drawn evenly, as make up so many."""
+        chance = torch.rand(self.score.shape, generator=generator).masked_fill_(~self.there, -1.0)
+        chance.masked_fill_(self.wanted, 2.0)
+        at = chance.topk(min(candidates, chance.shape[1])).indices  # [B, c]
+        features = self.features.gather(1, at[..., None].expand(-1, -1, self.features.shape[2]))
+        return Examples(self.score.gather(1, at), features, self.wanted.gather(1, at), self.there.gather(1, at))
+
+    def padded(self, width: int) -> Examples:
+        """With places up to `width` where there is no candidate."""
+        more = width - self.score.shape[1]
+        pad = torch.nn.functional.pad
+        return Examples(
+            pad(self.score, (0, more)), pad(self.features, (0, 0, 0, more)), pad(self.wanted, (0, more)),
+            pad(self.there, (0, more)),
+        )  # fmt: skip
+
+
+def joined(parts: Sequence[Examples]) -> Examples:
+    """All of at least one part together."""
+    width = max(part.score.shape[1] for part in parts)
+    columns = zip(*(vars(part.padded(width)).values() for part in parts), strict=True)
+    return Examples(*(torch.cat(column) for column in columns))
+
+
+def make_examples(
     forward: ItemForward,
     data: TrainingData,
     histories: Histories,
-    first: int,
-    last: int,
-    config: TrainSection,
+    questions: Questions,
     stop: threading.Event,
     progress: Progress,
+) -> Examples | None:
+    """Lists for the questions; None where no list holds what came next.
+
+    Raises:
+        Stopped: `stop` was set.
+    """
+    generator = torch.Generator().manual_seed(_SEED)
+    kept = []
+    for point in walk(forward, data, histories, questions, _QUERY):
+        if stop.is_set():
+            raise Stopped
+        weighed = weigh(point.asked, point.moment, point.model, data.ranking)
+        row = torch.from_numpy(weighed.row)
+        wanted = (row[:, :, None] == point.targets[:, None]).any(-1)
+        held = wanted.any(1).nonzero().squeeze(1)
+        if len(held):
+            features = weighed.features.clone().half()  # what inference made can't be learned from
+            made = Examples(point.model.logits(weighed.cosine), features, wanted, row >= 0)
+            kept.append(made.select(held).drawn(_KEPT, generator))
+        progress.update("candidates", point.done)
+    return joined(kept) if kept else None
+
+
+def sampled(questions: Questions, most: int, seed: int) -> Questions:
+    """At most so many, drawn by chance: every second of a log of pairs would be half of each pair."""
+    drawn = np.random.default_rng(seed).permutation(len(questions))[:most]
+    return questions.select(np.sort(drawn))
+
+
+def fit_ranker(
+    forward: ItemForward, examples: Examples, config: Recipe, stop: threading.Event, progress: Progress
 ) -> None:
-    """Trains `forward.model.ranker` in place on events first..last-1.
+    """Trains `forward.model.ranker` in place.
 
     Raises:
         Stopped: `stop` was set.
         Diverged: the loss or a weight is not finite any more.
     """
-    examples = _examples(forward, data, histories, first, last, config, stop, progress)
-    if not examples:
-        return
-    ranker = forward.model.ranker.train()
-    optimizer = torch.optim.AdamW(ranker.parameters(), lr=config.ranker_learning_rate, weight_decay=1e-3)
+    ranker, rate = forward.model.ranker.train(), config.ranker_learning_rate
+    ranker.drop.p = config.ranker_dropout
+    optimizer = torch.optim.AdamW(ranker.parameters(), lr=rate, weight_decay=0.01)
     generator = torch.Generator().manual_seed(config.seed)
-    schedule = Schedule(1.0, config.ranker_epochs * len(examples))
+    steps, step = config.ranker_epochs * -(-len(examples) // _BATCH), 0
     for _ in range(config.ranker_epochs):
-        for at in torch.randperm(len(examples), generator=generator).tolist():
+        for at in torch.randperm(len(examples), generator=generator).split(_BATCH):
             if stop.is_set():
                 raise Stopped
-            lists, target = examples[at]
-            lists = _drawn(lists, target, config.ranker_candidates, generator)
-            loss = candidate_softmax(ranker(lists.score, lists.features), lists.item, target)
-            check_loss(loss.item(), _STAGE, schedule.step + 1, _SETTING, config.ranker_learning_rate)
+            some = examples.select(at).drawn(config.ranker_candidates, generator)
+            loss = listed_softmax(ranker(some.score, some.features.float()), some.wanted, some.there)
+            check_loss(loss.item(), _STAGE, step + 1, _SETTING, rate)
             for group in optimizer.param_groups:
-                group["lr"] = config.ranker_learning_rate * schedule.rate()
+                group["lr"] = rate * cosine_rate(step / steps)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
-            schedule.step += 1
-            progress.update("ranker", schedule.progress(), f"loss {loss.item():.3f}")
-    check_weights(ranker, _STAGE, schedule.step, _SETTING, config.ranker_learning_rate)
+            step += 1
+            progress.update("ranker", step / steps, f"loss {loss.item():.3f}")
+    check_weights(ranker, _STAGE, step, _SETTING, rate)
     ranker.eval()
-
-
-def _drawn(lists: Lists, target: Tensor, candidates: int, generator: torch.Generator) -> Lists:
-    """The target and as many other candidates, drawn evenly, as make up `candidates`: a third of the cost of all."""
-    chance = torch.rand(lists.item.shape, generator=generator).masked_fill_(lists.item < 0, -1.0)
-    chance.masked_fill_(lists.item == target[:, None], 2.0)
-    at = chance.topk(min(candidates, chance.shape[1])).indices  # [B, c]
-    features = lists.features.gather(1, at[..., None].expand(-1, -1, lists.features.shape[2]))
-    return Lists(lists.item.gather(1, at), lists.score.gather(1, at), features)
-
-
-def _examples(
-    forward: ItemForward,
-    data: TrainingData,
-    histories: Histories,
-    first: int,
-    last: int,
-    config: TrainSection,
-    stop: threading.Event,
-    progress: Progress,
-) -> list[tuple[Lists, Tensor]]:
-    """Batches of lists that hold their target, with it."""
-    kept: list[tuple[Lists, Tensor]] = []
-    for point in walk(forward, data, histories, first, last, config.ranker_samples, config.seed, _QUERY):
-        if stop.is_set():
-            raise Stopped
-        lists = lists_of(point.asked, point.moment, point.model, data.ranking)
-        target = data.log.item[point.events]
-        held = (lists.item == target[:, None]).any(1)
-        if bool(held.any()):
-            kept.append((Lists(lists.item[held], lists.score[held], lists.features[held]), target[held]))
-        progress.update("candidates", float(point.events[-1] - first) / max(1, last - first))
-    return _rebatch(kept)
-
-
-def _rebatch(kept: list[tuple[Lists, Tensor]]) -> list[tuple[Lists, Tensor]]:
-    """The same examples in batches of an even size."""
-    if not kept:
-        return []
-    width = max(lists.item.shape[1] for lists, _ in kept)
-
-    def joined(column: str, value: float) -> tuple[Tensor, ...]:
-        parts = []
-        for lists, _ in kept:
-            part: Tensor = getattr(lists, column)
-            missing = width - part.shape[1]
-            parts.append(F.pad(part, (0, 0, 0, missing) if part.ndim == 3 else (0, missing), value=value))
-        return torch.cat(parts).split(_BATCH)
-
-    target = torch.cat([target for _, target in kept]).split(_BATCH)
-    columns = zip(joined("item", -1), joined("score", 0), joined("features", 0), strict=True)
-    return [(Lists(*parts), wanted) for parts, wanted in zip(columns, target, strict=True)]

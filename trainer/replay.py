@@ -95,13 +95,19 @@ class TrainingData:
 
     @classmethod
     def without_catalog(
-        cls, log: EventLog, users: int, item_ids: Sequence[str], kinds: int, state: StateConfig, ranking: RankingConfig
+        cls,
+        log: EventLog,
+        users: int,
+        item_ids: Sequence[str],
+        kind_weight: NDArray[np.float64],
+        state: StateConfig,
+        ranking: RankingConfig,
     ) -> TrainingData:
-        """Items that may always be recommended, and of which nothing is known; all `kinds` weigh alike."""
+        """Items that may always be recommended, and of which nothing is known."""
         items = len(item_ids)
         return cls(
             log, users, torch.zeros(items, 1), np.full(items, NO_GROUP), np.zeros(items, np.bool_),
-            np.full(items, ALWAYS.min), np.full(items, ALWAYS.max), item_ids, np.ones(kinds), state, ranking,
+            np.full(items, ALWAYS.min), np.full(items, ALWAYS.max), item_ids, kind_weight, state, ranking,
         )  # fmt: skip
 
     def may_be_shown(self, now_ms: int) -> NDArray[np.bool_]:

@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from engine.events.source import EventSource
@@ -16,10 +16,12 @@ from trainer.archive.folder import ArchiveError
 from trainer.config import TrainerConfig, TrainSection
 from trainer.divergence import Diverged
 from trainer.follow import Follower
+from trainer.gate import refusal, summary
+from trainer.model_file import SUFFIX, save_model
 from trainer.progress import Progress
 from trainer.push import Pushed, PushError, Versions, WeightsRefused, push_next, versions
 from trainer.replay import Replay
-from trainer.train import Trained, refusal, summary, train
+from trainer.train import Trained, train
 
 _WAIT_SAY_S = 60.0  # between two lines that say how many events a training waits for
 _log = logging.getLogger(__name__)
@@ -49,7 +51,7 @@ class TrainerService:
         stop: threading.Event,
         *,
         archive: Archive | None = None,
-        train: Callable[..., Trained] = train,
+        train: Callable[..., Iterator[Trained]] = train,
         push_next: Callable[..., Pushed] = push_next,
         versions: Callable[[str], Versions | None] = versions,
         clock: Callable[[], float] = time.monotonic,
@@ -135,7 +137,12 @@ class TrainerService:
         try:
             with Progress() as progress:
                 previous = self._model.weights if self._model else None
-                trained = self._train(replay.data(), section, previous, self._stop, progress)
+                for trained in self._train(replay.data(), section, previous, self._stop, progress):
+                    self._take(trained, section)
+            _log.info(
+                "more training on this log brings nothing: the next begins after %d new events or %g minutes",
+                section.retrain_events, section.retrain_minutes,
+            )  # fmt: skip
         except Diverged as error:
             _log.error(
                 "%s; nothing is pushed, and the next training begins after %d new events or %g minutes",
@@ -144,7 +151,11 @@ class TrainerService:
             return
         finally:
             self._trained_s = self._clock()
-        _log.info("trained in %.0f s, %d steps: %s", trained.seconds, trained.steps, summary(trained.metrics))
+
+    def _take(self, trained: Trained, section: TrainSection) -> None:
+        """Pushes a model, unless the gate or the engine refuses it."""
+        how = "trained on the newest events, too, in" if trained.refitted else "trained in"
+        _log.info("%s %.0f s, %d steps: %s", how, trained.seconds, trained.steps, summary(trained.metrics))
         why = refusal(trained, section.max_drop)
         if why:
             _log.warning("not pushed: %s", why)
@@ -166,6 +177,9 @@ class TrainerService:
             _log.warning("%s", error)
         else:
             _log.info("pushed version %d, %.0f ms to swap", self._pushed.version, self._pushed.swap_ms)
+            if section.models_dir is not None:
+                path = section.models_dir / f"{self._pushed.version}{SUFFIX}"
+                save_model(path, model.weights, {"metrics": model.metrics})
         self._checked_s = time.monotonic()
 
     def _check_engine(self) -> None:

@@ -1,45 +1,50 @@
-"""One training run: encoders on the oldest part of the log, the ranker on the next, judged on the newest.
+"""A training: encoders on the oldest part of the log, the ranker on the next, judged on the newest; then on all of it.
 
-Shapes: N items, d width.
+A first model comes soon. Then the training goes on from it for as long as that brings anything, and gives every model
+that is better than those before.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
+import logging
+import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from engine.model.device import CPU
-from engine.model.recommender import ModelShape, Recommender
 from engine.model.weights import Weights
 from trainer.checkpoint import Checkpoint
-from trainer.config import TrainSection
+from trainer.config import Recipe, TrainSection
 from trainer.curves import Curves
+from trainer.data.log import Questions
 from trainer.dataset import Histories
-from trainer.encoder import EncoderTrainer, Schedule
-from trainer.evaluate import K, evaluate
+from trainer.encoder import EncoderTrainer, steps_of
+from trainer.evaluate import JUDGED, evaluate
 from trainer.forward import ItemForward
 from trainer.habits import item_habits
 from trainer.parallel import Ranks
 from trainer.progress import Progress
-from trainer.ranking import train_ranker
-from trainer.replay import TrainingData
+from trainer.ranking import fit_ranker, make_examples, sampled
+from trainer.replay import EventLog, TrainingData
+from trainer.rules import settled
+from trainer.schedule import Schedule
+from trainer.start import continues, start_weights, with_graph, words
 from trainer.validation import Validation
 
-# Of the time budget; the ranker and the evaluation take the rest.
-_ENCODER_SHARE = 0.7
-# A warm start skips the part of the schedule in which the encoders learn without the graph at a high rate.
-_WARM_BEGIN = 0.6
-_MOSTLY_KNOWN = 0.5  # share of the learned ids that must have been learned before for that
+_log = logging.getLogger(__name__)
+
+_ENCODER_SHARE = 0.6  # of the time for a first model; the ranker and the verdict take the rest
+_EARNS = 1.01  # of what the encoders score without the graph, for the graph layers to be worth what they cost
 # Settings that say when to train, what to keep and where to push, not what is learned.
 _AROUND = {
     "nice", "min_events", "max_log_events", "archive_dir", "archive_days", "retrain_events", "retrain_minutes",
-    "engine", "push_timeout_s", "check_s", "checkpoint_s",
+    "engine", "push_timeout_s", "check_s", "checkpoint_s", "models_dir",
 }  # fmt: skip
 
 
@@ -49,13 +54,20 @@ class Helped(Exception):
 
 @dataclass(frozen=True)
 class Trained:
-    """A model and what it scored on the newest slice; `before` is what the weights pushed before score on it."""
+    """A model and what it scored on the newest slice; `before` is what the weights pushed before score on it.
+
+    Attributes:
+        steps: after which the encoders are as they are.
+        refitted: whether its encoders have learned from the newest slice, too; then the figures are those that they had
+            before.
+    """
 
     weights: Weights
     metrics: dict[str, float]
     before: dict[str, float] | None
     steps: int
     seconds: float
+    refitted: bool = False
 
 
 def train(
@@ -67,8 +79,8 @@ def train(
     checkpoint: Checkpoint | None = None,
     curves: Curves | None = None,
     ranks: Ranks | None = None,
-) -> Trained:
-    """Trains within the time budget.
+) -> Iterator[Trained]:
+    """Trains until nothing is gained any more, or the time is over; each model that it gives is better than the last.
 
     Args:
         previous: weights to start from and to compare with, or None for a first training. They may be another
@@ -82,50 +94,159 @@ def train(
         CheckpointError: the checkpoint there is of another run.
         Diverged: the loss or a weight is not finite any more.
     """
-    started = time.monotonic()
+    config = settled(config, data.log, data.state.history, previous.model.shape if previous else None)
     torch.set_num_threads(config.threads)
-    torch.manual_seed(config.seed)
-    events = len(data.log)
-    judged = events - max(1, min(config.holdout_events, int(events * config.holdout_share)))
-    ranked = judged - max(1, min(config.ranker_events, int(events * config.ranker_share)))
-    histories = Histories(data.log)
-    weights = start_weights(data, ranked, config, previous)
-    known = words(data.item_ids, weights.vocabulary)
-    weights.model.habit.copy_(item_habits(data.log.slice(0, ranked), known, len(weights.vocabulary)))
-    again = previous is not None and _continues(weights, previous)
-    budget_s = 60 * (config.retrain_max_minutes if again else config.max_minutes)
-    forward = ItemForward(weights.model, known, data.content)
-    begin = _WARM_BEGIN if again else 0.0
-    schedule = Schedule(budget_s * _ENCODER_SHARE - (time.monotonic() - started), config.max_steps, begin)
-    validate = Validation(data, histories, ranked, judged, config).score if config.patience else None
-    ranks = ranks or Ranks(device=torch.device(config.device))
-    weights.model.to(ranks.device)
-    encoder = EncoderTrainer(forward, data, histories, ranked, config, schedule, checkpoint, validate, curves, ranks)
-    encoder.run(stop, progress)
-    weights.model.to(CPU)  # where the state lies that the ranker's lists are made of
-    if not ranks.is_first:
-        raise Helped
-    train_ranker(forward, data, histories, ranked, judged, config, stop, progress)
-    metrics = evaluate(forward, data, histories, judged, events, config, stop, progress)
-    before = None
-    if previous is not None:
-        old = ItemForward(previous.model, words(data.item_ids, previous.vocabulary), data.content)
-        before = evaluate(old, data, histories, judged, events, config, stop, progress)
-    weights.model.eval().requires_grad_(False)
-    return Trained(weights, metrics, before, schedule.step, time.monotonic() - started)
+    return _Training(data, config, previous, stop, progress, checkpoint, curves, ranks).models()
 
 
-def start_weights(data: TrainingData, end: int, config: TrainSection, previous: Weights | None) -> Weights:
-    """A new model for the items of events 0..end-1, with what `previous` has learned where it fits."""
-    count = torch.bincount(data.log.item[:end], minlength=data.items)
-    order = count.sort(descending=True, stable=True).indices[: config.max_vocabulary]
-    known = order[count[order] >= config.min_count]
-    vocabulary = [data.item_ids[row] for row in known.tolist()]
-    shape = _shape(data, config, len(vocabulary))
-    model = Recommender(shape)
-    if previous is not None and _fits(previous, shape):
-        _inherit(model, vocabulary, previous)
-    return Weights(model, vocabulary)
+class _Training:
+    """One run of `train`, with what all its parts need."""
+
+    def __init__(
+        self,
+        data: TrainingData,
+        config: Recipe,
+        previous: Weights | None,
+        stop: threading.Event,
+        progress: Progress,
+        checkpoint: Checkpoint | None,
+        curves: Curves | None,
+        ranks: Ranks | None,
+    ) -> None:
+        self._started_s = time.monotonic()
+        self._data, self._config, self._previous = data, config, previous
+        self._stop, self._progress = stop, progress
+        self._checkpoint, self._curves = checkpoint, curves
+        self._ranks = ranks or Ranks(device=torch.device(config.device))
+        self._histories = Histories(data.log)
+        self._end = len(data.log)
+        self._judged = _cut(data.log, self._end, config.holdout_share, config.holdout_events)
+        self._ranked = _cut(data.log, self._judged, config.ranker_share, config.ranker_events)
+        learned = self._histories.questions(self._ranked, self._judged)
+        self._learned = sampled(learned, config.ranker_samples, config.seed)
+        self._asked = self._questions(self._judged, self._end, config.evaluation_samples, 1)
+        validated = sampled(learned, config.validation_samples, config.seed + 2)
+        self._validation = Validation(data, self._histories, validated, self._ranked) if config.patience else None
+        self._before: dict[str, float] | None = None
+
+    def models(self) -> Iterator[Trained]:
+        """See `train`."""
+        config = self._config
+        # Step 1. A first model, soon; and, once that is out, the best that there is time for.
+        weights = start_weights(self._data, self._ranked, config, self._previous)
+        again = self._previous is not None and continues(weights, self._previous)
+        first_s, all_s = 60 * config.first_minutes, 60 * config.max_minutes
+        if again:
+            first_s = all_s = 60 * config.retrain_max_minutes
+        encoder, schedule = self._encoder(weights, self._ranked, _ENCODER_SHARE * first_s, self._checkpoint)
+        over = encoder.run(self._stop, self._progress)
+        best = self._judge(weights, encoder, encoder.best_step)
+        yield best
+        if not over and all_s > first_s:
+            schedule.budget_s = _ENCODER_SHARE * all_s
+            encoder.run(self._stop, self._progress)
+            more = self._judge(weights, encoder, encoder.best_step)
+            if self._is_better(more, best):
+                best = more
+                yield best
+        # Step 2. The same with the graph, where that earns what it costs.
+        if config.graph_share and self._validation and not again:
+            linked = self._linked(best, encoder.stopping.best, schedule.elapsed_s())
+            if linked is not None and self._is_better(linked, best):
+                best = linked
+                yield best
+        # Step 3. Encoders that know everything, with the ranker that has learned to trust those before.
+        if config.refit:
+            yield self._refitted(best, _ENCODER_SHARE * first_s if again else math.inf)
+        if not self._ranks.is_first:
+            raise Helped
+
+    def _is_better(self, one: Trained, other: Trained) -> bool:
+        """What the first rank says, which alone has figures: all go on alike."""
+        return self._ranks.of_first(lambda: one.metrics[JUDGED] - other.metrics[JUDGED]) > 0
+
+    def _linked(self, best: Trained, without: float, spent_s: float) -> Trained | None:
+        """The same model, gone on with items that have their neighbors; None where validation finds it no better.
+
+        Args:
+            without: what validation finds of the model without neighbors.
+            spent_s: on that one; this one gets its share in time, too, since steps with the graph are dear.
+        """
+        share = self._config.graph_share
+        weights = Weights(with_graph(best.weights.model), best.weights.vocabulary)
+        steps = max(1, round(best.steps * share / (1 - share)))
+        checkpoint = self._checkpoint.beside("linked") if self._checkpoint else None
+        encoder, _ = self._encoder(weights, self._ranked, share / (1 - share) * spent_s, checkpoint, steps)
+        encoder.run(self._stop, self._progress)
+        earned = encoder.stopping.best / max(without, 1e-9)
+        _log.info("with the graph, validation finds %.3f times as much as without it", earned)
+        return self._judge(weights, encoder, best.steps + encoder.best_step) if earned >= _EARNS else None
+
+    def _encoder(
+        self, weights: Weights, end: int, budget_s: float, checkpoint: Checkpoint | None, steps: int | None = None
+    ) -> tuple[EncoderTrainer, Schedule]:
+        """What trains encoders on events 0..end-1; validated where these don't reach into the ranker's slice."""
+        known = words(self._data.item_ids, weights.vocabulary)
+        weights.model.habit.copy_(item_habits(self._data.log.slice(0, end), known, len(weights.vocabulary)))
+        forward = ItemForward(weights.model.to(self._ranks.device), known, self._data.content)
+        schedule = Schedule(steps or steps_of(self._histories, end, self._config), budget_s)
+        validate = self._validation.score if self._validation and end <= self._ranked else None
+        encoder = EncoderTrainer(
+            forward, self._data, self._histories, end, self._config, schedule, linked=weights.model.graph.linked,
+            checkpoint=checkpoint, validate=validate, curves=self._curves if steps is None else None,
+            ranks=self._ranks,
+        )  # fmt: skip
+        return encoder, schedule
+
+    def _judge(self, weights: Weights, encoder: EncoderTrainer, steps: int) -> Trained:
+        """A copy of the model at its best, with a ranker for it, and the verdict."""
+        with encoder.best():
+            model = copy.deepcopy(weights.model).to(CPU)  # where the state lies that the ranker's lists are made of
+        made = Weights(model, weights.vocabulary)
+        if not self._ranks.is_first:
+            return Trained(made, {JUDGED: 0.0}, None, steps, 0.0)
+        forward = self._forward(made)
+        examples = make_examples(forward, self._data, self._histories, self._learned, self._stop, self._progress)
+        if examples is not None:
+            fit_ranker(forward, examples, self._config, self._stop, self._progress)
+        metrics = self._evaluate(forward)
+        if self._previous is not None and self._before is None:
+            self._before = self._evaluate(self._forward(self._previous))
+        model.eval().requires_grad_(False)
+        return Trained(made, metrics, self._before, steps, time.monotonic() - self._started_s)
+
+    def _refitted(self, best: Trained, budget_s: float) -> Trained:
+        """The same model, whose encoders have learned anew from the whole log for as long."""
+        linked = best.weights.model.graph.linked
+        # With the graph steps are dear, and what was learned without it stays.
+        weights = start_weights(self._data, self._end, self._config, best.weights if linked else self._previous)
+        steps = math.ceil((self._config.graph_share if linked else 1) * best.steps * self._end / max(1, self._ranked))
+        checkpoint = self._checkpoint.beside("again") if self._checkpoint else None
+        encoder, schedule = self._encoder(weights, self._end, budget_s, checkpoint, max(1, steps))
+        encoder.run(self._stop, self._progress)
+        with encoder.best():
+            model = copy.deepcopy(weights.model).to(CPU)
+        model.ranker = best.weights.model.ranker
+        model.eval().requires_grad_(False)
+        seconds = time.monotonic() - self._started_s
+        return Trained(
+            Weights(model, weights.vocabulary), best.metrics, best.before, best.steps + schedule.step, seconds, True
+        )
+
+    def _questions(self, first: int, last: int, most: int, draw: int) -> Questions:
+        return sampled(self._histories.questions(first, last), most, self._config.seed + draw)
+
+    def _forward(self, weights: Weights) -> ItemForward:
+        return ItemForward(weights.model, words(self._data.item_ids, weights.vocabulary), self._data.content)
+
+    def _evaluate(self, forward: ItemForward) -> dict[str, float]:
+        return evaluate(forward, self._data, self._histories, self._asked, self._stop, self._progress)
+
+
+def _cut(log: EventLog, end: int, share: float, most: int) -> int:
+    """Where the newest part of events 0..end-1 begins; events of one time are on one side."""
+    at = end - max(1, min(most, int(end * share)))
+    return int(torch.searchsorted(log.time_ms[:end], log.time_ms[at])) or at
 
 
 def run_of(data: TrainingData, config: TrainSection, previous: bytes | None, ranks: int = 1) -> str:
@@ -143,86 +264,3 @@ def run_of(data: TrainingData, config: TrainSection, previous: bytes | None, ran
     start = "none" if previous is None else hashlib.sha256(previous).hexdigest()[:16]
     settings = [f"{name}={value}" for name, value in config.model_dump(exclude=_AROUND).items()]
     return ", ".join([f"data={digest.hexdigest()[:16]}", f"previous={start}", f"ranks={ranks}", *settings])
-
-
-def check_shape(shape: ModelShape, data: TrainingData, config: TrainSection) -> None:
-    """Raises ValueError where weights of this shape are none to start from: they would be left aside for new ones."""
-    want = _shape(data, config, shape.vocabulary)
-    name = _misfit(shape, want)
-    if name is not None:
-        value, got = getattr(want, name), getattr(shape, name)
-        raise ValueError(f"the weights to start from must have {name} {value}, got {got}")
-
-
-def _shape(data: TrainingData, config: TrainSection, vocabulary: int) -> ModelShape:
-    return ModelShape(
-        vocabulary=vocabulary,
-        content_dim=data.content.shape[1],
-        kinds=len(data.kind_weight),
-        dim=config.dim,
-        heads=config.heads,
-        blocks=config.blocks,
-        window=config.window,
-        dropout=config.dropout,
-        aggregation=config.aggregation,
-        local_heads=config.local_heads,
-        local_window=config.local_window,
-        by_kind=config.by_kind,
-    )
-
-
-def words(item_ids: Sequence[str], vocabulary: Sequence[str]) -> Tensor:
-    """[N] int64 vocabulary number of each item, 0 where it has none."""
-    number = {item_id: at for at, item_id in enumerate(vocabulary, start=1)}
-    return torch.tensor([number.get(item_id, 0) for item_id in item_ids], dtype=torch.int64)
-
-
-def refusal(trained: Trained, max_drop: float) -> str | None:
-    """Why a model must not be pushed, or None where it may."""
-    name = f"hit_rate@{K}"
-    now, popular = trained.metrics[name], trained.metrics[f"popularity_{name}"]
-    if now <= popular:
-        return f"{name} must be above that of popularity, got {now:.4f} and {popular:.4f}"
-    if trained.before is not None:
-        floor = (1 - max_drop) * trained.before[name]
-        if now < floor:
-            return f"{name} must be at least {floor:.4f} ({1 - max_drop:.0%} of the model before), got {now:.4f}"
-    return None
-
-
-def summary(metrics: dict[str, float]) -> str:
-    """The figures of a training in one line."""
-    name = f"hit_rate@{K}"
-    return (
-        f"{name} {metrics[name]:.4f}, popularity {metrics[f'popularity_{name}']:.4f}, "
-        f"frequency {metrics[f'frequency_{name}']:.4f}, on {metrics['events']:.0f} events"
-    )
-
-
-def _fits(previous: Weights, shape: ModelShape) -> bool:
-    """Whether a model of `shape` can start from `previous`: nothing but the number of ids may differ."""
-    return _misfit(previous.model.shape, shape) is None
-
-
-def _misfit(got: ModelShape, want: ModelShape) -> str | None:
-    """The first field but the number of ids in which two shapes differ, None where there is none."""
-    names = want.model_dump(exclude={"vocabulary"})
-    return next((name for name in names if getattr(got, name) != getattr(want, name)), None)
-
-
-def _continues(weights: Weights, previous: Weights) -> bool:
-    """Whether little is left to learn: ids that are new to a model need the whole schedule."""
-    known = (words(weights.vocabulary, previous.vocabulary) > 0).float()
-    return _fits(previous, weights.model.shape) and len(known) > 0 and known.mean().item() >= _MOSTLY_KNOWN
-
-
-def _inherit(model: Recommender, vocabulary: Sequence[str], previous: Weights) -> None:
-    """Copies every tensor; learned ids move to their new numbers, and those that are new stay as they begin."""
-    tensors = dict(previous.model.state_dict())
-    fresh = model.state_dict()["graph.identity.weight"].clone()
-    old = words(vocabulary, previous.vocabulary)
-    at = (old > 0).nonzero().squeeze(1)
-    fresh[at + 1] = tensors["graph.identity.weight"][old[at]]
-    tensors["graph.identity.weight"] = fresh
-    tensors["habit"] = model.habit  # not learned, but counted anew
-    model.load_state_dict(tensors)

@@ -1,15 +1,17 @@
 """What the encoders are worth on events that they don't learn from, quickly enough to be asked in training.
 
-Shapes: Q events asked about, N items, L events before each, d width.
+Shapes: Q questions, B of them at once, N items, L events before each, d width.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 
-from trainer.config import TrainSection
+from trainer.data.log import Questions
 from trainer.dataset import Histories
-from trainer.evaluate import K, ndcg, rank_of
+from trainer.evaluate import JUDGED, K
+from trainer.evaluation.ranked import earned
 from trainer.forward import ItemForward
 from trainer.live_fold import insert
 from trainer.replay import TrainingData
@@ -19,21 +21,14 @@ _AT_ONCE = 256
 
 
 class Validation:
-    """A sample of events first..last-1 of users with any event before.
+    """Questions about events from `first` on.
 
     The graph is as of `first`, and all items are ranked by cosine: without the ranker, and without what happens within
     the slice, so its figures are for comparing with each other only.
     """
 
-    def __init__(self, data: TrainingData, histories: Histories, first: int, last: int, config: TrainSection) -> None:
-        self._data = data
-        generator = torch.Generator().manual_seed(config.seed + 2)
-        drawn = torch.randperm(last - first, generator=generator)[: config.validation_samples]
-        events = first + drawn.sort().values
-        history = histories.before(events, config.window)
-        known = history.row[:, -1] >= 0
-        self._history = history.select(known)  # [Q, L]
-        self._target = data.log.item[events[known]]  # [Q]
+    def __init__(self, data: TrainingData, histories: Histories, questions: Questions, first: int) -> None:
+        self._questions, self._histories = questions, histories
         self._deleted = torch.from_numpy(data.deleted)
         self._graph = empty_graph(data)
         insert(self._graph, data.log.slice(0, first))
@@ -44,11 +39,13 @@ class Validation:
         model = forward.model.eval()
         table = forward.table(self._graph if linked else None)  # [N, d]
         deleted = self._deleted.to(table.device)
-        gains = []
-        for at in torch.arange(len(self._target)).split(_AT_ONCE):
-            query = model.sequence(table, self._history.select(at).to(table.device))[:, -1]  # [q, d]
-            cosine = (query @ table.T).masked_fill_(deleted, -2.0)
-            shown = cosine.topk(min(K, cosine.shape[1])).indices.cpu()
-            gains.append(ndcg(rank_of(shown, self._target[at])))
+        gains = [np.zeros(0, np.float32)]
+        for first in range(0, len(self._questions), _AT_ONCE):
+            some = self._questions.select(slice(first, first + _AT_ONCE))
+            history = self._histories.known_to(some, model.sequence.reach + 1).to(table.device)
+            cosine = (model.sequence.latest(table, history) @ table.T).masked_fill_(deleted, -2.0)  # [B, N]
+            shown = cosine.topk(min(K, cosine.shape[1])).indices.cpu().numpy()
+            gains.append(earned(shown, self._histories.targets_of(some).numpy(), (K,))[JUDGED])
         model.train()
-        return torch.cat(gains).mean().item() if gains else 0.0
+        gain = np.concatenate(gains)
+        return float(gain.mean()) if len(gain) else 0.0

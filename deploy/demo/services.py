@@ -71,7 +71,9 @@ class Services:
             "OUSEL_SNAPSHOT__DIR": str((data_dir / "snapshots").resolve()),
             "OUSEL_SNAPSHOT__INTERVAL_S": "86400",
             "OUSEL_TRAINER__ENGINE": self.address,
-            "OUSEL_TRAINER__MAX_MINUTES": str(train_minutes),
+            # A first model soon, and a better one while somebody looks.
+            "OUSEL_TRAINER__FIRST_MINUTES": str(train_minutes),
+            "OUSEL_TRAINER__MAX_MINUTES": str(1.5 * train_minutes),
             "OUSEL_TRAINER__RETRAIN_EVENTS": str(retrain_events),
         }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -10,6 +11,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 
 from engine.config.events import EventsConfig
 from engine.config.explained import explained
+from engine.config.given import Given
 from engine.config.kafka import KafkaConfig
 from engine.config.model import CanaryConfig, IndexConfig, InferenceConfig, ModelConfig
 from engine.config.names import KnownNames
@@ -82,13 +84,18 @@ def load_config(path: Path | None = None) -> Config:
     return load_settings(Config, path)
 
 
-def load_settings(kind: type[T], path: Path | None) -> T:
-    """`load_config` for any settings class: the trainer's own uses it too."""
+def load_settings(kind: type[T], path: Path | None, given: Sequence[str] = ()) -> T:
+    """`load_config` for any settings class: the trainer's own uses it too.
+
+    Args:
+        given: settings of the command line, each as SECTION.NAME=VALUE.
+    """
     known = KnownNames.of(kind, Config)
     file = None if path is None else read_toml(path)
-    variables = Variables(known)
-    places = Places(known, file, variables)
+    variables, flags = Variables(known), Given(given, known)
+    places = Places(known, file, variables, flags)
     problems = [
+        *flags.problems,
         *(f"{place}: {name}: {problem}" for place, name, problem in _unknown(file, known)),
         *variables.unknown(),
         *variables.malformed(),
@@ -97,7 +104,7 @@ def load_settings(kind: type[T], path: Path | None) -> T:
     # The library would name the section alone, and no variable, where one of them does not hold JSON.
     if not variables.malformed():
         try:
-            settings = _from(file, kind)()
+            settings = _from(file, flags, kind)()
         except ValidationError as error:
             problems += explained(error, kind, places)
     if settings is None or problems:
@@ -110,8 +117,8 @@ def ignored_variables(kind: type[Settings]) -> str | None:
     return Variables(KnownNames.of(kind, Config)).ignored()
 
 
-def _from(file: TomlFile | None, kind: type[T]) -> type[T]:
-    """The settings class, reading variables first, and then a file."""
+def _from(file: TomlFile | None, given: Given, kind: type[T]) -> type[T]:
+    """The settings class, reading the command line first, then variables, and then a file."""
 
     class WithFile(kind):  # type: ignore[valid-type, misc]
         @classmethod
@@ -119,7 +126,9 @@ def _from(file: TomlFile | None, kind: type[T]) -> type[T]:
             cls, settings_cls: type[BaseSettings], env_settings: PydanticBaseSettingsSource, **_: Any
         ) -> tuple[PydanticBaseSettingsSource, ...]:
             data = {} if file is None else dict(file.data)
-            return (env_settings, InitSettingsSource(settings_cls, data))
+            return (
+                InitSettingsSource(settings_cls, given.data), env_settings, InitSettingsSource(settings_cls, data)
+            )  # fmt: skip
 
     return WithFile
 

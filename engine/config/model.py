@@ -32,7 +32,7 @@ class ModelConfig(Section):
 
 
 class CanaryConfig(Section):
-    """What a pushed model must show before it serves, beside the serving one or, where none serves, popularity."""
+    """What a pushed model must show before it serves, beside the serving one and the scorers that count."""
 
     users: int = Field(
         200, ge=0, le=10_000, description="recent users whose newest event both are asked for; 0: neither is"
@@ -40,10 +40,10 @@ class CanaryConfig(Section):
     min_hit_rate_share: float = Field(
         0.5, ge=0, le=1, description="of the serving model's hits, where it has 20 or more; 0: any"
     )
-    min_popularity_share: float = Field(
+    min_scorer_share: float = Field(
         1.0, ge=0, le=10, allow_inf_nan=False,
-        description="Where no model serves yet, a pushed one must have more than this times the hits of popularity,"
-        " where either has 20 or more. At 0 any model is taken.",
+        description="A pushed model must have this times the hits of the best scorer that counts (co-visitation, the"
+        " user's own frequency, popularity), less what may be chance, where either has 20 or more. At 0 any is taken.",
     )  # fmt: skip
     min_overlap: float = Field(0.0, ge=0, le=1, description="share of items that the lists of both have; 0: any")
 

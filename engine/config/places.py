@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import re
 
+from engine.config.given import Given
 from engine.config.names import KnownNames
 from engine.config.toml_file import Location, TomlFile
 from engine.config.variables import Variables
 
 
 class Places:
-    """The places of a configuration's values. A variable wins over the file, and so it is the one that is named."""
+    """The places of a configuration's values. What wins is named: the command line, then a variable, then the file."""
 
-    def __init__(self, known: KnownNames, file: TomlFile | None, variables: Variables) -> None:
+    def __init__(self, known: KnownNames, file: TomlFile | None, variables: Variables, given: Given) -> None:
+        self._given = given
         self._known = known
         self._file = file
         self._variables = variables
@@ -42,4 +44,5 @@ class Places:
         return [(*location, key) for key in self._file.keys(location) if repr(key) in message]
 
     def _place(self, location: Location) -> str | None:
-        return self._variables.place(location) or (self._file.place(location) if self._file else None)
+        of_file = self._file.place(location) if self._file else None
+        return self._given.place(location) or self._variables.place(location) or of_file

@@ -22,7 +22,7 @@ from engine.state.ring import Neighbors
 TRENDS = 2  # half-lives of popularity beside the first
 LATEST = 3  # last events that are told apart
 HABITS = 3  # what a model knows of how an item is had again
-_CROWD = 100.0  # events of one's own that all of popularity weighs as much as, where habits are mixed with it
+CROWD = 100.0  # events of one's own that all of popularity weighs as much as, where habits are mixed with it
 _DAY_MS = 86_400_000.0
 _HOUR_MS = 3_600_000.0
 _MOST_TREND = 1000.0
@@ -58,11 +58,11 @@ class Feature(IntEnum):
     SESSIONS = 14  # of the history
     REPEATS = 15  # share of the events of all candidates in the history that were not the first of their item
     TIME_SINCE_FIRST = 16  # from the first own event
-    HABIT_AND_CROWD = 17  # own events, halved in 60 days, and popularity
-    COUNT_AND_CROWD = 18  # own events and popularity
-    PACE_AND_CROWD = 19  # own events by session, halved in 16 of them, and popularity
-    HOUR_AND_CROWD = 20  # own events at this hour of the day, and popularity
-    WEEKDAY_AND_CROWD = 21  # own events on this day of the week, and popularity
+    HABIT_ANDCROWD = 17  # own events, halved in 60 days, and popularity
+    COUNT_ANDCROWD = 18  # own events and popularity
+    PACE_ANDCROWD = 19  # own events by session, halved in 16 of them, and popularity
+    HOUR_ANDCROWD = 20  # own events at this hour of the day, and popularity
+    WEEKDAY_ANDCROWD = 21  # own events on this day of the week, and popularity
     AWAY = 22  # time from the user's last event
     EVENTS_PER_SESSION = 23  # of the history
     KIN_FADING = 24  # kin, halved in 60 days
@@ -310,7 +310,7 @@ def _features(
             if candidates[b, c] < 0:
                 continue
             out = made[b, c]
-            habitual = fade_60d[c] + _CROWD * share[b, c]
+            habitual = fade_60d[c] + CROWD * share[b, c]
             out[Feature.POPULARITY] = np.log(share[b, c] + 1e-7) / 8.0 + 1.0
             out[Feature.COUNT] = np.log1p(count[c])
             if count[c] > 0:
@@ -331,11 +331,11 @@ def _features(
             out[Feature.SESSION_LENGTH] = of_length
             out[Feature.SESSIONS] = of_sessions
             out[Feature.REPEATS] = repeats
-            out[Feature.HABIT_AND_CROWD] = np.log(habitual + 1e-4) / 4.0
-            out[Feature.COUNT_AND_CROWD] = np.log(count[c] + _CROWD * share[b, c] + 1e-4) / 4.0
-            out[Feature.PACE_AND_CROWD] = np.log(fade_16[c] / min(sessions, 23.0) + share[b, c] + 1e-5) / 4.0 + 1.0
-            out[Feature.HOUR_AND_CROWD] = np.log(at_hour[c] + _CROWD / 6.0 * share[b, c] + 1e-3) / 4.0
-            out[Feature.WEEKDAY_AND_CROWD] = np.log(on_day[c] + _CROWD / 7.0 * share[b, c] + 1e-3) / 4.0
+            out[Feature.HABIT_ANDCROWD] = np.log(habitual + 1e-4) / 4.0
+            out[Feature.COUNT_ANDCROWD] = np.log(count[c] + CROWD * share[b, c] + 1e-4) / 4.0
+            out[Feature.PACE_ANDCROWD] = np.log(fade_16[c] / min(sessions, 23.0) + share[b, c] + 1e-5) / 4.0 + 1.0
+            out[Feature.HOUR_ANDCROWD] = np.log(at_hour[c] + CROWD / 6.0 * share[b, c] + 1e-3) / 4.0
+            out[Feature.WEEKDAY_ANDCROWD] = np.log(on_day[c] + CROWD / 7.0 * share[b, c] + 1e-3) / 4.0
             out[Feature.AWAY] = of_away
             out[Feature.EVENTS_PER_SESSION] = of_depth
             if kin[c] >= 0:

@@ -63,17 +63,26 @@ def embed_all(
         vectors[_span(at + 1)] = encoder.users(base, edges.to(device))
 
     def of_items(rows: Tensor) -> None:
-        user_edges, next_edges = _placed(graph.item_users.latest(rows), users), graph.item_next.latest(rows)
+        user_edges, next_edges = edges_of(encoder, graph, rows)
+        user_edges = _placed(user_edges, users)
         items[_span(rows)] = encoder.items(
             base[_span(rows)], vectors, user_edges.to(device), base, next_edges.to(device)
         )  # fmt: skip
 
-    for count, compute in ((len(word), of_base), (len(users), of_users), (len(word), of_items)):
+    asked = len(users) if encoder.linked else 0
+    for count, compute in ((len(word), of_base), (asked, of_users), (len(word), of_items)):
         for part in _parts(count, size):
             if stopped():
                 return None
             compute(part)
     return Activations(base.to(CPU), vectors[1:].to(CPU), items.to(CPU))
+
+
+def edges_of(encoder: GraphEncoder, graph: LiveGraph, rows: Tensor) -> tuple[Neighbors, Neighbors]:
+    """Users and next items of the items `rows` [B], as far as the encoder reads them."""
+    if not encoder.linked:
+        return Neighbors.none(len(rows), 1), Neighbors.none(len(rows), 1)
+    return graph.item_users.latest(rows), graph.item_next.latest(rows)
 
 
 def _placed(edges: Neighbors, users: Tensor) -> Neighbors:

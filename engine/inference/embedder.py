@@ -23,7 +23,7 @@ from torch import Tensor
 
 from engine.config import InferenceConfig
 from engine.features.table import HABITS
-from engine.inference.bulk import embed_all
+from engine.inference.bulk import edges_of, embed_all
 from engine.inference.dirty import DirtyRows, Rows
 from engine.inference.graph_forward import GraphForward
 from engine.model.device import CPU
@@ -49,6 +49,7 @@ class Embedder:
     Attributes:
         items: [N, d] layer 2, the normalised item embeddings.
         base: [N, d] layer 0 of the items.
+        known: [N] whether anything tells an item from others; see `GraphEncoder.knows`.
         habit: [N, HABITS] what the model knows of how each item is had again.
         users: [U, d] layer 1.
     """
@@ -64,6 +65,7 @@ class Embedder:
         self._number: Mapping[str, int] = {name: number for number, name in enumerate(vocabulary, start=1)}
         self.items, self.base = reserve(items, (dim,), torch.float32), reserve(items, (dim,), torch.float32)
         self.habit = reserve(items, (HABITS,), torch.float32)
+        self.known = reserve(items, (), torch.bool)
         self.users = reserve(users, (dim,), torch.float32)
         self._spread = reserve(users, (dim,), torch.float32)  # [U, d] each user's vector when its items last followed
         self._stale = DirtyRows()  # users to recompute because an item of theirs is another, or gone
@@ -98,11 +100,12 @@ class Embedder:
             if stopped():
                 return
             self._refresh_base(part, item_ids, content)
-        for part in _parts(users.numpy(), size):
-            if stopped():
-                return
-            self._refresh_users(graph, part)
-        self._spread[users] = self.users[users]
+        if self._model.linked:
+            for part in _parts(users.numpy(), size):
+                if stopped():
+                    return
+                self._refresh_users(graph, part)
+            self._spread[users] = self.users[users]
         for part in _parts(items, size):
             if stopped():
                 return
@@ -130,6 +133,7 @@ class Embedder:
         if made is not None:
             self.base[: len(word)], self.items[: len(word)] = made.base, made.items
             self.habit[: len(word)] = self._habit[word]
+            self.known[: len(word)] = self._model.knows(word, content[: len(word)])
             self.users[users] = self._spread[users] = made.users
         return True
 
@@ -140,8 +144,12 @@ class Embedder:
         Returns:
             [R] items whose embeddings were recomputed, each once, rising.
         """
-        self._forget(folded.gone_users)
         rebased = np.unique(np.concatenate([folded.new_items, folded.catalog]))
+        if not self._model.linked:
+            self._refresh_base(rebased, item_ids, content)
+            self._refresh_items(graph, rebased)
+            return rebased
+        self._forget(folded.gone_users)
         self._rebase(graph, rebased, folded.new_items.numpy(), item_ids, content)
         self._stale.add(folded.stale_users.numpy())
         users = np.unique(folded.user.numpy())
@@ -214,6 +222,7 @@ class Embedder:
             at = torch.from_numpy(part)
             self.base[at] = self._model.base(word, content[at])
             self.habit[at] = self._habit[word]
+            self.known[at] = self._model.knows(word, content[at])
 
     def _words(self, item_ids: Iterable[str]) -> Tensor:
         """[N] int64 vocabulary number of each, 0 where it has none."""
@@ -228,9 +237,8 @@ class Embedder:
         for part in _parts(rows, self._config.chunk_rows):
             at = torch.from_numpy(part)
             base = torch.from_numpy(self.base.numpy()[part])
-            self.items.numpy()[part] = self._forward.items(
-                base, self.users, graph.item_users.latest(at), self.base, graph.item_next.latest(at)
-            ).numpy()
+            users, following = edges_of(self._model, graph, at)
+            self.items.numpy()[part] = self._forward.items(base, self.users, users, self.base, following).numpy()
 
 
 def _parts(rows: Rows, size: int) -> Iterator[Rows]:

@@ -20,7 +20,11 @@ USER_NEIGHBORS = 32  # newest items that a user's vector is made of
 
 
 class GraphEncoder(nn.Module):
-    """Item embeddings from content, learned ids and the live graph."""
+    """Item embeddings from content, learned ids and the live graph.
+
+    Attributes:
+        linked: whether the graph is used. Where its layers earn nothing, each item is embedded as if without neighbors.
+    """
 
     def __init__(
         self,
@@ -32,8 +36,10 @@ class GraphEncoder(nn.Module):
         dropout: float,
         *,
         aggregation: Aggregation = "attention",
+        linked: bool = True,
     ) -> None:
         super().__init__()
+        self.linked = linked
         self.content = nn.Linear(content_dim, dim)
         # Row 0 stands for every item that training has not seen.
         self.identity = nn.Embedding(vocabulary + 1, dim, padding_idx=0)
@@ -74,6 +80,10 @@ class GraphEncoder(nn.Module):
         from_next = self.item_from_next.gather(target, items, next_edges.row, self.edge(next_edges))
         x = target + self.drop(F.gelu(from_users + from_next))
         return F.normalize(target + self.mix(self.norm_item(x)), dim=-1)
+
+    def knows(self, word: Tensor, content: Tensor) -> Tensor:
+        """[B] whether embeddings tell items apart; of those without id and content only the graph may know anything."""
+        return (word > 0) | content.any(1) | self.linked
 
 
 def _aggregation(how: Aggregation, dim: int, heads: int) -> RingAggregation:

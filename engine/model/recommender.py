@@ -45,6 +45,7 @@ class ModelShape(BaseModel):
     gated: bool = Field(False, description="residual branches scaled by a gate")
     relative_time: bool = Field(True, description="attention knows the time between events, and their sessions")
     aggregation: Aggregation = Field("attention", description="of an item's and a user's neighbors in the graph")
+    linked: bool = Field(True, description="items have their neighbors in the graph; false: none has any")
     local_heads: int = Field(0, ge=0, le=64, description="of the session's heads, those that see local_window events")
     local_window: int = Field(8, ge=1, le=4096, description="latest events that a local head sees, its own included")
     by_kind: bool = Field(False, description="queries for the next item by an event of one kind, beside that of any")
@@ -76,6 +77,7 @@ class Recommender(nn.Module):
             shape.heads,
             shape.dropout,
             aggregation=shape.aggregation,
+            linked=shape.linked,
         )
         self.sequence = SequenceEncoder(
             shape.dim,

@@ -20,6 +20,7 @@ class Origin(IntEnum):
     MODEL = 1
     POPULARITY = 2
     COVISITATION = 3
+    FREQUENCY = 4
 
 
 class Source(IntEnum):

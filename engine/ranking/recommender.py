@@ -28,8 +28,13 @@ def recommend(
     state: State,
     generation: Generation | None,
     config: RankingConfig,
+    scorer: str = WITHOUT_MODEL,
 ) -> list[Ranking]:
-    """One list per query, in order, all from the state and the generation as they are at the call."""
+    """One list per query, in order, all from the state and the generation as they are at the call.
+
+    Args:
+        scorer: by name, what makes lists where no model can.
+    """
     reflects = tuple(
         Position(topic, partition, offset - 1)
         for (topic, partition), offset in sorted(state.positions.items())
@@ -47,7 +52,7 @@ def recommend(
     rest = [at for at in range(len(queries)) if at not in answers]
     if rest:
         some = asked.select(rest) if answers else asked
-        for at, scored in zip(rest, SCORERS[WITHOUT_MODEL](some, moment, config), strict=True):
+        for at, scored in zip(rest, SCORERS[scorer](some, moment, config), strict=True):
             basis = scored.basis(queries[at], state.popularity_scale)
             answers[at] = Ranking(
                 scored.page.items(state), scored.origin, bool(asked.users[at] >= 0), version, reflects, basis

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from engine.config import RankingConfig
 from engine.ranking.asked import Asked
 from engine.ranking.covisitation import by_covisitation
+from engine.ranking.frequency import by_frequency
 from engine.ranking.moment import Moment
 from engine.ranking.popular import by_popularity
 from engine.ranking.scored import Scored
@@ -18,4 +19,6 @@ Scorer = Callable[[Asked, Moment, RankingConfig], list[Scored]]  # B queries -> 
 
 WITHOUT_MODEL = "covisitation"  # orders lists until a model serves
 
-SCORERS: Mapping[str, Scorer] = {"covisitation": by_covisitation, "popularity": by_popularity}
+SCORERS: Mapping[str, Scorer] = {
+    "covisitation": by_covisitation, "frequency": by_frequency, "popularity": by_popularity
+}  # fmt: skip

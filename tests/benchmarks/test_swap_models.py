@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.swap_models import bad, honest, is_of
-from engine.canary import Refused, Trial, check_vectors, recent_users
+from engine.canary import Refused, Trial, check_vectors
 from engine.config import Config, StateConfig
+from engine.contest import recent_users
 from engine.generation import Frozen, build_generation
 from engine.model.weights import WeightsError, decode_weights
 from engine.ranking.query import Query
@@ -45,13 +46,13 @@ def test_every_score_is_of_the_models_version_and_of_no_other(state):
 def test_each_bad_model_is_refused_for_what_it_is_and_an_honest_one_is_not(state):
     frozen = Frozen.of(state)
     serving = build_generation(honest(ITEMS, 1), 1, {}, frozen, CONFIG)
-    users = recent_users(frozen, 40)
+    users = recent_users(frozen.users, frozen.graph, 40)
 
     def judge(weights) -> None:
         generation = build_generation(weights, 2, {}, Frozen.of(state), CONFIG)
         check_vectors(generation, frozen, users)
-        trial = Trial(CONFIG, generation, users)
-        while not trial.step(state, serving):
+        trial = Trial(CONFIG, generation, users, serving)
+        while not trial.step(state):
             pass
         trial.check()
 

@@ -46,7 +46,10 @@ def test_a_length_that_is_not_given_is_left_to_the_engine(engine, client):
     assert asked == [0, 7] and [message.subscribe.k for message in engine.stream_messages] == [0, 0]
 
 
-@pytest.mark.parametrize(("number", "origin"), [(1, Origin.MODEL), (2, Origin.POPULARITY), (3, Origin.COVISITATION)])
+@pytest.mark.parametrize(
+    ("number", "origin"),
+    [(1, Origin.MODEL), (2, Origin.POPULARITY), (3, Origin.COVISITATION), (4, Origin.FREQUENCY)],
+)
 def test_the_origin_of_a_list_is_told_by_its_name(engine, client, number, origin):
     engine.list = {"items": [{"item_id": "apple"}], "origin": number}
     assert client.recommend("ann").origin == origin

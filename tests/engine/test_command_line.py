@@ -141,7 +141,7 @@ def ends(*_: object, **__: object) -> object:
     [
         ("ousel-engine", "dead-letters", "--limit", "many", "a whole number from 0 to 1000000"),
         ("ousel-trainer", "evaluate", "--most", "many", "a whole number"),
-        ("ousel-trainer", "evaluate", "--threads", "1.5", "a whole number"),
+        ("ousel-trainer", "evaluate", "--most", "1.5", "a whole number"),
         ("ousel-trainer", "evaluate", "--cold-share", "nan", "a finite number"),
     ],
 )

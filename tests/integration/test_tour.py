@@ -73,7 +73,7 @@ def engine(kafka_config: KafkaConfig, tmp_path: Path) -> Iterator[EngineProcess]
     """It serves a second model, which a roll back needs."""
     items = [catalog_pb2.Item(item_id=str(product), title=f"Product {product}") for product in PRODUCTS]
     write(kafka_config, events(purchases(400, 1000, _MARCH_MS - 7 * _DAY_MS, _MARCH_MS)), items)
-    variables = {"OUSEL_SNAPSHOT__DIR": str(tmp_path / "snapshots"), "OUSEL_CANARY__MIN_POPULARITY_SHARE": "0"}
+    variables = {"OUSEL_SNAPSHOT__DIR": str(tmp_path / "snapshots"), "OUSEL_CANARY__MIN_SCORER_SHARE": "0"}
     with running(kafka_config, tmp_path / "engine.log", **variables) as engine:
         for version in (1, 2):
             weights = small_weights(list(map(str, PRODUCTS)), version, content_dim=StateConfig().content_dim)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import torch
@@ -10,8 +10,9 @@ import torch
 from engine.config import EventsConfig, RankingConfig, StateConfig
 from engine.events.batch import CatalogItem, Decoded, EventBatch
 from engine.state.graph import LiveGraph
-from trainer.config import TrainSection
+from trainer.config import Recipe
 from trainer.replay import Replay, TrainingData
+from trainer.train import Trained
 
 KINDS = EventsConfig()
 PAIRS = 40
@@ -95,6 +96,12 @@ def replayed(
     return replay
 
 
+def last_of(models: Iterator[Trained]) -> Trained:
+    """The last model that a training gives."""
+    *_, last = models
+    return last
+
+
 def edges_of(graph: LiveGraph, data: TrainingData) -> list[list[object]]:
     """All that the rings say of all users and items."""
     users, items = torch.arange(data.users), torch.arange(data.items)
@@ -102,11 +109,12 @@ def edges_of(graph: LiveGraph, data: TrainingData) -> list[list[object]]:
     return [column.tolist() for ring, rows in rings for column in ring.latest(rows).columns()]
 
 
-def small_config(**changes: object) -> TrainSection:
-    """A model and a run that take a second."""
+def small_config(**changes: object) -> Recipe:
+    """A model and a run that take a second: steps that are told, one part, and no more of it."""
     settings: dict[str, object] = {
         "dim": 16, "window": 8, "blocks": 1, "batch": 32, "negatives": 32, "chunks": 3, "max_steps": 60,
         "ranker_samples": 400, "ranker_epochs": 3, "evaluation_samples": 300, "holdout_share": 0.15,
-        "learning_rate": 0.02, "min_events": 10,
+        "learning_rate": 0.02, "min_events": 10, "min_count": 3, "dropout": 0.0, "id_dropout": 0.2,
+        "weight_decay": 0.01, "patience": 0, "refit": False, "graph_share": 0.0,
     }  # fmt: skip
-    return TrainSection.model_validate(settings | changes)
+    return Recipe.model_validate(settings | changes)

@@ -16,18 +16,26 @@ from tests.trainer.planted import planted_log, replayed, small_config
 from trainer.checkpoint import Checkpoint
 from trainer.config import TrainSection
 from trainer.dataset import Histories
-from trainer.encoder import EncoderTrainer, Schedule
+from trainer.encoder import EncoderTrainer
 from trainer.forward import ItemForward
 from trainer.parallel import Ranks, joined
 from trainer.progress import Progress
-from trainer.train import start_weights, words
+from trainer.schedule import Schedule
+from trainer.start import start_weights, words
 
 DATA = replayed(planted_log(300)).data()
 # 61 windows without the graph: each sixth batch holds one window, and the second process has none of it.
-SHAPE = {"batch": 12, "max_steps": 24, "graph_share": 0.5, "chunks": 2}
+SHAPE = {"batch": 12, "max_steps": 24, "chunks": 2}
 EXACT = small_config(**SHAPE, id_dropout=0, edge_dropout=0, patience=2, validate_steps=2)
 CHANCE = small_config(
-    **SHAPE, dropout=0.2, edge_dropout=0.2, augment_crop=0.3, augment_mask=0.2, augment_reorder=0.3, by_kind=True
+    **SHAPE,
+    graph_share=0.5,
+    dropout=0.2,
+    edge_dropout=0.2,
+    augment_crop=0.3,
+    augment_mask=0.2,
+    augment_reorder=0.3,
+    by_kind=True,
 )
 SCORES = (0.1, 0.4, 0.3, 0.3, 0.2, 0.5, 0.4, 0.4)
 
@@ -61,13 +69,17 @@ def trained(
     torch.manual_seed(config.seed)
     weights = start_weights(DATA, len(DATA.log), config, None)
     forward = ItemForward(weights.model, words(DATA.item_ids, weights.vocabulary), DATA.content)
-    schedule, scores = Schedule(1.0, config.max_steps), itertools.chain(SCORES, itertools.repeat(0.0))
+    schedule, scores = Schedule(config.max_steps), itertools.chain(SCORES, itertools.repeat(0.0))
+    weights.model.graph.linked = config.graph_share > 0
     trainer = EncoderTrainer(
-        forward, DATA, Histories(DATA.log), len(DATA.log), config, schedule, checkpoint,
-        lambda forward, linked: next(scores), ranks=ranks,
+        forward, DATA, Histories(DATA.log), len(DATA.log), config, schedule, linked=weights.model.graph.linked,
+        checkpoint=checkpoint, validate=(lambda forward, linked: next(scores)) if config.patience else None,
+        ranks=ranks,
     )  # fmt: skip
     trainer.run(stop or threading.Event(), progress or Progress())
-    return {**weights.model.state_dict(), "steps": torch.tensor(schedule.step)}
+    with trainer.best():
+        tensors = {name: tensor.clone() for name, tensor in weights.model.state_dict().items()}
+    return tensors | {"steps": torch.tensor(schedule.step)}
 
 
 def run_rank(rank: int, size: int, folder: Path) -> None:

@@ -13,6 +13,7 @@ from engine.events.batch import Record
 from engine.events.source import MemorySource
 from engine.model.recommender import ModelShape, Recommender
 from engine.model.weights import Weights
+from engine.ranking.scorers import SCORERS
 from trainer.archive.archive import Archive
 from trainer.config import TrainerConfig
 from trainer.divergence import Diverged
@@ -61,14 +62,14 @@ class Stage:
             train=self._train, push_next=self._push, versions=self._version, clock=clock,
         )  # fmt: skip
 
-    def _train(self, data, section, previous, stop, progress) -> Trained:  # type: ignore[no-untyped-def]
+    def _train(self, data, section, previous, stop, progress) -> list[Trained]:  # type: ignore[no-untyped-def]
         self.trained_on.append(len(data.log))
         self.warm.append(previous is not None)
         if len(self.trained_on) in self.diverges:
-            raise Diverged("encoders", 7, "where its loss is nan", "trainer.learning_rate", section.learning_rate)
-        name = "hit_rate@20"
-        metrics = {name: self._hit_rates.pop(0), f"popularity_{name}": 0.1, f"frequency_{name}": 0.1, "events": 5.0}
-        return Trained(Weights(self._model, []), metrics, None, steps=1, seconds=0.1)
+            raise Diverged("encoders", 7, "where its loss is nan", "trainer.learning_rate", 0.01)
+        name, own = "ndcg@20", self._hit_rates.pop(0)
+        metrics = {f"{scorer}_{name}": 0.1 for scorer in SCORERS} | {name: own, "hit_rate@20": own, "events": 5.0}
+        return [Trained(Weights(self._model, []), metrics, None, steps=1, seconds=0.1)]
 
     def _push(self, address, data, metrics, timeout_s, stop) -> Pushed:  # type: ignore[no-untyped-def]
         if self.push_failures:

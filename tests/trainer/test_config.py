@@ -23,7 +23,7 @@ def test_one_file_serves_the_engine_too(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name, value", [("BATCH", "0"), ("HEADS", "5"), ("LOCAL_HEADS", "3"), ("UNKNOWN", "1"), ("HOLDOUT_SHARE", "0.9")]
+    "name, value", [("BATCH", "0"), ("HEADS", "65"), ("LOCAL_HEADS", "3"), ("UNKNOWN", "1"), ("HOLDOUT_SHARE", "0.9")]
 )
 def test_a_wrong_setting_is_named(name: str, value: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(f"OUSEL_TRAINER__{name}", value)

@@ -21,15 +21,28 @@ def before(log: EventLog, event: int) -> list[int]:
     return [at for at in range(event) if log.user[at] == log.user[event]]
 
 
-@given(user=users, n=st.integers(1, 9))
-def test_history_is_what_the_user_did_just_before(user: list[int], n: int) -> None:
+@given(user=users, n=st.integers(1, 9), basket=st.integers(1, 4), data=st.data())
+def test_a_question_is_a_basket_and_knows_what_its_user_did_just_before(
+    user: list[int], n: int, basket: int, data: st.DataObject
+) -> None:
     log = log_of(user)
-    history = Histories(log).before(torch.arange(len(log)), n)
+    log.time_ms[:] = torch.arange(len(log)) // basket  # so many events of whomever are of one time
+    first = data.draw(st.integers(0, len(log) - 1))
+    last = data.draw(st.integers(first + 1, len(log)))
+    histories = Histories(log)
+    questions = histories.questions(first, last)
+    history, targets = histories.known_to(questions, n), histories.targets_of(questions)
+    begun: dict[tuple[int, int, int], list[int]] = {}
     for event in range(len(log)):
-        past = before(log, event)[-n:]
-        assert history.row[event].tolist() == [-1] * (n - len(past)) + log.item[past].tolist()
-        assert history.time_ms[event].tolist() == [0] * (n - len(past)) + log.time_ms[past].tolist()
-        assert history.session[event].tolist() == [0] * (n - len(past)) + log.session[past].tolist()
+        begun.setdefault((user[event], int(log.session[event]), int(log.time_ms[event])), []).append(event)
+    wanted = sorted(b for b in begun.values() if first <= b[0] < last and before(log, b[0]))
+    assert questions.order[questions.cut].tolist() == [events[0] for events in wanted]
+    for at, events in enumerate(wanted):
+        assert sorted(row for row in targets[at].tolist() if row >= 0) == sorted(log.item[events].tolist())
+        past = before(log, events[0])[-n:]
+        assert history.row[at].tolist() == [-1] * (n - len(past)) + log.item[past].tolist()
+        assert history.time_ms[at].tolist() == [0] * (n - len(past)) + log.time_ms[past].tolist()
+        assert history.session[at].tolist() == [0] * (n - len(past)) + log.session[past].tolist()
 
 
 @given(user=users, stride=st.integers(1, 6), extra=st.integers(0, 4), shifted=st.booleans(), data=st.data())

@@ -4,9 +4,9 @@ import torch
 
 from tests.trainer.planted import edges_of, planted_log, replayed, small_config
 from trainer.dataset import Histories
-from trainer.encoder import Schedule
 from trainer.live_fold import insert
 from trainer.order import linked_order
+from trainer.schedule import Schedule, cosine_rate
 from trainer.walk import empty_graph
 
 
@@ -42,17 +42,24 @@ def test_a_planted_later_event_is_not_in_the_graph() -> None:
         assert graph is not None and not graph.item_users.latest(torch.tensor([planted])).mask.any()
 
 
-def test_schedule_by_steps_goes_from_zero_to_one_and_ends_low() -> None:
-    schedule = Schedule(budget_s=1e-9, max_steps=10)
-    seen = []
-    for step in range(11):
+def test_schedule_by_steps_goes_from_zero_to_one_and_rises_to_the_whole_rate() -> None:
+    schedule, seen = Schedule(100), []
+    for step in range(101):
         schedule.step = step
         seen.append((schedule.progress(), schedule.rate()))
-    assert [progress for progress, _ in seen] == [step / 10 for step in range(11)]
-    assert max(rate for _, rate in seen) <= 1.0
-    assert seen[-1][1] < 0.02 < seen[1][1]
+    assert [progress for progress, _ in seen] == [step / 100 for step in range(101)]
+    assert [rate for _, rate in seen] == [min(1.0, (step + 1) / 5) for step in range(101)]
+    assert schedule.is_whole()
 
 
-def test_schedule_by_time_ends_when_the_budget_does() -> None:
-    assert Schedule(budget_s=1e-9, max_steps=None).progress() == 1.0
-    assert Schedule(budget_s=1e9, max_steps=None, begin=0.6).progress() >= 0.6
+def test_schedule_by_time_ends_when_the_budget_does_and_goes_on_with_more() -> None:
+    schedule = Schedule(None, budget_s=1e-9)
+    assert schedule.progress() == 1.0 and not schedule.is_whole()
+    schedule.budget_s = 1e9
+    assert schedule.progress() < 1e-3
+
+
+def test_a_cosine_rises_shortly_and_ends_low() -> None:
+    rates = [cosine_rate(at / 100) for at in range(101)]
+    assert rates[0] < 0.1 and max(rates) <= 1.0 and rates[5] > 0.9
+    assert rates[-1] < 0.02 and rates[10:] == sorted(rates[10:], reverse=True)

@@ -1,83 +1,65 @@
+"""What a training says of a model, and of the scorers beside it, is what the engine's own state would have earned."""
+
 from __future__ import annotations
 
 import math
 import threading
-from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 
-from engine.config import StateConfig
+from engine.ranking.asked import Asked
+from engine.ranking.moment import Now
+from engine.ranking.query import Query
+from engine.ranking.scorers import SCORERS
 from engine.signals import Stopped
-from engine.state.popularity import Popularity
-from tests.trainer.planted import planted_log, replayed, small_config
+from engine.state.state import State
+from tests.trainer.planted import KINDS, RANKING, decoded, planted_log, replayed, small_config
 from trainer.dataset import Histories
-from trainer.evaluate import evaluate, rank_of
+from trainer.evaluate import best_scorer, evaluate
 from trainer.forward import ItemForward
 from trainer.progress import Progress
 from trainer.replay import TrainingData
-from trainer.train import start_weights, words
+from trainer.start import start_weights, words
 
-CONFIG = small_config(evaluation_samples=10**9)
+CONFIG = small_config()
 HISTORY = 16
 
 
-def forward_of(data: TrainingData, first: int) -> ItemForward:
-    torch.manual_seed(0)
-    weights = start_weights(data, first, CONFIG, None)
-    return ItemForward(weights.model.eval(), words(data.item_ids, weights.vocabulary), data.content)
-
-
 def judged(data: TrainingData, first: int, last: int, stop: threading.Event | None = None) -> dict[str, float]:
-    arguments = (
-        forward_of(data, first),
-        data,
-        Histories(data.log),
-        first,
-        last,
-        CONFIG,
-        stop or threading.Event(),
-        Progress(),
-    )
-    return evaluate(*arguments)
+    weights = start_weights(data, first, CONFIG, None)
+    forward = ItemForward(weights.model.eval(), words(data.item_ids, weights.vocabulary), data.content)
+    histories = Histories(data.log)
+    questions = histories.questions(first, last)
+    return evaluate(forward, data, histories, questions, stop or threading.Event(), Progress())
 
 
-def figures(ranks: list[int | None]) -> tuple[float, float]:
-    hits = [rank for rank in ranks if rank is not None]
-    return len(hits) / len(ranks), sum(1 / math.log2(rank + 2) for rank in hits) / len(ranks)
-
-
-def rank_in(shown: list[int], target: int) -> int | None:
-    return shown[:20].index(target) if target in shown[:20] else None
-
-
-def test_baselines_are_what_plain_code_counts() -> None:
-    data = replayed(planted_log(600), history=HISTORY).data()
-    log = data.log
-    first, last = 400, 600
-    popular_ranks, frequent_ranks = [], []
-    # As the trainer does, popularity is as of the start of the 256 events at hand.
-    popularity = Popularity(StateConfig().half_lives_s[:1], 1000, data.items)
-    weight = data.kind_weight[log.kind[:first].numpy()]
-    popularity.fold(log.item[:first].numpy(), log.time_ms[:first].numpy(), weight[:, None])
-    for event in range(first, last):
-        past = [at for at in range(event) if log.user[at] == log.user[event]][-HISTORY:]
-        if not past:
-            continue
-        current = {log.item[at].item() for at in past if log.session[at] == log.session[past[-1]]}
-        count = Counter(log.item[at].item() for at in past)
-        newest = {log.item[at].item(): at for at in past}
-        frequent = sorted((item for item in count if item not in current), key=lambda i: (-count[i], -newest[i]))
-        popular = [row for row in popularity.top(1000).tolist() if row not in current]
-        popular_ranks.append(rank_in(popular, log.item[event].item()))
-        frequent_ranks.append(rank_in(frequent, log.item[event].item()))
+def test_scorers_earn_what_they_would_have_earned_over_the_engines_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("trainer.walk._AT_ONCE", 1)
+    log, first, last = planted_log(300, users=8, pairs=30), 200, 300
+    replay = replayed(log, history=HISTORY)
+    data, events = replay.data(), log.events
+    state = State(data.state, KINDS)
+    earned: dict[str, list[float]] = {name: [] for name in SCORERS}
+    for at in range(last):
+        who, item = events.user_id[at], events.item_id[at]
+        if at >= first and state.find_users([who])[0] >= 0:
+            asked = Asked.of([Query(who, "", 20)], state, RANKING)
+            for name, scorer in SCORERS.items():
+                (made,) = scorer(asked, Now(state, state.newest_ms), RANKING)
+                listed = [state.items.id_of(row) for row in made.page.row.tolist()]
+                earned[name].append(1 / math.log2(listed.index(item) + 2) if item in listed else 0.0)
+        one = decoded([who], [item], [int(events.time_ms[at])], [events.session_id[at]], [], first_offset=at)
+        state.fold(replace(one, items=log.items) if at == 0 else one)
     metrics = judged(data, first, last)
-    assert metrics["events"] == len(popular_ranks)
-    for name, ranks in (("popularity", popular_ranks), ("frequency", frequent_ranks)):
-        hit_rate, ndcg = figures(ranks)
-        assert math.isclose(metrics[f"{name}_hit_rate@20"], hit_rate, abs_tol=1e-6)
-        assert math.isclose(metrics[f"{name}_ndcg@20"], ndcg, abs_tol=1e-6)
-        assert 0 < hit_rate < 1
+    assert metrics["events"] == len(earned["popularity"])
+    for name, gains in earned.items():
+        assert metrics[f"{name}_ndcg@20"] == pytest.approx(sum(gains) / len(gains), abs=0.02)  # ties by other rows
+        assert metrics[f"{name}_ndcg@20"] > 0
+    assert best_scorer(metrics) == max(
+        ((name, metrics[f"{name}_ndcg@20"]) for name in SCORERS), key=lambda named: named[1]
+    )
 
 
 def test_the_future_does_not_change_what_is_predicted() -> None:
@@ -94,6 +76,6 @@ def test_a_stop_ends_it() -> None:
         judged(replayed(planted_log(100)).data(), 50, 100, stop)
 
 
-def test_rank_counts_the_first_twenty_only() -> None:
-    shown = torch.arange(30).expand(3, -1)
-    assert rank_of(shown, torch.tensor([0, 19, 20])).tolist() == [0, 19, -1]
+def test_a_slice_without_questions_earns_nothing() -> None:
+    metrics = judged(replayed(planted_log(100)).data(), 100, 100)
+    assert metrics["events"] == 0 and metrics["ndcg@20"] == 0 and not torch.tensor([*metrics.values()]).any()

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from trainer import losses
-from trainer.losses import candidate_softmax, full_softmax, listed_softmax, sampled_softmax, session_mask
+from trainer.losses import full_softmax, listed_softmax, sampled_softmax, session_mask
 
 
 def test_sampled_softmax_is_the_plain_cross_entropy_with_corrected_negatives() -> None:
@@ -79,17 +79,6 @@ def test_session_mask_of_no_overlap_is_empty() -> None:
     assert not session_mask(torch.tensor([[0, -1]]), torch.ones(1, 2), torch.tensor([1, 2]), items=3).any()
 
 
-def test_candidate_softmax_counts_only_lists_that_hold_the_target() -> None:
-    candidates = torch.tensor([[4, 2, -1], [1, 3, 0]])
-    score = torch.tensor([[0.5, 1.5, 9.0], [0.0, 0.0, 0.0]])
-    loss = candidate_softmax(score, candidates, torch.tensor([4, 9]))
-    assert math.isclose(loss.item(), math.log(math.exp(0.5) + math.exp(1.5)) - 0.5, rel_tol=1e-5)
-
-
-def test_candidate_softmax_without_any_target_is_zero() -> None:
-    assert candidate_softmax(torch.zeros(1, 2), torch.tensor([[1, 2]]), torch.tensor([5])).item() == 0.0
-
-
 def test_listed_softmax_pits_each_wanted_item_against_those_that_are_not() -> None:
     score = torch.tensor([[1.0, 0.5, -1.0, 2.0, 9.0], [0.0, 1.0, 2.0, 3.0, 9.0]])
     wanted = torch.tensor([[True, False, True, False, False], [False, False, False, True, False]])
@@ -100,12 +89,3 @@ def test_listed_softmax_pits_each_wanted_item_against_those_that_are_not() -> No
         each = [math.log(rest + math.exp(score[row, at])) - score[row, at].item() for at in places]
         total += sum(each) / len(each)
     torch.testing.assert_close(listed_softmax(score, wanted, there).item(), total / 2)
-
-
-def test_listed_softmax_of_one_wanted_item_is_the_candidate_softmax() -> None:
-    score = torch.randn(3, 5, generator=torch.Generator().manual_seed(0))
-    candidates, target = torch.arange(5).expand(3, -1), torch.tensor([4, 0, 2])
-    wanted = candidates == target[:, None]
-    torch.testing.assert_close(
-        listed_softmax(score, wanted, candidates >= 0), candidate_softmax(score, candidates, target)
-    )

@@ -1,47 +1,81 @@
 from __future__ import annotations
 
+import threading
+
+import pytest
 import torch
 
-from trainer.ranking import _drawn, _rebatch
-from trainer.walk import Lists
+from engine.features.table import FEATURES
+from engine.signals import Stopped
+from tests.trainer.planted import planted_log, replayed, small_config
+from trainer.dataset import Histories
+from trainer.forward import ItemForward
+from trainer.progress import Progress
+from trainer.ranking import Examples, fit_ranker, joined, make_examples, sampled
+from trainer.start import start_weights, words
+
+CONFIG = small_config(ranker_samples=10**9)
 
 
-def lists_of(item: list[list[int]]) -> Lists:
-    """Score and features that name their item."""
+def examples_of(item: list[list[int]], wanted: list[list[int]]) -> Examples:
+    """Score and features that name their item; below 0 there is none."""
     rows = torch.tensor(item)
-    return Lists(rows, rows.float(), rows[..., None].expand(-1, -1, 3).float())
+    hit = torch.stack([torch.isin(row, torch.tensor(want)) for row, want in zip(rows, wanted, strict=True)])
+    return Examples(rows.float(), rows[..., None].expand(-1, -1, 3).half(), hit & (rows >= 0), rows >= 0)
 
 
-def test_a_draw_keeps_the_target_and_takes_candidates_before_padding() -> None:
+def test_a_draw_keeps_what_was_wanted_and_takes_candidates_before_padding() -> None:
     generator = torch.Generator().manual_seed(0)
-    whole = lists_of([[3, 8, 9, 4, -1, -1], [7, 1, 2, 5, 6, 0]])
+    whole = examples_of([[3, 8, 9, 4, -1, -1], [7, 1, 2, 5, 6, 0]], [[9], [0, 5]])
     seen = set()
     for _ in range(50):
-        drawn = _drawn(whole, torch.tensor([9, 0]), 3, generator)
-        assert drawn.item.shape == (2, 3)
-        for row, target in zip(drawn.item.tolist(), (9, 0), strict=True):
-            assert target in row and -1 not in row and len(set(row)) == 3
-        assert torch.equal(drawn.score, drawn.item.float())
-        assert torch.equal(drawn.features[..., 1], drawn.item.float())
-        seen.update(drawn.item.flatten().tolist())
+        drawn = whole.drawn(3, generator)
+        items = drawn.score.int().tolist()
+        for row, wanted in zip(items, ({9}, {0, 5}), strict=True):
+            assert len(row) == len(set(row)) == 3 and wanted <= set(row) and -1 not in row
+        assert torch.equal(drawn.features[..., 1].float(), drawn.score)
+        assert drawn.wanted.sum(1).tolist() == [1, 2] and bool(drawn.there.all())
+        seen.update(items[0] + items[1])
     assert seen == set(range(10))
 
 
 def test_a_draw_of_more_than_there_are_takes_all() -> None:
-    drawn = _drawn(lists_of([[3, 8, -1]]), torch.tensor([8]), 10, torch.Generator())
-    assert sorted(drawn.item[0].tolist()) == [-1, 3, 8]
+    drawn = examples_of([[3, 8, -1]], [[8]]).drawn(10, torch.Generator())
+    assert sorted(drawn.score[0].tolist()) == [-1, 3, 8] and drawn.there.sum() == 2
 
 
-def test_rebatching_keeps_every_example_with_its_target() -> None:
-    kept = [
-        (lists_of([[start + at, start + at + 1, 7][: 2 + wide] for at in range(50)]), torch.arange(start, start + 50))
-        for start, wide in ((0, 0), (100, 1), (200, 0))
-    ]
-    batches = _rebatch(kept)
-    assert [len(target) for _, target in batches] == [64, 64, 22]
-    targets = torch.cat([target for _, target in batches])
-    items = torch.cat([lists.item for lists, _ in batches])
-    assert torch.equal(items[:, 0], targets)
-    assert torch.equal(items[:, 1], targets + 1)
-    assert items[:50, 2].eq(-1).all() and items[50:100, 2].eq(7).all()
-    assert _rebatch([]) == []
+def test_lists_of_any_width_are_joined() -> None:
+    whole = joined([examples_of([[1, 2]], [[2]]), examples_of([[3, 4, 5], [6, 7, -1]], [[3], [7]])])
+    assert whole.score.shape == (3, 3)
+    assert whole.there.tolist() == [[True, True, False], [True] * 3, [True, True, False]]
+    assert whole.wanted.sum(1).tolist() == [1, 1, 1] and not whole.wanted[0, 2]
+
+
+def test_examples_are_lists_that_hold_what_came_next_with_the_features_of_serving() -> None:
+    data = replayed(planted_log(400)).data()
+    histories = Histories(data.log)
+    weights = start_weights(data, 300, CONFIG, None)
+    forward = ItemForward(weights.model.eval(), words(data.item_ids, weights.vocabulary), data.content)
+    questions = histories.questions(300, 400)
+    made = make_examples(forward, data, histories, questions, threading.Event(), Progress())
+    assert made is not None and 0 < len(made) <= len(questions)
+    assert made.features.shape[2] == FEATURES
+    assert bool((made.wanted.sum(1) == 1).all()) and not bool((made.wanted & ~made.there).any())
+    before = forward.model.ranker.score.weight.clone()
+    fit_ranker(forward, made, CONFIG, threading.Event(), Progress())
+    assert not torch.equal(forward.model.ranker.score.weight, before)
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(Stopped):
+        fit_ranker(forward, made, CONFIG, stop, Progress())
+
+
+def test_a_sample_of_questions_is_drawn_by_chance_and_stays_in_log_order() -> None:
+    data = replayed(planted_log(400)).data()
+    questions = Histories(data.log).questions(0, 400)
+    places = {cut: at for at, cut in enumerate(questions.cut.tolist())}
+    some = [places[cut] for cut in sampled(questions, 100, seed=1).cut.tolist()]
+    assert some == sorted(set(some)) and len(some) == 100
+    assert {at % 2 for at in some} == {0, 1}  # of a log of pairs, the first as well as the second of each
+    assert [places[cut] for cut in sampled(questions, 100, seed=2).cut.tolist()] != some
+    assert len(sampled(questions, 10**9, seed=1)) == len(questions)

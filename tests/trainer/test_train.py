@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 
@@ -11,16 +12,20 @@ from engine.events.batch import Decoded
 from engine.features.votes import VOTES
 from engine.model.weights import Weights, decode_weights, encode_weights
 from engine.signals import Stopped
-from tests.trainer.planted import KINDS, RANKING, planted_log, replayed, small_config
-from trainer.encoder import Schedule
+from tests.trainer.planted import KINDS, RANKING, last_of, planted_log, replayed, small_config
+from trainer.encoder import EncoderTrainer
+from trainer.gate import refusal
 from trainer.progress import Progress
-from trainer.train import Trained, refusal, start_weights, train
+from trainer.start import continues, start_weights
+from trainer.train import Trained, train
 
 LOG = planted_log(4000)
 
 
 def trained(ranking: RankingConfig = RANKING, **changes: object) -> Trained:
-    return train(replayed(LOG, ranking=ranking).data(), small_config(**changes), None, threading.Event(), Progress())
+    return last_of(
+        train(replayed(LOG, ranking=ranking).data(), small_config(**changes), None, threading.Event(), Progress())
+    )
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +59,7 @@ def test_weights_survive_the_way_to_the_engine(once: Trained) -> None:
 
 def test_ends_within_its_time_budget() -> None:
     started = time.monotonic()
-    result = trained(max_steps=None, max_minutes=0.05)
+    result = trained(max_steps=None, first_minutes=0.03, max_minutes=0.05)
     assert result.steps > 0
     assert time.monotonic() - started < 20
 
@@ -63,13 +68,13 @@ def test_a_stop_ends_it() -> None:
     stop = threading.Event()
     stop.set()
     with pytest.raises(Stopped):
-        train(replayed(LOG).data(), small_config(), None, stop, Progress())
+        last_of(train(replayed(LOG).data(), small_config(), None, stop, Progress()))
 
 
 def test_a_second_training_starts_from_the_first_and_is_compared_with_it(once: Trained) -> None:
     longer = replayed(planted_log(4400)).data()
-    again = train(longer, small_config(max_steps=5), once.weights, threading.Event(), Progress())
-    fresh = train(longer, small_config(max_steps=5), None, threading.Event(), Progress())
+    again = last_of(train(longer, small_config(max_steps=5), once.weights, threading.Event(), Progress()))
+    fresh = last_of(train(longer, small_config(max_steps=5), None, threading.Event(), Progress()))
     assert again.before is not None and again.before["hit_rate@20"] > 0.55
     assert again.metrics["ndcg@20"] > fresh.metrics["ndcg@20"]
     assert fresh.before is None
@@ -110,7 +115,7 @@ def by_content(log: Decoded, previous: Weights | None, steps: int) -> Trained:
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr("engine.ranking.lists.count_votes", lambda _, items: torch.zeros(*items.shape, VOTES))
         data = replayed(log, content_dim=64, ranking=ranking).data()
-        return train(data, config, previous, threading.Event(), Progress())
+        return last_of(train(data, config, previous, threading.Event(), Progress()))
 
 
 def test_another_catalogs_weights_are_worth_more_than_none_because_content_means_the_same(elsewhere: Trained) -> None:
@@ -118,7 +123,7 @@ def test_another_catalogs_weights_are_worth_more_than_none_because_content_means
     # Where the same titles follow upon others, what was learned of them is worth little.
     misleading = planted_log(2000, seed=5, catalog="other-", shift=7)
     starts = ((log, elsewhere.weights), (log, None), (misleading, elsewhere.weights))
-    warm, fresh, misled = (by_content(*start, 12).metrics["ndcg@20"] for start in starts)
+    warm, fresh, misled = (by_content(*start, 6).metrics["ndcg@20"] for start in starts)
     assert warm > 0.45
     assert warm > max(fresh, misled) + 0.1  # 0.15 to 0.35 with other seeds
 
@@ -134,23 +139,52 @@ def test_another_catalogs_weights_give_all_but_their_ids(elsewhere: Trained) -> 
     assert begun[1:].abs().max() < 0.05 < learned[1:].abs().max()  # as small as ids begin
 
 
-@pytest.mark.parametrize(
-    ("catalog", "changes", "skipped"), [("", {}, True), ("x", {}, False), ("", {"dim": 32}, False)]
-)
-def test_only_a_model_that_knows_most_ids_skips_the_first_part_of_the_schedule(
-    once: Trained, monkeypatch: pytest.MonkeyPatch, catalog: str, changes: dict[str, object], skipped: bool
+@pytest.mark.parametrize(("catalog", "changes", "short"), [("", {}, True), ("x", {}, False), ("", {"dim": 32}, False)])
+def test_only_a_model_that_knows_most_ids_has_but_a_short_training(
+    once: Trained, catalog: str, changes: dict[str, object], short: bool
 ) -> None:
-    begins: list[float] = []
-
-    class Seen(Schedule):
-        def __init__(self, budget_s: float, max_steps: int | None, begin: float = 0.0) -> None:
-            begins.append(begin)
-            super().__init__(budget_s, max_steps, begin)
-
-    monkeypatch.setattr("trainer.train.Schedule", Seen)
     data = replayed(planted_log(400, catalog=catalog)).data()
-    train(data, small_config(max_steps=1, **changes), once.weights, threading.Event(), Progress())
-    assert [begin > 0 for begin in begins] == [skipped]
+    start = start_weights(data, len(data.log), small_config(**changes), once.weights)
+    assert continues(start, once.weights) == short
+
+
+def test_a_training_goes_on_from_its_first_model_and_gives_what_is_better() -> None:
+    config = small_config(max_steps=None, first_minutes=0.001, max_minutes=0.1)
+    first, *more = train(replayed(LOG).data(), config, None, threading.Event(), Progress())
+    assert first.steps < 20 and more
+    assert more[-1].steps > first.steps and more[-1].metrics["ndcg@20"] > first.metrics["ndcg@20"]
+
+
+def test_once_judged_the_encoders_learn_from_the_newest_events_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    ends: list[int] = []
+
+    class Seen(EncoderTrainer):
+        def __init__(self, forward, data, histories, end, *args, **more):  # type: ignore[no-untyped-def]
+            ends.append(end)
+            super().__init__(forward, data, histories, end, *args, **more)
+
+    monkeypatch.setattr("trainer.train.EncoderTrainer", Seen)
+    data = replayed(planted_log(400)).data()
+    judged, last = train(data, small_config(max_steps=20, refit=True), None, threading.Event(), Progress())
+    assert not judged.refitted and last.refitted and last.metrics == judged.metrics
+    assert ends == [300, 400] or (ends[0] < ends[1] == 400)
+    assert last.steps > judged.steps
+    ranker = judged.weights.model.ranker.state_dict()
+    assert all(torch.equal(tensor, ranker[name]) for name, tensor in last.weights.model.ranker.state_dict().items())
+
+
+@pytest.mark.parametrize(("earned", "used"), [(1.005, False), (1.5, True)])
+def test_the_graph_layers_serve_where_validation_says_that_they_earn_their_time(
+    monkeypatch: pytest.MonkeyPatch, earned: float, used: bool
+) -> None:
+    verdicts = itertools.count(1.0)  # each is better than the one before
+    monkeypatch.setattr("trainer.validation.Validation.score", lambda self, forward, linked: earned if linked else 1.0)
+    monkeypatch.setattr("trainer.train.evaluate", lambda *_: {"ndcg@20": next(verdicts)})
+    config = small_config(max_steps=6, graph_share=0.5, patience=2, refit=True)
+    models = list(train(replayed(planted_log(400)).data(), config, None, threading.Event(), Progress()))
+    linked = [one.weights.model.graph.linked for one in models]
+    assert linked == ([False, True, True] if used else [False, False])
+    assert linked == [one.weights.model.shape.linked for one in models]
 
 
 def test_another_shape_starts_anew(once: Trained) -> None:
@@ -158,24 +192,30 @@ def test_another_shape_starts_anew(once: Trained) -> None:
     assert start_weights(data, len(data.log), small_config(dim=32), once.weights).model.shape.dim == 32
 
 
-def figures(hit_rate: float, popularity: float, before: float | None) -> Trained:
-    metrics = {"hit_rate@20": hit_rate, "popularity_hit_rate@20": popularity}
-    earlier = None if before is None else {"hit_rate@20": before}
+def figures(own: float, covisitation: float, before: float | None) -> Trained:
+    metrics = {
+        "ndcg@20": own,
+        "popularity_ndcg@20": 0.05,
+        "covisitation_ndcg@20": covisitation,
+        "frequency_ndcg@20": 0.0,
+    }
+    earlier = None if before is None else {"ndcg@20": before}
     return Trained(None, metrics, earlier, steps=1, seconds=1.0)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
-    ("hit_rate", "popularity", "before", "why"),
+    ("own", "covisitation", "before", "why"),
     [
         (0.2, 0.1, None, None),
-        (0.1, 0.1, None, "above that of popularity, got 0.1000 and 0.1000"),
+        (0.1, 0.1, None, "above that of covisitation, got 0.1000 and 0.1000"),
         (0.2, 0.1, 0.21, None),
         (0.2, 0.1, 0.22, "at least 0.2090"),
-        (0.05, 0.1, 0.01, "above that of popularity"),
+        (0.05, 0.1, 0.01, "above that of covisitation"),
+        (0.05, 0.01, None, "above that of popularity, got 0.0500 and 0.0500"),
     ],
 )
-def test_gate(hit_rate: float, popularity: float, before: float | None, why: str | None) -> None:
-    reason = refusal(figures(hit_rate, popularity, before), max_drop=0.05)
+def test_gate(own: float, covisitation: float, before: float | None, why: str | None) -> None:
+    reason = refusal(figures(own, covisitation, before), max_drop=0.05)
     assert reason is None if why is None else reason is not None and why in reason
 
 

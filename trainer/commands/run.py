@@ -38,7 +38,7 @@ def run(
         bool, typer.Option("--once", help="end after one training; exit code 1 if nothing was pushed")
     ] = False,
 ) -> None:
-    """Follow the log, train, and push to the engine what is better than popularity, until interrupted."""
+    """Follow the log, train, and push to the engine what is better than counting, until interrupted."""
     try:
         settings = load_settings(TrainerConfig, config)
         check_device("trainer.device", settings.trainer.device)

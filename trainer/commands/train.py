@@ -29,12 +29,15 @@ from trainer.curves import Curves, CurvesError, check_installed
 from trainer.data.file_log import replay_files
 from trainer.divergence import Diverged
 from trainer.follow import kafka_source, replay_log
+from trainer.gate import refusal, summary
 from trainer.model_file import SUFFIX, figures_path, load_model, save_model
 from trainer.outputs import check_output, check_output_folder
 from trainer.parallel import Ranks, joined
 from trainer.progress import Progress
 from trainer.replay import TrainingData
-from trainer.train import Helped, check_shape, refusal, run_of, summary
+from trainer.rules import settled
+from trainer.start import check_shape
+from trainer.train import Helped, run_of
 from trainer.train import train as train_model
 
 _INTERRUPTED = 130  # as shells have it for SIGINT
@@ -78,7 +81,8 @@ def train(
             saved = Checkpoint(checkpoint, run, settings.trainer.checkpoint_s) if checkpoint else None
             drawing = Curves(curves) if curves and ranks.is_first else None
             with Progress(None if ranks.is_first else Console(quiet=True)) as progress, drawing or nullcontext():
-                trained = train_model(data, settings.trainer, start, stop, progress, saved, drawing, ranks)
+                models = train_model(data, settings.trainer, start, stop, progress, saved, drawing, ranks)
+                *_, trained = models
         except Helped:
             return
         except Stopped:
@@ -152,7 +156,8 @@ def _inputs(
             raise ValueError(f"trainer.min_events must be at most the events at hand, got {need} and {len(replay)}")
         data = replay.data()
         if start is not None:
-            check_shape(start.weights.model.shape, data, settings.trainer)
+            shape = start.weights.model.shape
+            check_shape(shape, data, settled(settings.trainer, data.log, data.state.history, shape))
         run = run_of(data, settings.trainer, start.data if start else None, ranks.size)
         if not ranks.is_same(run):
             raise ValueError("every process must have the same files and settings, got others on some")

@@ -102,6 +102,17 @@ def _refuse_dates(table: Table, number: NDArray[np.float64]) -> None:
     raise table.error(0, "timestamp", f"{ALLOWED}; {hint}")
 
 
+def ends_together(who: NDArray[np.int64], order: NDArray[np.float64]) -> NDArray[np.float64]:
+    """[E] an order of each one's events, moved so that the last of everybody's come together.
+
+    An order says nothing of different users together. The newest part of a log, which a training is judged on, must be
+    the last that everybody did, not what those did who did most.
+    """
+    last = np.full(int(who.max(initial=-1)) + 1, -np.inf)
+    np.maximum.at(last, who, order)
+    return order + (order.max(initial=0.0) - last[who])
+
+
 def _date(number: int, form: str) -> datetime | None:
     try:
         date = datetime.strptime(str(number), form)

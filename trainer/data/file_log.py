@@ -41,7 +41,7 @@ def replay_files(events: Path, items: Path | None, config: TrainerConfig, stop: 
     )  # fmt: skip
     size = config.kafka.max_poll_records
     times = TimeRule.of(config.events)
-    rows = read_rows(events, times, split=False)
+    rows = read_rows(events, times, split=False).ended_together()
     if items is not None:
         catalog = read_items(items)
         for records in _catalog(catalog, config.kafka.items_topic, size):

@@ -8,7 +8,7 @@ Shapes: E events, R rows of a file.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from engine.config import EventsConfig
 from engine.events.times import TimeRule
 from trainer.data.columns import NUMBERS, as_numbers
-from trainer.data.event_times import number_of, parsed, read_times
+from trainer.data.event_times import ends_together, number_of, parsed, read_times
 from trainer.data.file_error import FileError
 from trainer.data.log import Events, Ints
 from trainer.data.table import Table, as_numpy, read_table
@@ -74,6 +74,19 @@ class Rows:
 
     def __len__(self) -> int:
         return len(self.item)
+
+    def ended_together(self) -> Rows:
+        """Where `time` is a mere order, the same events with the last of everybody's together; see `ends_together`."""
+        if self.timed:
+            return self
+        who, _ = _numbers_of_either(self.user, self.session)
+        time = ends_together(who, self.time)
+        at = np.argsort(time, kind="stable")
+        return replace(
+            self, user=self.user.take(at), session=self.session.take(at), item=self.item.take(at),
+            kind=self.kind.take(at), time=time[at], value=self.value[at], row=self.row[at],
+            test=None if self.test is None else self.test[at],
+        )  # fmt: skip
 
 
 def read_rows(path: Path, rule: TimeRule, *, split: bool) -> Rows:
@@ -141,6 +154,7 @@ def read_events(path: Path, items: Items | None = None, rule: TimeRule = _DEFAUL
         sessions=session_ids,
         kinds=kind_ids,
         timed=rows.timed,
+        names_sessions=not bool(pc.all(pc.equal(rows.session, "")).as_py()),
     )
 
 

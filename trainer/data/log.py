@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,6 +30,7 @@ class Events:
         items: N ids by number. Catalog items without an event come last.
         users, sessions, kinds: ids by number.
         timed: whether `time` is in seconds since 1970, not a mere order.
+        names_sessions: whether the file names any session.
     """
 
     user: Ints
@@ -44,6 +45,7 @@ class Events:
     sessions: Sequence[str]
     kinds: Sequence[str]
     timed: bool
+    names_sessions: bool = True
 
     def __len__(self) -> int:
         return len(self.item)
@@ -97,8 +99,8 @@ class Split:
     digest: str
 
 
-class Scorer(Protocol):
-    """Something that ranks all items."""
+class Fitted(Protocol):
+    """Something that is judged: what it learns, and what it sees of the log as that goes on."""
 
     name: str
 
@@ -108,5 +110,24 @@ class Scorer(Protocol):
     def observe(self, positions: Ints) -> None:
         """Takes in later events, in log order, without learning anew. A scorer may ignore them."""
 
+
+class Scorer(Fitted, Protocol):
+    """Something that ranks all items."""
+
     def score(self, questions: Questions) -> NDArray[np.float32]:
         """[B, N] the higher the better, -inf for an item that is no answer; reads histories, never targets."""
+
+
+@runtime_checkable
+class Lister(Fitted, Protocol):
+    """Something that makes lists, as a server does."""
+
+    def lists(
+        self, questions: Questions, k: int, *, filter_seen: bool, among: NDArray[np.bool_] | None = None
+    ) -> NDArray[np.int32]:
+        """[B, k] items best first, -1 behind the last; reads histories, never targets.
+
+        Args:
+            filter_seen: whether items of the history are left out.
+            among: [N] the items that lists may hold; all where it is not given.
+        """

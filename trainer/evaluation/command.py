@@ -7,6 +7,7 @@ import json
 import logging
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,30 +17,33 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from engine.command_line import number_option, path_option, whole_number_option
+from engine.command_line import config_option, number_option, path_option, whole_number_option
 from engine.config import load_settings
 from engine.events.times import TimeRule
 from engine.failures import WrongValue, told
 from engine.log_start import start_log
 from engine.model.device import check_device
+from engine.model.weights import Weights
 from trainer.atomic import write_atomically
 from trainer.checkpoint import Checkpoint, CheckpointError
 from trainer.config import TrainerConfig
 from trainer.curves import Curves, CurvesError
 from trainer.data.files import Items, read_events, read_items
 from trainer.data.id_overlap import overlap_problem
-from trainer.data.log import Events, Scorer, Split
+from trainer.data.log import Events, Lister, Scorer, Split
+from trainer.data.written import write_events
 from trainer.divergence import Diverged
 from trainer.evaluation import splits
-from trainer.evaluation.arms import FrozenOusel, RetrainedOusel
+from trainer.evaluation.arms import FrozenOusel, LiveOusel
 from trainer.evaluation.cold import Frozen, numbered_by_hash
 from trainer.evaluation.content import described
 from trainer.evaluation.index import index_figures
 from trainer.evaluation.ousel import OuselScorer
-from trainer.evaluation.peers import DecayedPopularity, peers
-from trainer.evaluation.ranker import ranker_part
+from trainer.evaluation.peers import DecayedPopularity
+from trainer.evaluation.peers.tuning import tuned
 from trainer.evaluation.run import AMONG_COLD, AMONG_COLD_NEW, AMONG_NEW, Judged, judge, ratios
-from trainer.evaluation.settings import OuselSettings, settings_of
+from trainer.evaluation.training_data import kinds_of
+from trainer.model_file import load_model
 from trainer.outputs import check_output, check_output_folder
 
 _log = logging.getLogger(__name__)
@@ -54,14 +58,13 @@ class Protocol(StrEnum):
     PREQUENTIAL = splits.PREQUENTIAL
 
 
+_BEYOND = ("coverage", "novelty", "gini", "top_tenth", "repeats")  # what is told beyond accuracy, of every scorer
 _SPLITS: dict[Protocol, Callable[..., Split]] = {
     Protocol.LEAVE_ONE_OUT: splits.leave_one_out,
     Protocol.SESSIONS: splits.sessions,
     Protocol.SUCCESSIVE: splits.successive,
     Protocol.PREQUENTIAL: splits.prequential,
 }
-_MAX_THREADS = 256
-_WITH_VALIDATION = (Protocol.LEAVE_ONE_OUT, Protocol.SESSIONS)
 
 
 def evaluate(
@@ -79,64 +82,76 @@ def evaluate(
     cold_share: Annotated[
         float | None, number_option("keep this share of the items out of training, and ask about cold items only")
     ] = None,
-    model: Annotated[list[str] | None, typer.Option("--set", help="a setting of the model, as dim=64")] = None,
+    config: Annotated[Path | None, config_option()] = None,
+    given: Annotated[
+        list[str] | None, typer.Option("--set", help="a setting, as trainer.dim=64; wins over file and variables")
+    ] = None,
+    model: Annotated[
+        Path | None, path_option("weights file to judge, as `train` writes it; nothing is trained")
+    ] = None,
+    write_training: Annotated[
+        Path | None, path_option("write what may be learned from here, as CSV, for `train`; nothing is judged")
+    ] = None,
     checkpoint: Annotated[
-        Path | None, path_option("file to write after each epoch, and to go on from where it exists")
+        Path | None, path_option("file to save the training to, and to go on from where it exists")
     ] = None,
     index: Annotated[bool, typer.Option(help="measure what HNSW costs against an exact search")] = True,
     curves: Annotated[
         Path | None, path_option("folder for the curves of the training: event files for TensorBoard, and a PNG")
     ] = None,
-    threads: Annotated[int, whole_number_option("intra-op threads of the training")] = 1,
     out: Annotated[Path | None, path_option("write all figures here, as JSON")] = None,
 ) -> None:
     """Judge the model, and with --compare the methods that it has to beat, on a file of events."""
     try:
-        config = load_settings(TrainerConfig, None)
-        start_log(config, "info")
+        settings = load_settings(TrainerConfig, config, given or [])
+        start_log(settings, "info")
         ks = _lengths(k)
-        if not 1 <= threads <= _MAX_THREADS:
-            raise ValueError(f"--threads must be in 1..{_MAX_THREADS}, got {threads}")
-        settings = settings_of(model or [], _defaults(protocol, content=items is not None))
-        _check_settings(settings, protocol, items, cold_share)
-        _check_outputs(out, checkpoint, curves)
-        rule = TimeRule.of(config.events)
-        asked = _asked(events, items, rule, protocol, validation, most, cold_share)
-        _check_trainable(asked, settings)
-        drawing = Curves(curves, "epoch") if curves else None
+        check_device("trainer.device", settings.trainer.device)
+        _check_outputs(out or write_training, checkpoint, curves)
+        weights = load_model(model).weights if model else None
+        asked = _asked(events, items, TimeRule.of(settings.events), protocol, validation, most, cold_share)
+        if weights is not None:
+            _check_fits(weights, asked, settings)
+        elif len(asked.split.train) < 2:
+            raise ValueError(f"{protocol.value} must leave 2 events to train on, got {len(asked.split.train)}")
+        drawing = Curves(curves) if curves else None
     except (ValueError, CurvesError) as error:
         raise WrongValue(f"ousel-trainer evaluate: {error}") from None
-    torch.set_num_threads(threads)
+    torch.set_num_threads(settings.trainer.threads)
     log, split = asked.log, asked.split
+    if write_training is not None:
+        write_events(write_training, log, split.train, by_session=protocol is Protocol.SESSIONS)
+        print(f"{len(split.train)} events written to {write_training}, split {split.digest}")
+        return
     _log.info(
         "%s: %d events, %d items, %d to train on, %d questions, split %s", protocol.value, len(log), len(log.items),
         len(split.train), len(split.questions), split.digest[:16],
     )  # fmt: skip
-    ousel = _ousel(settings, asked, validation, checkpoint)
-    scorers = [*_variants(ousel, split), *_others(split, compare, cold_share is not None)]
+    ousel = _ousel(settings, asked, weights, checkpoint, drawing)
+    others, chosen = _others(log, split, protocol, compare, cold_share is not None, max(ks))
+    scorers: list[Scorer | Lister] = [*_variants(ousel, split), *others]
     parts = _parts(split, cold=cold_share is not None)
     categories = asked.named.categories if asked.named else None
     begun = time.monotonic()
     try:
-        judged = {
-            scorer.name: judge(scorer, log, split, ks, categories, among_cold=cold_share is not None)
-            for scorer in scorers
-        }
+        with drawing or nullcontext():
+            judged = {
+                scorer.name: judge(scorer, log, split, ks, categories, among_cold=cold_share is not None)
+                for scorer in scorers
+            }
     except (CheckpointError, Diverged) as error:
         raise SystemExit(f"ousel-trainer evaluate: {error}") from None
-    if drawing:
-        _draw(drawing, ousel.course.curve)
-    others = {name: one for name, one in judged.items() if not name.startswith(OuselScorer.name)}
-    over_best = ratios(judged["ousel"], others, ks, parts)
+    peers = {name: one for name, one in judged.items() if not name.startswith(OuselScorer.name)}
+    over_best = ratios(judged["ousel"], peers, ks, parts)
     found: dict[str, Any] = {
         "protocol": protocol.value,
         "validation": validation,
         "split_hash": split.digest,
         "cold_share": cold_share,
         "questions": len(split.questions),
-        "settings": dataclasses.asdict(settings),
-        "threads": threads,
-        "epochs": ousel.course.curve,
+        "settings": settings.model_dump(mode="json", include={"trainer", "ranking", "state"}),
+        "model": None if model is None else str(model),
+        "peers": chosen,
         "seconds": round(time.monotonic() - begun, 1),
         "models": {name: one.figures() for name, one in judged.items()},
         "ratios": over_best,
@@ -159,14 +174,14 @@ class _Asked:
     named: Items | None
 
 
-def _check_settings(settings: OuselSettings, protocol: Protocol, items: Path | None, cold_share: float | None) -> None:
-    check_device("--set device", settings.device)
-    if settings.content and items is None:
-        raise ValueError("--set content=true needs --items, got none")
-    if settings.patience and protocol is not Protocol.LEAVE_ONE_OUT:
-        raise ValueError(f"--set patience needs the protocol {splits.LEAVE_ONE_OUT}, got {protocol.value}")
-    if settings.patience and cold_share is not None:  # the validation questions would tell of the items held out
-        raise ValueError("--cold-share can't go with --set patience, got both")
+def _check_fits(weights: Weights, asked: _Asked, settings: TrainerConfig) -> None:
+    """Raises ValueError where a model can't run over this log."""
+    shape, width = weights.model.shape, settings.state.content_dim
+    if shape.content_dim != width:
+        raise ValueError(f"--model must have content_dim {width} (state.content_dim), got {shape.content_dim}")
+    kinds = kinds_of(asked.log, settings)
+    if shape.kinds < len(kinds):
+        raise ValueError(f"--model must have kinds >= {len(kinds)} ({', '.join(kinds)}), got {shape.kinds}")
 
 
 def _check_outputs(out: Path | None, checkpoint: Path | None, curves: Path | None) -> None:
@@ -206,38 +221,30 @@ def _asked(
     return _Asked(log, split, named)
 
 
-def _check_trainable(asked: _Asked, settings: OuselSettings) -> None:
-    """Raises ValueError where nothing is left for the encoders, or for the ranker's part of them, to learn from."""
-    log, train = asked.log, asked.split.train
-    if not len(train):
-        raise ValueError(f"{asked.split.protocol} must leave events to train on, got none")
-    if settings.ranker and not len(ranker_part(log, train, settings.ranker_share, by_session=settings.by_session)[0]):
-        raise ValueError(
-            f"--set ranker=true needs events before the newest {settings.ranker_share:g} of those to train on"
-            f" (ranker_share), got {len(train)} of one time or session"
-        )
-
-
-def _ousel(settings: OuselSettings, asked: _Asked, validation: bool, checkpoint: Path | None) -> OuselScorer:
+def _ousel(
+    settings: TrainerConfig,
+    asked: _Asked,
+    weights: Weights | None,
+    checkpoint: Path | None,
+    curves: Curves | None,
+) -> OuselScorer:
     """The model, with what the catalog says of its items."""
     split = asked.split
-    catalog = described(asked.log, asked.named) if asked.named else None
-    # What tells when to stop must not be what is asked about in the end.
-    watched = splits.leave_one_out(asked.log, validation=True) if settings.patience and not validation else None
     return OuselScorer(
         settings,
-        content=catalog.contents() if catalog and settings.content else None,
-        group=catalog.group if catalog else None,
-        validation=split if validation and settings.patience else watched,
-        checkpoint=None if checkpoint is None else Checkpoint(checkpoint, f"{split.digest[:16]} {settings}"),
+        by_session=split.protocol == splits.SESSIONS,
+        catalog=described(asked.log, asked.named, settings.state) if asked.named else None,
+        weights=weights,
+        checkpoint=None if checkpoint is None else Checkpoint(checkpoint, f"{split.digest[:16]} {settings.trainer}"),
+        curves=curves,
     )
 
 
-def _variants(ousel: OuselScorer, split: Split) -> list[Scorer]:
-    """The model as it is, and where the log goes on, without what is new in it and trained on it, too."""
-    if not splits.goes_on(split):
-        return [ousel]
-    return [FrozenOusel(ousel), ousel, *([RetrainedOusel(ousel)] if ousel.settings.ranker else [])]
+def _variants(ousel: OuselScorer, split: Split) -> list[Lister]:
+    """The model as the protocol asks it, and beside it with a state that stands still, or that goes on."""
+    if splits.goes_on(split):
+        return [FrozenOusel(ousel), ousel]
+    return [ousel, LiveOusel(ousel)] if split.protocol == splits.SESSIONS else [ousel]
 
 
 def _write(out: Path, found: dict[str, Any]) -> None:
@@ -249,13 +256,6 @@ def _write(out: Path, found: dict[str, Any]) -> None:
         print(text)
         raise SystemExit(f"ousel-trainer evaluate: --out {out} can't be written: {told(error)}") from None
     print(f"written to {out}")
-
-
-def _draw(curves: Curves, entries: list[dict[str, float]]) -> None:
-    with curves:
-        for entry in entries:
-            for name in [name for name in ("loss", "score") if name in entry]:
-                curves.add(name, int(entry["epoch"]), entry[name])
 
 
 def _lengths(text: str) -> list[int]:
@@ -275,18 +275,7 @@ def _parts(split: Split, *, cold: bool) -> tuple[str, ...]:
     return ("", "new") if split.filter_seen else ("", "new", AMONG_NEW)
 
 
-def _defaults(protocol: Protocol, *, content: bool) -> dict[str, Any]:
-    """The settings that depend on what is asked."""
-    by_session = protocol is Protocol.SESSIONS
-    # A last event that may be no repeat is the encoders' own task; elsewhere live features are what the ranker is for.
-    ranker = protocol is not Protocol.LEAVE_ONE_OUT
-    return {"by_session": by_session, "content": content, "ranker": ranker, "refit": by_session}
-
-
 def _split(log: Events, protocol: Protocol, validation: bool, most: int | None, cold_share: float | None) -> Split:
-    if validation and protocol not in _WITH_VALIDATION:
-        known = " or ".join(one.value for one in _WITH_VALIDATION)
-        raise ValueError(f"--validation needs the protocol {known}, got {protocol.value}")
     more = {"validation": True} if validation else {}
     if cold_share is None:
         split = _SPLITS[protocol](log, most=most, **more)
@@ -297,13 +286,19 @@ def _split(log: Events, protocol: Protocol, validation: bool, most: int | None, 
     return split
 
 
-def _others(split: Split, compare: bool, cold: bool) -> list[Scorer]:
-    """Who is judged beside the model. Cold items are put beside popularity in any case: as it was when training ended
-    and, where the log goes on, as it is when asked."""
-    if not cold:
-        return peers() if compare else []
-    frozen = [Frozen(DecayedPopularity())] if splits.goes_on(split) else []
-    return [*(peers() if compare else [DecayedPopularity()]), *frozen]
+def _others(
+    log: Events, split: Split, protocol: Protocol, compare: bool, cold: bool, k: int
+) -> tuple[list[Scorer], dict[str, Any]]:
+    """Who is judged beside the model, and the settings that were chosen for them.
+
+    Cold items are put beside popularity in any case: as it was when training ended and, where the log goes on, as it is
+    when asked.
+    """
+    if not compare and not cold:
+        return [], {}
+    found, settings = tuned(log, _SPLITS[protocol](log, validation=True), k) if compare else ([DecayedPopularity()], {})
+    frozen = [Frozen(DecayedPopularity())] if cold and splits.goes_on(split) else []
+    return [*found, *frozen], settings
 
 
 def _print(judged: dict[str, Judged], over_best: dict[str, Any], ks: list[int], parts: tuple[str, ...]) -> None:
@@ -323,6 +318,9 @@ def _print(judged: dict[str, Judged], over_best: dict[str, Any], ks: list[int], 
             low, high = over_best[name]["interval"]
             row.append(f"{over_best[name]['ratio']:.3f} ({low:.3f}..{high:.3f})")
         table.add_row(name, *row)
+    table.add_section()
+    for name in (f"{what}@{k}" for k in ks for what in _BEYOND):
+        table.add_row(name, *(f"{of_one[name]:.4f}" for of_one in figures.values()))
     Console(width=140).print(table)
 
 

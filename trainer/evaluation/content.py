@@ -11,12 +11,9 @@ from trainer.data.files import Items
 from trainer.data.log import Events
 
 
-def described(events: Events, items: Items) -> Catalog:
-    """The catalog of the file's items by the log's rows; an item that the file does not name is one without content.
-
-    Content has the width that is the default of `state.content_dim`.
-    """
-    catalog = Catalog(content_encoder(StateConfig()), 0, len(events.items), CatalogRecords(len(events.items), 2**40))
+def described(events: Events, items: Items, config: StateConfig) -> Catalog:
+    """The catalog of the file's items by the log's rows; an item that the file does not name is one without content."""
+    catalog = Catalog(content_encoder(config), 0, len(events.items), CatalogRecords(len(events.items), 2**40))
     catalog.grow(len(events.items))
     rows = [row for row, item_id in enumerate(events.items) if item_id in items.title]
     named = [events.items[row] for row in rows]

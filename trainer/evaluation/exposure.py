@@ -41,12 +41,14 @@ class Exposure:
         np.bitwise_or.at(self._sets, (self._pair_category // 64, self._pair_item), bit)
         self._diversity = dict.fromkeys(ks, 0.0)  # sums over lists that have a pair to compare
         self._compared = dict.fromkeys(ks, 0)
+        self._repeated = dict.fromkeys(ks, 0)
 
-    def add(self, lists: NDArray[np.int32]) -> None:
-        """Counts lists [B, K], -1 where a place is empty."""
+    def add(self, lists: NDArray[np.int32], had: NDArray[np.bool_]) -> None:
+        """Counts lists [B, K], -1 where a place is empty, of whose items the asker `had` [B, K] some before."""
         for k, shown in self.shown.items():
             part = lists[:, :k]
             shown += np.bincount(part[part >= 0], minlength=len(shown))
+            self._repeated[k] += int(had[:, :k].sum())
         if self._names:
             distance, comparable = self._distances(lists[:, : max(self.shown)])
             for k in self.shown:
@@ -61,11 +63,12 @@ class Exposure:
         """By name@k.
 
         coverage: share of the catalog that was in any list. novelty: mean over what was shown of -log2 of the item's
-        share of the training events, one added to each item. gini: 0 where all items were shown equally often, near
-        1 where one had it all. exposure_by_decile: share of what was shown by tenth of the catalog, the most popular
-        first. diversity: mean over lists of 1 - Jaccard of the categories of two of its items, those without
-        categories aside. exposure_by_category: share of what was shown of the largest categories; an item counts for
-        each of its own in equal parts.
+        share of the training events, one added to each item. repeats: share of what was shown that the asker had
+        before. gini: 0 where all items were shown equally often, near 1 where one had it all. exposure_by_decile: share
+        of what was shown by tenth of the catalog, the most popular first; top_tenth: the first of them. diversity: mean
+        over lists of 1 - Jaccard of the categories of two of its items, those without categories aside.
+        exposure_by_category: share of what was shown of the largest categories; an item counts for each of its own in
+        equal parts.
         """
         figures: dict[str, Any] = {}
         smoothed = self._popularity + 1
@@ -75,9 +78,11 @@ class Exposure:
             total = max(1, int(shown.sum()))
             figures[f"coverage@{k}"] = float((shown > 0).mean())
             figures[f"novelty@{k}"] = float((shown * surprise).sum() / total)
+            figures[f"repeats@{k}"] = self._repeated[k] / total
             figures[f"gini@{k}"] = gini(shown)
-            deciles = np.array_split(shown[by_popularity], _DECILES)
-            figures[f"exposure_by_decile@{k}"] = [float(part.sum() / total) for part in deciles]
+            deciles = [float(part.sum() / total) for part in np.array_split(shown[by_popularity], _DECILES)]
+            figures[f"top_tenth@{k}"] = deciles[0]
+            figures[f"exposure_by_decile@{k}"] = deciles
             if self._names:
                 figures[f"diversity@{k}"] = self._diversity[k] / max(1, self._compared[k])
                 figures[f"exposure_by_category@{k}"] = self._by_category(shown)

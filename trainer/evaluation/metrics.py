@@ -51,12 +51,12 @@ class Judge:
         if lists.shape[0] != len(questions) or lists.shape[1] < max(self.ks):
             raise ValueError(f"lists must be {len(questions)} of at least {max(self.ks)}, got {lists.shape}")
         lists = lists[:, : max(self.ks)]
-        self._exposure.add(lists)
         items = len(self._events.items)
         row, item = pairs(questions, self._events, targets=True)
         wanted = np.unique(row * items + item)
         row, item = np.divmod(wanted, items)
         before_row, before_item = pairs(questions, self._events)
+        self._exposure.add(lists, hits(lists, before_row, before_item, items))
         repeat = np.isin(wanted, before_row * items + before_item)
         warm = self._warm[item]
         chosen = {"": np.ones_like(warm), "warm": warm, "cold": ~warm, "repeat": repeat, "new": ~repeat}

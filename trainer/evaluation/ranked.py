@@ -62,6 +62,16 @@ def hits(lists: NDArray[np.int32], row: Ints, item: Ints, items: int) -> NDArray
     return np.isin(place, row * items + item) & (lists >= 0)
 
 
+def earned(lists: Ints, targets: Ints, ks: Sequence[int]) -> dict[str, NDArray[np.float32]]:
+    """What each question earned, [B] by name@k, from its list [B, n] and its targets [B, T], both padded below 0."""
+    hit = np.zeros((len(lists), max(ks)), np.bool_)
+    listed = lists[:, : max(ks)]
+    hit[:, : listed.shape[1]] = ((listed[:, :, None] == targets[:, None]) & (listed >= 0)[:, :, None]).any(-1)
+    same = targets[:, :, None] == targets[:, None]
+    once = same.argmax(2) == np.arange(targets.shape[1])  # an item twice counts once
+    return quality(hit, ((targets >= 0) & once).sum(1), ks)
+
+
 def quality(hit: NDArray[np.bool_], wanted: Ints, ks: Sequence[int]) -> dict[str, NDArray[np.float32]]:
     """What each question earned, [B] by name@k, from its hits [B, K] and how many items it wanted [B].
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from trainer.data.log import Events, Questions, Scorer, Split
+from trainer.data.log import Events, Ints, Lister, Questions, Scorer, Split
 from trainer.evaluation.metrics import Judge, compare
 from trainer.evaluation.ranked import rank
 from trainer.evaluation.splits import goes_on
@@ -70,18 +70,19 @@ class Judged:
 
 
 def judge(
-    scorer: Scorer,
+    scorer: Scorer | Lister,
     events: Events,
     split: Split,
     ks: Sequence[int],
     categories: Mapping[str, Sequence[str]] | None = None,
     *,
     among_cold: bool = False,
+    live: bool = False,
 ) -> Judged:
     """Fits a scorer, asks it every question, and judges its lists; with `among_cold` those of cold items only, too.
 
-    Where the log goes on between the questions (`successive`, `prequential`) the scorer observes it, in the order of
-    the log and never past the first target of the questions that come next.
+    Where the log goes on between the questions (`successive`, `prequential`), and where `live` says so, the scorer
+    observes it, in the order of the log and never past the first target of the questions that come next.
     """
     begun = reported = time.monotonic()
     _log.info("%s: fitting on %d events", scorer.name, len(split.train))
@@ -92,21 +93,21 @@ def judge(
     repeats = not split.filter_seen  # lists may hold what the history holds
     wanted = {AMONG_COLD: among_cold, AMONG_NEW: repeats, AMONG_COLD_NEW: among_cold and repeats}
     among = {part: Judge(events, split.train, ks) for part in wanted if wanted[part]}
-    known = int(split.train[-1]) + 1 if len(split.train) else 0
-    for asked, questions in _batches(split.questions, _AT_ONCE_LIVE if goes_on(split) else _AT_ONCE):
-        if goes_on(split):
-            until = int(questions.order[questions.cut[0]])
-            scorer.observe(np.arange(known, until))
-            known = max(known, until)
-        scores = scorer.score(questions)
-        judged.add(questions, rank(scores, questions, events, max(ks), split.filter_seen))
+    live = live or goes_on(split) or getattr(scorer, "live", False)
+    late = _late(events, split) if live else np.zeros(0, np.int64)
+    for asked, questions in _batches(split.questions, _AT_ONCE_LIVE if live else _AT_ONCE):
+        if live:
+            seen = int(np.searchsorted(late, questions.order[questions.cut[0]]))
+            scorer.observe(late[:seen])
+            late = late[seen:]
+        answers = _Answers(scorer, questions, events, max(ks))
+        judged.add(questions, answers.lists(filter_seen=split.filter_seen))
         if AMONG_NEW in among:
-            among[AMONG_NEW].add(questions, rank(scores, questions, events, max(ks), filter_seen=True))
+            among[AMONG_NEW].add(questions, answers.lists(filter_seen=True))
         if AMONG_COLD in among:
-            scores = np.where(warm, -np.inf, scores).astype(np.float32)
-            among[AMONG_COLD].add(questions, rank(scores, questions, events, max(ks), split.filter_seen))
+            among[AMONG_COLD].add(questions, answers.lists(filter_seen=split.filter_seen, among=~warm))
         if AMONG_COLD_NEW in among:
-            among[AMONG_COLD_NEW].add(questions, rank(scores, questions, events, max(ks), filter_seen=True))
+            among[AMONG_COLD_NEW].add(questions, answers.lists(filter_seen=True, among=~warm))
         if time.monotonic() - reported > _REPORT_S:
             reported = time.monotonic()
             _log.info("%s: %d of %d questions", scorer.name, asked, len(split.questions))
@@ -114,6 +115,31 @@ def judge(
     shown = [f"{metric}@{max(ks)}" for metric in _COMPARED]
     _log.info("%s: %s", scorer.name, ", ".join(f"{name} {means[name]:.4f}" for name in shown if name in means))
     return Judged(judged, fitted - begun, time.monotonic() - fitted, peak_gb, among)
+
+
+class _Answers:
+    """One scorer's lists for B questions, of all items or of some."""
+
+    def __init__(self, scorer: Scorer | Lister, questions: Questions, events: Events, k: int) -> None:
+        self._lister = scorer if isinstance(scorer, Lister) else None
+        self._scores = None if isinstance(scorer, Lister) else scorer.score(questions)  # [B, N]
+        self._questions, self._events, self._k = questions, events, k
+
+    def lists(self, *, filter_seen: bool, among: NDArray[np.bool_] | None = None) -> NDArray[np.int32]:
+        """[B, k] see `Lister.lists`."""
+        if self._lister is not None:
+            return self._lister.lists(self._questions, self._k, filter_seen=filter_seen, among=among)
+        assert self._scores is not None
+        scores = self._scores if among is None else np.where(among, self._scores, -np.inf).astype(np.float32)
+        return rank(scores, self._questions, self._events, self._k, filter_seen)
+
+
+def _late(events: Events, split: Split) -> Ints:
+    """Positions of what comes after the training, for whoever is live: all but what was learned from."""
+    new = np.ones(len(events), np.bool_)
+    new[split.train] = False
+    new[: int(split.train[-1]) + 1 if goes_on(split) and len(split.train) else 0] = False
+    return np.flatnonzero(new)
 
 
 def ratios(

@@ -73,23 +73,26 @@ def sessions(events: Events, *, validation: bool = False, most: int | None = Non
     return _split(events, SESSIONS, train, questions, {"validation": validation, "most": most}, filter_seen=False)
 
 
-def successive(events: Events, *, quantile: float = 0.9, most: int | None = None) -> Split:
+def successive(events: Events, *, quantile: float = 0.9, validation: bool = False, most: int | None = None) -> Split:
     """Every event after the quantile of the log, from all that its user did before, after the quantile included.
 
     Events of equal time fall on the same side, the later. Users without a history are not asked about. Where the log
-    has real times, the events of one user, session and time are one question: their order says nothing.
+    has real times, the events of one user, session and time are one question: their order says nothing. With
+    `validation` the same is done with what would be trained on.
     """
-    questions, train = _after(events, quantile, baskets=events.timed)
-    return _split(events, SUCCESSIVE, train, questions, {"quantile": quantile, "most": most}, filter_seen=False)
+    questions, train = _after(events, quantile, baskets=events.timed, validation=validation)
+    parameters = {"quantile": quantile, "most": most} | ({"validation": True} if validation else {})
+    return _split(events, SUCCESSIVE, train, questions, parameters, filter_seen=False)
 
 
-def prequential(events: Events, *, share: float = 0.1, most: int | None = None) -> Split:
+def prequential(events: Events, *, share: float = 0.1, validation: bool = False, most: int | None = None) -> Split:
     """Each basket of the last share of the log, as a set, from all that its user did before.
 
     A basket is a run of events of one user, session and time. Otherwise as `successive`.
     """
-    questions, train = _after(events, 1 - share, baskets=True)
-    return _split(events, PREQUENTIAL, train, questions, {"share": share, "most": most}, filter_seen=False)
+    questions, train = _after(events, 1 - share, baskets=True, validation=validation)
+    parameters = {"share": share, "most": most} | ({"validation": True} if validation else {})
+    return _split(events, PREQUENTIAL, train, questions, parameters, filter_seen=False)
 
 
 def hold_out_items(events: Events, split: Split, *, share: float, most: int | None = None) -> Split:
@@ -115,38 +118,6 @@ def hold_out_items(events: Events, split: Split, *, share: float, most: int | No
 def goes_on(split: Split) -> bool:
     """Whether the log goes on between the questions, so that a scorer may observe it."""
     return split.protocol in (SUCCESSIVE, PREQUENTIAL)
-
-
-def newest_questions(events: Events, train: Ints, share: float, *, by_session: bool) -> tuple[Ints, Questions]:
-    """The older part of what may be trained on, and questions about the rest, in log order.
-
-    By session each event but the first of the newest `share` of sessions is asked about, else each basket of the
-    newest `share` of events.
-    """
-    if by_session:
-        order, start, stop = _by(events.session[train])
-        order = train[order]
-        newest = np.argsort(order[stop - 1])[-max(1, round(share * len(start))) :]
-        late = np.zeros(len(start), np.bool_)
-        late[newest] = True
-        first, cut = np.repeat(start, stop - start), np.arange(len(order))
-        in_late = np.repeat(late, stop - start)
-        chosen = in_late & (cut > first)
-        questions = Questions(order, first[chosen], cut[chosen], cut[chosen] + 1)
-        early = np.sort(order[~in_late])
-    else:
-        order, start, stop = _by(events.user[train])
-        order = train[order]
-        boundary = events.time[train[round((1 - share) * (len(train) - 1))]]
-        begins = np.ones(len(order), np.bool_)
-        begins[1:] = ~_same_basket(events, order)
-        cut = np.flatnonzero(begins)
-        end = np.append(cut[1:], len(order))
-        first = np.repeat(start, stop - start)[cut]
-        chosen = (events.time[order[cut]] >= boundary) & (cut > first)
-        questions = Questions(order, first[chosen], cut[chosen], end[chosen])
-        early = train[events.time[train] < boundary]
-    return early, questions.select(np.argsort(questions.order[questions.cut], kind="stable"))
 
 
 def check_no_leak(events: Events, split: Split) -> None:
@@ -179,14 +150,18 @@ def check_no_leak(events: Events, split: Split) -> None:
             raise ValueError(f"training must end before the first question, got position {late[0]} of the log")
 
 
-def _after(events: Events, quantile: float, *, baskets: bool) -> tuple[Questions, NDArray[np.bool_]]:
+def _after(events: Events, quantile: float, *, baskets: bool, validation: bool) -> tuple[Questions, NDArray[np.bool_]]:
     """Questions about all that comes after the quantile of the log, and what lies before it [E]."""
     if not 0 < quantile < 1:
         raise ValueError(f"the part of the log to train on must be above 0 and below 1, got {quantile}")
-    place = min(round(quantile * len(events)), len(events) - 1)
-    boundary = int(np.searchsorted(events.time, events.time[place]))
-    if not boundary:
-        raise ValueError(f"training must have an event, got none: the first {quantile:.0%} of the log are of one time")
+    boundary = last = len(events)
+    for _ in range(2 if validation else 1):
+        last, place = boundary, min(round(quantile * boundary), boundary - 1)
+        boundary = int(np.searchsorted(events.time, events.time[place]))
+        if not boundary:
+            raise ValueError(
+                f"training must have an event, got none: the first {quantile:.0%} of the log are of one time"
+            )
     order, start, stop = _by(events.user)
     begins = np.ones(len(events), np.bool_)  # by place in `order`: whether a question may begin here
     if baskets:
@@ -194,7 +169,7 @@ def _after(events: Events, quantile: float, *, baskets: bool) -> tuple[Questions
     cut = np.flatnonzero(begins)
     end = np.append(cut[1:], len(events))
     first = np.repeat(start, stop - start)[cut]
-    chosen = (order[cut] >= boundary) & (cut > first)
+    chosen = (order[cut] >= boundary) & (order[cut] < last) & (cut > first)
     return Questions(order, first[chosen], cut[chosen], end[chosen]), np.arange(len(events)) < boundary
 
 

@@ -56,6 +56,7 @@ _ORIGIN = {
     recommender_service_pb2.ORIGIN_MODEL: Origin.MODEL,
     recommender_service_pb2.ORIGIN_POPULARITY: Origin.POPULARITY,
     recommender_service_pb2.ORIGIN_COVISITATION: Origin.COVISITATION,
+    recommender_service_pb2.ORIGIN_FREQUENCY: Origin.FREQUENCY,
 }
 _SOURCE = {
     recommender_service_pb2.SOURCE_INDEX: Source.INDEX,

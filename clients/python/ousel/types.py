@@ -14,6 +14,7 @@ class Origin(StrEnum):
     MODEL = "model"
     POPULARITY = "popularity"
     COVISITATION = "covisitation"
+    FREQUENCY = "frequency"
     UNKNOWN = "unknown"  # an engine newer than this client
 
 

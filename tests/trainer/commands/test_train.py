@@ -14,7 +14,7 @@ import torch
 from typer.testing import CliRunner, Result
 
 from tests.trainer.files import written
-from tests.trainer.planted import planted_log, replayed, small_config
+from tests.trainer.planted import RANKING, last_of, planted_log, replayed, small_config
 from tests.trainer.test_curves import scalars
 from trainer.__main__ import app
 from trainer.curves import PICTURE
@@ -29,6 +29,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = small_config(nice=0, max_steps=20, ranker_epochs=1).model_dump(exclude_unset=True)
     for name, value in settings.items():
         monkeypatch.setenv(f"OUSEL_TRAINER__{name.upper()}", str(value))
+    for name, value in RANKING.model_dump(exclude_unset=True).items():
+        monkeypatch.setenv(f"OUSEL_RANKING__{name.upper()}", str(value))
     monkeypatch.setenv("OUSEL_TRAINER__ARCHIVE_DIR", "unread")
     for name, value in {"history": 16, "neighbors": 4, "content_dim": 16}.items():
         monkeypatch.setenv(f"OUSEL_STATE__{name.upper()}", str(value))
@@ -49,7 +51,7 @@ def test_the_file_holds_the_model_that_the_log_gives(files: list[str], tmp_path:
     done = train(out, *files)
     assert done.exit_code == 0, done.output
     config = small_config(max_steps=20, ranker_epochs=1)
-    want = train_model(replayed(planted_log(1000)).data(), config, None, threading.Event(), Progress())
+    want = last_of(train_model(replayed(planted_log(1000)).data(), config, None, threading.Event(), Progress()))
     got = load_model(out)
     tensors = got.weights.model.state_dict()
     assert all(torch.equal(tensor, tensors[name]) for name, tensor in want.weights.model.state_dict().items())
@@ -130,11 +132,11 @@ def test_too_few_events_are_said(files: list[str], tmp_path: Path, monkeypatch: 
     ("name", "line"),
     [
         (
-            "trainer.encoder._loss",
+            "trainer.objective.full_softmax",
             "training of the encoders has diverged at step 1, where its loss is nan: trainer.learning_rate",
         ),
         (
-            "trainer.ranking.candidate_softmax",
+            "trainer.ranking.listed_softmax",
             "training of the ranker has diverged at step 1, where its loss is nan: trainer.ranker",
         ),
     ],

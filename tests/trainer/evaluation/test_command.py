@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import re
 from pathlib import Path
@@ -12,13 +11,18 @@ import pytest
 import torch
 from typer.testing import CliRunner, Result
 
+from engine.model.recommender import ModelShape, Recommender
+from engine.model.weights import Weights
 from tests.trainer.test_curves import scalars
 from trainer.__main__ import app
 from trainer.curves import PICTURE
 from trainer.evaluation import command
-from trainer.evaluation.settings import OuselSettings, settings_of
+from trainer.model_file import save_model
 
-SMALL = [f"--set={one}" for one in ("dim=16", "heads=2", "blocks=1", "window=8", "epochs=2", "batch=16")]
+SMALL = [
+    f"--set=trainer.{one}"
+    for one in ("dim=16", "heads=2", "blocks=1", "window=8", "epochs=2", "batch=16", "graph_share=0", "min_count=1")
+]
 MEASURED = ("fit_s", "score_s", "peak_gb")
 
 
@@ -46,9 +50,11 @@ def test_the_model_and_its_peers_are_judged_on_one_split(events: Path, tmp_path:
                     "--out", out, *SMALL)  # fmt: skip
     assert done.exit_code == 0, done.output
     found = json.loads(out.read_text())
-    assert found["settings"]["content"] is True  # since there is a catalog
+    assert found["settings"]["trainer"]["epochs"] == 2 and found["settings"]["ranking"]["index_candidates"] == 200
     assert found["questions"] == 40 and found["split_hash"] in done.output
-    assert set(found["models"]) == {"ousel", "popularity", "frequency", "item_knn", "stan", "session_knn"}
+    peers = {"popularity", "frequency", "item_knn", "stan", "session_knn"}
+    assert set(found["peers"]) == peers  # with the settings that were chosen for each
+    assert set(found["models"]) == {"ousel", "ousel_live"} | peers
     for figures in found["models"].values():
         assert figures["questions"] == 40 and 0 <= figures["hr@1"] <= figures["hr@3"] <= 1
         assert "diversity@3" in figures and len(figures["intervals"]["mrr@3"]) == 2
@@ -58,10 +64,8 @@ def test_the_model_and_its_peers_are_judged_on_one_split(events: Path, tmp_path:
     assert (
         found["index"]["recall@3"] == 1 and found["index"]["ndcg_cost@3"] == 0 and "HNSW over 10 items" in done.output
     )
-    assert found["settings"]["ranker"] is True and found["models"]["ousel"]["ndcg@1"] != found["index"]["ndcg@1_exact"]
     assert found["ratios"]["mrr@3"]["ratio"] == pytest.approx(
-        found["models"]["ousel"]["mrr@3"]
-        / max(one["mrr@3"] for name, one in found["models"].items() if name != "ousel")
+        found["models"]["ousel"]["mrr@3"] / max(found["models"][name]["mrr@3"] for name in peers)
     )
 
 
@@ -70,19 +74,38 @@ def test_the_same_seed_gives_the_same_figures(events: Path, tmp_path: Path) -> N
     for out in (tmp_path / "1.json", tmp_path / "2.json"):
         done = evaluate("--events", events, "--protocol", "sessions", "--no-index", "--out", out, *SMALL)
         assert done.exit_code == 0 and "HNSW" not in done.output
-        (figures,) = json.loads(out.read_text())["models"].values()
-        found.append({name: value for name, value in figures.items() if name not in MEASURED})
+        models = json.loads(out.read_text())["models"]
+        found.append({name: value for name, value in models["ousel"].items() if name not in MEASURED})
     assert found[0] == found[1]
 
 
-def test_without_a_ranker_the_index_is_asked_for_what_the_model_lists(events: Path, tmp_path: Path) -> None:
-    out = tmp_path / "figures.json"
-    done = evaluate(
-        "--events", events, "--protocol", "sessions", "--k", "1", "--out", out, *SMALL, "--set=ranker=false"
-    )
-    assert done.exit_code == 0, done.output
+def test_a_model_that_train_wrote_of_what_may_be_learned_from_is_asked_the_same_questions(
+    events: Path, tmp_path: Path
+) -> None:
+    past, weights, out = tmp_path / "past.csv", tmp_path / "model.safetensors", tmp_path / "figures.json"
+    asked = ("--events", events, "--protocol", "sessions")
+    written = evaluate(*asked, "--write-training", past)
+    assert written.exit_code == 0 and "150 events written" in written.output
+    rows = past.read_text().splitlines()
+    assert rows[0] == '"item_id","kind","session_id","timestamp","value"' and len(rows) == 151
+    config = tmp_path / "train.toml"
+    settings = [one.removeprefix("--set=trainer.").replace("=", " = ") for one in SMALL]
+    config.write_text("\n".join(["[trainer]", *settings, "min_events = 10\n"]))
+    trained = CliRunner().invoke(app, ["train", "--events", str(past), "--config", str(config), "--out", str(weights)])
+    assert trained.exit_code == 0, trained.output
+    judged = evaluate(*asked, "--model", weights, "--out", out)
+    assert judged.exit_code == 0, judged.output
     found = json.loads(out.read_text())
-    assert found["index"]["ndcg@1_exact"] == pytest.approx(found["models"]["ousel"]["ndcg@1"])
+    assert found["model"] == str(weights) and found["split_hash"] in written.output
+    assert found["questions"] == 40 and found["models"]["ousel"]["hr@10"] == 1
+
+
+def test_a_model_that_does_not_fit_the_log_is_refused(events: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "model.safetensors"
+    shape = ModelShape(vocabulary=0, content_dim=8, kinds=8, dim=8, heads=1, blocks=1, window=4)
+    save_model(weights, Weights(Recommender(shape), []), {"metrics": {}})
+    done = evaluate("--events", events, "--protocol", "sessions", "--model", weights)
+    assert done.exit_code == 2 and "must have content_dim 128 (state.content_dim), got 8" in str(done.exception)
 
 
 def test_cold_items_are_put_beside_popularity_as_it_was_and_as_it_is(tmp_path: Path) -> None:
@@ -92,11 +115,11 @@ def test_cold_items_are_put_beside_popularity_as_it_was_and_as_it_is(tmp_path: P
     events.write_text("user_id,item_id,timestamp\n" + "\n".join(rows) + "\n")
     items.write_text("item_id,categories\n" + "".join(f"i{at},c{at // 10}\n" for at in range(40)))
     done = evaluate("--events", events, "--items", items, "--protocol", "successive", "--cold-share", "0.3", "--k", "5",
-                    "--set", "id_dropout=0.3", "--out", out, *SMALL)  # fmt: skip
+                    "--set", "trainer.id_dropout=0.3", "--out", out, *SMALL)  # fmt: skip
     assert done.exit_code == 0, done.output
     found = json.loads(out.read_text())
     assert found["cold_share"] == 0.3
-    assert set(found["models"]) == {"ousel", "ousel_frozen", "ousel_retrained", "popularity", "popularity_frozen"}
+    assert set(found["models"]) == {"ousel", "ousel_frozen", "popularity", "popularity_frozen"}
     for figures in found["models"].values():
         assert figures["questions"] == figures["questions_cold"] == found["questions"]
         assert figures["recall@5_cold"] <= figures["recall@5_among_cold"] <= 1
@@ -106,12 +129,13 @@ def test_cold_items_are_put_beside_popularity_as_it_was_and_as_it_is(tmp_path: P
     assert found["models"]["ousel"]["recall@5_among_cold"] > found["models"]["popularity_frozen"]["recall@5_among_cold"]
 
 
-def test_the_curves_have_an_entry_per_epoch(events: Path, tmp_path: Path) -> None:
-    out, folder = tmp_path / "1.json", tmp_path / "curves"
-    done = evaluate("--events", events, "--protocol", "sessions", "--out", out, "--curves", folder, *SMALL)
+def test_the_curves_have_an_entry_per_step(events: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "curves"
+    done = evaluate("--events", events, "--protocol", "sessions", "--curves", folder, *SMALL)
     assert done.exit_code == 0, done.output
-    epochs = json.loads(out.read_text())["epochs"]
-    assert scalars(folder) == {"loss": [(at + 1, pytest.approx(epochs[at]["loss"])) for at in range(2)]}
+    drawn = scalars(folder)
+    assert set(drawn) == {"loss", "learning_rate", "validation"}
+    assert [step for step, _ in drawn["loss"]] == [*range(1, len(drawn["loss"]) + 1)]
     assert (folder / PICTURE).exists()
 
 
@@ -119,25 +143,17 @@ def test_the_curves_have_an_entry_per_epoch(events: Path, tmp_path: Path) -> Non
     ("args", "line"),
     [
         (["--k", "0,5"], "--k must be numbers in 1..1000 with commas between, got '0,5'"),
-        (["--set", "width=3"], "--set must name one of dim, heads"),
-        (["--set", "content=true"], "--set content=true needs --items, got none"),
-        (["--set", "local_heads=3"], "local_heads must be in 0..2 (heads), got 3"),
-        (["--set", "dim=wide"], "--set dim must be a whole number >= 8 and <= 1024, got 'wide'"),
-        (["--set", "precision=half"], "--set precision must be one of float32, bfloat16, int8, got 'half'"),
-        (["--set", "aggregation=best"], "--set aggregation must be one of attention, mean, sum, got 'best'"),
-        (["--protocol", "successive", "--validation"], "--validation needs the protocol leave-one-out or sessions"),
+        (["--set", "trainer.width=3"], "--set must be SECTION.NAME=VALUE, got 'trainer.width=3', did you mean"),
+        (["--set", "dim=64"], "--set must be SECTION.NAME=VALUE, got 'dim=64', did you mean trainer.dim?"),
+        (["--set", "trainer.dim"], "--set must be SECTION.NAME=VALUE, got 'trainer.dim'"),
+        (["--set", "trainer.local_heads=3"], "--set: trainer: local_heads must be in 0..2 (heads), got 3"),
+        (["--set", "trainer.dim=7"], "--set: trainer.dim: must be a whole number >= 8 and <= 1024, got '7'"),
+        (["--set", "inference.precision=half"], "--set: inference.precision: Input should be 'float32', 'bfloat16' or"),
+        (["--set", "state.half_lives_s=[7, 0]"], "--set: state.half_lives_s.1: must be a number > 0"),
+        (["--set", "trainer.device=gpu"], "--set: trainer.device: String should match pattern"),
         (["--cold-share", "1"], "cold share must be above 0 and below 1, got 1.0"),
         (["--most", "0"], "most must be >= 1, got 0"),
-        (["--threads", "0"], "--threads must be in 1..256, got 0"),
-        (["--set", "batch=0"], "--set batch must be a whole number >= 1 and <= 65536, got '0'"),
-        (["--set", "window=0"], "--set window must be a whole number >= 2 and <= 4096, got '0'"),
-        (["--set", "dropout=1"], "--set dropout must be a number >= 0 and < 1, got '1'"),
-        (["--set", "learning_rate=nan"], "--set learning_rate must be a number > 0 and <= 10, got 'nan'"),
-        (["--set", "learning_rat=1"], "got 'learning_rat=1', did you mean learning_rate?"),
-        (["--set", "half=perhaps"], "--set half must be true or false, got 'perhaps'"),
-        (["--set", "device=gpu"], "--set device must be cpu, cuda or cuda:N, got 'gpu'"),
-        (["--set", "dim=30", "--set", "heads=4"], "--set dim must be a multiple of heads, got 30 and 4"),
-        (["--set", "by_session=true"], "--set must name one of dim, heads"),
+        (["--model", "none.safetensors"], "none.safetensors: can't be read: No such file or directory"),
         (["--out", "."], "--out must name a file, got '.', which is a folder"),
         (["--out", "/dev/null/x.json"], "--out must name a file that can be written, got '/dev/null/x.json': "),
         (["--out", "/dev/null"], "--out must name a file, got '/dev/null', which is no plain file"),
@@ -152,23 +168,15 @@ def test_what_cannot_be_done_is_said_in_one_line(events: Path, args: list[str], 
     assert isinstance(done.exception, SystemExit) and line in str(done.exception)
 
 
-def test_every_number_among_the_settings_has_bounds() -> None:
-    names = [field.name for field in dataclasses.fields(OuselSettings) if field.name != "by_session"]
-    for name in names:
-        for text in ("-1e30", "1e30", "nan", "-1", "word", ""):
-            with pytest.raises(ValueError, match=rf"^--set {name} must be .*, got {text!r}$"):
-                settings_of([f"{name}={text}"], {"by_session": False})
-
-
 @pytest.mark.parametrize(
     ("name", "setting"),
     [
         (
-            "trainer.evaluation.training.full_softmax",
-            "encoders has diverged at step 1, where its loss is nan: --set learning_rate",
+            "trainer.objective.full_softmax",
+            "encoders has diverged at step 1, where its loss is nan: trainer.learning_rate",
         ),
-        ("trainer.evaluation.ranker.listed_softmax", "ranker has diverged at step 1, .*: --set ranker_learning_rate"),
-        ("trainer.encoder.sampled_softmax", "encoders has diverged at step 1, .*: --set graph_learning_rate"),
+        ("trainer.objective.sampled_softmax", "encoders has diverged at step [0-9]+, .*: trainer.learning_rate"),
+        ("trainer.ranking.listed_softmax", "ranker has diverged at step 1, .*: trainer.ranker_learning_rate"),
     ],
 )
 def test_a_loss_that_is_no_number_ends_it_and_an_older_file_stays(
@@ -177,7 +185,9 @@ def test_a_loss_that_is_no_number_ends_it_and_an_older_file_stays(
     out = tmp_path / "figures.json"
     out.write_text("older")
     with mock.patch(name, lambda *_: torch.tensor(float("nan"), requires_grad=True)):
-        done = evaluate("--events", events, "--protocol", "sessions", "--out", out, *SMALL, "--set", "graph_steps=3")
+        done = evaluate(
+            "--events", events, "--protocol", "sessions", "--out", out, *SMALL, "--set=trainer.graph_share=0.5"
+        )
     assert done.exit_code == 1 and re.search(f"training of the {setting} is probably too high", str(done.exception))
     assert out.read_text() == "older"
 
@@ -187,7 +197,7 @@ def test_ids_that_never_meet_are_said_before_the_training(
 ) -> None:
     items = tmp_path / "items.csv"
     items.write_text("item_id,title\nI1,One\nI2,Two\n")
-    evaluate("--events", events, "--items", items, "--protocol", "sessions", *SMALL, "--set", "epochs=1")
+    evaluate("--events", events, "--items", items, "--protocol", "sessions", *SMALL)
     assert (
         "the 10 item ids of the events, such as 'i1', 'i2', and the 2 of the catalog, such as 'I1', 'I2'" in caplog.text
     )
@@ -196,9 +206,9 @@ def test_ids_that_never_meet_are_said_before_the_training(
 @pytest.mark.parametrize(
     ("rows", "protocol", "line"),
     [
-        ("s1,a,1,test\ns1,b,2,test\n", "sessions", "sessions must leave events to train on, got none"),
+        ("s1,a,1,test\ns1,b,2,test\n", "sessions", "sessions must leave 2 events to train on, got 0"),
         ("s1,a,1,train\ns2,b,2,test\n", "sessions", "sessions must have something to ask, got a log without"),
-        ("s1,a,1,train\ns1,b,2,test\n", "successive", "--set ranker=true needs events before the newest 0.1 of"),
+        ("s1,a,1,train\ns1,b,2,test\n", "successive", "successive must leave 2 events to train on, got 1"),
         ("s1,a,1,train\ns1,b,1,test\n", "successive", "training must have an event, got none"),
     ],
 )
@@ -225,11 +235,6 @@ def test_figures_that_the_disk_does_not_take_are_printed(events: Path, tmp_path:
         done = evaluate("--events", events, "--protocol", "sessions", "--out", tmp_path / "f.json", *SMALL)
     assert done.exit_code == 1 and "can't be written: No space left on device" in str(done.exception)
     assert '"split_hash"' in done.output
-
-
-def test_stopping_early_would_tell_of_cold_items(events: Path) -> None:
-    done = evaluate("--events", events, "--protocol", "leave-one-out", "--cold-share", "0.2", "--set", "patience=1")
-    assert done.exit_code != 0 and "--cold-share can't go with --set patience, got both" in str(done.exception)
 
 
 def test_a_broken_file_is_named_with_the_line(events: Path) -> None:

@@ -17,7 +17,7 @@ LOG = log_of([(0, 0, 2, 0.0), (0, 0, 0, 1.0)], items=4)
 def test_features_are_those_that_the_engine_has_of_the_same_items() -> None:
     title = {"i3": "", "i0": "The Blackbird, told", "elsewhere": "Nothing", "i2": "Ousel"}
     items = Items(title, {"i3": ("birds",), "i0": ("books", "birds"), "elsewhere": (), "i2": ()}, str)
-    here = described(LOG, items)
+    here = described(LOG, items, StateConfig())
     found = here.contents()
 
     state = State(StateConfig(), EventsConfig(), events_topic="events", partitions=1)

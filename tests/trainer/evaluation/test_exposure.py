@@ -27,7 +27,8 @@ def shown(lists: list[list[int]], k: int) -> list[int]:
 def test_figures_are_what_loops_give_however_lists_are_batched(lists: list[list[int]], k: int, cut: int) -> None:
     exposure = Exposure(LOG, TRAIN, [k, 7], CATEGORIES)
     for part in (lists[:cut], lists[cut:]):
-        exposure.add(np.array(part, np.int32).reshape(-1, 7))
+        rows = np.array(part, np.int32).reshape(-1, 7)
+        exposure.add(rows, (rows >= 0) & (rows % 3 == 0))  # every third item was had before
     figures = exposure.figures()
     items = shown(lists, k)
     total = max(1, len(items))
@@ -37,6 +38,8 @@ def test_figures_are_what_loops_give_however_lists_are_batched(lists: list[list[
     by_popularity = [[0, 2], [1, 3], *([item] for item in range(4, 12))]
     want = [sum(item in part for item in items) / total for part in by_popularity]
     assert figures[f"exposure_by_decile@{k}"] == pytest.approx(want)
+    assert figures[f"top_tenth@{k}"] == pytest.approx(want[0])
+    assert figures[f"repeats@{k}"] == pytest.approx(sum(item % 3 == 0 for item in items) / total)
 
     means = []
     for each in lists:
@@ -55,15 +58,16 @@ def test_figures_are_what_loops_give_however_lists_are_batched(lists: list[list[
 def test_more_than_64_categories_fit() -> None:
     categories = {f"i{item}": [f"c{at}" for at in range(item * 60, item * 60 + 80)] for item in range(3)}
     exposure = Exposure(LOG, TRAIN, [2], categories)
-    exposure.add(np.array([[0, 1], [0, 2]], np.int32))
+    exposure.add(np.array([[0, 1], [0, 2]], np.int32), np.zeros((2, 2), np.bool_))
     assert exposure.figures()["diversity@2"] == pytest.approx((1 - 20 / 140 + 1) / 2)
 
 
 def test_without_categories_there_are_no_figures_of_them() -> None:
     for categories in (None, {}, {"i0": ()}):
         exposure = Exposure(LOG, TRAIN, [2], categories)
-        exposure.add(np.array([[0, 1]], np.int32))
-        assert set(exposure.figures()) == {"coverage@2", "novelty@2", "gini@2", "exposure_by_decile@2"}
+        exposure.add(np.array([[0, 1]], np.int32), np.zeros((1, 2), np.bool_))
+        names = {"coverage", "novelty", "repeats", "gini", "top_tenth", "exposure_by_decile"}
+        assert set(exposure.figures()) == {f"{name}@2" for name in names}
 
 
 @given(counts=st.lists(st.integers(0, 9), min_size=1, max_size=9))

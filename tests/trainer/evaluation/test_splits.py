@@ -24,6 +24,8 @@ PROTOCOLS: list[Callable[[Events], Split]] = [
     lambda events: sessions(events, validation=True),
     lambda events: successive(events, quantile=0.5),
     lambda events: prequential(events, share=0.5),
+    lambda events: successive(events, quantile=0.7, validation=True),
+    lambda events: prequential(events, share=0.3, validation=True),
 ]
 
 
@@ -135,6 +137,17 @@ def test_events_of_equal_time_do_not_straddle_the_split() -> None:
     split = successive(log_of(log), quantile=0.6)
     assert split.train.tolist() == [0]
     assert asked(split) == [([0], [1, 2, 3]), ([0, 1, 2, 3], [4])]
+
+
+def test_validation_asks_the_same_of_what_would_be_trained_on() -> None:
+    log = [(at % 3, at % 3, at % 5, float(at)) for at in range(60)]
+    events = log_of(log)
+    for protocol in (successive, prequential):
+        whole, part = protocol(events), protocol(events, validation=True)
+        before = protocol(log_of(log[: len(whole.train)]))
+        assert part.train.tolist() == before.train.tolist()
+        assert asked(part) == asked(before)
+        assert part.digest != whole.digest
 
 
 def test_a_mere_order_has_no_baskets_in_successive() -> None:

@@ -21,6 +21,7 @@ class Origin(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     ORIGIN_MODEL: _ClassVar[Origin]
     ORIGIN_POPULARITY: _ClassVar[Origin]
     ORIGIN_COVISITATION: _ClassVar[Origin]
+    ORIGIN_FREQUENCY: _ClassVar[Origin]
 
 class Source(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -41,6 +42,7 @@ ORIGIN_UNSPECIFIED: Origin
 ORIGIN_MODEL: Origin
 ORIGIN_POPULARITY: Origin
 ORIGIN_COVISITATION: Origin
+ORIGIN_FREQUENCY: Origin
 SOURCE_UNSPECIFIED: Source
 SOURCE_INDEX: Source
 SOURCE_HISTORY: Source

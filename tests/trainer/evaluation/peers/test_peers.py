@@ -1,4 +1,4 @@
-"""The factory of all peers."""
+"""What all peers have in common."""
 
 from __future__ import annotations
 
@@ -6,19 +6,12 @@ import numpy as np
 
 from tests.trainer.evaluation.logs import log_of
 from tests.trainer.evaluation.peers.cases import of_histories
-from trainer.evaluation.peers import peers
-
-
-def test_every_call_makes_one_of_each_anew() -> None:
-    names = ["popularity", "frequency", "item_knn", "stan", "session_knn"]
-    assert [peer.name for peer in peers()] == names
-    first, second = peers(), peers()
-    assert all(one is not other for one, other in zip(first, second, strict=True))
+from trainer.evaluation.peers.tuning import CHOICES
 
 
 def test_all_answer_where_nothing_was_learned() -> None:
     log = log_of([(0, 0, 1, 0.0)])
-    for peer in peers():
+    for peer in (kind() for kind in CHOICES):
         peer.fit(log, np.zeros(0, np.int64))
         peer.observe(np.zeros(0, np.int64))
         scores = peer.score(of_histories([[], [0]]))

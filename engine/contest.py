@@ -1,0 +1,115 @@
+"""Asks several makers of lists for what some users did last, from what they did before, a few users between two steps.
+
+The state knows the newest events already, which helps all makers: only how their hits compare means something.
+
+Shapes: U users, B of them at a time.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import torch
+from torch import Tensor
+
+from engine.config import RankingConfig
+from engine.ranking.asked import Asked, Filter
+from engine.ranking.moment import Moment, Now
+from engine.ranking.page import Page
+from engine.ranking.query import Query
+from engine.ranking.scorers import SCORERS
+from engine.state.graph import LiveGraph
+from engine.state.ring import Neighbors
+from engine.state.state import State
+
+K = 20
+MIN_HITS = 20  # of the best maker: with fewer, who hits more may be chance
+_SAMPLE = 10  # users looked at for each that is tried, to find the recent ones among them
+_PIECE = 4  # users asked about between two steps: a few ms of the engine's thread
+_SEED = 20_240
+
+Maker = Callable[[Asked, Moment, RankingConfig], Sequence[Page]]
+
+
+def recent_users(users: Tensor, graph: LiveGraph, count: int) -> Tensor:
+    """[U] int64 up to `count` of the rows `users` with two events or more, those with the newest events of a sample."""
+    chance = torch.Generator().manual_seed(_SEED)
+    some = users[torch.randperm(len(users), generator=chance)[: _SAMPLE * count]]
+    last = graph.user_items.latest(some, 2)
+    order = last.time_ms[:, -1].argsort(descending=True, stable=True)
+    return some[order[last.mask.all(dim=1)[order]]][:count]
+
+
+def scorer_makers() -> dict[str, Maker]:
+    """The scorers that serve without a model, by name."""
+
+    def maker(name: str) -> Maker:
+        return lambda asked, moment, config: [scored.page for scored in SCORERS[name](asked, moment, config)]
+
+    return {name: maker(name) for name in SCORERS}
+
+
+class Contest:
+    """Lists of several makers, for the same pasts of the same users.
+
+    Args:
+        users: [U] int64 rows.
+
+    Attributes:
+        hit: by maker, of each user with at least two events, whether the newest item is in the list.
+        lists: by maker, the items of the lists that were made last.
+    """
+
+    def __init__(self, config: RankingConfig, users: Tensor, makers: Mapping[str, Maker]) -> None:
+        self._config = config
+        self._makers = makers
+        self._pieces = list(users.split(_PIECE)) if len(users) else []
+        self._waiting: list[str] = []  # makers that have not answered what is asked now
+        self._asked: Asked | None = None
+        self._newest: list[str] = []
+        self.hit: dict[str, list[bool]] = {name: [] for name in makers}
+        self.lists: dict[str, list[set[str]]] = {}
+
+    @property
+    def tried(self) -> int:
+        """Users that all makers were asked about."""
+        return min(map(len, self.hit.values()), default=0)
+
+    def hits(self, name: str) -> int:
+        """How many of the users a maker hit."""
+        return sum(self.hit[name])
+
+    def step(self, state: State) -> bool:
+        """Has one maker make a few lists, in the engine's thread; True once all are made."""
+        if not self._waiting and self._pieces:
+            self._ask(self._pieces.pop(), state)
+        if self._waiting:
+            self._answer(self._waiting.pop(0), state)
+        return not self._waiting and not self._pieces
+
+    def is_behind(self, name: str, other: str, share: float = 1.0) -> bool:
+        """Whether one maker hits less than `share` of the hits of another, by more than chance explains."""
+        apart = sum(one != another for one, another in zip(self.hit[name], self.hit[other], strict=True))
+        return self.hits(name) < share * self.hits(other) - math.sqrt(apart)
+
+    def _ask(self, users: Tensor, state: State) -> None:
+        history = state.graph.user_items.latest(users)
+        there = history.mask[:, -2:].all(dim=1)  # some may be gone since
+        if not bool(there.any()):
+            return
+        history = history.select(there)
+        before = Neighbors(*(column[:, :-1] for column in history.columns()))
+        query = Query("", "", min(K, self._config.max_k))
+        count, ids = len(before), state.items.ids()
+        self._asked = Asked([query] * count, users[there].numpy(), before, [Filter()] * count)
+        self._newest = [ids[row] for row in history.row[:, -1].tolist()]
+        self._waiting = list(self._makers)
+
+    def _answer(self, name: str, state: State) -> None:
+        assert self._asked is not None
+        pages = self._makers[name](self._asked, Now(state, int(time.time() * 1000)), self._config)
+        ids = state.items.ids()
+        self.lists[name] = [{ids[row] for row in page.row.tolist()} for page in pages]
+        self.hit[name] += [item in listed for item, listed in zip(self._newest, self.lists[name], strict=True)]
