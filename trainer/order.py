@@ -56,8 +56,7 @@ class WindowOrder(Iterator[tuple[LiveGraph | None, Windows]]):
 
     def __len__(self) -> int:
         """Steps of one pass over all pieces, give or take a few."""
-        windows = (len(self._histories.windows(*piece, self._window)) for piece in self._pieces)
-        return sum(-(-count // self._batch) for count in windows)
+        return sum(-(-len(self._windows_of(piece, None)[0]) // self._batch) for piece in self._pieces)
 
     def __next__(self) -> tuple[LiveGraph | None, Windows]:
         """The windows of the next step."""
@@ -81,6 +80,13 @@ class WindowOrder(Iterator[tuple[LiveGraph | None, Windows]]):
             self._enter(state["piece"])
         self._at = state["at"]
 
+    def _windows_of(self, piece: tuple[int, int], generator: torch.Generator | None) -> tuple[Windows, Tensor]:
+        """The windows of a piece, and [W] how many inputs each has; those without any, of first events, are gone."""
+        windows = self._histories.windows(*piece, self._window, generator)
+        length = self._histories.length(windows, self._window)
+        some = (length > 0).nonzero().squeeze(1)
+        return windows.select(some), length[some]
+
     def _link(self, piece: int) -> None:
         """Brings the graph to the start of a piece."""
         if self._linked:
@@ -93,8 +99,7 @@ class WindowOrder(Iterator[tuple[LiveGraph | None, Windows]]):
     def _enter(self, piece: int) -> None:
         self._link(piece)
         self._entered = self._generator.get_state()
-        self._windows = self._histories.windows(*self._pieces[piece], self._window, self._generator)
-        length = self._histories.length(self._windows, self._window)
+        self._windows, length = self._windows_of(self._pieces[piece], self._generator)
         order = torch.randperm(len(self._windows), generator=self._generator)
         inputs = max(1.0, self._batch * float(length.float().mean())) if len(length) else 1.0
         steps: list[Tensor] = []

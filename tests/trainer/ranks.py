@@ -24,8 +24,8 @@ from trainer.schedule import Schedule
 from trainer.start import start_weights, words
 
 DATA = replayed(planted_log(300)).data()
-# 61 windows without the graph: each sixth batch holds one window, and the second process has none of it.
-SHAPE = {"batch": 12, "max_steps": 24, "chunks": 2}
+# One batch of the first pass holds a single window, and the second process has none of it.
+SHAPE = {"batch": 10, "max_steps": 24, "chunks": 2}
 EXACT = small_config(**SHAPE, id_dropout=0, edge_dropout=0, patience=2, validate_steps=2)
 CHANCE = small_config(
     **SHAPE,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from engine.state.ring import Neighbors
-from tests.trainer.planted import last_of, planted_log, replayed, small_config
+from tests.trainer.planted import decoded, last_of, planted_log, replayed, small_config
 from trainer.config import Recipe
 from trainer.dataset import Histories
 from trainer.early_stopping import EarlyStopping
@@ -120,6 +120,15 @@ class Until(Progress):
     def update(self, stage: str, done: float, note: str = "") -> None:
         if self._schedule.step == self._step:
             self._schedule.budget_s = 1e-9
+
+
+def test_a_log_in_which_nothing_comes_after_anything_teaches_nothing_and_ends() -> None:
+    strangers = [f"u{at}" for at in range(20)]
+    data = replayed(decoded(strangers, ["A0"] * 20, list(range(10**12, 10**12 + 20)), [""] * 20, [])).data()
+    forward = forward_of(small_config())
+    schedule = Schedule(None)
+    trainer = EncoderTrainer(forward, data, Histories(data.log), 20, small_config(max_steps=None), schedule)
+    assert trainer.run(threading.Event(), Progress()) and schedule.step == 0
 
 
 def test_a_training_with_patience_stops_early_and_is_judged() -> None:
