@@ -123,9 +123,9 @@ def test_another_catalogs_weights_are_worth_more_than_none_because_content_means
     # Where the same titles follow upon others, what was learned of them is worth little.
     misleading = planted_log(2000, seed=5, catalog="other-", shift=7)
     starts = ((log, elsewhere.weights), (log, None), (misleading, elsewhere.weights))
-    warm, fresh, misled = (by_content(*start, 6).metrics["ndcg@20"] for start in starts)
-    assert warm > 0.45
-    assert warm > max(fresh, misled) + 0.1  # 0.15 to 0.35 with other seeds
+    warm, fresh, misled = (by_content(*start, 2).metrics["ndcg@20"] for start in starts)
+    assert warm > 0.35
+    assert warm > max(fresh, misled) + 0.1  # 0.11 to 0.31 with other seeds
 
 
 def test_another_catalogs_weights_give_all_but_their_ids(elsewhere: Trained) -> None:
