@@ -25,7 +25,9 @@ class Schedule:
         self.step = 0
 
     def progress(self) -> float:
-        """From 0 to 1."""
+        """From 0 to 1; 0 before the first step, which every training takes, however slow its start was."""
+        if not self.step:
+            return 0.0
         by_steps = 0.0 if self.steps is None else self.step / self.steps
         return min(1.0, max(by_steps, self.elapsed_s() / self.budget_s))
 

@@ -54,6 +54,8 @@ def test_schedule_by_steps_goes_from_zero_to_one_and_rises_to_the_whole_rate() -
 
 def test_schedule_by_time_ends_when_the_budget_does_and_goes_on_with_more() -> None:
     schedule = Schedule(None, budget_s=1e-9)
+    assert schedule.progress() == 0.0  # one step is always taken, however long the start was
+    schedule.step = 1
     assert schedule.progress() == 1.0 and not schedule.is_whole()
     schedule.budget_s = 1e9
     assert schedule.progress() < 1e-3
