@@ -28,6 +28,7 @@ K = 20
 MIN_HITS = 20  # of the best maker: with fewer, who hits more may be chance
 _SAMPLE = 10  # users looked at for each that is tried, to find the recent ones among them
 _PIECE = 4  # users asked about between two steps: a few ms of the engine's thread
+_DEVIATIONS = 1.64  # of a difference of hits, beyond which it is no chance: 1 of 20 models as good is refused
 _SEED = 20_240
 
 Maker = Callable[[Asked, Moment, RankingConfig], Sequence[Page]]
@@ -91,8 +92,9 @@ class Contest:
 
     def is_behind(self, name: str, other: str, share: float = 1.0) -> bool:
         """Whether one maker hits less than `share` of the hits of another, by more than chance explains."""
+        # Where both hit alike, which of the two has a hit that the other lacks is a coin thrown `apart` times.
         apart = sum(one != another for one, another in zip(self.hit[name], self.hit[other], strict=True))
-        return self.hits(name) < share * self.hits(other) - math.sqrt(apart)
+        return self.hits(name) < share * self.hits(other) - _DEVIATIONS * math.sqrt(apart)
 
     def _ask(self, users: Tensor, state: State) -> None:
         history = state.graph.user_items.latest(users)
@@ -103,7 +105,10 @@ class Contest:
         before = Neighbors(*(column[:, :-1] for column in history.columns()))
         query = Query("", "", min(K, self._config.max_k))
         count, ids = len(before), state.items.ids()
-        self._asked = Asked([query] * count, users[there].numpy(), before, [Filter()] * count)
+        # By the clock of that event: a model that knows how long somebody was away expects other items after weeks.
+        asked_ms = history.time_ms[:, -1].numpy()
+        filters = [Filter()] * count
+        self._asked = Asked([query] * count, users[there].numpy(), before, filters, clock_ms=asked_ms)
         self._newest = [ids[row] for row in history.row[:, -1].tolist()]
         self._waiting = list(self._makers)
 

@@ -41,6 +41,7 @@ class Asked:
         history: [B, K] what each user had before, or is to be taken as having had; nothing of an unknown one.
         filters: of each query.
         related: what the users' relations propose; None where there are none.
+        clock_ms: [B] event time at which each was asked, where that is in the past; None: that of the moment.
     """
 
     queries: Sequence[Query]
@@ -48,6 +49,7 @@ class Asked:
     history: Neighbors
     filters: Sequence[Filter]
     related: Related = field(default=Related())
+    clock_ms: Longs | None = None
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -70,6 +72,7 @@ class Asked:
         return Asked(
             [self.queries[b] for b in at], self.users[at], self.history.select(torch.tensor(at, dtype=torch.int64)),
             [self.filters[b] for b in at], self.related.select(at),
+            None if self.clock_ms is None else self.clock_ms[list(at)],
         )  # fmt: skip
 
     def lets(self, b: int, rows: Longs) -> Flags:

@@ -8,7 +8,7 @@ Shapes: B queries, C candidates of each, N items, d width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -98,7 +98,7 @@ def weigh(asked: Asked, moment: Moment, model: ListModel, config: RankingConfig)
     """The candidates, and what is known of each."""
     # Step 1. The session.
     history = _trimmed(asked.history)
-    asked = Asked(asked.queries, asked.users, history, asked.filters, asked.related)
+    asked = replace(asked, history=history)
     vector: Floats = model.encoded(asked.users.tolist(), history).numpy()
     # Step 2. Candidates, without those that may not be listed.
     voters = gather_voters(moment.graph, history, torch.from_numpy(asked.users))
@@ -112,6 +112,8 @@ def weigh(asked: Asked, moment: Moment, model: ListModel, config: RankingConfig)
     rows = torch.from_numpy(found.row)
     crowd = Crowd(share, _trend(moment, at, config), count_votes(voters, rows), habit, found.following)
     clock_ms = torch.full((len(asked),), moment.clock_ms)
+    if asked.clock_ms is not None:
+        clock_ms = torch.from_numpy(asked.clock_ms)
     features = candidate_features(rows, history, crowd, moment.group, clock_ms)
     return Weighed(found.row, found.source, cosine, features, vector, found.floor, found.hidden)
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from engine.canary import Refused, Trial, check_vectors
-from engine.config import CanaryConfig, Config, StateConfig
-from engine.contest import K, recent_users
+from engine.config import CanaryConfig, Config, RankingConfig, StateConfig
+from engine.contest import Contest, K, recent_users
 from engine.generation import Frozen, Generation, build_generation
 from engine.model.recommender import ModelShape, Recommender
 from engine.model.weights import Weights, encode_weights
+from engine.ranking.asked import Asked
+from engine.ranking.lists import make_lists, weigh
+from engine.ranking.moment import Moment, Now
+from engine.ranking.page import Page
 from engine.ranking.query import Query
 from engine.ranking.recommender import recommend
 from engine.state.state import State
@@ -124,6 +130,49 @@ def test_hits_are_those_of_the_lists_that_the_events_before_would_have_given():
     )
     # The graph knows the newest events in the one and not in the other, so a few may differ.
     assert abs(hits - want) <= 5
+
+
+def test_everybody_is_asked_by_the_clock_of_the_event_that_is_asked_for():
+    """A model knows how long somebody was away: by the clock of the newest event of all it answers another question."""
+    state = a_state()
+    model, checked = built(good(), state), 0
+
+    def maker(asked: Asked, moment: Moment, config: RankingConfig) -> list[Page]:
+        nonlocal checked
+        want = state.graph.user_items.latest(torch.from_numpy(asked.users), 1).time_ms[:, 0]
+        assert asked.clock_ms is not None and asked.clock_ms.tolist() == want.tolist()
+        for b in range(len(asked)):
+            one = asked.select([b])
+            late = replace(one, clock_ms=None)
+            then = Now(state, 0)
+            then.clock_ms = int(want[b])
+            found = weigh(one, moment, model, config).features
+            assert torch.equal(found, weigh(late, then, model, config).features)
+            assert not torch.equal(found, weigh(late, moment, model, config).features)
+            checked += 1
+        return list(make_lists(asked, moment, model, config).pages)
+
+    but_the_newest = recent(state, 6)[1:]
+    contest = Contest(CONFIG.ranking, but_the_newest, {"a model": maker})
+    while not contest.step(state):
+        pass
+    assert checked == contest.tried == 5
+
+
+def test_one_maker_is_behind_another_where_chance_does_not_explain_it():
+    contest = Contest(CONFIG.ranking, torch.zeros(0, dtype=torch.int64), {"one": unasked, "other": unasked})
+
+    def is_behind(both: int, only_one: int, only_other: int) -> bool:
+        contest.hit["one"] = [True] * (both + only_one) + [False] * only_other
+        contest.hit["other"] = [True] * both + [False] * only_one + [True] * only_other
+        return contest.is_behind("one", "other")
+
+    assert not is_behind(40, 0, 0) and not is_behind(30, 9, 9) and not is_behind(30, 9, 16)
+    assert is_behind(30, 9, 20) and is_behind(0, 0, 30) and is_behind(40, 0, 3)
+
+
+def unasked(asked: Asked, moment: Moment, config: RankingConfig) -> list[Page]:
+    raise AssertionError("nobody is there to be asked for")
 
 
 def test_a_model_that_hits_far_less_is_refused_with_both_rates():
