@@ -33,6 +33,7 @@ _CHUNK = 1000  # records between two looks at the signals
 _CHECK_S = 0.5
 _CATCH_UP_S = 300.0
 _TRAINING_SLACK_S = 600.0  # for a busy machine
+_TRAINED_OUT = "more training on this log brings nothing"  # the trainer's own words
 _TOUR_S = 20.0  # after the summary, for a reader who wants to roll back to the first model
 
 
@@ -85,6 +86,7 @@ class _Demo:
         self._cleanup = cleanup
         self._phases = Phases(console, options.live_view)
         self._live: LivePart | None = None
+        self._trained_out = False
 
     async def set_up(self) -> None:
         """Everything until the first model serves and every followed household has its list."""
@@ -129,7 +131,7 @@ class _Demo:
             await self._wait_for(
                 client,
                 lambda status: bool(status.model_versions),
-                lambda _: self._show_training(phase),
+                lambda status: self._show_training(phase, status),
                 options.train_minutes * 60 + _TRAINING_SLACK_S,
                 "no model was pushed",
             )
@@ -184,11 +186,14 @@ class _Demo:
             await supervise(asyncio.sleep(_TOUR_S), stop, services.watch())
         return 1 if result.problems else 0
 
-    def _show_training(self, phase: Phase) -> None:
+    def _show_training(self, phase: Phase, status: Status | None) -> None:
         line = self._services.last_line("trainer")
         phase.update(line)
-        if line.startswith("not pushed"):  # it would try again only after events that never come
-            raise DemoError(f"the first model did not pass the trainer's gate ({line}); try more --train-minutes")
+        # It was over before the status was asked for, and it would go on only after events that never come.
+        if self._trained_out and status is not None and not status.model_versions:
+            log = ", ".join(map(str, self._services.log_paths()))
+            raise DemoError(f"no model was better than the scorers that count; try more --train-minutes, see {log}")
+        self._trained_out = line.startswith(_TRAINED_OUT)
 
     async def _wait_for(
         self,
