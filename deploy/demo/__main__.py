@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--tills", type=_positive, default=32, help="baskets that are rung up side by side, default %(default)s")
     add("--followed", type=_positive, default=300, help="households whose lists are measured, default %(default)s")
     add("--household", metavar="ID", help="the one to show; default: one that has much to buy, then the next")
-    add("--train-minutes", type=_positive_float, default=2.0, help="budget of the first training, default %(default)g")
+    add("--train-minutes", type=_positive_float, default=4.0, help="budget of the first training, default %(default)g")
     add("--data-dir", type=Path, default=Path("build/demo"), help="for logs and the broker's data, default %(default)s")
     add("--report", type=Path, default=Path("build/demo.json"), help="the summary as JSON, default %(default)s")
     add("--no-live-view", action="store_true", help="plain lines, also in a terminal")

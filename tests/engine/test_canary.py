@@ -29,7 +29,7 @@ USERS, ITEMS = 40, [f"i{at:03}" for at in range(120)]
 NOW_MS = 1_700_000_000_000
 CONFIG = Config(
     state=StateConfig(history=8, neighbors=3, content_dim=CONTENT_DIM, max_users=128, max_items=256),
-    canary=CanaryConfig(users=30),
+    canary=CanaryConfig(users=30, min_scorer_share=1),
 )
 
 
@@ -221,7 +221,7 @@ def test_a_first_model_of_random_weights_is_refused_because_popularity_hits_more
 
 def test_a_model_after_the_first_is_refused_too_where_counting_hits_more():
     state = popular_state()
-    config = CONFIG.model_copy(update={"canary": CanaryConfig(users=30, min_hit_rate_share=0)})
+    config = CONFIG.model_copy(update={"canary": CanaryConfig(users=30, min_hit_rate_share=0, min_scorer_share=1)})
     bad = built(ordered(-1.0), state)
     with pytest.raises(Refused, match=r"canary.min_scorer_share"):
         tried(bad, bad, state, config).check()
