@@ -1,6 +1,8 @@
 """Asks several makers of lists for what some users did last, from what they did before, a few users between two steps.
 
-The state knows the newest events already, which helps all makers: only how their hits compare means something.
+The events of a basket have one session and time, and are one question, as in a training; whoever has one of them in the
+list hits it. The state knows the newest events already, which helps all makers: only how their hits compare means
+something.
 
 Shapes: U users, B of them at a time.
 """
@@ -43,6 +45,14 @@ def recent_users(users: Tensor, graph: LiveGraph, count: int) -> Tensor:
     return some[order[last.mask.all(dim=1)[order]]][:count]
 
 
+def basket_size(history: Neighbors) -> Tensor:
+    """[B] how many of the newest events are of one session and time, so that their order says nothing; 0 of none."""
+    newest = history.mask
+    for column in (history.session, history.time_ms):
+        newest = newest & (column == column[:, -1:])
+    return newest.flip(1).to(torch.int64).cumprod(1).sum(1)
+
+
 def scorer_makers() -> dict[str, Maker]:
     """The scorers that serve without a model, by name."""
 
@@ -59,7 +69,7 @@ class Contest:
         users: [U] int64 rows.
 
     Attributes:
-        hit: by maker, of each user with at least two events, whether the newest item is in the list.
+        hit: by maker, of each user with an event before the newest basket, whether an item of that is in the list.
         lists: by maker, the items of the lists that were made last.
     """
 
@@ -69,7 +79,7 @@ class Contest:
         self._pieces = list(users.split(_PIECE)) if len(users) else []
         self._waiting: list[str] = []  # makers that have not answered what is asked now
         self._asked: Asked | None = None
-        self._newest: list[str] = []
+        self._newest: list[set[str]] = []
         self.hit: dict[str, list[bool]] = {name: [] for name in makers}
         self.lists: dict[str, list[set[str]]] = {}
 
@@ -98,18 +108,19 @@ class Contest:
 
     def _ask(self, users: Tensor, state: State) -> None:
         history = state.graph.user_items.latest(users)
-        there = history.mask[:, -2:].all(dim=1)  # some may be gone since
+        size = basket_size(history)
+        before = history.earlier(size)
+        there = before.mask[:, -1]  # some may be gone since
         if not bool(there.any()):
             return
-        history = history.select(there)
-        before = Neighbors(*(column[:, :-1] for column in history.columns()))
+        history, before = history.select(there), before.select(there)
         query = Query("", "", min(K, self._config.max_k))
-        count, ids = len(before), state.items.ids()
+        filters, ids = [Filter()] * len(before), state.items.ids()
         # By the clock of that event: a model that knows how long somebody was away expects other items after weeks.
         asked_ms = history.time_ms[:, -1].numpy()
-        filters = [Filter()] * count
-        self._asked = Asked([query] * count, users[there].numpy(), before, filters, clock_ms=asked_ms)
-        self._newest = [ids[row] for row in history.row[:, -1].tolist()]
+        self._asked = Asked([query] * len(before), users[there].numpy(), before, filters, clock_ms=asked_ms)
+        baskets = zip(history.row.tolist(), size[there].tolist(), strict=True)
+        self._newest = [{ids[row] for row in rows[-n:]} for rows, n in baskets]
         self._waiting = list(self._makers)
 
     def _answer(self, name: str, state: State) -> None:
@@ -117,4 +128,4 @@ class Contest:
         pages = self._makers[name](self._asked, Now(state, int(time.time() * 1000)), self._config)
         ids = state.items.ids()
         self.lists[name] = [{ids[row] for row in page.row.tolist()} for page in pages]
-        self.hit[name] += [item in listed for item, listed in zip(self._newest, self.lists[name], strict=True)]
+        self.hit[name] += [bool(wanted & listed) for wanted, listed in zip(self._newest, self.lists[name], strict=True)]

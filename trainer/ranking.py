@@ -120,6 +120,20 @@ def sampled(questions: Questions, most: int, seed: int) -> Questions:
     return questions.select(np.sort(drawn))
 
 
+def begun(questions: Questions, seed: int) -> Questions:
+    """The same, every second basket asked when some of it is known already: a list is asked for then, too.
+
+    Returns:
+        As many, in log order.
+    """
+    chance = np.random.default_rng(seed)
+    size = questions.end - questions.cut
+    known = (1 + chance.random(len(size)) * (size - 1)).astype(np.int64) * (chance.random(len(size)) < 0.5)
+    cut = questions.cut + np.where(size > 1, known, 0)
+    by_log = np.argsort(questions.order[cut], kind="stable")
+    return Questions(questions.order, questions.first[by_log], cut[by_log], questions.end[by_log])
+
+
 def fit_ranker(
     forward: ItemForward, examples: Examples, config: Recipe, stop: threading.Event, progress: Progress
 ) -> None:

@@ -30,7 +30,7 @@ from trainer.forward import ItemForward
 from trainer.habits import item_habits
 from trainer.parallel import Ranks
 from trainer.progress import Progress
-from trainer.ranking import fit_ranker, make_examples, sampled
+from trainer.ranking import begun, fit_ranker, make_examples, sampled
 from trainer.replay import EventLog, TrainingData
 from trainer.rules import settled
 from trainer.schedule import Schedule
@@ -123,7 +123,7 @@ class _Training:
         self._judged = _cut(data.log, self._end, config.holdout_share, config.holdout_events)
         self._ranked = _cut(data.log, self._judged, config.ranker_share, config.ranker_events)
         learned = self._histories.questions(self._ranked, self._judged)
-        self._learned = sampled(learned, config.ranker_samples, config.seed)
+        self._learned = begun(sampled(learned, config.ranker_samples, config.seed), config.seed)
         self._asked = self._questions(self._judged, self._end, config.evaluation_samples, 1)
         validated = sampled(learned, config.validation_samples, config.seed + 2)
         self._validation = Validation(data, self._histories, validated, self._ranked) if config.patience else None

@@ -35,7 +35,7 @@ class CanaryConfig(Section):
     """What a pushed model must show before it serves, beside the serving one and the scorers that count."""
 
     users: int = Field(
-        200, ge=0, le=10_000, description="recent users whose newest event both are asked for; 0: neither is"
+        200, ge=0, le=10_000, description="recent users whose newest basket both are asked for; 0: neither is"
     )
     min_hit_rate_share: float = Field(
         0.5, ge=0, le=1, description="of the serving model's hits, where it has 20 or more; 0: any"

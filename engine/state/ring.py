@@ -55,6 +55,13 @@ class Neighbors:
         """Only the newest n of each."""
         return Neighbors(*(column[:, -n:] for column in self.columns()))
 
+    def earlier(self, count: Tensor) -> Neighbors:
+        """Without the newest `count` [B] of each, and as wide as before."""
+        at = torch.arange(self.row.shape[1]) - count[:, None]
+        there = at >= 0
+        row, *others = self.arranged(at.clamp_min(0)).columns()
+        return Neighbors(row.where(there, -1), *(column * there for column in others))
+
     def select(self, index: Tensor | int) -> Neighbors:
         """The nodes at `index` [A] of these B; or, of P sets, one."""
         return Neighbors(*(column[index] for column in self.columns()))

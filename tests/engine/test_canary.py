@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
 from engine.canary import Refused, Trial, check_vectors
 from engine.config import CanaryConfig, Config, RankingConfig, StateConfig
-from engine.contest import Contest, K, recent_users
+from engine.contest import Contest, K, recent_users, scorer_makers
 from engine.generation import Frozen, Generation, build_generation
 from engine.model.recommender import ModelShape, Recommender
 from engine.model.weights import Weights, encode_weights
@@ -157,6 +158,33 @@ def test_everybody_is_asked_by_the_clock_of_the_event_that_is_asked_for():
     while not contest.step(state):
         pass
     assert checked == contest.tried == 5
+
+
+def test_a_basket_is_one_question_that_is_asked_before_it():
+    """Events of one session and time, whose order says nothing; whoever had nothing before is not asked."""
+    bought = [("u00", "1", "i000", 0), ("u00", "2", "i001", 1), ("u00", "2", "i002", 1), ("u01", "1", "i003", 1),
+              ("u01", "1", "i004", 1), ("u02", "1", "i005", 0), ("u02", "1", "i006", 1), ("u03", "1", "i005", 1),
+              ("u03", "2", "i007", 1)]  # fmt: skip
+    state = State(CONFIG.state, CONFIG.events)
+    state.fold(decoded([(user, trip, item, 7, NOW_MS + at * HOUR_MS) for user, trip, item, at in bought]))
+    users = state.find_users([f"u{user:02}" for user in range(4)])
+    seen, ids = {}, state.items.ids()
+
+    def maker(asked: Asked, moment: Moment, config: RankingConfig) -> list[Page]:
+        for user, rows in zip(asked.users.tolist(), asked.history.row.tolist(), strict=True):
+            seen[f"u{users.index(user):02}"] = [ids[row] for row in rows if row >= 0]
+        return scorer_makers()["popularity"](asked, moment, config)
+
+    contest = Contest(CONFIG.ranking, torch.tensor(users), {"one": maker, "none": nothing})
+    while not contest.step(state):
+        pass
+    assert seen == {"u00": ["i000"], "u02": ["i005"], "u03": ["i005"]}
+    assert contest.hit == {"one": [True] * 3, "none": [False] * 3}
+
+
+def nothing(asked: Asked, moment: Moment, config: RankingConfig) -> list[Page]:
+    no_rows = np.zeros(0, np.int64)
+    return [Page(no_rows, no_rows.astype(np.float64), no_rows)] * len(asked)
 
 
 def test_one_maker_is_behind_another_where_chance_does_not_explain_it():

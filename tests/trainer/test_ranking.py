@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import threading
 
+import numpy as np
 import pytest
 import torch
 
 from engine.features.table import FEATURES
 from engine.signals import Stopped
 from tests.trainer.planted import planted_log, replayed, small_config
+from trainer.data.log import Questions
 from trainer.dataset import Histories
 from trainer.forward import ItemForward
 from trainer.progress import Progress
-from trainer.ranking import Examples, fit_ranker, joined, make_examples, sampled
+from trainer.ranking import Examples, begun, fit_ranker, joined, make_examples, sampled
 from trainer.start import start_weights, words
 
 CONFIG = small_config(ranker_samples=10**9)
@@ -79,3 +81,21 @@ def test_a_sample_of_questions_is_drawn_by_chance_and_stays_in_log_order() -> No
     assert {at % 2 for at in some} == {0, 1}  # of a log of pairs, the first as well as the second of each
     assert [places[cut] for cut in sampled(questions, 100, seed=2).cut.tolist()] != some
     assert len(sampled(questions, 10**9, seed=1)) == len(questions)
+
+
+def test_every_second_basket_is_asked_within_and_a_single_event_before() -> None:
+    order = np.arange(6_000)
+    size = np.tile([1, 2, 3], 1_000)  # of a thousand baskets each
+    end = size.cumsum()
+    questions = Questions(order, np.zeros(3_000, np.int64), end - size, end)
+    asked = begun(questions, seed=1)
+    assert sorted(asked.end) == end.tolist() and (np.diff(order[asked.cut]) > 0).all()
+    known = asked.cut - (end - size)  # baskets don't overlap here, so that the order is the same
+    assert (known[size == 1] == 0).all() and ((known >= 0) & (known < size)).all()
+    for items in (2, 3):
+        assert 0.4 < (known[size == items] > 0).mean() < 0.6
+    assert set(known[size == 3]) == {0, 1, 2}
+    # Who asks later within a basket may come behind others who have begun theirs since.
+    apart = Questions(np.array([0, 2, 1]), np.array([0, 2]), np.array([0, 2]), np.array([2, 3]))
+    seen = {tuple(apart.order[begun(apart, seed).cut].tolist()) for seed in range(20)}
+    assert seen == {(0, 1), (1, 2)}

@@ -72,6 +72,15 @@ def test_keeps_the_last_edges_of_each_node_in_order_with_their_features(size, ba
         assert len(set(places)) == len(places) and not set(places) & set(ring.free.tolist())
 
 
+@given(batch=edges, count=st.lists(st.integers(0, 9), min_size=NODES, max_size=NODES))
+def test_earlier_edges_are_those_without_the_newest(batch, count):
+    ring = Ring(NODES, 8)
+    insert(ring, batch, 0)
+    earlier = ring.latest(torch.arange(NODES)).earlier(torch.tensor(count))
+    for node, (kept, n) in enumerate(zip(rings_of(ring), count, strict=True)):
+        assert listed(earlier, node) == kept[: max(0, len(kept) - n)]
+
+
 def test_a_hot_node_with_50_000_edges_in_one_batch_keeps_the_last(monkeypatch):
     ring = Ring(2, 11)
     put = Table.put
