@@ -120,18 +120,24 @@ def sampled(questions: Questions, most: int, seed: int) -> Questions:
     return questions.select(np.sort(drawn))
 
 
-def begun(questions: Questions, seed: int) -> Questions:
-    """The same, every second basket asked when some of it is known already: a list is asked for then, too.
+def with_begun(questions: Questions, times: int, seed: int) -> Questions:
+    """The same, and each again when some of its basket is known: lists are asked for then, too.
+
+    Args:
+        times: how often at most, each time with another number of items known.
 
     Returns:
-        As many, in log order.
+        In log order.
     """
-    chance = np.random.default_rng(seed)
     size = questions.end - questions.cut
-    known = (1 + chance.random(len(size)) * (size - 1)).astype(np.int64) * (chance.random(len(size)) < 0.5)
-    cut = questions.cut + np.where(size > 1, known, 0)
+    first = np.repeat(size.cumsum() - size, size)
+    at, known = np.repeat(np.arange(len(size)), size), np.arange(size.sum()) - first
+    chance = np.where(known == 0, -1.0, np.random.default_rng(seed).random(len(known)))
+    drawn = np.lexsort((chance, at))[known <= times]  # in each basket its start, then what is drawn first
+    at, known = at[drawn], known[drawn]
+    cut = questions.cut[at] + known
     by_log = np.argsort(questions.order[cut], kind="stable")
-    return Questions(questions.order, questions.first[by_log], cut[by_log], questions.end[by_log])
+    return Questions(questions.order, questions.first[at][by_log], cut[by_log], questions.end[at][by_log])
 
 
 def fit_ranker(

@@ -30,7 +30,7 @@ from trainer.forward import ItemForward
 from trainer.habits import item_habits
 from trainer.parallel import Ranks
 from trainer.progress import Progress
-from trainer.ranking import begun, fit_ranker, make_examples, sampled
+from trainer.ranking import fit_ranker, make_examples, sampled, with_begun
 from trainer.replay import EventLog, TrainingData
 from trainer.rules import settled
 from trainer.schedule import Schedule
@@ -40,6 +40,7 @@ from trainer.validation import Validation
 _log = logging.getLogger(__name__)
 
 _ENCODER_SHARE = 0.6  # of the time for a first model; the ranker and the verdict take the rest
+_LEARNED_WITHIN, _ASKED_WITHIN = 3, 1  # times that a basket is asked about again once it has begun
 _EARNS = 1.01  # of what the encoders score without the graph, for the graph layers to be worth what they cost
 # Settings that say when to train, what to keep and where to push, not what is learned.
 _AROUND = {
@@ -123,8 +124,9 @@ class _Training:
         self._judged = _cut(data.log, self._end, config.holdout_share, config.holdout_events)
         self._ranked = _cut(data.log, self._judged, config.ranker_share, config.ranker_events)
         learned = self._histories.questions(self._ranked, self._judged)
-        self._learned = begun(sampled(learned, config.ranker_samples, config.seed), config.seed)
-        self._asked = self._questions(self._judged, self._end, config.evaluation_samples, 1)
+        asked = self._histories.questions(self._judged, self._end)
+        self._learned = self._within(learned, config.ranker_samples, _LEARNED_WITHIN, 0)
+        self._asked = self._within(asked, config.evaluation_samples, _ASKED_WITHIN, 1)
         validated = sampled(learned, config.validation_samples, config.seed + 2)
         self._validation = Validation(data, self._histories, validated, self._ranked) if config.patience else None
         self._before: dict[str, float] | None = None
@@ -233,8 +235,10 @@ class _Training:
             Weights(model, weights.vocabulary), best.metrics, best.before, best.steps + schedule.step, seconds, True
         )
 
-    def _questions(self, first: int, last: int, most: int, draw: int) -> Questions:
-        return sampled(self._histories.questions(first, last), most, self._config.seed + draw)
+    def _within(self, questions: Questions, most: int, times: int, draw: int) -> Questions:
+        """At most so many, among them how a basket goes on."""
+        seed = self._config.seed + draw
+        return sampled(with_begun(sampled(questions, most, seed), times, seed), most, seed)
 
     def _forward(self, weights: Weights) -> ItemForward:
         return ItemForward(weights.model, words(self._data.item_ids, weights.vocabulary), self._data.content)

@@ -41,7 +41,7 @@ class CanaryConfig(Section):
         0.5, ge=0, le=1, description="of the serving model's hits, where it has 20 or more; 0: any"
     )
     min_scorer_share: float = Field(
-        0.75, ge=0, le=10, allow_inf_nan=False,
+        1.0, ge=0, le=10, allow_inf_nan=False,
         description="A pushed model must have this times the hits of the best scorer that counts (co-visitation, the"
         " user's own frequency, popularity), less what may be chance, where either has 20 or more. At 0 any is taken.",
     )  # fmt: skip

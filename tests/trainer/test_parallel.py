@@ -29,7 +29,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     for process in processes:
         process.start()
     for process in processes:
-        process.join(60)
+        process.join(240)
         process.kill()
     assert [process.exitcode for process in processes] == [0] * SIZE
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(SIZE)]

@@ -13,7 +13,7 @@ from trainer.data.log import Questions
 from trainer.dataset import Histories
 from trainer.forward import ItemForward
 from trainer.progress import Progress
-from trainer.ranking import Examples, begun, fit_ranker, joined, make_examples, sampled
+from trainer.ranking import Examples, fit_ranker, joined, make_examples, sampled, with_begun
 from trainer.start import start_weights, words
 
 CONFIG = small_config(ranker_samples=10**9)
@@ -83,19 +83,23 @@ def test_a_sample_of_questions_is_drawn_by_chance_and_stays_in_log_order() -> No
     assert len(sampled(questions, 10**9, seed=1)) == len(questions)
 
 
-def test_every_second_basket_is_asked_within_and_a_single_event_before() -> None:
-    order = np.arange(6_000)
-    size = np.tile([1, 2, 3], 1_000)  # of a thousand baskets each
+def test_a_basket_is_asked_before_it_and_some_times_within_it() -> None:
+    order = np.arange(9_000)
+    size = np.tile([1, 2, 6], 1_000)
     end = size.cumsum()
     questions = Questions(order, np.zeros(3_000, np.int64), end - size, end)
-    asked = begun(questions, seed=1)
-    assert sorted(asked.end) == end.tolist() and (np.diff(order[asked.cut]) > 0).all()
-    known = asked.cut - (end - size)  # baskets don't overlap here, so that the order is the same
-    assert (known[size == 1] == 0).all() and ((known >= 0) & (known < size)).all()
-    for items in (2, 3):
-        assert 0.4 < (known[size == items] > 0).mean() < 0.6
-    assert set(known[size == 3]) == {0, 1, 2}
+    asked = with_begun(questions, times=2, seed=1)
+    places = [(int(cut), int(last)) for cut, last in zip(asked.cut, asked.end, strict=True)]
+    assert len(set(places)) == len(places) and (np.diff(order[asked.cut]) > 0).all()
+    known: dict[int, list[int]] = {last: [] for last in end.tolist()}
+    for cut, last in places:
+        known[last].append(cut)
+    for items, last in zip(size.tolist(), end.tolist(), strict=True):
+        assert known[last][0] == last - items and len(known[last]) == min(items, 3)
+    within = [cut - (last - 6) for cut, last in places if size[end.searchsorted(last)] == 6]
+    assert all(300 < within.count(place) < 500 for place in range(1, 6))  # drawn evenly
+    assert with_begun(questions, times=0, seed=1).cut.tolist() == questions.cut.tolist()
     # Who asks later within a basket may come behind others who have begun theirs since.
     apart = Questions(np.array([0, 2, 1]), np.array([0, 2]), np.array([0, 2]), np.array([2, 3]))
-    seen = {tuple(apart.order[begun(apart, seed).cut].tolist()) for seed in range(20)}
-    assert seen == {(0, 1), (1, 2)}
+    both = with_begun(apart, times=1, seed=1)
+    assert apart.order[both.cut].tolist() == [0, 1, 2] and both.end.tolist() == [2, 3, 2]
