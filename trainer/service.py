@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from engine.events.source import EventSource
 from engine.model.weights import Weights, encode_weights
@@ -178,8 +179,7 @@ class TrainerService:
         else:
             _log.info("pushed version %d, %.0f ms to swap", self._pushed.version, self._pushed.swap_ms)
             if section.models_dir is not None:
-                path = section.models_dir / f"{self._pushed.version}{SUFFIX}"
-                save_model(path, model.weights, {"metrics": model.metrics})
+                _keep(section.models_dir / f"{self._pushed.version}{SUFFIX}", model)
         self._checked_s = time.monotonic()
 
     def _check_engine(self) -> None:
@@ -204,3 +204,11 @@ class TrainerService:
         """The last model is nobody's any more: the one before is pushed where the engine loses it, and trained on."""
         self._model, self._pushed = self._before or (None, None)
         self._before = None
+
+
+def _keep(path: Path, model: Model) -> None:
+    """Saves a model that is pushed; the engine has it, so a full disk ends nothing."""
+    try:
+        save_model(path, model.weights, {"metrics": model.metrics})
+    except OSError as error:
+        _log.error("trainer.models_dir: %s can't be written: %s", path, error.strerror)

@@ -165,3 +165,13 @@ def test_every_option_that_takes_a_number_or_a_path_is_read_here(program: str) -
             kind, option = annotated.__origin__, annotated.__metadata__[0]
             if {kind, *get_args(kind)} & {int, float, Path}:
                 assert option.parser is not None, f"{command.callback.__name__}: {name}"
+
+
+def test_a_folder_for_models_that_cannot_be_written_to_ends_the_start(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    file = tmp_path / "models"
+    file.touch()
+    monkeypatch.setenv("OUSEL_TRAINER__MODELS_DIR", str(file))
+    assert run(monkeypatch, "ousel-trainer", "run") == 2
+    assert capsys.readouterr().err.startswith(f"ousel-trainer: trainer.models_dir must name a folder, got '{file}'")

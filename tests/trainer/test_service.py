@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from unittest import mock
 
 import pytest
@@ -10,6 +11,7 @@ from ousel.v1 import event_pb2
 
 from engine.events.batch import Record
 from tests.trainer.stage import BEGIN_MS, TOPIC, Stage, records
+from trainer.model_file import load_model
 from trainer.push import Versions
 
 
@@ -248,3 +250,16 @@ def test_a_forget_record_in_the_log_takes_the_users_events_out_of_the_store() ->
     stage = Stage([records(0, 30), [Record(TOPIC, 0, 30, BEGIN_MS + 1000, b"u", forget)], records(31, 12)], [0.2])
     assert stage.service.run(once=True)
     assert stage.trained_on == [12]
+
+
+def test_pushed_models_are_kept_and_a_disk_that_is_full_ends_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    stage = Stage([records(0, 30)], [0.2], models_dir=kept)
+    assert stage.service.run(once=True)
+    assert load_model(kept / "1.safetensors").metrics["ndcg@20"] == 0.2
+    gone = Stage([records(0, 30)], [0.2], models_dir=tmp_path / "gone")
+    assert gone.service.run(once=True)
+    assert gone.pushed == [1] and "trainer.models_dir: " in caplog.text and "can't be written" in caplog.text

@@ -27,6 +27,7 @@ from trainer.archive.archive import Archive
 from trainer.archive.folder import ArchiveError
 from trainer.config import TrainerConfig
 from trainer.follow import kafka_source
+from trainer.outputs import check_output_folder
 from trainer.service import TrainerService
 
 _log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ def run(
     try:
         settings = load_settings(TrainerConfig, config)
         check_device("trainer.device", settings.trainer.device)
+        if settings.trainer.models_dir is not None:
+            check_output_folder("trainer.models_dir", settings.trainer.models_dir)
     except ValueError as error:
         raise WrongValue(f"ousel-trainer: {error}") from None
     start_log(settings)
