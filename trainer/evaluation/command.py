@@ -147,6 +147,7 @@ def evaluate(
         "protocol": protocol.value,
         "validation": validation,
         "split_hash": split.digest,
+        "ties": splits.ties(log, split),
         "cold_share": cold_share,
         "questions": len(split.questions),
         "settings": settings.model_dump(mode="json", include={"trainer", "ranking", "state"}),
@@ -160,7 +161,7 @@ def evaluate(
     if index:
         found["index"] = index_figures(ousel, log, split, ks)
         print(_index_line(found["index"], max(ks)))
-    print(f"split {split.digest}")
+    print(f"split {split.digest}: {found['ties']}")
     if out:
         _write(out, found)
 

@@ -120,6 +120,12 @@ def goes_on(split: Split) -> bool:
     return split.protocol in (SUCCESSIVE, PREQUENTIAL)
 
 
+def ties(events: Events, split: Split) -> str:
+    """What decides between events of equal time and between items of equal score, as a sentence without its end."""
+    asked = "asked in one where user and session are equal, too" if _asks_baskets(events, split) else "asked one by one"
+    return f"events of equal time stand as in the file, {asked}; of equal scores the log's earlier item goes first"
+
+
 def check_no_leak(events: Events, split: Split) -> None:
     """Raises ValueError where a question could see its answer, or training an event that is asked about."""
     asked, order = split.questions, split.questions.order
@@ -134,7 +140,7 @@ def check_no_leak(events: Events, split: Split) -> None:
     if not len(asked):
         return
     target = order[asked.cut]  # [Q] the first of each
-    if split.protocol == PREQUENTIAL or (split.protocol == SUCCESSIVE and events.timed):
+    if _asks_baskets(events, split):
         same = np.zeros(len(order), np.bool_)
         same[1:] = _same_basket(events, order)
         _refuse(same[asked.cut] & (asked.cut > asked.first), "history must hold nothing of the basket asked about")
@@ -148,6 +154,10 @@ def check_no_leak(events: Events, split: Split) -> None:
         late = split.train[events.time[split.train] >= events.time[target].min()]
         if len(late):
             raise ValueError(f"training must end before the first question, got position {late[0]} of the log")
+
+
+def _asks_baskets(events: Events, split: Split) -> bool:
+    return split.protocol == PREQUENTIAL or (split.protocol == SUCCESSIVE and events.timed)
 
 
 def _after(events: Events, quantile: float, *, baskets: bool, validation: bool) -> tuple[Questions, NDArray[np.bool_]]:

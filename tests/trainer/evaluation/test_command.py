@@ -52,6 +52,7 @@ def test_the_model_and_its_peers_are_judged_on_one_split(events: Path, tmp_path:
     found = json.loads(out.read_text())
     assert found["settings"]["trainer"]["epochs"] == 2 and found["settings"]["ranking"]["index_candidates"] == 200
     assert found["questions"] == 40 and found["split_hash"] in done.output
+    assert found["ties"] in done.output and "asked one by one" in found["ties"]
     peers = {"popularity", "frequency", "item_knn", "stan", "session_knn"}
     assert set(found["peers"]) == peers  # with the settings that were chosen for each
     assert set(found["models"]) == {"ousel", "ousel_live"} | peers
