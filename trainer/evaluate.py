@@ -28,6 +28,8 @@ from trainer.walk import WalkPoint, walk
 
 K = 20
 JUDGED = f"ndcg@{K}"  # the figure by which models are compared
+_COVERED = 10
+COVERAGE = f"coverage@{_COVERED}"
 _NAMES = {f"hr@{K}": f"hit_rate@{K}", JUDGED: JUDGED}
 _QUERY = Query("", "", K)
 
@@ -43,13 +45,14 @@ def evaluate(
     """Asks the questions of the model, and of the scorers that serve where there is none.
 
     Returns:
-        hit_rate@20 and ndcg@20 of the model; the same with the name of each scorer and `_` before them; and `events`,
-        how many questions there were.
+        hit_rate@20, ndcg@20 and coverage@10, the share of all items that the lists begin with, of the model; the same
+        with the name of each scorer and `_` before them; and `events`, how many questions there were.
 
     Raises:
         Stopped: `stop` was set.
     """
     got: defaultdict[str, list[NDArray[np.float32]]] = defaultdict(list)
+    shown: defaultdict[str, set[int]] = defaultdict(set)
     for point in walk(forward, data, histories, questions, _QUERY):
         if stop.is_set():
             raise Stopped
@@ -57,12 +60,16 @@ def evaluate(
         for name, scorer in SCORERS.items():
             made[f"{name}_"] = [scored.page for scored in scorer(point.asked, point.moment, data.ranking)]
         for name, pages in made.items():
+            shown[name].update(row for page in pages for row in page.row[:_COVERED].tolist())
             for figure, values in _earned(pages, point).items():
                 got[name + figure].append(values)
         progress.update("evaluation", point.done)
-    names = [prefix + figure for prefix in ("", *(f"{name}_" for name in SCORERS)) for figure in _NAMES.values()]
-    metrics = {name: float(np.concatenate(got[name]).mean()) if got[name] else 0.0 for name in names}
-    return metrics | {"events": float(len(questions))}
+    metrics = {"events": float(len(questions))}
+    for whose in ("", *(f"{name}_" for name in SCORERS)):
+        for name in (whose + figure for figure in _NAMES.values()):
+            metrics[name] = float(np.concatenate(got[name]).mean()) if got[name] else 0.0
+        metrics[whose + COVERAGE] = len(shown[whose]) / max(1, data.items)
+    return metrics
 
 
 def best_scorer(metrics: dict[str, float]) -> tuple[str, float]:

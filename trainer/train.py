@@ -25,7 +25,7 @@ from trainer.curves import Curves
 from trainer.data.log import Questions
 from trainer.dataset import Histories
 from trainer.encoder import EncoderTrainer, steps_of
-from trainer.evaluate import JUDGED, evaluate
+from trainer.evaluate import COVERAGE, JUDGED, evaluate
 from trainer.forward import ItemForward
 from trainer.habits import item_habits
 from trainer.parallel import Ranks
@@ -42,6 +42,9 @@ _log = logging.getLogger(__name__)
 _ENCODER_SHARE = 0.6  # of the time for a first model; the ranker and the verdict take the rest
 _LEARNED_WITHIN, _ASKED_WITHIN = 3, 1  # times that a basket is asked about again once it has begun
 _EARNS = 1.01  # of what the encoders score without the graph, for the graph layers to be worth what they cost
+_ATTEMPTS = 3
+_COLLAPSED = 0.5  # of the items that co-visitation lists: a model that lists fewer knows little but the popular ones
+_COUNTED = f"covisitation_{COVERAGE}"
 # Settings that say when to train, what to keep and where to push, not what is learned.
 _AROUND = {
     "nice", "min_events", "max_log_events", "archive_dir", "archive_days", "retrain_events", "retrain_minutes",
@@ -133,35 +136,60 @@ class _Training:
 
     def models(self) -> Iterator[Trained]:
         """See `train`."""
-        config = self._config
-        # Step 1. A first model, soon; and, once that is out, the best that there is time for.
-        weights = start_weights(self._data, self._ranked, config, self._previous)
-        again = self._previous is not None and continues(weights, self._previous)
-        first_s, all_s = 60 * config.first_minutes, 60 * config.max_minutes
+        start = start_weights(self._data, self._ranked, self._config, self._previous)
+        again = self._previous is not None and continues(start, self._previous)
+        first_s, all_s = 60 * self._config.first_minutes, 60 * self._config.max_minutes
         if again:
-            first_s = all_s = 60 * config.retrain_max_minutes
-        encoder, schedule = self._encoder(weights, self._ranked, _ENCODER_SHARE * first_s, self._checkpoint)
-        over = encoder.run(self._stop, self._progress)
-        best = self._judge(weights, encoder, encoder.best_step)
-        yield best
-        if not over and all_s > first_s:
-            schedule.budget_s = _ENCODER_SHARE * all_s
-            encoder.run(self._stop, self._progress)
-            more = self._judge(weights, encoder, encoder.best_step)
-            if self._is_better(more, best):
-                best = more
-                yield best
+            first_s = all_s = 60 * self._config.retrain_max_minutes
+        # Step 1. A first model, soon; then the best that there is time for, anew where it fell onto the popular items.
+        best, without, spent_s = None, 0.0, 0.0
+        for attempt in range(1 if again else _ATTEMPTS):
+            for made, score, took_s in self._attempt(attempt, first_s, all_s):
+                if best is None or self._is_better(made, best):
+                    best, without, spent_s = made, score, took_s
+                    yield best
+            if not self._collapsed(made):
+                break
+            self._config = self._slower(made)
+        assert best is not None
         # Step 2. The same with the graph, where that earns what it costs.
-        if config.graph_share and self._validation and not again:
-            linked = self._linked(best, encoder.stopping.best, schedule.elapsed_s())
+        if self._config.graph_share and self._validation and not again:
+            linked = self._linked(best, without, spent_s)
             if linked is not None and self._is_better(linked, best):
                 best = linked
                 yield best
         # Step 3. Encoders that know everything, with the ranker that has learned to trust those before.
-        if config.refit:
+        if self._config.refit:
             yield self._refitted(best, _ENCODER_SHARE * first_s if again else math.inf)
         if not self._ranks.is_first:
             raise Helped
+
+    def _attempt(self, number: int, first_s: float, all_s: float) -> Iterator[tuple[Trained, float, float]]:
+        """A first model and what it becomes, each with what validation finds of it and how long its encoders took."""
+        weights = start_weights(self._data, self._ranked, self._config, self._previous)
+        checkpoint = self._checkpoint.beside(f"attempt{number}") if self._checkpoint and number else self._checkpoint
+        encoder, schedule = self._encoder(weights, self._ranked, _ENCODER_SHARE * first_s, checkpoint)
+        over = encoder.run(self._stop, self._progress)
+        made = self._judge(weights, encoder, encoder.best_step)
+        yield made, encoder.stopping.best, schedule.elapsed_s()
+        if not over and all_s > first_s:
+            schedule.budget_s = _ENCODER_SHARE * all_s
+            encoder.run(self._stop, self._progress)
+            yield self._judge(weights, encoder, encoder.best_step), encoder.stopping.best, schedule.elapsed_s()
+
+    def _collapsed(self, made: Trained) -> bool:
+        """Whether its lists hold so few items, beside those of co-visitation, that it knows only the popular ones."""
+        return self._ranks.of_first(lambda: made.metrics[COVERAGE] - _COLLAPSED * made.metrics[_COUNTED]) < 0
+
+    def _slower(self, made: Trained) -> Recipe:
+        """The settings to start again with: the faster encoders learn, the more they fall onto the popular items."""
+        rate = self._config.learning_rate / 2
+        _log.warning(
+            "the model has fallen onto the popular items: its lists hold %.1f%% of all, those of co-visitation %.1f%%;"
+            " it is trained anew with trainer.learning_rate %g",
+            100 * made.metrics[COVERAGE], 100 * made.metrics[_COUNTED], rate,
+        )  # fmt: skip
+        return self._config.model_copy(update={"learning_rate": rate})
 
     def _is_better(self, one: Trained, other: Trained) -> bool:
         """What the first rank says, which alone has figures: all go on alike."""
@@ -206,7 +234,7 @@ class _Training:
             model = copy.deepcopy(weights.model).to(CPU)  # where the state lies that the ranker's lists are made of
         made = Weights(model, weights.vocabulary)
         if not self._ranks.is_first:
-            return Trained(made, {JUDGED: 0.0}, None, steps, 0.0)
+            return Trained(made, dict.fromkeys((JUDGED, COVERAGE, _COUNTED), 0.0), None, steps, 0.0)
         forward = self._forward(made)
         examples = make_examples(forward, self._data, self._histories, self._learned, self._stop, self._progress)
         if examples is not None:

@@ -11,6 +11,7 @@ from engine.config import RankingConfig
 from engine.events.batch import Decoded
 from engine.features.votes import VOTES
 from engine.model.weights import Weights, decode_weights, encode_weights
+from engine.ranking.scorers import SCORERS
 from engine.signals import Stopped
 from tests.trainer.planted import KINDS, RANKING, last_of, planted_log, replayed, small_config
 from trainer.encoder import EncoderTrainer
@@ -173,13 +174,43 @@ def test_once_judged_the_encoders_learn_from_the_newest_events_too(monkeypatch: 
     assert all(torch.equal(tensor, ranker[name]) for name, tensor in last.weights.model.ranker.state_dict().items())
 
 
+def judged(ndcg: float, coverage: float = 0.5) -> dict[str, float]:
+    return {"ndcg@20": ndcg, "coverage@10": coverage, "covisitation_coverage@10": 0.5}
+
+
+def test_a_model_that_falls_onto_the_popular_items_is_trained_anew_at_half_the_rate(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    verdicts = iter([judged(0.1, 0.2), judged(0.2, 0.24), judged(0.15, 0.3)])
+    monkeypatch.setattr("trainer.train.evaluate", lambda *_: next(verdicts))
+    rates: list[float] = []
+
+    class Seen(EncoderTrainer):
+        def __init__(self, forward, data, histories, end, config, *args, **more):  # type: ignore[no-untyped-def]
+            rates.append(config.learning_rate)
+            super().__init__(forward, data, histories, end, config, *args, **more)
+
+    monkeypatch.setattr("trainer.train.EncoderTrainer", Seen)
+    config = small_config(max_steps=4, learning_rate=0.008)
+    models = list(train(replayed(planted_log(400)).data(), config, None, threading.Event(), Progress()))
+    assert rates == [0.008, 0.004, 0.002]
+    assert [one.metrics["ndcg@20"] for one in models] == [0.1, 0.2]  # what is worse than before is not given
+    assert caplog.text.count("has fallen onto the popular items") == 2
+
+
+def test_how_much_of_the_catalog_lists_hold_is_told_of_the_model_and_of_each_scorer(once: Trained) -> None:
+    shares = {name: value for name, value in once.metrics.items() if name.endswith("coverage@10")}
+    assert shares.keys() == {"coverage@10", *(f"{name}_coverage@10" for name in SCORERS)}
+    assert all(0 < share <= 1 for share in shares.values())
+
+
 @pytest.mark.parametrize(("earned", "used"), [(1.005, False), (1.5, True)])
 def test_the_graph_layers_serve_where_validation_says_that_they_earn_their_time(
     monkeypatch: pytest.MonkeyPatch, earned: float, used: bool
 ) -> None:
     verdicts = itertools.count(1.0)  # each is better than the one before
     monkeypatch.setattr("trainer.validation.Validation.score", lambda self, forward, linked: earned if linked else 1.0)
-    monkeypatch.setattr("trainer.train.evaluate", lambda *_: {"ndcg@20": next(verdicts)})
+    monkeypatch.setattr("trainer.train.evaluate", lambda *_: judged(next(verdicts)))
     config = small_config(max_steps=6, graph_share=0.5, patience=2, refit=True)
     models = list(train(replayed(planted_log(400)).data(), config, None, threading.Event(), Progress()))
     linked = [one.weights.model.graph.linked for one in models]
