@@ -15,10 +15,15 @@ _log = logging.getLogger(__name__)
 
 
 class Progress:
-    """One training's progress; a context manager."""
+    """One training's progress; a context manager.
 
-    def __init__(self, console: Console | None = None) -> None:
+    Args:
+        meanwhile: called at each update, for what can't wait until a training of hours ends.
+    """
+
+    def __init__(self, console: Console | None = None, meanwhile: Callable[[], None] = lambda: None) -> None:
         self._console = console or Console(stderr=True)
+        self._meanwhile = meanwhile
         self._bar: Bar | None = None
         self._stage = ""
         self._line_s = 0.0
@@ -42,6 +47,7 @@ class Progress:
 
     def update(self, stage: str, done: float, note: str = "") -> None:
         """`done` of `stage`, from 0 to 1."""
+        self._meanwhile()
         new = stage != self._stage
         self._stage = stage
         if self._bar is not None:

@@ -107,7 +107,7 @@ class TrainerService:
                     self._say_waiting(replay, logging.ERROR)
                     return False
                 self._say_waiting(replay, logging.INFO)
-            # Step 3. See that the engine still has it.
+            # Step 3. See that the engine still has it, as is done during a training, too.
             self._check_engine()
         return True
 
@@ -136,7 +136,7 @@ class TrainerService:
         section = self._config.trainer
         self._follower.new_events = 0
         try:
-            with Progress() as progress:
+            with Progress(meanwhile=self._check_engine) as progress:
                 previous = self._model.weights if self._model else None
                 for trained in self._train(replay.data(), section, previous, self._stop, progress):
                     self._take(trained, section)

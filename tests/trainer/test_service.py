@@ -2,8 +2,9 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 from unittest import mock
 
 import pytest
@@ -13,6 +14,7 @@ from engine.events.batch import Record
 from tests.trainer.stage import BEGIN_MS, TOPIC, Stage, records
 from trainer.model_file import load_model
 from trainer.push import Versions
+from trainer.train import Trained
 
 
 def test_trains_once_the_log_is_caught_up_and_pushes() -> None:
@@ -133,6 +135,22 @@ def test_an_engine_that_lost_the_model_gets_it_again() -> None:
     stage.service.run()
     assert stage.trained_on == [30]
     assert stage.pushed == [1, 2]
+
+
+def test_an_engine_that_loses_the_model_while_a_training_goes_on_gets_it_at_once() -> None:
+    stage = Stage([records(0, 30)], [0.2])
+    stage.versions = [1, 0]
+    first = stage.service._train
+
+    def long(*arguments: Any) -> Iterator[Trained]:
+        yield from first(*arguments)
+        progress = arguments[-1]
+        for done in (0.1, 0.2):
+            progress.update("encoder", done)
+        assert stage.pushed == [1, 2]
+
+    stage.service._train = long
+    assert stage.service.run(once=True)
 
 
 def test_a_push_that_failed_is_tried_again() -> None:
