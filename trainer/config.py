@@ -130,9 +130,9 @@ class TrainSection(Section):
     ranker_share: float = Field(0.1, gt=0, lt=0.5, description="of the log, kept from the encoder for the ranker")
     holdout_share: float = Field(0.05, gt=0, lt=0.5, description="of the log, the newest, kept from both to judge them")
     ranker_events: int = Field(
-        16_000, ge=1, le=_MOST, description="at most so many: on a long log a share would take too long"
+        150_000, ge=1, le=_MOST, description="at most so many: on a long log a share would take too long"
     )
-    holdout_events: int = Field(8000, ge=1, le=_MOST, description="likewise")
+    holdout_events: int = Field(40_000, ge=1, le=_MOST, description="likewise")
     evaluation_samples: int = Field(3000, ge=1, le=_MOST, description="events of the newest slice that are predicted")
     max_drop: float = Field(0.05, ge=0, le=1, description="share of hit rate that may be lost to the model before")
 

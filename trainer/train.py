@@ -42,6 +42,7 @@ _log = logging.getLogger(__name__)
 _ENCODER_SHARE = 0.6  # of the time for a first model; the ranker and the verdict take the rest
 _LEARNED_WITHIN, _ASKED_WITHIN = 3, 1  # times that a basket is asked about again once it has begun
 _EARNS = 1.01  # of what the encoders score without the graph, for the graph layers to be worth what they cost
+_FIRST_LISTS = 5000  # that the ranker of a first model learns from, at most: nobody is to wait for all of them
 _ATTEMPTS = 3
 _COLLAPSED = 0.5  # of the items that co-visitation lists: a model that lists fewer knows little but the popular ones
 _COUNTED = f"covisitation_{COVERAGE}"
@@ -170,9 +171,10 @@ class _Training:
         checkpoint = self._checkpoint.beside(f"attempt{number}") if self._checkpoint and number else self._checkpoint
         encoder, schedule = self._encoder(weights, self._ranked, _ENCODER_SHARE * first_s, checkpoint)
         over = encoder.run(self._stop, self._progress)
-        made = self._judge(weights, encoder, encoder.best_step)
-        yield made, encoder.stopping.best, schedule.elapsed_s()
-        if not over and all_s > first_s:
+        goes_on = not over and all_s > first_s
+        lists = _FIRST_LISTS if goes_on else len(self._learned)
+        yield self._judge(weights, encoder, encoder.best_step, lists), encoder.stopping.best, schedule.elapsed_s()
+        if goes_on:
             schedule.budget_s = _ENCODER_SHARE * all_s
             encoder.run(self._stop, self._progress)
             yield self._judge(weights, encoder, encoder.best_step), encoder.stopping.best, schedule.elapsed_s()
@@ -228,15 +230,16 @@ class _Training:
         )  # fmt: skip
         return encoder, schedule
 
-    def _judge(self, weights: Weights, encoder: EncoderTrainer, steps: int) -> Trained:
-        """A copy of the model at its best, with a ranker for it, and the verdict."""
+    def _judge(self, weights: Weights, encoder: EncoderTrainer, steps: int, lists: int | None = None) -> Trained:
+        """A copy of the model at its best, with a ranker that learned from so many lists or all, and the verdict."""
         with encoder.best():
             model = copy.deepcopy(weights.model).to(CPU)  # where the state lies that the ranker's lists are made of
         made = Weights(model, weights.vocabulary)
         if not self._ranks.is_first:
             return Trained(made, dict.fromkeys((JUDGED, COVERAGE, _COUNTED), 0.0), None, steps, 0.0)
         forward = self._forward(made)
-        examples = make_examples(forward, self._data, self._histories, self._learned, self._stop, self._progress)
+        learned = self._learned if lists is None else sampled(self._learned, lists, self._config.seed)
+        examples = make_examples(forward, self._data, self._histories, learned, self._stop, self._progress)
         if examples is not None:
             fit_ranker(forward, examples, self._config, self._stop, self._progress)
         metrics = self._evaluate(forward)

@@ -35,7 +35,7 @@ class StateConfig(Section):
         " again for these records, at most once in this time.",
     )  # fmt: skip
 
-    history: int = Field(128, ge=2, le=4096, description="most recent events kept per user or anonymous session")
+    history: int = Field(512, ge=2, le=4096, description="most recent events kept per user or anonymous session")
     neighbors: int = Field(16, ge=1, le=1024, description="most recent users, and most recent next items, per item")
     relations: int = Field(32, ge=1, le=256, description="latest relations kept per user, per item, and per entity")
     max_targets: int = Field(
