@@ -96,7 +96,7 @@ class TrainSection(Section):
     learning_rate: float | None = Field(None, gt=0, le=10, description="of the encoders")
     weight_decay: float | None = Field(None, ge=0, le=10, description="of the encoders' matrices")
     ranker_samples: int = Field(
-        12_000, ge=1, le=_MOST, description="questions of the held-out slice that the ranker learns from"
+        20_000, ge=1, le=_MOST, description="questions of the held-out slice that the ranker learns from"
     )
     ranker_epochs: int = Field(5, ge=1, le=1000)
     ranker_candidates: int = Field(

@@ -35,6 +35,7 @@ _KEPT = 256  # candidates kept of a list at most, what was wanted among them: al
 _STAGE, _SETTING = "ranker", "trainer.ranker_learning_rate"  # as a divergence names them
 _QUERY = Query("", "", DEFAULT_K)
 _SEED = 1
+_WITHIN = 5  # one question of so many, at least, is asked within a basket
 
 
 @dataclass(frozen=True)
@@ -120,24 +121,36 @@ def sampled(questions: Questions, most: int, seed: int) -> Questions:
     return questions.select(np.sort(drawn))
 
 
-def with_begun(questions: Questions, times: int, seed: int) -> Questions:
-    """The same, and each again when some of its basket is known: lists are asked for then, too.
+def with_begun(questions: Questions, most: int, times: int, seed: int) -> Questions:
+    """At most so many, and among them such as ask again when some of a basket is known: lists are asked for then, too.
+
+    Those fill what the others leave, and get a fifth at least, where there are so many.
 
     Args:
-        times: how often at most, each time with another number of items known.
+        times: how often a basket is asked about again, each time with another number of items known.
 
     Returns:
         In log order.
     """
+    before = sampled(questions, most, seed)
+    within = sampled(_begun(before, times, seed), max(most - len(before), most // _WITHIN), seed)
+    before = sampled(before, most - len(within), seed)
+    first, cut, end = (
+        np.concatenate([getattr(one, name) for one in (before, within)]) for name in ("first", "cut", "end")
+    )
+    both = Questions(questions.order, first, cut, end)
+    return both.select(np.argsort(both.order[both.cut], kind="stable"))
+
+
+def _begun(questions: Questions, times: int, seed: int) -> Questions:
+    """The rest of each basket, asked at so many places within it."""
     size = questions.end - questions.cut
-    first = np.repeat(size.cumsum() - size, size)
-    at, known = np.repeat(np.arange(len(size)), size), np.arange(size.sum()) - first
-    chance = np.where(known == 0, -1.0, np.random.default_rng(seed).random(len(known)))
-    drawn = np.lexsort((chance, at))[known <= times]  # in each basket its start, then what is drawn first
+    at = np.repeat(np.arange(len(size)), size)
+    known = np.arange(len(at)) - np.repeat(size.cumsum() - size, size)
+    chance = np.where(known == 0, -1.0, np.random.default_rng(seed).random(len(at)))
+    drawn = np.lexsort((chance, at))[(known > 0) & (known <= times)]  # in each basket its start comes first
     at, known = at[drawn], known[drawn]
-    cut = questions.cut[at] + known
-    by_log = np.argsort(questions.order[cut], kind="stable")
-    return Questions(questions.order, questions.first[at][by_log], cut[by_log], questions.end[at][by_log])
+    return Questions(questions.order, questions.first[at], questions.cut[at] + known, questions.end[at])
 
 
 def fit_ranker(

@@ -22,7 +22,6 @@ from engine.model.weights import Weights
 from trainer.checkpoint import Checkpoint
 from trainer.config import Recipe, TrainSection
 from trainer.curves import Curves
-from trainer.data.log import Questions
 from trainer.dataset import Histories
 from trainer.encoder import EncoderTrainer, steps_of
 from trainer.evaluate import COVERAGE, JUDGED, evaluate
@@ -129,8 +128,8 @@ class _Training:
         self._ranked = _cut(data.log, self._judged, config.ranker_share, config.ranker_events)
         learned = self._histories.questions(self._ranked, self._judged)
         asked = self._histories.questions(self._judged, self._end)
-        self._learned = self._within(learned, config.ranker_samples, _LEARNED_WITHIN, 0)
-        self._asked = self._within(asked, config.evaluation_samples, _ASKED_WITHIN, 1)
+        self._learned = with_begun(learned, config.ranker_samples, _LEARNED_WITHIN, config.seed)
+        self._asked = with_begun(asked, config.evaluation_samples, _ASKED_WITHIN, config.seed + 1)
         validated = sampled(learned, config.validation_samples, config.seed + 2)
         self._validation = Validation(data, self._histories, validated, self._ranked) if config.patience else None
         self._before: dict[str, float] | None = None
@@ -265,11 +264,6 @@ class _Training:
         return Trained(
             Weights(model, weights.vocabulary), best.metrics, best.before, best.steps + schedule.step, seconds, True
         )
-
-    def _within(self, questions: Questions, most: int, times: int, draw: int) -> Questions:
-        """At most so many, among them how a basket goes on."""
-        seed = self._config.seed + draw
-        return sampled(with_begun(sampled(questions, most, seed), times, seed), most, seed)
 
     def _forward(self, weights: Weights) -> ItemForward:
         return ItemForward(weights.model, words(self._data.item_ids, weights.vocabulary), self._data.content)

@@ -88,7 +88,7 @@ def test_a_basket_is_asked_before_it_and_some_times_within_it() -> None:
     size = np.tile([1, 2, 6], 1_000)
     end = size.cumsum()
     questions = Questions(order, np.zeros(3_000, np.int64), end - size, end)
-    asked = with_begun(questions, times=2, seed=1)
+    asked = with_begun(questions, most=10**6, times=2, seed=1)
     places = [(int(cut), int(last)) for cut, last in zip(asked.cut, asked.end, strict=True)]
     assert len(set(places)) == len(places) and (np.diff(order[asked.cut]) > 0).all()
     known: dict[int, list[int]] = {last: [] for last in end.tolist()}
@@ -98,8 +98,13 @@ def test_a_basket_is_asked_before_it_and_some_times_within_it() -> None:
         assert known[last][0] == last - items and len(known[last]) == min(items, 3)
     within = [cut - (last - 6) for cut, last in places if size[end.searchsorted(last)] == 6]
     assert all(300 < within.count(place) < 500 for place in range(1, 6))  # drawn evenly
-    assert with_begun(questions, times=0, seed=1).cut.tolist() == questions.cut.tolist()
+    assert with_begun(questions, most=10**6, times=0, seed=1).cut.tolist() == questions.cut.tolist()
+    # Of few questions a fifth is asked within; where baskets are few, they are all asked, and the rest within them.
+    starts = set((end - size).tolist())
+    for most, before in ((1_000, 800), (3_500, 2_800), (4_000, 3_000)):
+        some = with_begun(questions, most=most, times=2, seed=1)
+        assert len(some) == most and sum(cut in starts for cut in some.cut.tolist()) == before
     # Who asks later within a basket may come behind others who have begun theirs since.
     apart = Questions(np.array([0, 2, 1]), np.array([0, 2]), np.array([0, 2]), np.array([2, 3]))
-    both = with_begun(apart, times=1, seed=1)
+    both = with_begun(apart, most=9, times=1, seed=1)
     assert apart.order[both.cut].tolist() == [0, 1, 2] and both.end.tolist() == [2, 3, 2]
