@@ -72,7 +72,7 @@ def settled(config: TrainSection, log: EventLog, history: int, previous: ModelSh
         "dropout": 0.6 if sparse else 0.2,
         "learning_rate": 1e-3 if sparse else 2e-3,
         "weight_decay": 0.1 if sparse else 0.05,
-        "min_count": 5 if many else 1,
+        "min_count": 2 if sparse else 5 if many else 1,
         "batch": int(min(128, max(32, _POSITIONS / max(1.0, min(facts.length, window))))),
     }
     if previous is not None:
