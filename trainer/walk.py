@@ -125,6 +125,7 @@ def walk(
         begin = end
         part = log.slice(start, start + _AT_ONCE)
         live.fold(part)
-        touched = torch.cat([part.item, part.previous]).unique()
-        touched = touched[touched >= 0]
-        table[touched] = forward(touched, live.graph)
+        if forward.model.graph.linked:  # else embeddings are the same whatever happens
+            touched = torch.cat([part.item, part.previous]).unique()
+            touched = touched[touched >= 0]
+            table[touched] = forward(touched, live.graph)
