@@ -153,7 +153,7 @@ class _Training:
             self._config = self._slower(made)
         assert best is not None
         # Step 2. The same with the graph, where that earns what it costs.
-        if self._config.graph_share and self._validation and not again:
+        if self._config.graph_share and self._validation and best.steps and not again:
             linked = self._linked(best, without, spent_s)
             if linked is not None and self._is_better(linked, best):
                 best = linked
@@ -170,6 +170,11 @@ class _Training:
         checkpoint = self._checkpoint.beside(f"attempt{number}") if self._checkpoint and number else self._checkpoint
         encoder, schedule = self._encoder(weights, self._ranked, _ENCODER_SHARE * first_s, checkpoint)
         over = encoder.run(self._stop, self._progress)
+        if not schedule.step:
+            _log.warning(
+                "the encoders have learned nothing: among the oldest %d events, those before the slices of the ranker"
+                " and of the verdict, nobody has two", self._ranked,
+            )  # fmt: skip
         goes_on = not over and all_s > first_s
         lists = _FIRST_LISTS if goes_on else len(self._learned)
         yield self._judge(weights, encoder, encoder.best_step, lists), encoder.stopping.best, schedule.elapsed_s()

@@ -3,6 +3,8 @@ from __future__ import annotations
 import itertools
 import threading
 import time
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +16,8 @@ from engine.model.weights import Weights, decode_weights, encode_weights
 from engine.ranking.scorers import SCORERS
 from engine.signals import Stopped
 from tests.trainer.planted import KINDS, RANKING, last_of, planted_log, replayed, small_config
+from trainer.config import TrainerConfig
+from trainer.data.file_log import replay_files
 from trainer.encoder import EncoderTrainer
 from trainer.gate import refusal
 from trainer.progress import Progress
@@ -172,6 +176,21 @@ def test_once_judged_the_encoders_learn_from_the_newest_events_too(monkeypatch: 
     assert last.steps > judged.steps
     ranker = judged.weights.model.ranker.state_dict()
     assert all(torch.equal(tensor, ranker[name]) for name, tensor in last.weights.model.ranker.state_dict().items())
+
+
+def test_users_with_three_events_in_a_mere_order_are_enough_to_learn_from(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "events.csv"
+    rows = [f"u{user},i{(user + at) % 7},{at}" for user in range(400) for at in range(3)]
+    path.write_text("\n".join(["user_id,item_id,timestamp", *rows]))
+    config = TrainerConfig.model_validate({"trainer": {"min_events": 10}})
+    data = replay_files(path, None, config, threading.Event()).data()
+    last_of(train(data, small_config(max_steps=10), None, threading.Event(), Progress()))
+    assert "have learned nothing" not in caplog.text
+    at_once = replace(data, log=replace(data.log, time_ms=data.log.time_ms // 60_000 * 60_000))
+    last_of(train(at_once, small_config(max_steps=10), None, threading.Event(), Progress()))
+    assert caplog.text.count("the encoders have learned nothing") == 1
 
 
 def judged(ndcg: float, coverage: float = 0.5) -> dict[str, float]:

@@ -24,6 +24,7 @@ _TIME = f"{ALLOWED}; or whole numbers below 1e8 in all rows, which are an order"
 # Dates that were written as numbers, by their digits: 20240131 is the last of January 2024, and no number of seconds.
 _DATE_DIGITS = {8: "%Y%m%d", 10: "%Y%m%d%H", 12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 _DATE_YEARS = (1970, 2100)
+_SEED = 20_241  # of the order in which those whose events are only ordered come last
 
 
 def read_times(table: Table, rule: TimeRule) -> tuple[NDArray[np.float64], bool]:
@@ -103,14 +104,17 @@ def _refuse_dates(table: Table, number: NDArray[np.float64]) -> None:
 
 
 def ends_together(who: NDArray[np.int64], order: NDArray[np.float64]) -> NDArray[np.float64]:
-    """[E] an order of each one's events, moved so that the last of everybody's come together.
+    """[E] an order of each one's events, moved so that the last of everybody's come within one step, in a drawn order.
 
     An order says nothing of different users together. The newest part of a log, which a training is judged on, must be
-    the last that everybody did, not what those did who did most.
+    the last that everybody did, not what those did who did most. And no two last events may be of the same time, or a
+    part of the log would hold those of all or of none: of users with three events there would be nothing left to learn.
     """
-    last = np.full(int(who.max(initial=-1)) + 1, -np.inf)
+    users = int(who.max(initial=-1)) + 1
+    last = np.full(users, -np.inf)
     np.maximum.at(last, who, order)
-    return order + (order.max(initial=0.0) - last[who])
+    drawn = np.random.default_rng(_SEED).permutation(users) / max(1, users)
+    return order + (order.max(initial=0.0) - last + drawn)[who]
 
 
 def _date(number: int, form: str) -> datetime | None:
