@@ -142,16 +142,18 @@ class _Training:
         if again:
             first_s = all_s = 60 * self._config.retrain_max_minutes
         # Step 1. A first model, soon; then the best that there is time for, anew where it fell onto the popular items.
-        best, without, spent_s = None, 0.0, 0.0
-        for attempt in range(1 if again else _ATTEMPTS):
+        best, without, spent_s, settings = None, 0.0, 0.0, self._config
+        attempts = 1 if again else _ATTEMPTS
+        for attempt in range(attempts):
             for made, score, took_s in self._attempt(attempt, first_s, all_s):
                 if best is None or self._is_better(made, best):
-                    best, without, spent_s = made, score, took_s
+                    best, without, spent_s, settings = made, score, took_s, self._config
                     yield best
-            if not self._collapsed(made):
+            if attempt == attempts - 1 or not self._collapsed(made):
                 break
             self._config = self._slower(made)
         assert best is not None
+        self._config = settings  # those of the best
         # Step 2. The same with the graph, where that earns what it costs.
         if self._config.graph_share and self._validation and best.steps and not again:
             linked = self._linked(best, without, spent_s)

@@ -104,7 +104,7 @@ def test_a_basket_is_asked_before_it_and_some_times_within_it() -> None:
     for most, before in ((1_000, 800), (3_500, 2_800), (4_000, 3_000)):
         some = with_begun(questions, most=most, times=2, seed=1)
         assert len(some) == most and sum(cut in starts for cut in some.cut.tolist()) == before
-    # Who asks later within a basket may come behind others who have begun theirs since.
+    # A question within a basket stands behind the questions of other users that came before it in the log.
     apart = Questions(np.array([0, 2, 1]), np.array([0, 2]), np.array([0, 2]), np.array([2, 3]))
     both = with_begun(apart, most=9, times=1, seed=1)
     assert apart.order[both.cut].tolist() == [0, 1, 2] and both.end.tolist() == [2, 3, 2]

@@ -121,7 +121,7 @@ def goes_on(split: Split) -> bool:
 
 
 def ties(events: Events, split: Split) -> str:
-    """What decides between events of equal time and between items of equal score, as a sentence without its end."""
+    """The rules for events of equal time and for items of equal score, in words, for whoever compares figures."""
     asked = "asked in one where user and session are equal, too" if _asks_baskets(events, split) else "asked one by one"
     return f"events of equal time stand as in the file, {asked}; of equal scores the log's earlier item goes first"
 
