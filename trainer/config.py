@@ -98,11 +98,11 @@ class TrainSection(Section):
     ranker_samples: int = Field(
         20_000, ge=1, le=_MOST, description="questions of the held-out slice that the ranker learns from"
     )
-    ranker_epochs: int = Field(5, ge=1, le=1000)
+    ranker_epochs: int = Field(12, ge=1, le=1000)
     ranker_candidates: int = Field(
         192, ge=2, le=100_000, description="candidates drawn from each list in a step, what was wanted included"
     )
-    ranker_dropout: float = Field(0.1, ge=0, lt=1)
+    ranker_dropout: float = Field(0.0, ge=0, lt=1)
     ranker_learning_rate: float = Field(3e-3, gt=0, le=10)
     patience: int = Field(
         3,

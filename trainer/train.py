@@ -38,7 +38,8 @@ from trainer.validation import Validation
 
 _log = logging.getLogger(__name__)
 
-_ENCODER_SHARE = 0.6  # of the time for a first model; the ranker and the verdict take the rest
+_FIRST_SHARE = 0.6  # of the time for a first model that the encoders take; the ranker and the verdict take the rest
+_SHARE = 0.35  # the same of the time for all: with the graph and anew from the whole log they take as long once more
 _LEARNED_WITHIN, _ASKED_WITHIN = 3, 1  # times that a basket is asked about again once it has begun
 _EARNS = 1.01  # of what the encoders score without the graph, for the graph layers to be worth what they cost
 _FIRST_LISTS = 5000  # that the ranker of a first model learns from, at most: nobody is to wait for all of them
@@ -162,7 +163,7 @@ class _Training:
                 yield best
         # Step 3. Encoders that know everything, with the ranker that has learned to trust those before.
         if self._config.refit:
-            yield self._refitted(best, _ENCODER_SHARE * first_s if again else math.inf)
+            yield self._refitted(best, _FIRST_SHARE * first_s if again else math.inf)
         if not self._ranks.is_first:
             raise Helped
 
@@ -170,7 +171,7 @@ class _Training:
         """A first model and what it becomes, each with what validation finds of it and how long its encoders took."""
         weights = start_weights(self._data, self._ranked, self._config, self._previous)
         checkpoint = self._checkpoint.beside(f"attempt{number}") if self._checkpoint and number else self._checkpoint
-        encoder, schedule = self._encoder(weights, self._ranked, _ENCODER_SHARE * first_s, checkpoint)
+        encoder, schedule = self._encoder(weights, self._ranked, _FIRST_SHARE * first_s, checkpoint)
         over = encoder.run(self._stop, self._progress)
         if not schedule.step:
             _log.warning(
@@ -181,7 +182,7 @@ class _Training:
         lists = _FIRST_LISTS if goes_on else len(self._learned)
         yield self._judge(weights, encoder, encoder.best_step, lists), encoder.stopping.best, schedule.elapsed_s()
         if goes_on:
-            schedule.budget_s = _ENCODER_SHARE * all_s
+            schedule.budget_s = max(schedule.budget_s, _SHARE * all_s)
             encoder.run(self._stop, self._progress)
             yield self._judge(weights, encoder, encoder.best_step), encoder.stopping.best, schedule.elapsed_s()
 

@@ -24,7 +24,7 @@ from trainer.evaluation.splits import goes_on
 _log = logging.getLogger(__name__)
 
 _AT_ONCE = 256  # questions
-_AT_ONCE_LIVE = 32  # where the log goes on: what happens within them is not observed yet
+_SPAN = 64  # events of the log between the questions of one go, where it goes on: they are not observed yet
 _REPORT_S = 15.0
 _COMPARED = ("hr", "mrr", "ndcg", "recall")
 AMONG_COLD = "among_cold"
@@ -78,14 +78,17 @@ def judge(
     *,
     among_cold: bool = False,
     live: bool = False,
+    told: int = logging.INFO,
 ) -> Judged:
     """Fits a scorer, asks it every question, and judges its lists; with `among_cold` those of cold items only, too.
+
+    What it is at is logged at the level `told`.
 
     Where the log goes on between the questions (`successive`, `prequential`), and where `live` says so, the scorer
     observes it, in the order of the log and never past the first target of the questions that come next.
     """
     begun = reported = time.monotonic()
-    _log.info("%s: fitting on %d events", scorer.name, len(split.train))
+    _log.log(told, "%s: fitting on %d events", scorer.name, len(split.train))
     scorer.fit(events, split.train)
     fitted, peak_gb = time.monotonic(), _peak_gb()
     judged = Judge(events, split.train, ks, categories)
@@ -95,7 +98,7 @@ def judge(
     among = {part: Judge(events, split.train, ks) for part in wanted if wanted[part]}
     live = live or goes_on(split) or getattr(scorer, "live", False)
     late = _late(events, split) if live else np.zeros(0, np.int64)
-    for asked, questions in _batches(split.questions, _AT_ONCE_LIVE if live else _AT_ONCE):
+    for asked, questions in _batches(split.questions, _SPAN if live else None):
         if live:
             seen = int(np.searchsorted(late, questions.order[questions.cut[0]]))
             scorer.observe(late[:seen])
@@ -110,10 +113,10 @@ def judge(
             among[AMONG_COLD_NEW].add(questions, answers.lists(filter_seen=True, among=~warm))
         if time.monotonic() - reported > _REPORT_S:
             reported = time.monotonic()
-            _log.info("%s: %d of %d questions", scorer.name, asked, len(split.questions))
+            _log.log(told, "%s: %d of %d questions", scorer.name, asked, len(split.questions))
     means = {name: float(each.mean(dtype=np.float64)) for name, each in judged.values().items() if len(each)}
     shown = [f"{metric}@{max(ks)}" for metric in _COMPARED]
-    _log.info("%s: %s", scorer.name, ", ".join(f"{name} {means[name]:.4f}" for name in shown if name in means))
+    _log.log(told, "%s: %s", scorer.name, ", ".join(f"{name} {means[name]:.4f}" for name in shown if name in means))
     return Judged(judged, fitted - begun, time.monotonic() - fitted, peak_gb, among)
 
 
@@ -173,6 +176,13 @@ def _peak_gb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit_bytes / 1e9
 
 
-def _batches(questions: Questions, at_once: int) -> Iterator[tuple[int, Questions]]:
-    for first in range(0, len(questions), at_once):
-        yield first, questions.select(slice(first, first + at_once))
+def _batches(questions: Questions, span: int | None) -> Iterator[tuple[int, Questions]]:
+    """Questions that are asked in one go, with how many came before; all lie within `span` events of the log."""
+    position = questions.order[questions.cut]
+    first = 0
+    while first < len(position):
+        end = first + _AT_ONCE
+        if span is not None:
+            end = min(end, int(np.searchsorted(position, position[first] + span)))
+        yield first, questions.select(slice(first, end))
+        first = end

@@ -36,7 +36,7 @@ class Watched:
 
 @pytest.fixture
 def few_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "_AT_ONCE_LIVE", 3)
+    monkeypatch.setattr(run, "_SPAN", 3)
 
 
 LOG = log_of([(at % 3, at % 3, at % 5, float(at)) for at in range(40)])
@@ -48,6 +48,16 @@ def test_where_the_log_goes_on_a_scorer_observes_all_that_lies_before_what_it_is
     scorer = Watched("w", 0)
     run.judge(scorer, LOG, split, [2])
     assert len(scorer.calls) == -(-len(split.questions) // 3) > 2
+    for known, questions in scorer.calls:
+        assert known.tolist() == list(range(questions.order[questions.cut[0]]))
+
+
+@pytest.mark.usefixtures("few_at_once")
+def test_questions_far_apart_are_not_asked_in_one_go_so_that_the_state_is_as_new_as_when_it_serves() -> None:
+    split = splits.successive(LOG, quantile=0.5, most=5)
+    scorer = Watched("w", 0)
+    run.judge(scorer, LOG, split, [2])
+    assert len(scorer.calls) == len(split.questions) == 5
     for known, questions in scorer.calls:
         assert known.tolist() == list(range(questions.order[questions.cut[0]]))
 

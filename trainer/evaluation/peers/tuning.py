@@ -84,6 +84,11 @@ def tuned(events: Events, validation: Split, k: int) -> tuple[list[Scorer], dict
     return chosen, settings
 
 
+def as_chosen(events: Events, settings: Mapping[str, Settings]) -> list[Scorer]:
+    """Each peer at the settings that `settings` has by its name, as another run of `tuned` chose them."""
+    return [_made(kind, settings[kind().name], events) for kind in CHOICES]
+
+
 def _best_of(
     kind: Callable[..., Scorer], choices: Mapping[str, Sequence[Any]], events: Events, asked: Split, k: int
 ) -> tuple[Settings, float]:
@@ -101,7 +106,10 @@ def _best_of(
 
 
 def _score(kind: Callable[..., Scorer], settings: Settings, events: Events, asked: Split, k: int) -> float:
-    return float(judge(_made(kind, settings, events), events, asked, [k]).judge.values()[f"ndcg@{k}"].mean())
+    peer = _made(kind, settings, events)
+    score = float(judge(peer, events, asked, [k], told=logging.DEBUG).judge.values()[f"ndcg@{k}"].mean())
+    _log.info("%s with %s: NDCG@%d %.4f on validation", peer.name, settings or "its defaults", k, score)
+    return score
 
 
 def _made(kind: Callable[..., Scorer], settings: Settings, events: Events) -> Scorer:

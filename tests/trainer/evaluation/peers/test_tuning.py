@@ -11,7 +11,7 @@ from tests.trainer.evaluation.logs import Row, log_of
 from tests.trainer.evaluation.peers.cases import of_histories
 from trainer.data.log import Events
 from trainer.evaluation.peers import ItemKNN, tuning
-from trainer.evaluation.peers.tuning import CHOICES, Unrepeated, tuned
+from trainer.evaluation.peers.tuning import CHOICES, Unrepeated, as_chosen, tuned
 from trainer.evaluation.splits import prequential, successive
 
 
@@ -35,6 +35,25 @@ def test_all_peers_are_chosen_on_validation_and_say_by_what() -> None:
         assert 0 <= chosen["validation_ndcg@5"] <= 1
     # What nobody ever does again takes places in a list.
     assert settings["frequency"]["repeats_listed"] is False
+
+
+def test_peers_are_made_again_from_what_was_chosen() -> None:
+    events = shop()
+    peers, found = tuned(events, successive(events, validation=True), 5)
+    chosen = {
+        name: {key: value for key, value in one.items() if not key.startswith("validation")}
+        for name, one in found.items()
+    }
+    again = as_chosen(events, chosen)
+    questions = of_histories([[0, 1, 2]])
+    for peer, other in zip(peers, again, strict=True):
+        scores = []
+        for one in (peer, other):
+            one.fit(events, np.arange(len(events) // 2))
+            one.observe(np.zeros(0, np.int64))
+            scores.append(one.score(questions))
+        assert peer.name == other.name
+        np.testing.assert_array_equal(*scores)
 
 
 def test_what_is_asked_in_the_end_has_no_say() -> None:
