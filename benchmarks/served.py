@@ -206,24 +206,35 @@ def _compared(
     )  # fmt: skip
     served = Judge(events, split.train, [K])
     served.add(split.questions, lists)
-    found = {"served": _figures(served), "evaluated": _judged(scorer, events, split, live=True)}
-    found["frozen"] = _judged(_Still(scorer), events, split)
+    found = {"served": _told("served", _figures(served))}
+    found["evaluated"] = _told("evaluated", _judged(scorer, events, split, live=True))
+    found["frozen"] = _told("frozen", _judged(_Still(scorer), events, split))
     if chosen is None:
         protocol = splits.sessions if events.test is not None else splits.prequential
         peers, chosen = tuned(events, protocol(events, validation=True), K)
     else:
         peers = as_chosen(events, chosen)
-    found |= {peer.name: _judged(peer, events, split, live=True) for peer in peers}
+    found |= {peer.name: _told(peer.name, _judged(peer, events, split, live=True)) for peer in peers}
     figures: dict[str, Figure] = {**found["served"], "questions": len(split.questions), **times, "peers": str(chosen)}
     for name in ("hr", "mrr", "ndcg"):
         figures[f"{name}_ratio"] = round(found["served"][name] / max(1e-9, found["evaluated"][name]), 4)
         figures[f"{name}_frozen"] = found["frozen"][name]
         best = max(found[peer.name][name] for peer in peers)
         figures[f"{name}_over_best_peer"] = round(found["served"][name] / max(1e-9, best), 4)
-    rows = [(name, ", ".join(f"{what} {value:.4f}" for what, value in one.items())) for name, one in found.items()]
+    rows = [(name, _shown(one)) for name, one in found.items()]
     rows += [(name, str(value)) for name, value in figures.items() if name.endswith(("_ratio", "_peer", "_s"))]
     report("served", "What is served, beside what is evaluated", rows, figures)
     return 0
+
+
+def _told(name: str, figures: dict[str, float]) -> dict[str, float]:
+    """Figures, printed at once: those of the peers take half an hour more on a long log."""
+    print(f"{name}: {_shown(figures)}", flush=True)
+    return figures
+
+
+def _shown(figures: dict[str, float]) -> str:
+    return ", ".join(f"{what} {value:.4f}" for what, value in figures.items())
 
 
 class _Still:

@@ -38,7 +38,7 @@ from trainer.validation import Validation
 
 _log = logging.getLogger(__name__)
 
-_FIRST_SHARE = 0.6  # of the time for a first model that the encoders take; the ranker and the verdict take the rest
+_FIRST_SHARE = 0.5  # of the time for a first model that the encoders take; the ranker and the verdict take the rest
 _SHARE = 0.35  # the same of the time for all: with the graph and anew from the whole log they take as long once more
 _LEARNED_WITHIN, _ASKED_WITHIN = 3, 1  # times that a basket is asked about again once it has begun
 _EARNS = 1.01  # of what the encoders score without the graph, for the graph layers to be worth what they cost
