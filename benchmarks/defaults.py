@@ -1,6 +1,6 @@
 """Whether settings that follow from the log are as good as settings that are searched for.
 
-    python -m benchmarks.defaults --events FILE [--items FILE] [--draws 10] [--minutes 2.5] [--seed 1]
+    python -m benchmarks.defaults --events FILE [--items FILE] [--draws 10] [--minutes 5] [--seed 1]
 
 Each user's last event is asked for, as `evaluate --protocol leave-one-out` asks it. Beside the defaults, so many
 settings are drawn at random, and each is trained for as long as the defaults are. The one of them that is best on
@@ -54,7 +54,7 @@ def main() -> int:
     parser.add_argument("--events", type=Path, required=True, help="a file of events, as `evaluate` reads it")
     parser.add_argument("--items", type=Path, help="the same of the catalog")
     parser.add_argument("--draws", type=int, default=10, help="settings that are drawn")
-    parser.add_argument("--minutes", type=float, default=2.5, help="trainer.max_minutes of each")
+    parser.add_argument("--minutes", type=float, default=5.0, help="trainer.max_minutes of each")
     parser.add_argument("--seed", type=int, default=1, help="of the draws")
     args = parser.parse_args()
     named = read_items(args.items) if args.items else None
@@ -83,12 +83,9 @@ def main() -> int:
         "ndcg_share": round(ours["ndcg"] / theirs["ndcg"], 4),
         "drawn": str(tried[best]),
     }
-    report("defaults", "The defaults, beside settings drawn at random", [*_rows(figures)], figures)
+    rows = [(name, str(value)) for name, value in figures.items()]
+    report("defaults", "The defaults, beside settings drawn at random", rows, figures)
     return 0
-
-
-def _rows(figures: dict[str, Figure]) -> list[tuple[str, str]]:
-    return [(name, str(value)) for name, value in figures.items()]
 
 
 def _drawn(generator: np.random.Generator) -> dict[str, Any]:
@@ -112,7 +109,7 @@ def _drawn(generator: np.random.Generator) -> dict[str, Any]:
 
 
 def _config(settings: dict[str, Any], minutes: float) -> TrainerConfig:
-    given = settings | {"max_minutes": minutes, "first_minutes": min(minutes, 2.0)}
+    given = settings | {"max_minutes": minutes}
     return load_settings(TrainerConfig, None, [f"trainer.{name}={value}" for name, value in given.items()])
 
 

@@ -16,7 +16,8 @@ and see the future come, too.
     first_s, trained_s       from the trainer's start to the first model, and until more training brings nothing
 
 Without --events it is the year of purchases that the demo uses, 4,000 baskets. --quick takes 150 households of it, or
-as many users of a file, trains for two minutes, and has the peers' settings that the whole year chose.
+as many users of a file, trains for two minutes, and has the peers' settings that the whole year chose; peers that go by
+sessions are at their defaults.
 """
 
 from __future__ import annotations

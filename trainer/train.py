@@ -139,7 +139,8 @@ class _Training:
         """See `train`."""
         start = start_weights(self._data, self._ranked, self._config, self._previous)
         again = self._previous is not None and continues(start, self._previous)
-        first_s, all_s = 60 * self._config.first_minutes, 60 * self._config.max_minutes
+        all_s = 60 * self._config.max_minutes
+        first_s = min(60 * self._config.first_minutes, all_s)
         if again:
             first_s = all_s = 60 * self._config.retrain_max_minutes
         # Step 1. A first model, soon; then the best that there is time for, anew where it fell onto the popular items.

@@ -21,6 +21,7 @@ from trainer.data.file_log import replay_files
 from trainer.encoder import EncoderTrainer
 from trainer.gate import refusal
 from trainer.progress import Progress
+from trainer.schedule import Schedule
 from trainer.start import continues, start_weights
 from trainer.train import Trained, train
 
@@ -67,6 +68,19 @@ def test_ends_within_its_time_budget() -> None:
     result = trained(max_steps=None, first_minutes=0.03, max_minutes=0.05)
     assert result.steps > 0
     assert time.monotonic() - started < 20
+
+
+def test_a_first_model_may_take_no_longer_than_the_whole_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    budgets = []
+
+    class Seen(Schedule):
+        def __init__(self, steps: int | None, budget_s: float) -> None:
+            super().__init__(steps, budget_s)
+            budgets.append(budget_s)
+
+    monkeypatch.setattr("trainer.train.Schedule", Seen)
+    trained(max_steps=4, first_minutes=1000, max_minutes=1)
+    assert 0 < budgets[0] <= 60
 
 
 def test_a_stop_ends_it() -> None:

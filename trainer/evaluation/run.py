@@ -82,7 +82,7 @@ def judge(
 ) -> Judged:
     """Fits a scorer, asks it every question, and judges its lists; with `among_cold` those of cold items only, too.
 
-    What it is at is logged at the level `told`.
+    Its progress is logged at the level `told`.
 
     Where the log goes on between the questions (`successive`, `prequential`), and where `live` says so, the scorer
     observes it, in the order of the log and never past the first target of the questions that come next.
