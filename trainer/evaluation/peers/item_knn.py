@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from trainer.data.log import Events, Ints, Questions
 from trainer.evaluation.peers.popularity import rank_rest
-from trainer.evaluation.peers.session_index import bounds, spans
+from trainer.evaluation.peers.session_index import spans
 
 _BLOCK = 1 << 22  # pairs of items that are counted at once
 _SPARSE = 8  # with more places per pair than this, sorting is cheaper than a count of every place
@@ -117,3 +117,8 @@ def _counts(place: Ints, size: int) -> tuple[Ints, Ints]:
     count = np.bincount(place, minlength=size)
     found = np.flatnonzero(count)
     return found, count[found]
+
+
+def bounds(sorted_numbers: Ints, count: int) -> Ints:
+    """[count + 1] where each number from 0 begins in a sorted array, and its end."""
+    return np.searchsorted(sorted_numbers, np.arange(count + 1))

@@ -1,5 +1,7 @@
 """The sessions of a log by recency, and by the items in them: what session neighborhoods search.
 
+A log that goes on is indexed anew before each question, so the passes over all its events are compiled, without a sort.
+
 Shapes: S sessions, E events kept, P pairs of item and session, C candidates, N items.
 """
 
@@ -10,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.kernel_cache import compiled
 from trainer.data.log import Events, Ints
 
 
@@ -131,32 +134,86 @@ class SessionIndex:
 
     def _index(self, positions: Ints) -> None:
         events = self._events
+        session = events.session[positions].astype(np.int64, copy=False)
         # Step 1. Order sessions by their last event.
-        named = events.session[positions]
-        last = np.full(len(events.sessions), -1)
-        last[named] = np.arange(len(positions))  # the last one stays
-        seen = np.flatnonzero(last >= 0)
-        seen = seen[np.argsort(last[seen])]
-        self._row_of = np.full(len(events.sessions), -1)
-        self._row_of[seen] = np.arange(len(seen))
-        self.time = events.time[positions[last[seen]]]
+        self._row_of = np.full(len(events.sessions), -1, np.int64)
+        length = np.zeros(len(events.sessions), np.int64)
+        count = order_sessions(session, self.window, self._row_of, length)
         # Step 2. Keep the last events of each.
-        row = self._row_of[named]
-        order = np.argsort(row, kind="stable")
-        start = bounds(row[order], len(seen))
-        left = np.repeat(start[1:], np.diff(start)) - np.arange(len(order))
-        order = order[left <= self.window]
-        row = row[order]
-        self.start = bounds(row, len(seen))
-        self.item = events.item[positions[order]]
+        self.start = np.concatenate((np.zeros(1, np.int64), np.cumsum(length[:count])))
+        kept = np.empty(self.start[-1], np.int64)
+        keep_last(session, self._row_of, self.start, kept)
+        kept = positions[kept]
+        self.item = events.item[kept].astype(np.int64, copy=False)
+        self.time = events.time[kept[self.start[1:] - 1]]
         # Step 3. Turn it around: the sessions of each item, rising.
-        key = self.item * max(1, len(seen)) + row
-        pair, back = np.unique(key[::-1], return_index=True)
-        self.latest = np.zeros(len(key), np.bool_)
-        self.latest[len(key) - 1 - back] = True
-        self._row = pair % max(1, len(seen))
-        self._of_item = bounds(pair // max(1, len(seen)), len(events.items))
-        self.frequency = np.diff(self._of_item)
+        self.latest = np.zeros(len(kept), np.bool_)
+        self.frequency = np.zeros(len(events.items), np.int64)
+        mark_latest(self.item, self.start, self.latest, self.frequency)
+        self._of_item = np.concatenate((np.zeros(1, np.int64), np.cumsum(self.frequency)))
+        self._row = np.empty(self._of_item[-1], np.int64)
+        list_rows(self.item, self.start, self.latest, self._of_item, self._row)
+
+
+@compiled("i8(i8[::1], i8, i8[::1], i8[::1])")
+def order_sessions(session: Ints, window: int, row_of: Ints, length: Ints) -> int:
+    """Numbers the sessions of events in log order: a higher row has a later last event.
+
+    Args:
+        session: of each event.
+        window: how many events count of a session.
+        row_of: [sessions] -1 at first; gets the rows of those that have events.
+        length: [sessions] 0 at first; gets the events of each row, first row first.
+
+    Returns:
+        How many rows there are.
+    """
+    count = 0
+    for e in range(len(session) - 1, -1, -1):
+        if row_of[session[e]] < 0:
+            row_of[session[e]] = count
+            count += 1
+        row = row_of[session[e]]
+        length[row] = min(window, length[row] + 1)
+    for s in range(len(row_of)):
+        if row_of[s] >= 0:
+            row_of[s] = count - 1 - row_of[s]
+    length[:count] = length[:count][::-1].copy()
+    return count
+
+
+@compiled("void(i8[::1], i8[::1], i8[::1], i8[::1])")
+def keep_last(session: Ints, row_of: Ints, start: Ints, kept: Ints) -> None:
+    """Fills `kept` with the numbers of the last events of each row, in log order, from `start` of the row on."""
+    end = start[1:].copy()
+    for e in range(len(session) - 1, -1, -1):
+        row = row_of[session[e]]
+        if end[row] > start[row]:
+            end[row] -= 1
+            kept[end[row]] = e
+
+
+@compiled("void(i8[::1], i8[::1], b1[::1], i8[::1])")
+def mark_latest(item: Ints, start: Ints, latest: NDArray[np.bool_], frequency: Ints) -> None:
+    """Marks the last event of each item in each row, and counts for each item the rows that have it."""
+    newest = np.full(len(frequency), -1)
+    for row in range(len(start) - 1):
+        for at in range(start[row + 1] - 1, start[row] - 1, -1):
+            if newest[item[at]] != row:
+                newest[item[at]] = row
+                latest[at] = True
+                frequency[item[at]] += 1
+
+
+@compiled("void(i8[::1], i8[::1], b1[::1], i8[::1], i8[::1])")
+def list_rows(item: Ints, start: Ints, latest: NDArray[np.bool_], of_item: Ints, rows: Ints) -> None:
+    """Fills `rows` with the rows that have each item, rising, from `of_item` of the item on."""
+    end = of_item[:-1].copy()
+    for row in range(len(start) - 1):
+        for at in range(start[row], start[row + 1]):
+            if latest[at]:
+                rows[end[item[at]]] = row
+                end[item[at]] += 1
 
 
 def nearest(similarity: NDArray[np.float64], k: int) -> Ints:
@@ -168,11 +225,6 @@ def nearest(similarity: NDArray[np.float64], k: int) -> Ints:
     equal = np.flatnonzero(similarity == edge)
     kept[equal[len(equal) - (k - int(kept.sum())) :]] = True
     return np.flatnonzero(kept)
-
-
-def bounds(sorted_numbers: Ints, count: int) -> Ints:
-    """[count + 1] where each number from 0 begins in a sorted array, and its end."""
-    return np.searchsorted(sorted_numbers, np.arange(count + 1))
 
 
 def spans(begin: Ints, end: Ints) -> Ints:
