@@ -243,6 +243,7 @@ class _Still:
     """The model with a state that stands still after the training, though histories go on."""
 
     name = "frozen"
+    live = False
 
     def __init__(self, scorer: OuselScorer) -> None:
         self._scorer = scorer

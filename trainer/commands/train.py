@@ -37,7 +37,7 @@ from trainer.progress import Progress
 from trainer.replay import TrainingData
 from trainer.rules import settled
 from trainer.start import check_shape
-from trainer.train import Helped, run_of
+from trainer.train import Helped, Trained, run_of
 from trainer.train import train as train_model
 
 _INTERRUPTED = 130  # as shells have it for SIGINT
@@ -93,24 +93,9 @@ def train(
             raise SystemExit(f"ousel-trainer train: {error}") from None
         except Diverged as error:
             raise SystemExit(f"ousel-trainer train: {error}; nothing was written to {out}") from None
-    why = refusal(trained, settings.trainer.max_drop)
-    figures = {
-        "metrics": trained.metrics,
-        "before": trained.before,
-        "refused": why,
-        "events": len(data.log),
-        "items": data.items,
-        "steps": trained.steps,
-        "seconds": round(trained.seconds, 1),
-        "settings": settings.trainer.model_dump(mode="json"),
-    }
-    save_model(out, trained.weights, figures)
+    _write(out, trained, data, settings)
     if saved:
         saved.remove()  # nothing is left to go on with
-    _log.info("trained in %.0f s, %d steps: %s", trained.seconds, trained.steps, summary(trained.metrics))
-    if why:
-        _log.warning("`run` would not push this model: %s", why)
-    print(f"written to {out} and {figures_path(out)}")
 
 
 def _check_paths(
@@ -131,6 +116,26 @@ def _check_paths(
         check_output("--checkpoint", checkpoint)
     if curves is not None:
         check_output_folder("--curves", curves)
+
+
+def _write(out: Path, trained: Trained, data: TrainingData, settings: TrainerConfig) -> None:
+    """Writes the model and its figures, and says what they are."""
+    why = refusal(trained, settings.trainer.max_drop)
+    figures = {
+        "metrics": trained.metrics,
+        "before": trained.before,
+        "refused": why,
+        "events": len(data.log),
+        "items": data.items,
+        "steps": trained.steps,
+        "seconds": round(trained.seconds, 1),
+        "settings": settings.trainer.model_dump(mode="json"),
+    }
+    save_model(out, trained.weights, figures)
+    _log.info("trained in %.0f s, %d steps: %s", trained.seconds, trained.steps, summary(trained.metrics))
+    if why:
+        _log.warning("`run` would not push this model: %s", why)
+    print(f"written to {out} and {figures_path(out)}")
 
 
 def _inputs(

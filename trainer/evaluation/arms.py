@@ -16,6 +16,7 @@ class FrozenOusel:
     """Nothing is learned or seen after training: neither state nor histories go on."""
 
     name = "ousel_frozen"
+    live = False
 
     def __init__(self, ousel: OuselScorer) -> None:
         self._ousel = ousel

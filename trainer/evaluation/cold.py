@@ -41,6 +41,8 @@ def numbered_by_hash(events: Events) -> Events:
 class Frozen:
     """A scorer that takes in nothing more once it is fitted."""
 
+    live = False
+
     def __init__(self, scorer: Scorer) -> None:
         self.name = f"{scorer.name}_frozen"
         self._scorer = scorer

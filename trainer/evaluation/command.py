@@ -118,61 +118,38 @@ def evaluate(
     except (ValueError, CurvesError) as error:
         raise WrongValue(f"ousel-trainer evaluate: {error}") from None
     torch.set_num_threads(settings.trainer.threads)
-    log, split = asked.log, asked.split
     if write_training is not None:
-        write_events(write_training, log, split.train, by_session=protocol is Protocol.SESSIONS)
-        print(f"{len(split.train)} events written to {write_training}, split {split.digest}")
+        write_events(write_training, asked.log, asked.split.train, by_session=protocol is Protocol.SESSIONS)
+        print(f"{len(asked.split.train)} events written to {write_training}, split {asked.split.digest}")
         return
-    _log.info(
-        "%s: %d events, %d items, %d to train on, %d questions, split %s", protocol.value, len(log), len(log.items),
-        len(split.train), len(split.questions), split.digest[:16],
-    )  # fmt: skip
     ousel = _ousel(settings, asked, weights, checkpoint, drawing)
-    others, chosen = _others(log, split, protocol, compare, cold_share is not None, max(ks))
-    scorers: list[Scorer | Lister] = [*_variants(ousel, split), *others]
-    parts = _parts(split, cold=cold_share is not None)
-    categories = asked.named.categories if asked.named else None
-    begun = time.monotonic()
-    try:
-        with drawing or nullcontext():
-            judged = {
-                scorer.name: judge(scorer, log, split, ks, categories, among_cold=cold_share is not None)
-                for scorer in scorers
-            }
-    except (CheckpointError, Diverged) as error:
-        raise SystemExit(f"ousel-trainer evaluate: {error}") from None
-    peers = {name: one for name, one in judged.items() if not name.startswith(OuselScorer.name)}
-    over_best = ratios(judged["ousel"], peers, ks, parts)
-    found: dict[str, Any] = {
-        "protocol": protocol.value,
-        "validation": validation,
-        "split_hash": split.digest,
-        "ties": splits.ties(log, split),
-        "cold_share": cold_share,
-        "questions": len(split.questions),
-        "settings": settings.model_dump(mode="json", include={"trainer", "ranking", "state"}),
-        "model": None if model is None else str(model),
-        "peers": chosen,
-        "seconds": round(time.monotonic() - begun, 1),
-        "models": {name: one.figures() for name, one in judged.items()},
-        "ratios": over_best,
-    }
-    _print(judged, over_best, ks, parts)
+    others, chosen = _others(asked, protocol, compare, max(ks))
+    with drawing or nullcontext():
+        found = _judged([*_variants(ousel, asked.split), *others], asked, ks)
     if index:
-        found["index"] = index_figures(ousel, log, split, ks)
+        found["index"] = index_figures(ousel, asked.log, asked.split, ks)
         print(_index_line(found["index"], max(ks)))
-    print(f"split {split.digest}: {found['ties']}")
+    print(f"split {asked.split.digest}: {found['ties']}")
     if out:
-        _write(out, found)
+        used = settings.model_dump(mode="json", include={"trainer", "ranking", "state"})
+        asked_how = {"protocol": protocol.value, "validation": validation, "cold_share": cold_share}
+        model_name = None if model is None else str(model)
+        _write(out, {**asked_how, "settings": used, "model": model_name, "peers": chosen, **found})
 
 
 @dataclasses.dataclass(frozen=True)
 class _Asked:
-    """What the files hold, and what is asked of it; `named` is None where there is no catalog."""
+    """What the files hold, and what is asked of it.
+
+    Attributes:
+        named: None where there is no catalog.
+        cold: whether cold items alone are asked about.
+    """
 
     log: Events
     split: Split
     named: Items | None
+    cold: bool
 
 
 def _check_fits(weights: Weights, asked: _Asked, settings: TrainerConfig) -> None:
@@ -219,7 +196,11 @@ def _asked(
         log = numbered_by_hash(log)
     split = _split(log, protocol, validation, most, cold_share)
     splits.check_no_leak(log, split)
-    return _Asked(log, split, named)
+    _log.info(
+        "%s: %d events, %d items, %d to train on, %d questions, split %s", protocol.value, len(log), len(log.items),
+        len(split.train), len(split.questions), split.digest[:16],
+    )  # fmt: skip
+    return _Asked(log, split, named, cold_share is not None)
 
 
 def _ousel(
@@ -246,6 +227,29 @@ def _variants(ousel: OuselScorer, split: Split) -> list[Lister]:
     if splits.goes_on(split):
         return [FrozenOusel(ousel), ousel]
     return [ousel, LiveOusel(ousel)] if split.protocol == splits.SESSIONS else [ousel]
+
+
+def _judged(scorers: list[Scorer | Lister], asked: _Asked, ks: list[int]) -> dict[str, Any]:
+    """Fits and asks every scorer, prints the table, and returns the figures."""
+    log, split = asked.log, asked.split
+    parts = _parts(split, cold=asked.cold)
+    categories = asked.named.categories if asked.named else None
+    begun = time.monotonic()
+    try:
+        judged = {one.name: judge(one, log, split, ks, categories, among_cold=asked.cold) for one in scorers}
+    except (CheckpointError, Diverged) as error:
+        raise SystemExit(f"ousel-trainer evaluate: {error}") from None
+    peers = {name: one for name, one in judged.items() if not name.startswith(OuselScorer.name)}
+    over_best = ratios(judged["ousel"], peers, ks, parts)
+    _print(judged, over_best, ks, parts)
+    return {
+        "split_hash": split.digest,
+        "ties": splits.ties(log, split),
+        "questions": len(split.questions),
+        "seconds": round(time.monotonic() - begun, 1),
+        "models": {name: one.figures() for name, one in judged.items()},
+        "ratios": over_best,
+    }
 
 
 def _write(out: Path, found: dict[str, Any]) -> None:
@@ -287,18 +291,19 @@ def _split(log: Events, protocol: Protocol, validation: bool, most: int | None, 
     return split
 
 
-def _others(
-    log: Events, split: Split, protocol: Protocol, compare: bool, cold: bool, k: int
-) -> tuple[list[Scorer], dict[str, Any]]:
+def _others(asked: _Asked, protocol: Protocol, compare: bool, k: int) -> tuple[list[Scorer], dict[str, Any]]:
     """Who is judged beside the model, and the settings that were chosen for them.
 
     Cold items are put beside popularity in any case: as it was when training ended and, where the log goes on, as it is
     when asked.
     """
-    if not compare and not cold:
+    if not compare and not asked.cold:
         return [], {}
-    found, settings = tuned(log, _SPLITS[protocol](log, validation=True), k) if compare else ([DecayedPopularity()], {})
-    frozen = [Frozen(DecayedPopularity())] if cold and splits.goes_on(split) else []
+    found: list[Scorer] = [DecayedPopularity()]
+    settings: dict[str, Any] = {}
+    if compare:
+        found, settings = tuned(asked.log, _SPLITS[protocol](asked.log, validation=True), k)
+    frozen = [Frozen(DecayedPopularity())] if asked.cold and splits.goes_on(asked.split) else []
     return [*found, *frozen], settings
 
 

@@ -85,7 +85,8 @@ def judge(
     Its progress is logged at the level `told`.
 
     Where the log goes on between the questions (`successive`, `prequential`), and where `live` says so, the scorer
-    observes it, in the order of the log and never past the first target of the questions that come next.
+    observes it, in the order of the log and never past the first target of the questions that come next. A scorer
+    whose own attribute `live` is True or False is asked as that says.
     """
     begun = reported = time.monotonic()
     _log.log(told, "%s: fitting on %d events", scorer.name, len(split.train))
@@ -96,7 +97,7 @@ def judge(
     repeats = not split.filter_seen  # lists may hold what the history holds
     wanted = {AMONG_COLD: among_cold, AMONG_NEW: repeats, AMONG_COLD_NEW: among_cold and repeats}
     among = {part: Judge(events, split.train, ks) for part in wanted if wanted[part]}
-    live = live or goes_on(split) or getattr(scorer, "live", False)
+    live = getattr(scorer, "live", live or goes_on(split))
     late = _late(events, split) if live else np.zeros(0, np.int64)
     for asked, questions in _batches(split.questions, _SPAN if live else None):
         if live:

@@ -70,6 +70,17 @@ def test_where_it_does_not_a_scorer_knows_what_it_was_trained_on() -> None:
     assert all(known.tolist() == split.train.tolist() for known, _ in scorer.calls)
 
 
+@pytest.mark.usefixtures("few_at_once")
+def test_a_scorer_that_says_that_it_stands_still_is_shown_nothing_and_asked_all_in_one_go() -> None:
+    split = splits.successive(LOG, quantile=0.5)
+    scorer = Watched("w", 0)
+    scorer.live = False  # type: ignore[attr-defined]
+    run.judge(scorer, LOG, split, [2], live=True)
+    assert [(known.tolist(), len(questions)) for known, questions in scorer.calls] == [
+        (split.train.tolist(), len(split.questions))
+    ]
+
+
 def test_every_question_is_judged_once_and_seen_items_are_filtered_where_the_protocol_says_so() -> None:
     log = log_of([(0, 0, 1, 0.0), (0, 0, 2, 1.0), (0, 0, 2, 2.0), (1, 1, 0, 3.0), (1, 1, 3, 4.0), (1, 1, 4, 5.0)])
     for favourite, want in ((2, [0.0, 0.0]), (4, [0.0, 1.0])):
