@@ -16,8 +16,7 @@ and see the future come, too.
     first_s, trained_s       from the trainer's start to the first model, and until more training brings nothing
 
 Without --events it is the year of purchases that the demo uses, 4,000 baskets. --quick takes 150 households of it, or
-as many users of a file, trains for two minutes, and has the peers' settings that the whole year chose; peers that go by
-sessions are at their defaults.
+as many users of a file, trains for two minutes, and has the peers' settings that the whole year chose.
 """
 
 from __future__ import annotations
@@ -66,14 +65,13 @@ K = 20
 _MOST = 4000  # baskets asked about
 _QUICK_USERS = 150
 _QUICK_MINUTES = 2.0  # of training
-# Of the peers, as the whole year's validation chose them. The two that go by sessions are at their defaults, since to
-# tune them on the whole year takes hours.
+# Of the peers, as the whole year's validation chose them.
 _CHOSEN: dict[str, Settings] = {
     "popularity": {},
     "frequency": {"half_life": 5_184_000.0},
     "item_knn": {"shrinkage": 50.0, "decay": 0.8},
-    "stan": {},
-    "session_knn": {},
+    "stan": {"lambda_spw": 8.0, "lambda_snh": 4_320_000.0, "lambda_inh": 8.0},
+    "session_knn": {"k": 1500, "weighting": "quadratic", "decay": "log"},
 }
 _TRAINED_S = 4 * 3600.0
 _LOOK_S = 0.5
