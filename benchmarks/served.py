@@ -16,7 +16,8 @@ and see the future come, too.
     first_s, trained_s       from the trainer's start to the first model, and until more training brings nothing
 
 Without --events it is the year of purchases that the demo uses, 4,000 baskets. --quick takes 150 households of it, or
-as many users of a file, trains for two minutes, and has the peers' settings that the whole year chose.
+as many users of a file, and trains for two minutes; on the purchases the peers have the settings that the whole year
+chose, which would tell nothing of another file.
 """
 
 from __future__ import annotations
@@ -87,7 +88,8 @@ def main() -> int:
     args = parser.parse_args()
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="ousel-served-")))
-        if args.events is None:
+        bundled = args.events is None
+        if bundled:
             write_files(data_folder(), folder)
             args.events, args.items = folder / "events.parquet", folder / "items.parquet"
         named = read_items(args.items) if args.items else None
@@ -108,7 +110,7 @@ def main() -> int:
         if newest is None:
             print("the trainer pushed no model: counting was better on the newest events, so counting served")
             return 1
-        return _compared(newest, events, named, split, served, times, _CHOSEN if args.quick else None)
+        return _compared(newest, events, named, split, served, times, _CHOSEN if args.quick and bundled else None)
 
 
 def _of_users(events: Events, count: int) -> Events:

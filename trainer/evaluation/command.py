@@ -139,7 +139,7 @@ def evaluate(
 
 @dataclasses.dataclass(frozen=True)
 class _Asked:
-    """What the files hold, and what is asked of it.
+    """A log as it was read from files, and the questions about it.
 
     Attributes:
         named: None where there is no catalog.

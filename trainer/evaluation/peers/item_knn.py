@@ -55,9 +55,9 @@ class ItemKNN:
         self._count = np.bincount(events.item[train], minlength=items).astype(np.float64)
         key, times = np.unique(events.session[train] * items + events.item[train], return_counts=True)  # [R]
         session, item = key // items, key % items
-        by_session = bounds(session, len(events.sessions))
+        by_session = _bounds(session, len(events.sessions))
         by_item = np.argsort(item, kind="stable")
-        of_item = bounds(item[by_item], items)
+        of_item = _bounds(item[by_item], items)
         in_sessions = np.diff(of_item)  # [N]
         twice = np.bincount(item[times > 1], minlength=items)  # [N]
 
@@ -119,6 +119,6 @@ def _counts(place: Ints, size: int) -> tuple[Ints, Ints]:
     return found, count[found]
 
 
-def bounds(sorted_numbers: Ints, count: int) -> Ints:
+def _bounds(sorted_numbers: Ints, count: int) -> Ints:
     """[count + 1] where each number from 0 begins in a sorted array, and its end."""
     return np.searchsorted(sorted_numbers, np.arange(count + 1))
