@@ -45,7 +45,7 @@ from ousel.v1 import event_pb2
 
 from benchmarks.recovery_engine import KillableEngine, lags
 from benchmarks.report import Figure, report, shown
-from benchmarks.shop import Events, catalog_record, item_id, user_id, write
+from benchmarks.shop_log import Events, catalog_record, item_id, user_id, write
 from benchmarks.swap_models import push_honest
 from benchmarks.talker import Talker
 from deploy.local.brokers import start_broker

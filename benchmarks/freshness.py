@@ -36,7 +36,7 @@ import torch
 from benchmarks.freshness_load import Click, Producer
 from benchmarks.recovery_engine import KillableEngine, environment
 from benchmarks.report import Figure, report
-from benchmarks.shop import Events, catalog_record, item_id, write
+from benchmarks.shop_log import Events, catalog_record, item_id, write
 from benchmarks.talker import Talker
 from deploy.local.brokers import start_broker
 from engine.config import Config, EventsConfig, KafkaConfig, SnapshotConfig, StateConfig

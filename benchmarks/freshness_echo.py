@@ -25,7 +25,7 @@ import uvloop
 from ousel.v1 import event_pb2, recommender_service_pb2, recommender_service_pb2_grpc
 
 from benchmarks.freshness_load import K
-from benchmarks.shop import user_id
+from benchmarks.shop_log import user_id
 from engine import collector
 from engine.config import KafkaConfig, load_config
 from engine.events.kafka import KafkaSource

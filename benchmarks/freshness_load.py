@@ -9,7 +9,7 @@ from typing import Any
 
 from kafka import KafkaProducer
 
-from benchmarks.shop import Events
+from benchmarks.shop_log import Events
 from engine.config import KafkaConfig
 from engine.events.producer import producer_settings
 

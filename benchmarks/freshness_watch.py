@@ -20,7 +20,7 @@ import uvloop
 from ousel.v1 import recommender_service_pb2
 
 from benchmarks.freshness_load import K
-from benchmarks.shop import user_id
+from benchmarks.shop_log import user_id
 
 _METHOD = "/ousel.v1.RecommenderService/StreamRecommendations"
 

@@ -43,7 +43,7 @@ from ousel.v1 import event_pb2
 from benchmarks.large_records import most_mb
 from benchmarks.recovery_engine import EngineError, KillableEngine, environment
 from benchmarks.report import Figure, report
-from benchmarks.shop import catalog_record, item_id, write
+from benchmarks.shop_log import catalog_record, item_id, write
 from deploy.local.brokers import Broker, start_broker
 from deploy.local.processes import Child
 from deploy.local.raw_batches import raw_batch, send_raw

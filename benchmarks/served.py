@@ -43,7 +43,7 @@ from ousel.v1 import catalog_pb2, event_pb2
 
 from benchmarks.recovery_engine import EngineError, KillableEngine, environment
 from benchmarks.report import Figure, report
-from benchmarks.shop import write
+from benchmarks.shop_log import write
 from deploy.demo.data import data_folder
 from deploy.demo.files import write_files
 from deploy.local.brokers import start_broker

@@ -47,7 +47,7 @@ import torch
 from benchmarks.freshness_load import K, Producer
 from benchmarks.recovery_engine import KillableEngine
 from benchmarks.report import Figure, report, shown
-from benchmarks.shop import Events, catalog_record, user_id
+from benchmarks.shop_log import Events, catalog_record, user_id
 from benchmarks.soak_engine import (
     ITEMS,
     TIMEOUT_S,

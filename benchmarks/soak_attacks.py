@@ -33,7 +33,7 @@ from ousel.v1 import (
     state_service_pb2_grpc,
 )
 
-from benchmarks.shop import item_id, user_id
+from benchmarks.shop_log import item_id, user_id
 
 PER_S = {  # calls of each kind
     "silent_stream": 5, "half_call": 5, "export": 10, "digest": 4, "snapshot": 1, "status": 10, "watch": 1, "wide": 3,

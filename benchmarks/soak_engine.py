@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.recovery_engine import KillableEngine, lags
-from benchmarks.shop import Events, catalog_record, item_id, write
+from benchmarks.shop_log import Events, catalog_record, item_id, write
 from benchmarks.swap_models import push_honest
 from engine.config import Config, KafkaConfig, SnapshotConfig, StateConfig
 from engine.events.producer import EventProducer

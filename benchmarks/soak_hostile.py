@@ -37,7 +37,7 @@ from kafka import KafkaConsumer, TopicPartition
 from benchmarks.freshness_load import Producer
 from benchmarks.recovery_engine import KillableEngine
 from benchmarks.report import Figure, report, shown
-from benchmarks.shop import Events, item_id, user_id
+from benchmarks.shop_log import Events, item_id, user_id
 from benchmarks.soak_attacks import harmless
 from benchmarks.soak_engine import (
     ITEMS,

@@ -13,7 +13,7 @@ import numpy as np
 from kafka import KafkaProducer
 from ousel.v1 import catalog_pb2, event_pb2
 
-from benchmarks.shop import item_id, user_id
+from benchmarks.shop_log import item_id, user_id
 from engine.config import KafkaConfig
 from engine.events.producer import producer_settings
 

@@ -14,7 +14,7 @@ import ousel
 import uvloop
 
 from benchmarks.freshness_load import K
-from benchmarks.shop import user_id
+from benchmarks.shop_log import user_id
 
 
 async def _follow(client: ousel.AsyncClient, user: int, opened: asyncio.Event) -> None:

@@ -42,7 +42,7 @@ from ousel.v1 import event_pb2
 
 from benchmarks.recovery_engine import KillableEngine
 from benchmarks.report import Figure, report
-from benchmarks.shop import catalog_record, item_id, user_id, write
+from benchmarks.shop_log import catalog_record, item_id, user_id, write
 from benchmarks.swap_load import Load, Seen
 from benchmarks.swap_models import bad, honest, is_of, push_honest
 from deploy.local.brokers import start_broker

@@ -13,7 +13,7 @@ from typing import Self
 
 import ousel
 
-from benchmarks.shop import user_id
+from benchmarks.shop_log import user_id
 
 _K = 20
 _MAX_OPEN = 32  # calls; on a machine that is too slow for the rate they would pile up without end

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 
 import pytest
 
-from benchmarks.shop import AT_ONCE, write
+from benchmarks.shop_log import AT_ONCE, write
 
 
 def test_records_are_sent_a_bounded_number_at_once_and_all_are_waited_for():
