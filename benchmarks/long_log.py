@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 
 # Before numpy loads, as in the engine.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -29,23 +28,20 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-import ousel
 import psutil
 from kafka.errors import for_code
 from ousel.v1 import event_pb2
 
+from benchmarks.engine_and_trainer import EngineAndTrainer
 from benchmarks.large_records import most_mb
-from benchmarks.recovery_engine import EngineError, KillableEngine, environment
 from benchmarks.report import Figure, report
 from benchmarks.shop_log import catalog_record, item_id, write
 from deploy.local.brokers import Broker, start_broker
-from deploy.local.processes import Child
 from deploy.local.raw_batches import raw_batch, send_raw
 from engine.config import Config, KafkaConfig, SnapshotConfig
 from engine.events.producer import EventProducer
@@ -56,24 +52,6 @@ _BATCH = 10_000  # events
 _GROUPS, _GROUP_ITEMS, _GROUP_USERS = 100, 100, 400
 _FIRST_MS, _APART_MS = 1_700_000_000_000, 100
 _READING_S, _FOLDED_S, _PUSHED_S = 300.0, 1200.0, 1200.0
-_LOOK_S = 0.5
-
-
-@dataclass
-class _Both:
-    """An engine, and the trainer that pushes to it."""
-
-    engine: KillableEngine
-    trainer: Child
-
-    def kill(self) -> None:
-        self.engine.kill()
-        os.kill(self.trainer.pid, signal.SIGKILL)
-        self.trainer.wait()
-
-    def close(self) -> None:
-        self.trainer.stop()
-        self.engine.close()
 
 
 def main() -> int:
@@ -90,9 +68,9 @@ def main() -> int:
         ensure_topics(kafka)
         print(f"broker: {broker.name}; writing {args.events:,} events", flush=True)
         size = _write(kafka, args.events)
-        first = _start(config, folder, "first")
+        first = EngineAndTrainer.start(config, folder, "first")
         with closing(first):
-            _until("reads", _READING_S, first, lambda: _folded(first) > 0 and _says(first, "reading the log"))
+            first.until("both read", _READING_S, lambda: first.folded() > 0 and first.trainer_says("reading the log"))
             first.kill()
         shutil.rmtree(folder / "snapshots", ignore_errors=True)
         return _read_again(config, folder, args.events, size, broker)
@@ -125,24 +103,16 @@ def _write(kafka: KafkaConfig, events: int) -> int:
     return size
 
 
-def _start(config: Config, folder: Path, name: str) -> _Both:
-    engine = KillableEngine(config, folder / f"{name}-engine.log")
-    engine.wait_until("to listen", lambda: "metrics on" in engine.log())
-    variables = environment(config) | {"OUSEL_TRAINER__ENGINE": engine.address, "PYTHONUNBUFFERED": "1"}
-    trainer = Child("trainer", [sys.executable, "-m", "trainer", "run"], folder / f"{name}-trainer.log", variables)
-    return _Both(engine, trainer)
-
-
 def _read_again(config: Config, folder: Path, events: int, size: int, broker: Broker) -> int:
     began_s = time.monotonic()
-    with closing(_start(config, folder, "second")) as both:
-        _until("has folded the log", _FOLDED_S, both, lambda: _folded(both) >= events)
+    with closing(EngineAndTrainer.start(config, folder, "second")) as both:
+        both.until("the log is folded", _FOLDED_S, lambda: both.folded() >= events)
         folded_s = time.monotonic() - began_s
         reader, *_ = psutil.Process(both.engine.pid).children()
-        _until("serves a model", _PUSHED_S, both, lambda: _version(both) > 0)
+        both.until("a model serves", _PUSHED_S, lambda: both.status().model_version > 0)
         figures: dict[str, Figure] = {
             "events": events,
-            "folded": _folded(both),
+            "folded": both.folded(),
             "log_mb": round(size / 2**20),
             "partitions": config.kafka.events_partitions,
             "reader_mb": round(most_mb(reader.pid)),
@@ -164,28 +134,6 @@ def _read_again(config: Config, folder: Path, events: int, size: int, broker: Br
     ]
     report("long_log", f"A long log, broker: {broker.name}", rows, figures)
     return 0 if figures["folded"] == events and int(figures["reader_mb"]) < _READER_MB else 1
-
-
-def _folded(both: _Both) -> int:
-    with ousel.Client(both.engine.address, timeout_s=60) as client:
-        return client.status().events_folded
-
-
-def _version(both: _Both) -> int:
-    with ousel.Client(both.engine.address, timeout_s=60) as client:
-        return client.status().model_version
-
-
-def _says(both: _Both, line: str) -> bool:
-    return line in both.trainer.log_path.read_text(errors="replace")
-
-
-def _until(what: str, within_s: float, both: _Both, true: Callable[[], bool]) -> None:
-    deadline_s = time.monotonic() + within_s
-    while not true():
-        if time.monotonic() > deadline_s or both.trainer.wait(0) is not None:
-            raise EngineError(f"waited until it {what}:\n{both.engine.log()[-2000:]}\n{both.trainer.log_tail(20)}")
-        time.sleep(_LOOK_S)
 
 
 if __name__ == "__main__":

@@ -84,6 +84,10 @@ class KillableEngine:
     def pid(self) -> int:
         return self._child.pid
 
+    @property
+    def ended(self) -> bool:
+        return self._child.wait(0) is not None
+
     def processes(self) -> list[psutil.Process]:
         """The engine's own process first, then those that it has started."""
         engine = psutil.Process(self.pid)
@@ -143,6 +147,10 @@ class KillableEngine:
             _seconds(ready[1]) - _seconds(partitions[-1][0]),
             any(how.startswith("restored") for _, how, _ in partitions),
         )
+
+    def stop(self, within_s: float) -> None:
+        """Asks it to end, as an operator does, so that it takes its last snapshot; kills it after `within_s`."""
+        self._child.stop(within_s)
 
     def close(self) -> None:
         """Ends it at once, and all that it started."""
