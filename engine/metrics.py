@@ -114,6 +114,12 @@ HEALTH_STREAMS_REFUSED = Counter(
 METRICS_CONNECTIONS_REFUSED = Counter(
     "ousel_metrics_connections_refused", "Connections to the metrics port that were closed because too many were open"
 )
+CERTIFICATE_EXPIRY = Gauge(
+    "ousel_certificate_expiry_timestamp_seconds", "When the certificate in force ends, since 1970; 0 without TLS"
+)
+CERTIFICATE_RELOAD_FAILURES = Counter(
+    "ousel_certificate_reload_failures", "Times that changed files of tls could not be used, so the ones before stayed"
+)
 CALLS_SILENT = Gauge("ousel_calls_silent", "Calls and streams that have not brought their first message yet")
 EXPORTS_WAITING = Gauge("ousel_exports_waiting", "Calls that wait for all that is held about a user")
 QUERIES_WAITING = Gauge("ousel_queries_waiting", "Calls waiting for their list, and for no record")

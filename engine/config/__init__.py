@@ -14,6 +14,7 @@ from engine.config.section import ConfigError, Device, Precision, Section
 from engine.config.serving import ServingConfig
 from engine.config.snapshot import SnapshotConfig
 from engine.config.state import StateConfig
+from engine.config.tls import TlsConfig
 
 __all__ = [
     "Address",
@@ -33,6 +34,7 @@ __all__ = [
     "Settings",
     "SnapshotConfig",
     "StateConfig",
+    "TlsConfig",
     "address_problem",
     "ignored_variables",
     "load_config",

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr, ValidationInfo, field_validator
 
 from engine.config.address import Addresses
-from engine.config.section import FilePath, Section
+from engine.config.section import ReadableFile, Section
 
 Topic = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,249}$")]
 
@@ -76,11 +74,13 @@ class KafkaConfig(Section):
     )
     sasl_username: str | None = None
     sasl_password: SecretStr | None = None
-    ssl_cafile: FilePath | None = Field(None, description="PEM file of the authorities to trust; none: the system's")
-    ssl_certfile: FilePath | None = Field(
+    ssl_cafile: ReadableFile | None = Field(
+        None, description="PEM file of the authorities to trust; none: the system's"
+    )
+    ssl_certfile: ReadableFile | None = Field(
         None, description="PEM file of the client's certificate, where brokers want one"
     )
-    ssl_keyfile: FilePath | None = Field(None, description="PEM file of its key, where that is not in ssl_certfile")
+    ssl_keyfile: ReadableFile | None = Field(None, description="PEM file of its key, where that is not in ssl_certfile")
     ssl_check_hostname: bool = Field(True, description="the broker's certificate must be for its name")
 
     # Below what it is checked with, and checked itself, so that no message shows the password.
@@ -96,13 +96,6 @@ class KafkaConfig(Section):
             if info.data.get(other) == topic:
                 raise ValueError(f"must differ from kafka.{other}")
         return topic
-
-    @field_validator("ssl_cafile", "ssl_certfile", "ssl_keyfile")
-    @classmethod
-    def _readable(cls, path: Path | None) -> Path | None:
-        if path is not None and not (path.is_file() and os.access(path, os.R_OK)):
-            raise ValueError("must name a file that can be read")
-        return path
 
     @field_validator("security_protocol")
     @classmethod

@@ -21,6 +21,7 @@ from engine.config.section import ConfigError
 from engine.config.serving import ServingConfig
 from engine.config.snapshot import SnapshotConfig
 from engine.config.state import StateConfig
+from engine.config.tls import TlsConfig
 from engine.config.toml_file import TomlFile, read_toml
 from engine.config.variables import DELIMITER, PREFIX, Variables
 from engine.log_output import one_line
@@ -60,6 +61,7 @@ class Config(Settings):
     inference: InferenceConfig = InferenceConfig()
     index: IndexConfig = IndexConfig()
     ranking: RankingConfig = RankingConfig()
+    tls: TlsConfig = TlsConfig()
     serving: ServingConfig = ServingConfig()
 
     # Of the one section, so that a message shows no other's values.
@@ -70,6 +72,14 @@ class Config(Settings):
         if ranking.goal is not None and events is not None and ranking.goal not in events.kinds:
             raise ValueError(f"goal must be one of {sorted(events.kinds)} (events.kinds), got {ranking.goal!r}")
         return ranking
+
+    @field_validator("serving")
+    @classmethod
+    def _metrics_have_a_certificate(cls, serving: ServingConfig, info: ValidationInfo) -> ServingConfig:
+        tls = info.data.get("tls")
+        if serving.metrics_tls and tls is not None and tls.certificate is None:
+            raise ValueError("metrics_tls needs tls.certificate and tls.key")
+        return serving
 
 
 def load_config(path: Path | None = None) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,7 +28,14 @@ def home_resolved(path: Path) -> Path:
         raise ValueError("must not begin with the ~ of a user who has no home folder") from None
 
 
+def _readable(path: Path) -> Path:
+    if not (path.is_file() and os.access(path, os.R_OK)):
+        raise ValueError("must name a file that can be read")
+    return path
+
+
 FilePath = Annotated[Path, AfterValidator(home_resolved)]
+ReadableFile = Annotated[FilePath, AfterValidator(_readable)]
 
 
 class ConfigError(ValueError):

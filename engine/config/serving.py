@@ -15,6 +15,9 @@ class ServingConfig(Section):
     port: int = Field(50051, ge=0, le=65535, description="gRPC; 0 takes a free one and says which")
     metrics_host: Host = "127.0.0.1"
     metrics_port: int = Field(9464, ge=0, le=65535, description="Prometheus /metrics; 0 takes a free one")
+    metrics_tls: bool = Field(
+        False, description="The metrics port is served over TLS as well, by the files and the rules of the section tls."
+    )
     max_streams: int = Field(10_000, ge=1, le=1_000_000, description="open subscriptions; one more is refused")
     max_connections: int = Field(
         10_000, ge=1, le=1_000_000,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 import socket
+import ssl
 import sys
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from socketserver import ThreadingMixIn
 from typing import Any
@@ -26,6 +28,9 @@ _MAX_OPEN = 64  # Connections at a time, each with a thread; one more is closed 
 class MetricsServer:
     """Serves the metrics of this process from threads of its own; construction starts it.
 
+    Args:
+        tls: gives the context that the next connection is served with; None serves all of them in plain text.
+
     Attributes:
         port: the one that is listened on; one that was free where 0 was asked for.
 
@@ -35,10 +40,10 @@ class MetricsServer:
 
     port: int
 
-    def __init__(self, host: str, port: int) -> None:
+    def __init__(self, host: str, port: int, tls: Callable[[], ssl.SSLContext] | None = None) -> None:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # The class has the family, which the server's constructor needs.
-        server = type("_FamilyServer", (_Server,), {"address_family": family})
+        server = type("_FamilyServer", (_Server,), {"address_family": family, "tls": tls and staticmethod(tls)})
         self._http: WSGIServer = make_server(
             str(address[0]), port, shared(prometheus_client.make_wsgi_app()), server, _Handler
         )
@@ -75,11 +80,23 @@ def shared(app: Any) -> Any:
 
 class _Server(ThreadingMixIn, WSGIServer):
     daemon_threads = True
+    tls: Callable[[], ssl.SSLContext] | None = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self._since_s: dict[Any, float] = {}  # when each open connection came, the oldest first
         self._lock = threading.Lock()
+
+    def get_request(self) -> tuple[Any, Any]:
+        """The next connection. Its thread makes the handshake, so that a silent client keeps nobody else waiting."""
+        connection, address = super().get_request()
+        if self.tls is None:
+            return connection, address
+        try:
+            return self.tls().wrap_socket(connection, server_side=True, do_handshake_on_connect=False), address
+        except (OSError, ValueError) as error:  # It has left already.
+            connection.close()
+            raise OSError(str(error)) from None
 
     def process_request(self, request: Any, client_address: Any) -> None:
         with self._lock:
@@ -103,7 +120,8 @@ class _Server(ThreadingMixIn, WSGIServer):
             late = [one for one, since_s in self._since_s.items() if time.monotonic() > since_s + _ANSWER_S]
         for request in late:
             with suppress(OSError):
-                request.shutdown(socket.SHUT_RDWR)
+                # Not by the method of a connection with TLS, which takes the session away from the thread that reads.
+                socket.socket.shutdown(request, socket.SHUT_RDWR)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Called in an `except`; socketserver itself would print a traceback."""

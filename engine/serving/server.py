@@ -26,6 +26,7 @@ from engine.config import Config, ServingConfig
 from engine.descriptors import connections, limit
 from engine.serving.arrivals import Arrivals
 from engine.serving.calls import CallObserver
+from engine.serving.certificates import Certificates
 from engine.serving.engine import Engine
 from engine.serving.event_servicer import EventServicer
 from engine.serving.event_writer import EventLog, EventWriter
@@ -51,6 +52,7 @@ _IDLE_MS = 300_000  # of a connection without any call or stream
 _PING_MS, _PING_ANSWER_MS = 60_000, 20_000  # from one ping of ours to the next, and how long a client may take over it
 _CLIENT_PING_MS = 10_000  # A client that pings more often than this loses its connection.
 _MAX_REQUEST_BYTES = 4 * 2**20
+_RELOAD_S = 1.0  # between two looks at the files of certificates
 
 
 class PortTaken(RuntimeError):
@@ -76,6 +78,8 @@ class Server:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._grpc: grpc.aio.Server | None = None
         self._http: MetricsServer | None = None
+        self._certificates: Certificates | None = None
+        self._reloading: asyncio.Task[None] | None = None
         self.port = 0
         self.metrics_port = 0
 
@@ -84,8 +88,11 @@ class Server:
 
         Raises:
             PortTaken: one of the two addresses can't be listened on; then neither is.
+            CertificateError: the files of TLS can't be used; likewise.
         """
         serving = self._config.serving
+        if self._config.tls.certificate is not None:
+            self._certificates = Certificates(self._config.tls)
         first = FirstMessages(serving.max_backlog, serving.max_silence_ms / 1000)
         calls = CallObserver(first)
         server = grpc.aio.server(interceptors=[calls], options=_options(serving))
@@ -94,17 +101,20 @@ class Server:
         await self.set_serving(False)
         # The metrics first, because gRPC doesn't give a port back that it never served.
         try:
-            self._http = MetricsServer(serving.metrics_host, serving.metrics_port)
+            tls = self._certificates.context if self._certificates and serving.metrics_tls else None
+            self._http = MetricsServer(serving.metrics_host, serving.metrics_port, tls)
         except OSError as error:
             raise _port_taken("metrics", serving.metrics_host, serving.metrics_port, error) from None
         self.metrics_port = self._http.port
         try:
-            self.port = _bind(server, serving.host, serving.port)
+            self.port = _bind(server, serving.host, serving.port, self._certificates)
         except PortTaken:
             await self._stop_metrics()
             raise
         await server.start()
         self._grpc = server
+        if self._certificates is not None:
+            self._reloading = asyncio.create_task(_reload(self._certificates))
 
     def _register(self, server: grpc.aio.Server, calls: CallObserver, first: FirstMessages) -> None:
         writer = EventWriter(self._log, self._config)
@@ -143,6 +153,9 @@ class Server:
         await self._stop_metrics()
 
     async def _stop_metrics(self) -> None:
+        if self._reloading is not None:
+            self._reloading.cancel()
+            await asyncio.wait([self._reloading])
         if self._http is not None:
             http, self._http = self._http, None
             await asyncio.to_thread(http.close)
@@ -171,12 +184,21 @@ def _options(serving: ServingConfig) -> tuple[tuple[str, int], ...]:
     )
 
 
-def _bind(server: grpc.aio.Server, host: str, port: int) -> int:
+async def _reload(certificates: Certificates) -> None:
+    """Looks at the files again and again; in a thread, because they may lie on a slow or a far disk."""
+    while True:
+        await asyncio.sleep(_RELOAD_S)
+        await asyncio.to_thread(certificates.reload)
+
+
+def _bind(server: grpc.aio.Server, host: str, port: int, certificates: Certificates | None) -> int:
     # gRPC prints lines of its own about a port that is taken, and raises without the reason: ask the system first.
     try:
         if port:
             _check_free(host, port)
-        return server.add_insecure_port(_address(host, port))
+        if certificates is None:
+            return server.add_insecure_port(_address(host, port))
+        return server.add_secure_port(_address(host, port), certificates.grpc_credentials())
     except (OSError, RuntimeError) as error:
         raise _port_taken("gRPC", host, port, error) from None
 

@@ -167,6 +167,14 @@ def test_a_file_may_come_through_a_pipe(tmp_path: Path) -> None:
         os.close(reader)
 
 
+BESIDE = {
+    "kafka.ssl_keyfile": ["kafka.ssl_certfile"],
+    "tls.certificate": ["tls.key"],
+    "tls.key": ["tls.certificate"],
+    "tls.client_authorities": ["tls.certificate", "tls.key"],
+}  # settings without which another one is refused
+
+
 def test_a_tilde_stands_for_the_home_folder_in_every_setting_that_is_a_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -182,8 +190,8 @@ def test_a_tilde_stands_for_the_home_folder_in_every_setting_that_is_a_path(
                 paths += 1
                 with monkeypatch.context() as patch:
                     patch.setenv(f"OUSEL_{section}__{name}".upper(), "~/it.pem")
-                    if name == "ssl_keyfile":
-                        patch.setenv("OUSEL_KAFKA__SSL_CERTFILE", "~/it.pem")
+                    for other in BESIDE.get(f"{section}.{name}", ()):
+                        patch.setenv(f"OUSEL_{other}".upper().replace(".", "__"), "~/it.pem")
                     settings = load_settings(kind, Path("~/ousel.toml"))
                 assert getattr(getattr(settings, section), name) == tmp_path / "it.pem"
     assert paths >= 8
