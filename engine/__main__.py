@@ -1,4 +1,4 @@
-"""`ousel-engine`: `serve` is the engine; `dead-letters` and `compile` help those who run it.
+"""`ousel-engine`: `serve` is the engine; the other commands help those who run it.
 
 The modules that serving needs take seconds to import. `serve` imports them itself, so that the other commands begin at
 once, and so that a shell which completes commands does not wait.
@@ -21,6 +21,7 @@ from typing import Annotated
 
 from engine.command_line import command_app, config_option, version_option
 from engine.commands.compile import announce, compile_functions
+from engine.commands.config import config
 from engine.commands.dead_letters import dead_letters
 from engine.failures import one_line_each
 
@@ -47,6 +48,7 @@ def serve(
     follow_and_answer(config)
 
 
+app.command()(config)
 app.command("dead-letters")(dead_letters)
 app.command("compile")(compile_functions)
 

@@ -74,6 +74,11 @@ def config_option() -> Any:
     return path_option("TOML file; OUSEL_* variables win over it")
 
 
+def only_changed_option() -> Any:
+    """The option of the commands that print the settings in force."""
+    return typer.Option("--only-changed", help="leave out the settings that nothing sets")
+
+
 def _path(text: str) -> Path:
     try:
         return home_resolved(Path(text))

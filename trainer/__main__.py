@@ -1,4 +1,7 @@
-"""`ousel-trainer`: `run` follows the log, trains and pushes; `train` and `push` do one each; `evaluate` judges."""
+"""`ousel-trainer`: `run` follows the log, trains and pushes; `train` and `push` do one each; `evaluate` judges.
+
+`config` prints the settings in force.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ imported = interrupted_at_once()
 
 from engine.command_line import command_app, version_option
 from engine.failures import log_thread_failures, one_line_each
+from trainer.commands.config import config
 from trainer.commands.push import push
 from trainer.commands.run import run
 from trainer.commands.train import train
@@ -26,7 +30,7 @@ def trainer(version: Annotated[bool, version_option("ousel-trainer")] = False) -
     """The Ousel trainer."""
 
 
-for command in (run, train, push, evaluate):
+for command in (run, train, push, evaluate, config):
     app.command()(command)
 
 

@@ -92,14 +92,14 @@ def _without_hidden(message: str, field: FieldInfo | None, rest: Location, value
         return message
     section = _section(field)
     if section is None:
-        hidden = isinstance(value, str) and not _may_show(value, _types(field.annotation), rest)
+        hidden = isinstance(value, str) and not _may_show(value, types_of(field.annotation), rest)
         return message.replace(repr(value), "(not shown)") if hidden else message
     values = value.model_dump() if isinstance(value, BaseModel) else value
     if not isinstance(values, Mapping):
         return message
     for name, text in values.items():
         known = section.model_fields.get(name)
-        if isinstance(text, str) and not (known and _may_show(text, _types(known.annotation), ())):
+        if isinstance(text, str) and not (known and _may_show(text, types_of(known.annotation), ())):
             message = message.replace(repr(text), "(not shown)")
     return message
 
@@ -118,7 +118,7 @@ def _got(location: Location, field: FieldInfo | None, rest: Location, value: Any
     if isinstance(value, Path):
         value = str(value)
     is_topic = str(location[-1]).endswith("_topic") and isinstance(value, str) and _TOPIC.fullmatch(value) is not None
-    if isinstance(value, str) and not is_topic and not _may_show(value, _types(field.annotation), rest):
+    if isinstance(value, str) and not is_topic and not _may_show(value, types_of(field.annotation), rest):
         return ", and the value is not shown"
     return f", got {value!r}"
 
@@ -136,10 +136,10 @@ def _may_show(text: str, types: set[Any], rest: Location) -> bool:
 
 
 def _is_secret(location: Location, field: FieldInfo) -> bool:
-    if SecretStr in _types(field.annotation):
+    if SecretStr in types_of(field.annotation):
         return True
     # A path names a file; everything else under such a name is taken for the secret itself.
-    return Path not in _types(field.annotation) and any(_SECRET_NAME.search(str(part)) for part in location[1:])
+    return Path not in types_of(field.annotation) and any(_SECRET_NAME.search(str(part)) for part in location[1:])
 
 
 def _field(location: Location, kind: type[BaseModel]) -> tuple[FieldInfo | None, Location]:
@@ -159,9 +159,10 @@ def _section(field: FieldInfo) -> type[BaseModel] | None:
     return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
-def _types(annotation: Any) -> set[Any]:
+def types_of(annotation: Any) -> set[Any]:
+    """A type, and all types that it is made of."""
     arguments = get_args(annotation)
-    return {annotation}.union(*map(_types, arguments)) if arguments else {annotation}
+    return {annotation}.union(*map(types_of, arguments)) if arguments else {annotation}
 
 
 def _suggestion(location: Location, kind: type[BaseModel]) -> str:

@@ -100,6 +100,11 @@ def load_settings(kind: type[T], path: Path | None, given: Sequence[str] = ()) -
     Args:
         given: settings of the command line, each as SECTION.NAME=VALUE.
     """
+    return load_with_places(kind, path, given)[0]
+
+
+def load_with_places(kind: type[T], path: Path | None, given: Sequence[str] = ()) -> tuple[T, Places]:
+    """`load_settings`, and where each value comes from."""
     known = KnownNames.of(kind, Config)
     file = None if path is None else read_toml(path)
     variables, flags = Variables(known), Given(given, known)
@@ -119,7 +124,7 @@ def load_settings(kind: type[T], path: Path | None, given: Sequence[str] = ()) -
             problems += explained(error, kind, places)
     if settings is None or problems:
         raise ConfigError(one_line("; ".join(problems)))
-    return settings
+    return settings, places
 
 
 def ignored_variables(kind: type[Settings]) -> str | None:

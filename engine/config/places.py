@@ -1,4 +1,4 @@
-"""Where the wrong value stands: the line of the file or the variable, for the head of its message."""
+"""Where a value stands: the line of the file or the variable, for the head of a message and beside a value in force."""
 
 from __future__ import annotations
 
@@ -26,12 +26,17 @@ class Places:
         the table. So the settings and the keys that the message names are looked up first.
         """
         named = [*self._settings(location, message), *self._keys(location, message)]
-        places = list(dict.fromkeys(filter(None, map(self._place, named))))
-        return places or [place for place in [self._place(location)] if place]
+        places = list(dict.fromkeys(filter(None, map(self.place, named))))
+        return places or [place for place in [self.place(location)] if place]
+
+    def place(self, location: Location) -> str | None:
+        """The place of the value that wins; None where it is a default."""
+        of_file = self._file.place(location) if self._file else None
+        return self._given.place(location) or self._variables.place(location) or of_file
 
     def _settings(self, location: Location, message: str) -> list[Location]:
         """The settings of a section that a message names, where it is not about one that is given."""
-        if len(location) > 1 and self._place(location):
+        if len(location) > 1 and self.place(location):
             return []
         section = str(location[0])
         named = (key for key in self._known.own.get(section, ()) if re.search(rf"\b{re.escape(key)}\b", message))
@@ -42,7 +47,3 @@ class Places:
         if len(location) < 2 or self._file is None:
             return []
         return [(*location, key) for key in self._file.keys(location) if repr(key) in message]
-
-    def _place(self, location: Location) -> str | None:
-        of_file = self._file.place(location) if self._file else None
-        return self._given.place(location) or self._variables.place(location) or of_file
