@@ -1,7 +1,7 @@
 """`ousel-engine`: `serve` is the engine; the other commands help those who run it.
 
-The modules that serving needs take seconds to import. `serve` imports them itself, so that the other commands begin at
-once, and so that a shell which completes commands does not wait.
+The modules that a command needs take up to seconds to import. Each command imports its own, so that the others begin at
+once: a container asks for health every few seconds, and a shell which completes commands does not wait.
 """
 
 from __future__ import annotations
@@ -19,10 +19,15 @@ imported = interrupted_at_once()
 from pathlib import Path
 from typing import Annotated
 
-from engine.command_line import command_app, config_option, version_option
-from engine.commands.compile import announce, compile_functions
-from engine.commands.config import config
-from engine.commands.dead_letters import dead_letters
+import typer
+
+from engine.command_line import (
+    command_app,
+    config_option,
+    only_changed_option,
+    version_option,
+    whole_number_option,
+)
 from engine.failures import one_line_each
 
 imported()
@@ -41,6 +46,8 @@ def serve(
 ) -> None:
     """Follow the log and answer with recommendations until interrupted."""
     imported = interrupted_at_once()
+    from engine.commands.compile import announce
+
     announce()
     from engine.commands.serve import serve as follow_and_answer
 
@@ -48,9 +55,57 @@ def serve(
     follow_and_answer(config)
 
 
-app.command()(config)
-app.command("dead-letters")(dead_letters)
-app.command("compile")(compile_functions)
+@app.command()
+def health(
+    address: Annotated[
+        str | None, typer.Argument(help="host:port of the engine; the one that the settings name where it is left out")
+    ] = None,
+    config: Annotated[Path | None, config_option()] = None,
+    timeout: Annotated[int, whole_number_option("seconds that the answer may take", 1, 3600)] = 3,
+) -> None:
+    """Ask an engine whether it serves; exit code 0 says yes, 1 no."""
+    from engine.commands.health import health as ask
+
+    ask(address, config, timeout)
+
+
+@app.command("config")
+def show_config(
+    config: Annotated[Path | None, config_option()] = None,
+    only_changed: Annotated[bool, only_changed_option()] = False,
+) -> None:
+    """Print the settings in force as TOML, and where each comes from. Secrets are not shown."""
+    from engine.commands.config import show_config as show
+
+    show(config, only_changed)
+
+
+@app.command("dead-letters")
+def dead_letters(
+    config: Annotated[Path | None, config_option()] = None,
+    limit: Annotated[int, whole_number_option("newest letters to show", 0, 1_000_000)] = 20,
+    follow: Annotated[bool, typer.Option("--follow", help="go on with the letters that come, until Ctrl-C")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="one JSON object a line, with key and value as long as the letter has them")
+    ] = False,
+) -> None:
+    """Show the newest dead letters, the newest last. Nothing is changed, and no consumer group is used."""
+    imported = interrupted_at_once()
+    from engine.commands.dead_letters import dead_letters as show
+
+    imported()
+    show(config, limit, follow, as_json)
+
+
+@app.command("compile")
+def compile_functions() -> None:
+    """Compile the engine's functions beforehand, as when an image is built: no start of the engine has to then.
+
+    They are kept beside the sources, or in the folder that NUMBA_CACHE_DIR names.
+    """
+    from engine.commands.compile import compile_functions as compile_all
+
+    compile_all()
 
 
 def main() -> None:

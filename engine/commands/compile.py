@@ -38,9 +38,10 @@ def announce() -> None:
 
 
 def compile_functions() -> None:
-    """Compile the engine's functions beforehand, as when an image is built: no start of the engine has to then.
+    """Compiles what is not there yet, and keeps it beside the sources, or in the folder that NUMBA_CACHE_DIR names.
 
-    They are kept beside the sources, or in the folder that NUMBA_CACHE_DIR names.
+    Raises:
+        SystemExit: it can't be kept.
     """
     announce()
     for module in kernel_modules():

@@ -12,12 +12,9 @@ from collections.abc import Callable, Iterable
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
 
-import typer
 from kafka.errors import KafkaError
 
-from engine.command_line import config_option, whole_number_option
 from engine.config import KafkaConfig, load_config
 from engine.events.connection import connection_settings
 from engine.events.diagnosis import connection_problem
@@ -32,15 +29,19 @@ _VALUE_CHARS = 200
 _NUMBER = re.compile("[0-9]{1,19}")
 
 
-def dead_letters(
-    config: Annotated[Path | None, config_option()] = None,
-    limit: Annotated[int, whole_number_option("newest letters to show", 0, 1_000_000)] = 20,
-    follow: Annotated[bool, typer.Option("--follow", help="go on with the letters that come, until Ctrl-C")] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="one JSON object a line, with key and value as long as the letter has them")
-    ] = False,
-) -> None:
-    """Show the newest dead letters, the newest last. Nothing is changed, and no consumer group is used."""
+def dead_letters(config: Path | None, limit: int, follow: bool, as_json: bool) -> None:
+    """Shows the newest dead letters, the newest last. Nothing is changed, and no consumer group is used.
+
+    Args:
+        config: the file of settings.
+        limit: how many of the newest are shown.
+        follow: whether letters that come are shown, too, until a signal ends it.
+        as_json: one JSON object a line in place of text.
+
+    Raises:
+        WrongValue: a setting is wrong.
+        SystemExit: the topic can't be read.
+    """
     try:
         settings = load_config(config)
     except ValueError as error:

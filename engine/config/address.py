@@ -23,6 +23,11 @@ def address_problem(text: str, *, port_needed: bool = True) -> str | None:
     return None
 
 
+def host_and_port(host: str, port: int) -> str:
+    """One address of a host and a port, with brackets around an IPv6 address."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 def _is_address(text: str, *, port_needed: bool = True) -> str:
     problem = address_problem(text, port_needed=port_needed)
     if problem is not None:

@@ -24,6 +24,7 @@ COMMANDS = {
     ("ousel-engine", "serve"): [],
     ("ousel-engine", "dead-letters"): [],
     ("ousel-engine", "config"): [],
+    ("ousel-engine", "health"): [],
     ("ousel-trainer", "run"): [],
     ("ousel-trainer", "train"): ["--out", "x.safetensors"],
     ("ousel-trainer", "push"): ["x.safetensors"],
