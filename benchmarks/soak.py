@@ -241,7 +241,7 @@ def _figures(
         "dirty_rows_end": warm[-1].dirty_rows,
         "sessions_kept": int(end["ousel_sessions_cached"]),
         "streams_left": int(end["ousel_streams"]),
-        "users_evicted": int(end["ousel_users_evicted"]),
+        "users_evicted": int(end["ousel_users_evicted_total"]),
         "threads_before": before[0],
         "threads_after": after[0],
         "files_before": before[1],

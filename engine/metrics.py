@@ -52,17 +52,17 @@ ITEMS_WAITING = Gauge(
 )
 USERS_LIMIT = Gauge("ousel_users_limit", "Users and anonymous sessions that the partitions read here may hold")
 ITEMS_LIMIT = Gauge("ousel_items_limit", "Items that one partition may hold")
-USERS_EVICTED = Gauge("ousel_users_evicted", "Users and anonymous sessions forgotten because others came")
-ITEMS_EVICTED = Gauge("ousel_items_evicted", "Items forgotten by a partition because others came")
+USERS_EVICTED = Counter("ousel_users_evicted", "Users and anonymous sessions forgotten because others came")
+ITEMS_EVICTED = Counter("ousel_items_evicted", "Items forgotten by a partition because others came")
 TARGETS = Gauge("ousel_targets", "Users and entities that relations lead to, held in memory")
 TARGETS_LIMIT = Gauge("ousel_targets_limit", "Users and entities that relations of one partition may lead to")
-CATALOG_EVICTED = Gauge("ousel_catalog_evicted", "Catalog records forgotten because others came, since the start")
+CATALOG_EVICTED = Counter("ousel_catalog_evicted", "Catalog records forgotten because others came")
 CATALOG_WANTED = Gauge("ousel_catalog_wanted", "Items named by events whose records a full catalog may have dropped")
 CATALOG_RECALLED = Counter("ousel_catalog_recalled", "Catalog records brought back from the topic for these items")
-TARGETS_EVICTED = Gauge("ousel_targets_evicted", "Targets of relations forgotten by a partition because others came")
-USERS_FORGOTTEN = Gauge("ousel_users_forgotten", "Users and anonymous sessions forgotten because that was asked for")
-DUPLICATES = Gauge("ousel_events_duplicate", "Events that a producer has repeated, and that were folded once")
-REDELIVERED = Gauge("ousel_records_redelivered", "Records that the log has handed over again, and that were skipped")
+TARGETS_EVICTED = Counter("ousel_targets_evicted", "Targets of relations forgotten by a partition because others came")
+USERS_FORGOTTEN = Counter("ousel_users_forgotten", "Users and anonymous sessions forgotten because that was asked for")
+DUPLICATES = Counter("ousel_events_duplicate", "Events that a producer has repeated, and that were folded once")
+REDELIVERED = Counter("ousel_records_redelivered", "Records that the log has handed over again, and that were skipped")
 PARTITIONS = Gauge("ousel_partitions", "Partitions of the events topic that are read here")
 SNAPSHOT_SECONDS = Histogram(
     "ousel_snapshot_seconds",
@@ -89,7 +89,7 @@ SWAP_SECONDS = Histogram(
 INDEX_SIZE = Gauge("ousel_index_items", "Items in the index")
 INDEX_DELTA = Gauge("ousel_index_delta_items", "Items that are searched exactly until the next rebuild")
 INDEX_REBUILDS = Counter("ousel_index_rebuilds", "Index graphs built and swapped in")
-INDEX_REBUILD_FAILURES = Gauge("ousel_index_rebuild_failures", "Rebuilds of the serving index that failed")
+INDEX_REBUILD_FAILURES = Counter("ousel_index_rebuild_failures", "Rebuilds of the serving index that failed")
 INDEX_REBUILD_SECONDS = Histogram(
     "ousel_index_rebuild_seconds",
     "Time to build a graph aside",
@@ -97,7 +97,7 @@ INDEX_REBUILD_SECONDS = Histogram(
 )
 INDEX_RECALL = Gauge("ousel_index_recall_ratio", "Recall@100 of the index graph, measured when it was built")
 INDEX_LIVE_RECALL = Gauge("ousel_index_live_recall_ratio", "Recall@100 of the latest sampled searches; NaN before one")
-INDEX_PROBES = Gauge("ousel_index_probes", "Searches of the serving index that were compared with an exact one")
+INDEX_PROBES = Counter("ousel_index_probes", "Searches of the serving index that were compared with an exact one")
 INDEX_UNREACHABLE = Gauge("ousel_index_unreachable_items", "Items that the graph did not find when it was built")
 STREAMS = Gauge("ousel_streams", "Open recommendation streams")
 STREAMS_STALE = Gauge("ousel_streams_stale", "Streams whose list waits to be made again because the catalog changed")

@@ -36,7 +36,7 @@ from engine.state.copying import StateCopy
 from engine.state.digest import StateDigest, state_digest
 from engine.state.export import Subject
 from engine.state.state import Folded
-from engine.status import EngineStatus, PartitionGauges, look, observe
+from engine.status import EngineStatus, StateMetrics, look
 
 __all__ = [
     "Audience", "Due", "NotFollowing", "Overloaded", "Pipeline", "RollBackRefused", "SnapshotsOff", "StaleVersion",
@@ -92,7 +92,7 @@ class Pipeline:
         self._unspread = 0  # steps since anything was let spread
         self._rest_s = 0.0  # while nobody waits, before more is let spread
         self._observe_at = 0.0
-        self._partition_gauges = PartitionGauges()
+        self._metrics = StateMetrics(config.state)
         self._started = time.monotonic()
         self.errands = Errands(self.wake)
         self._exports = Exports(config.serving.max_exports)
@@ -217,6 +217,7 @@ class Pipeline:
         taken = take(assignment, self.state, self._snapshots, may_lose=may_lose, doubts=doubts)
         recheck = CatalogRecheck(assignment, taken.unchecked, self._decoder, self._config.state.max_items, taken.doubts)
         self._recheck = recheck if taken.unchecked else None
+        self._metrics.count(self.state)
         for change in taken.changes:
             self._embed(change)
         source.start(taken.positions)
@@ -282,8 +283,7 @@ class Pipeline:
         now_s = time.monotonic()
         if now_s >= self._observe_at:
             self._observe_at = now_s + _OBSERVE_S
-            observe(self.state, self._config.state, self.generation)
-            self._partition_gauges.observe(source)
+            self._metrics.observe(self.state, self.generation, source)
             self._readiness.observe(source.health())
 
     def _become_ready(self) -> None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+
+from prometheus_client import Counter
 
 from engine import metrics
 from engine.config import StateConfig
 from engine.events.source import EventSource, Partition
 from engine.generation import Generation
 from engine.ranking.query import Position
+from engine.state.slice import Slice
 from engine.state.state import State
 
 
@@ -89,35 +92,30 @@ def look(
     )
 
 
-def observe(state: State, config: StateConfig, generation: Generation | None) -> None:
-    """Sets the gauges but those of `PartitionGauges`; called by the engine's thread after a step."""
-    slices = [placed.slice for placed in state.slices.values()]
-    metrics.USERS.set(state.user_count)
-    metrics.USERS_LIMIT.set(sum(one.users.limit for one in slices))
-    metrics.USERS_EVICTED.set(sum(one.evicted_users for one in slices))
-    metrics.USERS_FORGOTTEN.set(sum(one.forgotten for one in slices))
-    metrics.ITEMS.set(state.items.count)
-    metrics.ITEMS_AVAILABLE.set(state.availability.count)
-    metrics.ITEMS_WAITING.set(state.availability.waiting)
-    metrics.ITEMS_LIMIT.set(config.max_items)
-    metrics.ITEMS_EVICTED.set(sum(one.evicted_items for one in slices))
-    metrics.CATALOG_EVICTED.set(state.records.evicted)
-    metrics.CATALOG_WANTED.set(state.records.wanted)
-    metrics.TARGETS.set(sum(len(one.relations.targets) for one in slices))
-    metrics.TARGETS_LIMIT.set(config.max_targets)
-    metrics.TARGETS_EVICTED.set(sum(one.evicted_targets for one in slices))
-    metrics.DUPLICATES.set(sum(one.duplicates for one in slices))
-    metrics.REDELIVERED.set(state.redelivered)
-    metrics.PARTITIONS.set(len(slices))
-    if generation:
-        metrics.DIRTY_ROWS.set(generation.embedder.backlog)
-        metrics.INDEX_SIZE.set(generation.index.size)
-        metrics.INDEX_DELTA.set(generation.index.delta_size)
-        metrics.INDEX_RECALL.set(generation.index.graph_recall)
-        metrics.INDEX_LIVE_RECALL.set(generation.index.live_recall)
-        metrics.INDEX_PROBES.set(generation.index.probes)
-        metrics.INDEX_UNREACHABLE.set(generation.index.unreachable)
-        metrics.INDEX_REBUILD_FAILURES.set(generation.index.failures)
+class RisingCount:
+    """Raises a counter by what the counts of its owners have risen, whichever owners come and go.
+
+    A count may come with an owner, such as a partition out of a snapshot, and go with it; a counter never falls, and it
+    starts at 0 with the process.
+
+    Args:
+        from_zero: the count of an owner that comes belongs to this process.
+    """
+
+    def __init__(self, counter: Counter, *, from_zero: bool = False) -> None:
+        self._counter = counter
+        self._from_zero = from_zero
+        self._seen: dict[int, tuple[object, int]] = {}  # by the owner's id, which is its own while the owner is held
+
+    def observe(self, counts: Iterable[tuple[object, int]]) -> None:
+        """Takes the counts of all owners that there are now."""
+        seen: dict[int, tuple[object, int]] = {}
+        for owner, count in counts:
+            first = 0 if self._from_zero else count
+            before = self._seen[id(owner)][1] if id(owner) in self._seen else first
+            self._counter.inc(max(0, count - before))
+            seen[id(owner)] = owner, count
+        self._seen = seen
 
 
 class PartitionGauges:
@@ -141,3 +139,55 @@ class PartitionGauges:
             for gauge in (metrics.LAG, metrics.HELD, metrics.STABLE_OFFSET):
                 gauge.remove(topic, partition)
         self._shown = set(lag)
+
+
+class StateMetrics:
+    """The metrics of the state, of the serving model and of the log. Only the engine's thread calls it."""
+
+    def __init__(self, config: StateConfig) -> None:
+        metrics.ITEMS_LIMIT.set(config.max_items)
+        metrics.TARGETS_LIMIT.set(config.max_targets)
+        self._of_slices: dict[RisingCount, Callable[[Slice], int]] = {
+            RisingCount(metrics.USERS_EVICTED): lambda one: one.evicted_users,
+            RisingCount(metrics.USERS_FORGOTTEN): lambda one: one.forgotten,
+            RisingCount(metrics.ITEMS_EVICTED): lambda one: one.evicted_items,
+            RisingCount(metrics.TARGETS_EVICTED): lambda one: one.evicted_targets,
+            RisingCount(metrics.DUPLICATES): lambda one: one.duplicates,
+        }
+        self._partitions = PartitionGauges()
+        self._redelivered = RisingCount(metrics.REDELIVERED)
+        self._catalog_evicted = RisingCount(metrics.CATALOG_EVICTED)
+        self._probes = RisingCount(metrics.INDEX_PROBES, from_zero=True)
+        self._rebuild_failures = RisingCount(metrics.INDEX_REBUILD_FAILURES, from_zero=True)
+
+    def count(self, state: State) -> None:
+        """Raises the counters of the state; to be called before anything is folded into partitions that came, too."""
+        slices = [placed.slice for placed in state.slices.values()]
+        for rising, count in self._of_slices.items():
+            rising.observe((one, count(one)) for one in slices)
+        self._redelivered.observe([(state, state.items_redelivered), *((one, one.redelivered) for one in slices)])
+        self._catalog_evicted.observe([(state.records, state.records.evicted)])
+
+    def observe(self, state: State, generation: Generation | None, source: EventSource) -> None:
+        """Sets the gauges and raises the counters; to be called after a step."""
+        self.count(state)
+        self._partitions.observe(source)
+        slices = [placed.slice for placed in state.slices.values()]
+        metrics.USERS.set(state.user_count)
+        metrics.USERS_LIMIT.set(sum(one.users.limit for one in slices))
+        metrics.ITEMS.set(state.items.count)
+        metrics.ITEMS_AVAILABLE.set(state.availability.count)
+        metrics.ITEMS_WAITING.set(state.availability.waiting)
+        metrics.CATALOG_WANTED.set(state.records.wanted)
+        metrics.TARGETS.set(sum(len(one.relations.targets) for one in slices))
+        metrics.PARTITIONS.set(len(slices))
+        if generation:
+            index = generation.index
+            metrics.DIRTY_ROWS.set(generation.embedder.backlog)
+            metrics.INDEX_SIZE.set(index.size)
+            metrics.INDEX_DELTA.set(index.delta_size)
+            metrics.INDEX_RECALL.set(index.graph_recall)
+            metrics.INDEX_LIVE_RECALL.set(index.live_recall)
+            metrics.INDEX_UNREACHABLE.set(index.unreachable)
+            self._probes.observe([(index, index.probes)])
+            self._rebuild_failures.observe([(index, index.failures)])
