@@ -6,8 +6,9 @@ brings the rows that changed meanwhile up to date.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import numpy as np
@@ -39,6 +40,7 @@ class Generation:
 
     Attributes:
         goal: kind of event that queries are for; None: any.
+        made_s: when it was made, since 1970.
     """
 
     version: int
@@ -49,6 +51,7 @@ class Generation:
     ranker: RankerForward
     index: LiveIndex
     goal: int | None = None
+    made_s: float = field(default_factory=time.time)
 
     @property
     def items(self) -> Tensor:

@@ -8,7 +8,24 @@ from contextlib import contextmanager
 
 from prometheus_client import Counter, Gauge, Histogram
 
+from engine.objectives import FRESHNESS, LATENCY
+
 _MS_BUCKETS = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+# Closer together where objectives lie, so that a quantile near one of them is told well.
+_SERVED_BUCKETS = tuple(
+    sorted({*_MS_BUCKETS, 0.03, 0.075, 0.15, 0.3, 0.75, 30.0, FRESHNESS.within_s, LATENCY.within_s})
+)
+
+BUILD_INFO = Gauge("ousel_build_info", "1, with the build of this process", ["program", "version", "python", "torch"])
+CONFIG_INFO = Gauge(
+    "ousel_config_info",
+    "1, with a digest of the settings that shape lists, and some of them",
+    ["settings", "share", "device", "precision"],
+)
+MEMORY_LIMIT = Gauge("ousel_memory_limit_bytes", "Memory that this process may take: its control group's or all")
+READER_MEMORY = Gauge("ousel_reader_memory_bytes", "Resident memory of the process that reads the log for the engine")
+DISK_FREE = Gauge("ousel_disk_free_bytes", "Bytes left on the disk of a folder that is written to", ["folder"])
+DISK_SIZE = Gauge("ousel_disk_size_bytes", "Bytes of the disk of a folder that is written to", ["folder"])
 
 EVENTS_FOLDED = Counter("ousel_events_folded", "Events folded into the state")
 ITEMS_FOLDED = Counter("ousel_items_folded", "Catalog records folded into the state")
@@ -36,13 +53,16 @@ HELD = Gauge(
 READY = Gauge("ousel_ready", "1 once the engine has caught up with the log, and while the log answers")
 WRITES_WAITING = Gauge("ousel_writes_waiting", "Events that wait for the log to acknowledge them")
 WRITES_WAITING_BYTES = Gauge("ousel_writes_waiting_bytes", "Bytes of the events that wait for the log")
+KAFKA_REACHABLE = Gauge(
+    "ousel_kafka_reachable", "1 while a broker has answered the process that reads the log in the last 10 s"
+)
 LOG_AGE = Gauge("ousel_log_age_seconds", "Time since a broker last answered the process that reads the log")
 TOPIC_PROBLEMS = Gauge("ousel_topic_problems", "Settings of topics that will lose data or keep engines from sharing")
 CAUGHT_UP = Gauge("ousel_caught_up", "0 while the engine replays partitions that it has got, at its start or later")
 STEP_SECONDS = Histogram("ousel_step_seconds", "Time of each stage of a step", ["stage"], buckets=_MS_BUCKETS)
 STEP_FAILURES = Counter("ousel_step_failures", "Stages of a step that failed and were skipped", ["stage"])
 FRESHNESS_SECONDS = Histogram(
-    "ousel_freshness_seconds", "From an event's log record to the list that reflects it", buckets=_MS_BUCKETS
+    "ousel_freshness_seconds", "From an event's log record to the list that reflects it", buckets=_SERVED_BUCKETS
 )
 USERS = Gauge("ousel_users", "Users and anonymous sessions held in memory")
 ITEMS = Gauge("ousel_items", "Items held in memory")
@@ -79,6 +99,9 @@ SESSIONS_ENCODED = Counter("ousel_sessions_encoded", "Sessions asked of the cach
 _SESSION_QUERIES = Counter("ousel_session_queries", "Queries of sessions asked for, by where they came from", ["how"])
 QUERIES_KEPT, QUERIES_ENCODED = _SESSION_QUERIES.labels("kept"), _SESSION_QUERIES.labels("encoded")
 MODEL_VERSION = Gauge("ousel_model_version", "Version of the serving model, 0 before the first")
+MODEL_TIME = Gauge(
+    "ousel_model_timestamp_seconds", "When the serving model was built here, since 1970; 0 before the first"
+)
 MODEL_PUSHES = Counter("ousel_model_pushes", "Pushed models by outcome", ["outcome"])
 MODEL_ROLL_BACKS = Counter("ousel_model_roll_backs", "Times that the generation before was made to serve again")
 SWAP_SECONDS = Histogram(
@@ -101,13 +124,22 @@ INDEX_PROBES = Counter("ousel_index_probes", "Searches of the serving index that
 INDEX_UNREACHABLE = Gauge("ousel_index_unreachable_items", "Items that the graph did not find when it was built")
 STREAMS = Gauge("ousel_streams", "Open recommendation streams")
 STREAMS_STALE = Gauge("ousel_streams_stale", "Streams whose list waits to be made again because the catalog changed")
+LISTS = Counter("ousel_lists", "Lists made, for calls and for streams, by what ordered them", ["origin"])
+LISTS_EMPTY = Counter("ousel_lists_empty", "Lists made that hold no item")
+LIVE_LISTS = Gauge("ousel_live_lists", "Lists of users and sessions that wait for the event that judges them")
+LIVE_JUDGED = Counter("ousel_live_judged", "Lists judged by the next event of their user, by model", ["version"])
+LIVE_HITS = Counter("ousel_live_hits", "Judged lists that held the item of that event", ["version"])
+LIVE_RECIPROCAL_RANKS = Counter("ousel_live_reciprocal_ranks", "Sum of 1 over the place of that item", ["version"])
+LIVE_COVERAGE = Gauge(
+    "ousel_live_coverage_ratio", "Share of the available items that stood in lists of the last full hour", ["version"]
+)
 LISTS_PUSHED = Counter("ousel_lists_pushed", "Lists pushed on streams", ["cause"])
 LISTS_REPLACED = Counter("ousel_lists_replaced", "Lists that a newer one replaced before a slow reader took them")
 CALLS = Counter("ousel_calls", "gRPC calls by method and status code", ["method", "code"])
 CALLS_UNSEEN = Gauge(
     "ousel_calls_unseen", "gRPC calls that wait to be taken up, and those that gRPC cancelled before they were"
 )
-REQUEST_SECONDS = Histogram("ousel_request_seconds", "Latency of unary gRPC calls", ["method"], buckets=_MS_BUCKETS)
+REQUEST_SECONDS = Histogram("ousel_request_seconds", "Latency of unary gRPC calls", ["method"], buckets=_SERVED_BUCKETS)
 HEALTH_STREAMS_REFUSED = Counter(
     "ousel_health_streams_refused", "Streams of health and of reflection that were refused", ["method"]
 )

@@ -90,8 +90,7 @@ class Pipeline:
         self._caught_up = False  # with all that the log held when partitions last came
         self._counts = RecordCounts(config.kafka.events_topic, config.kafka.items_topic)
         self._unspread = 0  # steps since anything was let spread
-        self._rest_s = 0.0  # while nobody waits, before more is let spread
-        self._observe_at = 0.0
+        self._rest_s = self._observe_at = 0.0  # while nobody waits, before more is let spread; when metrics are due
         self._metrics = StateMetrics(config.state)
         self._started = time.monotonic()
         self.errands = Errands(self.wake)
@@ -327,6 +326,7 @@ class Pipeline:
 
     def _announce(self, generation: Generation) -> None:
         metrics.MODEL_VERSION.set(generation.version)
+        metrics.MODEL_TIME.set(generation.made_s)
         _log.info("model version %d serves, %d items in its index", generation.version, generation.index.size)
         self._audience.mark((), model=True)
 

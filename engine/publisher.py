@@ -18,9 +18,10 @@ from engine.config import Config
 from engine.events.batch import Decoded
 from engine.favourite import Favourite
 from engine.generation import Generation
+from engine.live_quality import LiveQuality
 from engine.pace import Allowance
 from engine.ranking.catalog_change import CatalogChange
-from engine.ranking.query import Cause, Position, Query, Ranking, Turn
+from engine.ranking.query import Cause, Origin, Position, Query, Ranking, Turn
 from engine.ranking.recommender import recommend
 from engine.state.state import Folded, State
 from engine.state.subjects import subject_key
@@ -30,6 +31,8 @@ __all__ = ["Audience", "Due", "NotFollowing", "Overloaded", "Publisher"]
 
 _log = logging.getLogger(__name__)
 
+# Found once: to find a counter by its label costs as much as to raise it.
+_LISTS = {origin: metrics.LISTS.labels(origin.name.lower()) for origin in Origin}
 
 # Of lists that changes of the catalog may have made at once, where they were rare before; and of further ones that show
 # an item which may not be listed any more.
@@ -77,6 +80,7 @@ class Publisher:
         self._config = config
         self.favourite = Favourite(config)
         self._audience = audience
+        self._quality = LiveQuality(config.quality)
         self.waiting = WaitingCalls(config.serving.max_waiting)
         self._lock = threading.Lock()  # guards the calls
         self._calls = CallQueue()  # of calls that wait for no record
@@ -136,6 +140,7 @@ class Publisher:
             return
         subjects = list(map(subject_key, events.user_id, events.session_id))
         if live:
+            self._quality.judge(events, subjects)
             self._record_ms.update(zip(subjects, events.timestamp_ms.tolist(), strict=True))
             # Most of them have no stream. Where streams wait too long to tell, only the metric misses some.
             for subject in list(self._record_ms)[: -self._config.serving.max_streams]:
@@ -164,14 +169,18 @@ class Publisher:
         for_catalog = sum(due.cause == Cause.CATALOG for due in dues)
         self._catalog_time.spend((time.thread_time() - worked_s) * for_catalog / len(rankings))
         self._note_pace(began_s, weight if self._began_s is not None else len(rankings))
+        _count(rankings)
+        self._quality.available = state.availability.count
         for call, ranking in zip(calls, rankings, strict=False):
             if isinstance(ranking, Ranking):
+                self._quality.send(call.query.subject, ranking)
                 call.answer.set_result(ranking)
             else:
                 call.answer.set_exception(ranking)
         now_ms = time.time() * 1000
         for due, ranking in zip(dues, rankings[len(calls) :], strict=True):
             if isinstance(ranking, Ranking):
+                self._quality.send(due.query.subject, ranking)
                 self._audience.deliver(due, ranking)
             made_ms = self._record_ms.pop(due.query.subject, None)
             if due.cause == Cause.EVENTS and made_ms is not None:
@@ -284,3 +293,11 @@ class Publisher:
                 metrics.STEP_FAILURES.labels("publish").inc()
                 return [error]
             return [ranking for query in queries for ranking in self._rank([query], state, generation)]
+
+
+def _count(rankings: Sequence[Ranking | Exception]) -> None:
+    for ranking in rankings:
+        if isinstance(ranking, Ranking):
+            _LISTS[ranking.origin].inc()
+            if not ranking.items:
+                metrics.LISTS_EMPTY.inc()

@@ -10,6 +10,8 @@ from engine.events.source import LogHealth
 
 _log = logging.getLogger(__name__)
 
+_REACHED_S = 10.0  # A broker is asked all the time: one that has not answered for longer is not slow, it is away.
+
 
 class Readiness:
     """Follows the log's health, and tells when the engine becomes ready, stops being so, and is ready again.
@@ -39,6 +41,7 @@ class Readiness:
 
     def observe(self, health: LogHealth) -> None:
         metrics.LOG_AGE.set(health.age_s)
+        metrics.KAFKA_REACHABLE.set(health.age_s <= _REACHED_S)
         metrics.TOPIC_PROBLEMS.set(health.problems)
         silent = health.age_s > self._max_log_age_s
         if silent == self._silent:

@@ -36,6 +36,7 @@ from engine.log_start import start_log
 from engine.model.device import check_device
 from engine.partitions import Snapshots
 from engine.pipeline import Pipeline
+from engine.process_metrics import describe_build, describe_settings, watch_disk
 from engine.serving.calls import log_clients_that_left
 from engine.serving.errors import is_expected
 from engine.serving.server import PortTaken, Server
@@ -64,6 +65,8 @@ def serve(config: Path | None) -> None:
     start_log(settings)
     log_thread_failures()
     report.log(_log)
+    describe_build("engine")
+    describe_settings(settings)
     limit_arenas()
     raise_limit(max(settings.serving.max_streams, settings.serving.max_connections) + RESERVED)
     torch.set_num_threads(settings.model.threads)
@@ -89,6 +92,7 @@ def _snapshots(config: Config, held: ExitStack) -> OpenSnapshots | None:
     if chosen is None or chosen.dir is None:
         return None
     folder, shared = chosen.dir, config.snapshot.dir is None
+    watch_disk("snapshots", folder)
     name = config.snapshot.engine or usual_name(socket.gethostname(), config.serving.port)
     started_ms = time.time_ns() // 1_000_000
 

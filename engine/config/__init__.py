@@ -9,6 +9,7 @@ from engine.config.events import EventsConfig
 from engine.config.kafka import KafkaConfig
 from engine.config.load import Config, Settings, ignored_variables, load_config, load_settings
 from engine.config.model import CanaryConfig, IndexConfig, InferenceConfig, ModelConfig
+from engine.config.quality import QualityConfig
 from engine.config.ranking import RankingConfig
 from engine.config.section import ConfigError, Device, Precision, Section
 from engine.config.serving import ServingConfig
@@ -28,6 +29,7 @@ __all__ = [
     "KafkaConfig",
     "ModelConfig",
     "Precision",
+    "QualityConfig",
     "RankingConfig",
     "Section",
     "ServingConfig",

@@ -16,6 +16,7 @@ from engine.config.kafka import KafkaConfig
 from engine.config.model import CanaryConfig, IndexConfig, InferenceConfig, ModelConfig
 from engine.config.names import KnownNames
 from engine.config.places import Places
+from engine.config.quality import QualityConfig
 from engine.config.ranking import RankingConfig
 from engine.config.section import ConfigError
 from engine.config.serving import ServingConfig
@@ -63,6 +64,7 @@ class Config(Settings):
     ranking: RankingConfig = RankingConfig()
     tls: TlsConfig = TlsConfig()
     serving: ServingConfig = ServingConfig()
+    quality: QualityConfig = QualityConfig()
 
     # Of the one section, so that a message shows no other's values.
     @field_validator("ranking")

@@ -20,6 +20,7 @@ import numpy as np
 from engine.events.process_child import Beat, Failed, Polled, Room, Seen, Status
 from engine.events.records import Records
 from engine.events.source import Assignment, BrokerAway, EventSource, LogHealth, Partition, SourceError
+from engine.process_metrics import watch_reader
 
 # A catalog record is decoded, folded and embedded alone, which takes as long as ten events or more. Once the log has
 # been caught up with, calls wait for the records of one batch: 256 of them take about 10 ms.
@@ -194,6 +195,7 @@ class ProcessSource:
         try:
             with theirs:
                 self._child = _start(theirs.fileno(), room)
+                watch_reader(self._child.pid)
         except OSError as error:
             self._fail(f"the process that reads the log can't be started: {error}")
             return

@@ -24,6 +24,7 @@ from ousel.v1 import (
 from engine import metrics
 from engine.config import Config, ServingConfig
 from engine.descriptors import connections, limit
+from engine.metrics_server import MetricsServer
 from engine.serving.arrivals import Arrivals
 from engine.serving.calls import CallObserver
 from engine.serving.certificates import Certificates
@@ -31,7 +32,6 @@ from engine.serving.engine import Engine
 from engine.serving.event_servicer import EventServicer
 from engine.serving.event_writer import EventLog, EventWriter
 from engine.serving.first_message import FirstMessages
-from engine.serving.metrics_server import MetricsServer
 from engine.serving.model_servicer import ModelServicer
 from engine.serving.privacy_servicer import PrivacyServicer
 from engine.serving.recommender_servicer import RecommenderServicer

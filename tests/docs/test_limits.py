@@ -9,10 +9,11 @@ from typing import NamedTuple
 import grpc
 import pytest
 
+from engine import live_quality, metrics_server
 from engine.config import Config
 from engine.events import dead_letter, letter_writer, letters_written, payload
 from engine.events.producer import EventProducer
-from engine.serving import foreign_calls, lists, metrics_server, model_servicer, requests, server, state_servicer
+from engine.serving import foreign_calls, lists, model_servicer, requests, server, state_servicer
 from engine.state import session_users, sessions
 
 PAGE = (Path(__file__).parents[2] / "docs" / "limits.md").read_text()
@@ -44,6 +45,7 @@ CONSTANTS = {
     "connections to the metrics port": [
         metrics_server._MAX_OPEN, metrics_server._ANSWER_S, metrics_server._SILENCE_S
     ],
+    "model versions whose live figures are shown": [live_quality.VERSIONS, live_quality.DEPTH],
     "items whose part of a list is kept as bytes": [lists.KEPT_ITEMS, lists.MOST_KEPT_CHARS],
     "pushes that are open and have sent no header": [model_servicer._MAX_HEADERLESS],
     "metrics in the header of a push": [requests.MAX_METRICS, requests.MAX_METRIC_BYTES],

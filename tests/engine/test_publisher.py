@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import time
 
 import pytest
+from prometheus_client import REGISTRY
 
 from engine.config import Config, ServingConfig
 from engine.events.batch import CatalogItem
@@ -284,3 +286,31 @@ def test_it_is_busy_as_long_as_the_streams_are_to_be_told_more_of_the_catalog_an
     publisher._catalog_time.spend(1000.0)
     publisher.publish(state, None)
     assert not publisher.busy and len(streams.changes) == 3, "there is no time for it"
+
+
+def sample(name: str, **labels: str) -> float:
+    return REGISTRY.get_sample_value(name, labels) or 0.0
+
+
+def test_lists_are_counted_by_what_ordered_them_and_empty_ones_apart():
+    publisher, made = Publisher(CONFIG, Streams()), sample("ousel_lists_total", origin="popularity")
+    empty = sample("ousel_lists_empty_total")
+    publisher.ask(Query("nobody", "", 3))
+    publisher.publish(small_state(CONFIG), None)
+    publisher.ask(Query("nobody", "", 3, categories=("none has it",)))
+    publisher.publish(small_state(CONFIG), None)
+    assert sample("ousel_lists_total", origin="popularity") == made + 2
+    assert sample("ousel_lists_empty_total") == empty + 1
+
+
+@pytest.mark.parametrize("live", [True, False])
+def test_a_list_is_judged_by_the_next_event_of_its_user_unless_the_log_is_replayed(live):
+    publisher, state = Publisher(CONFIG, Streams()), small_state(CONFIG)
+    answer = publisher.ask(Query("nobody", "", 3))
+    publisher.publish(state, None)
+    judged, hits = (sample(f"ousel_live_{name}_total", version="0") for name in ("judged", "hits"))
+    wanted = answer.result().items[1].item_id
+    batch = decoded([("nobody", "", wanted, 0, int(time.time() * 1000) + 1000)])
+    publisher.mark(batch, state.fold(batch), live=live)
+    assert sample("ousel_live_judged_total", version="0") == judged + live
+    assert sample("ousel_live_hits_total", version="0") == hits + live

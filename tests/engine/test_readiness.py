@@ -50,3 +50,11 @@ def test_the_metrics_show_age_problems_and_readiness(readiness: Readiness) -> No
     assert [REGISTRY.get_sample_value(name) for name in names] == [31.0, 2.0, 0.0]
     readiness.observe(LogHealth(1.0))
     assert [REGISTRY.get_sample_value(name) for name in names] == [1.0, 0.0, 1.0]
+
+
+def test_a_broker_that_has_not_answered_for_ten_seconds_is_not_reachable(readiness: Readiness) -> None:
+    shown = []
+    for age_s in (0.5, 9.9, 10.1, 0.0):
+        readiness.observe(LogHealth(age_s))
+        shown.append(REGISTRY.get_sample_value("ousel_kafka_reachable"))
+    assert shown == [1, 1, 0, 1]

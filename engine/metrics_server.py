@@ -14,7 +14,7 @@ from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
-import prometheus_client
+from prometheus_client import REGISTRY, CollectorRegistry, make_wsgi_app
 
 from engine import metrics
 
@@ -30,6 +30,7 @@ class MetricsServer:
 
     Args:
         tls: gives the context that the next connection is served with; None serves all of them in plain text.
+        registry: of the metrics that are shown.
 
     Attributes:
         port: the one that is listened on; one that was free where 0 was asked for.
@@ -40,13 +41,17 @@ class MetricsServer:
 
     port: int
 
-    def __init__(self, host: str, port: int, tls: Callable[[], ssl.SSLContext] | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        tls: Callable[[], ssl.SSLContext] | None = None,
+        registry: CollectorRegistry = REGISTRY,
+    ) -> None:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # The class has the family, which the server's constructor needs.
         server = type("_FamilyServer", (_Server,), {"address_family": family, "tls": tls and staticmethod(tls)})
-        self._http: WSGIServer = make_server(
-            str(address[0]), port, shared(prometheus_client.make_wsgi_app()), server, _Handler
-        )
+        self._http: WSGIServer = make_server(str(address[0]), port, shared(make_wsgi_app(registry)), server, _Handler)
         self.port = self._http.server_port
         self._thread = threading.Thread(target=self._http.serve_forever, name="metrics", daemon=True)
         self._thread.start()

@@ -10,9 +10,8 @@ from contextlib import suppress
 
 import pytest
 
-from engine import metrics
-from engine.serving import metrics_server
-from engine.serving.metrics_server import MetricsServer, shared
+from engine import metrics, metrics_server
+from engine.metrics_server import MetricsServer, shared
 
 
 @pytest.fixture
