@@ -90,6 +90,7 @@ class LiveQuality:
         self._sent: OrderedDict[str, _Sent] = OrderedDict()  # by subject, the list that was sent longest ago first
         self._versions: OrderedDict[int, _Figures] = OrderedDict()  # the one used longest ago first
         self.available = 0
+        metrics.LIVE_LISTS.set_function(lambda: len(self._sent))
 
     def send(self, subject: str, ranking: Ranking) -> None:
         """Notes the newest list of a user or session; the one before was never judged and goes."""
@@ -103,7 +104,6 @@ class LiveQuality:
         self._sent.move_to_end(subject)
         if len(self._sent) > self._config.lists:
             self._sent.popitem(last=False)
-        metrics.LIVE_LISTS.set(len(self._sent))
 
     def judge(self, events: EventBatch, subjects: Sequence[str]) -> None:
         """Judges the lists of those who have events; `subjects` are theirs, in the order of the events."""
@@ -117,7 +117,6 @@ class LiveQuality:
                 del self._sent[subject]
             elif events.item_id[at] and not events.target_id[at]:
                 self._judge(subject, sent, events.item_id[at], int(events.timestamp_ms[at]))
-        metrics.LIVE_LISTS.set(len(self._sent))
 
     def _judge(self, subject: str, sent: _Sent, item_id: str, record_ms: int) -> None:
         if record_ms < sent.made_ms:

@@ -16,6 +16,7 @@ from engine.config import (
     Settings,
     StateConfig,
 )
+from engine.config.address import Host
 from engine.config.section import DAY_S, FilePath
 from engine.model.layers import Aggregation
 from engine.model.recommender import check_heads
@@ -160,6 +161,20 @@ class TrainSection(Section):
     )
     check_s: float = Field(
         5.0, gt=0, le=DAY_S, description="how often to ask the engine whether it still has the model"
+    )
+
+    # Where it can be watched.
+    metrics_enabled: bool = Field(
+        True,
+        description="`ousel-trainer run` serves its metrics at metrics_host:metrics_port. Where that address can't be"
+        " listened on, it says so and trains without.",
+    )
+    metrics_host: Host = Field("127.0.0.1", description="The metrics are served on this host.")
+    metrics_port: int = Field(
+        9465,
+        ge=0,
+        le=65535,
+        description="The metrics are served on this port; 0 takes a free one, and the log says which.",
     )
 
     @model_validator(mode="after")

@@ -14,6 +14,7 @@ from engine.events.opening import opening
 from engine.events.source import Assignment, EventSource, start_at_beginning
 from engine.events.topics import ensure_topics
 from engine.signals import Stopped
+from trainer import metrics
 from trainer.archive.archive import Archive
 from trainer.config import TrainerConfig
 from trainer.progress import Reading
@@ -116,18 +117,22 @@ class Follower:
             if self._stop.is_set():
                 self.replay = None  # half of the past is none to go on from
                 return
-            self.new_events += len(replay.fold(batch).event)
+            self._count(len(replay.fold(batch).event))
             reading.update(self.new_events, lambda: archived)
         _log.info("%d events from the archive that the log no longer has", self.new_events)
 
     def _fold(self, replay: Replay, records: Sequence[Record]) -> None:
         batch = self._decoder.decode(records)
         folded = replay.fold(batch)
-        self.new_events += len(folded.event)
+        self._count(len(folded.event))
         if batch.rejected:
             self.refused = self.refused[0] + len(batch.rejected), batch.rejected[-1].reason
         if self._archive is not None:
             self._archive.add(batch, folded)
+
+    def _count(self, events: int) -> None:
+        self.new_events += events
+        metrics.EVENTS_READ.inc(events)
 
 
 def replay_log(config: TrainerConfig, source: EventSource, stop: threading.Event) -> Replay:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from engine.events.source import EventSource
 from engine.model.weights import Weights, encode_weights
+from trainer import metrics
 from trainer.archive.archive import Archive
 from trainer.archive.folder import ArchiveError
 from trainer.config import TrainerConfig, TrainSection
@@ -62,6 +63,7 @@ class TrainerService:
         self._archive = archive
         self._train, self._push_next, self._versions = train, push_next, versions
         self._follower = Follower(config, source, stop, archive)
+        metrics.watch(source, archive)
         self._clock = clock
         self._trained_s: float | None = None
         self._said_waiting_s = -math.inf
@@ -136,7 +138,7 @@ class TrainerService:
         section = self._config.trainer
         self._follower.new_events = 0
         try:
-            with Progress(meanwhile=self._check_engine) as progress:
+            with metrics.training(), Progress(meanwhile=self._check_engine) as progress:
                 previous = self._model.weights if self._model else None
                 for trained in self._train(replay.data(), section, previous, self._stop, progress):
                     self._take(trained, section)
@@ -158,6 +160,7 @@ class TrainerService:
         how = "trained on the newest events, too, in" if trained.refitted else "trained in"
         _log.info("%s %.0f s, %d steps: %s", how, trained.seconds, trained.steps, summary(trained.metrics))
         why = refusal(trained, section.max_drop)
+        metrics.judged(trained, refused=why is not None)
         if why:
             _log.warning("not pushed: %s", why)
             return
@@ -167,11 +170,14 @@ class TrainerService:
 
     def _push(self, section: TrainSection, model: Model) -> None:
         self._pushed = None
+        outcome = "failed"
         try:
             self._pushed = self._push_next(
                 section.engine, model.data, model.metrics, section.push_timeout_s, self._stop
             )
+            outcome = "accepted"
         except WeightsRefused as error:
+            outcome = "refused"
             _log.warning("%s", error)
             self._go_back()
         except PushError as error:
@@ -180,6 +186,7 @@ class TrainerService:
             _log.info("pushed version %d, %.0f ms to swap", self._pushed.version, self._pushed.swap_ms)
             if section.models_dir is not None:
                 _keep(section.models_dir / f"{self._pushed.version}{SUFFIX}", model)
+        metrics.PUSHES.labels(outcome).inc()
         self._checked_s = time.monotonic()
 
     def _check_engine(self) -> None:

@@ -49,7 +49,8 @@ _COUNTED = f"covisitation_{COVERAGE}"
 # Settings that say when to train, what to keep and where to push, not what is learned.
 _AROUND = {
     "nice", "min_events", "max_log_events", "archive_dir", "archive_days", "retrain_events", "retrain_minutes",
-    "engine", "push_timeout_s", "check_s", "checkpoint_s", "models_dir",
+    "engine", "push_timeout_s", "check_s", "checkpoint_s", "models_dir", "metrics_enabled",
+    "metrics_host", "metrics_port",
 }  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from deploy.local.processes import Child, tail
 from engine.config import KafkaConfig, load_config
 from engine.events.kafka import connection_settings
 from engine.events.topics import ensure_topics
+from trainer.config import TrainSection
 
 _HOST = "127.0.0.1"
 _CHECK_S = 0.25
@@ -71,6 +72,7 @@ class Services:
             "OUSEL_SNAPSHOT__DIR": str((data_dir / "snapshots").resolve()),
             "OUSEL_SNAPSHOT__INTERVAL_S": "86400",
             "OUSEL_TRAINER__ENGINE": self.address,
+            "OUSEL_TRAINER__METRICS_PORT": str(free_port(TrainSection().metrics_port)),
             # A first model soon, and a better one while somebody looks.
             "OUSEL_TRAINER__FIRST_MINUTES": str(train_minutes),
             "OUSEL_TRAINER__MAX_MINUTES": str(1.5 * train_minutes),

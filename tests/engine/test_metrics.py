@@ -8,16 +8,22 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from engine import metrics
 from engine.objectives import FRESHNESS, LATENCY
+from trainer import metrics as trainer_metrics
 
 PAGE = Path(__file__).parents[2] / "docs" / "metrics.md"
-OURS = [metric for metric in vars(metrics).values() if isinstance(metric, MetricWrapperBase)]
+OURS = [
+    metric
+    for module in (metrics, trainer_metrics)
+    for name, metric in vars(module).items()
+    if isinstance(metric, MetricWrapperBase) and not name.startswith("_")
+]
 # Each label, and what bounds the number of its values. A user, an item, an id or the text of an error is none of these.
 BOUNDED = {
     "topic": "the three topics of the settings",
     "partition": "the partitions that are read here; those that go take their series with them",
     "outcome": "names in the code", "stage": "names in the code", "how": "names in the code",
     "cause": "names in the code", "origin": "names in the code", "folder": "names in the code",
-    "program": "names in the code",
+    "program": "names in the code", "name": "figures of a training, as the code names them",
     "method": "the methods of the protocol, as the descriptors name them", "code": "gRPC's status codes",
     "version": "one build in a process; of models, those that live_quality keeps",
     "python": "one build in a process", "torch": "one build in a process",

@@ -84,6 +84,10 @@ class Archive:
         """Archived events, those included that the log still has."""
         return sum(file.rows for file in self._folder.manifest.files)
 
+    def size_bytes(self) -> int:
+        """Bytes of the files that count; from any thread."""
+        return self._folder.size_bytes()
+
     def replay(self, assignment: Assignment) -> Iterator[Decoded]:
         """The archived events that the log no longer has, in the order in which they were read.
 

@@ -117,6 +117,14 @@ class ArchiveFolder:
         """Lets others have it."""
         self._lock.close()
 
+    def size_bytes(self) -> int:
+        """Bytes of the files that count; one that is being replaced may be missing. From any thread."""
+        size = 0
+        for file in self.manifest.files:
+            with suppress(OSError):
+                size += (self._path / file.name).stat().st_size
+        return size
+
     def write(self, day: str, table: pa.Table) -> ArchivedFile:
         """A new file of one day's rows, which counts once it is committed.
 

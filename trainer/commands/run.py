@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from contextlib import closing, nullcontext
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import Annotated
 
@@ -21,8 +22,11 @@ from engine.events.topics import topic_id
 from engine.failures import WrongValue
 from engine.kernel_cache import report
 from engine.log_start import start_log
+from engine.metrics_server import MetricsServer
 from engine.model.device import check_device
+from engine.process_metrics import describe_build, watch_disk
 from engine.signals import Stopped, stopping
+from trainer import metrics
 from trainer.archive.archive import Archive
 from trainer.archive.folder import ArchiveError
 from trainer.config import TrainerConfig
@@ -51,7 +55,7 @@ def run(
     report.log(_log)
     torch.set_num_threads(settings.trainer.threads)
     os.nice(settings.trainer.nice)
-    with stopping() as stop:
+    with stopping() as stop, _metrics(settings):
         try:
             with kafka_source(settings, stop) as source:
                 archive = _archive(settings, stop)
@@ -65,6 +69,31 @@ def run(
             raise SystemExit(f"ousel-trainer: {error}") from None
     if not pushed:
         raise SystemExit(1)
+
+
+@contextmanager
+def _metrics(settings: TrainerConfig) -> Iterator[None]:
+    """Serves the metrics of the trainer; a training is worth more than they are, so it runs without them, too."""
+    section = settings.trainer
+    if not section.metrics_enabled:
+        yield
+        return
+    describe_build("trainer")
+    for name, folder in (("archive", section.archive_dir), ("models", section.models_dir)):
+        if folder is not None:
+            watch_disk(name, folder)
+    try:
+        server = MetricsServer(section.metrics_host, section.metrics_port, registry=metrics.REGISTRY)
+    except OSError as error:
+        _log.warning(
+            "trainer.metrics_port: the metrics can't be served on %s:%d (%s); the trainer runs without them",
+            section.metrics_host, section.metrics_port, error.strerror or error,
+        )  # fmt: skip
+        yield
+        return
+    _log.info("metrics on %s:%d/metrics", section.metrics_host, server.port)
+    with closing(server):
+        yield
 
 
 def _archive(settings: TrainerConfig, stop: threading.Event) -> Archive | None:
