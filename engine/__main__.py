@@ -24,7 +24,9 @@ import typer
 from engine.command_line import (
     command_app,
     config_option,
+    json_findings_option,
     only_changed_option,
+    strict_option,
     version_option,
     whole_number_option,
 )
@@ -67,6 +69,18 @@ def health(
     from engine.commands.health import health as ask
 
     ask(address, config, timeout)
+
+
+@app.command("check")
+def check(
+    config: Annotated[Path | None, config_option()] = None,
+    as_json: Annotated[bool, json_findings_option()] = False,
+    strict: Annotated[bool, strict_option()] = False,
+) -> None:
+    """Look for what would go wrong at a start, and say what to do. Nothing is changed, and no group is joined."""
+    from engine.commands.check import check as look
+
+    look(config, as_json, strict)
 
 
 @app.command("config")

@@ -79,6 +79,16 @@ def only_changed_option() -> Any:
     return typer.Option("--only-changed", help="leave out the settings that nothing sets")
 
 
+def json_findings_option() -> Any:
+    """The option that has the findings of `check` printed for scripts."""
+    return typer.Option("--json", help="one JSON object a line: check, level (ok, skipped, warning, error), message")
+
+
+def strict_option() -> Any:
+    """The option that makes the warnings of `check` count."""
+    return typer.Option("--strict", help="end with exit code 1 for a warning, too")
+
+
 def _path(text: str) -> Path:
     try:
         return home_resolved(Path(text))

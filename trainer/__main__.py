@@ -1,6 +1,6 @@
 """`ousel-trainer`: `run` follows the log, trains and pushes; `train` and `push` do one each; `evaluate` judges.
 
-`config` prints the settings in force.
+`check` looks for what would go wrong at a start; `config` prints the settings in force.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ imported = interrupted_at_once()
 
 from engine.command_line import command_app, version_option
 from engine.failures import log_thread_failures, one_line_each
+from trainer.commands.check import check
 from trainer.commands.config import config
 from trainer.commands.push import push
 from trainer.commands.run import run
@@ -30,7 +31,7 @@ def trainer(version: Annotated[bool, version_option("ousel-trainer")] = False) -
     """The Ousel trainer."""
 
 
-for command in (run, train, push, evaluate, config):
+for command in (run, train, push, evaluate, check, config):
     app.command()(command)
 
 

@@ -39,7 +39,8 @@ from engine.pipeline import Pipeline
 from engine.process_metrics import describe_build, describe_settings, watch_disk
 from engine.serving.calls import log_clients_that_left
 from engine.serving.errors import is_expected
-from engine.serving.server import PortTaken, Server
+from engine.serving.ports import PortTaken
+from engine.serving.server import Server
 from engine.serving.subscriptions import Subscriptions
 from engine.snapshot.default_folder import folder_of_log, usual_name, with_folder
 from engine.snapshot.lock import EngineLock

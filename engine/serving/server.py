@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
-import socket
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -23,6 +21,7 @@ from ousel.v1 import (
 
 from engine import metrics
 from engine.config import Config, ServingConfig
+from engine.config.address import host_and_port
 from engine.descriptors import connections, limit
 from engine.metrics_server import MetricsServer
 from engine.serving.arrivals import Arrivals
@@ -33,6 +32,7 @@ from engine.serving.event_servicer import EventServicer
 from engine.serving.event_writer import EventLog, EventWriter
 from engine.serving.first_message import FirstMessages
 from engine.serving.model_servicer import ModelServicer
+from engine.serving.ports import PortTaken, check_free, port_taken
 from engine.serving.privacy_servicer import PrivacyServicer
 from engine.serving.recommender_servicer import RecommenderServicer
 from engine.serving.reflection import add_reflection
@@ -53,10 +53,6 @@ _PING_MS, _PING_ANSWER_MS = 60_000, 20_000  # from one ping of ours to the next,
 _CLIENT_PING_MS = 10_000  # A client that pings more often than this loses its connection.
 _MAX_REQUEST_BYTES = 4 * 2**20
 _RELOAD_S = 1.0  # between two looks at the files of certificates
-
-
-class PortTaken(RuntimeError):
-    """An address can't be listened on; the message is one line that names it and says why."""
 
 
 class Server:
@@ -104,7 +100,7 @@ class Server:
             tls = self._certificates.context if self._certificates and serving.metrics_tls else None
             self._http = MetricsServer(serving.metrics_host, serving.metrics_port, tls)
         except OSError as error:
-            raise _port_taken("metrics", serving.metrics_host, serving.metrics_port, error) from None
+            raise port_taken("metrics", serving.metrics_host, serving.metrics_port, error) from None
         self.metrics_port = self._http.port
         try:
             self.port = _bind(server, serving.host, serving.port, self._certificates)
@@ -193,38 +189,11 @@ async def _reload(certificates: Certificates) -> None:
 
 def _bind(server: grpc.aio.Server, host: str, port: int, certificates: Certificates | None) -> int:
     # gRPC prints lines of its own about a port that is taken, and raises without the reason: ask the system first.
+    if port:
+        check_free("gRPC", host, port)
     try:
-        if port:
-            _check_free(host, port)
         if certificates is None:
-            return server.add_insecure_port(_address(host, port))
-        return server.add_secure_port(_address(host, port), certificates.grpc_credentials())
+            return server.add_insecure_port(host_and_port(host, port))
+        return server.add_secure_port(host_and_port(host, port), certificates.grpc_credentials())
     except (OSError, RuntimeError) as error:
-        raise _port_taken("gRPC", host, port, error) from None
-
-
-def _check_free(host: str, port: int) -> None:
-    problem: OSError | None = None
-    bound = False
-    for family, kind, protocol, _, address in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM):
-        try:
-            with socket.socket(family, kind, protocol) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                probe.bind(address)
-                bound = True
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                raise
-            problem = error
-    # One of a name's addresses is enough: "localhost" often has one of a family that the machine doesn't use.
-    if problem and not bound:
-        raise problem
-
-
-def _port_taken(what: str, host: str, port: int, error: Exception) -> PortTaken:
-    why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-    return PortTaken(f"can't listen on {_address(host, port)} for {what}: {why}")
-
-
-def _address(host: str, port: int) -> str:
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        raise port_taken("gRPC", host, port, error) from None

@@ -20,6 +20,7 @@ from engine.events.source import LogIdentity, LogRange, Partition
 from engine.snapshot.checks import check_slice
 from engine.snapshot.conversion import OtherSettingsError, converted
 from engine.snapshot.files import DamagedError, make_folder, sync_folder
+from engine.snapshot.fit import catalog_misfit, slice_misfit
 from engine.snapshot.folders import (
     LAST_SEQUENCE,
     SnapshotFolder,
@@ -148,11 +149,7 @@ class SnapshotStore:
             _part(partition),
             lambda manifest: partition in manifest.slices,
             lambda manifest: (-manifest.slices[partition].began, manifest.positions[partition]),
-            lambda manifest: (
-                slices_refused(manifest.settings, self._settings)
-                or self._of_other_log(manifest, self._events_topic)
-                or _outside(manifest.positions[partition], log_range)
-            ),
+            lambda manifest: slice_misfit(manifest, partition, self._settings, self._identity, log_range),
             read,
         )
 
@@ -176,11 +173,7 @@ class SnapshotStore:
             _CATALOG,
             lambda manifest: True,
             lambda manifest: (0, sum(manifest.catalog_positions.values())),
-            lambda manifest: (
-                catalog_refused(manifest.settings, self._settings)
-                or self._of_other_log(manifest, self._items_topic)
-                or _catalog_outside(manifest.catalog_positions, log_ranges)
-            ),
+            lambda manifest: catalog_misfit(manifest, self._settings, self._identity, log_ranges),
             read,
         )
 
@@ -269,17 +262,6 @@ class SnapshotStore:
             return []
         return [(folder, strange(folder) or _manifest(folder)) for folder in folders]
 
-    def _of_other_log(self, manifest: Manifest, topic: str) -> str | None:
-        if same_log(manifest.log, self._identity, topic):
-            return None
-        was, now = manifest.log, self._identity
-        if was.cluster_id != now.cluster_id:
-            return f"it was taken of cluster {was.cluster_id}, the log is of cluster {now.cluster_id}"
-        return (
-            f"it was taken of topic {topic!r} with id {was.topic_ids.get(topic)}, which was deleted: the topic has id"
-            f" {now.topic_ids.get(topic)} now"
-        )
-
     def _say_changes(self, path: Path, manifest: Manifest) -> None:
         for line in changes(manifest.settings, self._settings):
             if (path.name, line) not in self._told:
@@ -343,26 +325,6 @@ def _gone(began: int, position: int, log_range: LogRange) -> bool:
 
 def _size(loss: Loss) -> tuple[int, int]:
     return (loss.events or 0) + (loss.items or 0), loss.users or 0
-
-
-def _outside(position: int, log_range: LogRange) -> str | None:
-    """Why replay can't start at `position`; None where it can."""
-    if position > log_range.end:
-        return (
-            f"its position {position} lies beyond the log's end {log_range.end}: the log was made anew or lost records"
-        )
-    if position < log_range.begin:
-        return f"its position {position} lies below the log's begin {log_range.begin}: records in between are gone"
-    return None
-
-
-def _catalog_outside(positions: Mapping[Partition, int], log_ranges: Mapping[Partition, LogRange]) -> str | None:
-    for (topic, partition), position in positions.items():
-        log_range = log_ranges.get((topic, partition))
-        wrong = "the log has no such partition" if log_range is None else _outside(position, log_range)
-        if wrong:
-            return f"{topic}[{partition}]: {wrong}"
-    return None
 
 
 def _said(error: Exception) -> str:

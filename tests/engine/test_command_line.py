@@ -23,11 +23,13 @@ PROGRAMS = {"ousel-engine": (engine_app, engine_main), "ousel-trainer": (trainer
 COMMANDS = {
     ("ousel-engine", "serve"): [],
     ("ousel-engine", "dead-letters"): [],
+    ("ousel-engine", "check"): [],
     ("ousel-engine", "config"): [],
     ("ousel-engine", "health"): [],
     ("ousel-trainer", "run"): [],
     ("ousel-trainer", "train"): ["--out", "x.safetensors"],
     ("ousel-trainer", "push"): ["x.safetensors"],
+    ("ousel-trainer", "check"): [],
     ("ousel-trainer", "config"): [],
 }
 commands = pytest.mark.parametrize(("program", "command"), COMMANDS)

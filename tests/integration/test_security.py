@@ -13,7 +13,10 @@ import pytest
 from deploy.local.brokers import start_broker
 from deploy.local.certificates import issue_certificates
 from deploy.local.kafka import ApacheKafka
-from engine.config import KafkaConfig
+from engine.checks.finding import Level
+from engine.checks.running import run_checks
+from engine.checks.table import CHECKS
+from engine.config import Config, KafkaConfig
 from engine.events.connection import wait_for_broker
 from engine.events.kafka import KafkaSource
 from engine.events.source import SourceError
@@ -67,6 +70,15 @@ def test_a_refused_password_is_told(secured: ApacheKafka, changes: dict[str, str
     line = problem(secured, **changes)
     user = changes.get("sasl_username", USER)
     assert line.startswith(f"{secured.bootstrap} refuses kafka.sasl_username='{user}': check it, kafka.sasl_password")
+
+
+def test_the_check_before_a_start_names_a_refused_password_and_asks_nothing_more(secured: ApacheKafka) -> None:
+    wrong = KafkaConfig(**(secured.client_settings() | {"sasl_password": "wrong-one"}))
+    lines = {line.check: line for line in run_checks(CHECKS, Config(kafka=wrong))}
+    assert lines["brokers"].level == Level.ERROR
+    assert lines["brokers"].message.startswith(f"{secured.bootstrap} refuses kafka.sasl_username='{USER}': check it")
+    assert {lines[name].level for name in ("topics", "permissions", "clock", "snapshots")} == {Level.SKIPPED}
+    assert all("wrong-one" not in line.message for line in lines.values())
 
 
 def test_a_mechanism_that_is_not_offered_is_told(secured: ApacheKafka) -> None:

@@ -16,7 +16,8 @@ from ousel.v1.recommender_service_pb2 import Query, RecommendRequest
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.config import Config, ServingConfig
-from engine.serving.server import SERVICES, PortTaken, Server
+from engine.serving.ports import PortTaken
+from engine.serving.server import SERVICES, Server
 from tests.engine.serving.fakes import FakeEngine, Served, failure, ranking, until
 
 SERVING = health_pb2.HealthCheckResponse.SERVING

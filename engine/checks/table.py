@@ -1,0 +1,31 @@
+"""The checks of the engine. The trainer's are with its command, since it knows nothing of snapshots and of serving."""
+
+from __future__ import annotations
+
+from engine.checks.brokers import look_at_brokers
+from engine.checks.certificates import look_at_kafka_certificates
+from engine.checks.clock import look_at_clock
+from engine.checks.permissions import engine_needs, look_at_permissions
+from engine.checks.ports import look_at_ports
+from engine.checks.running import Check
+from engine.checks.settings import look_at_settings
+from engine.checks.snapshots import look_at_snapshot_folder, look_at_snapshots
+from engine.checks.topics import look_at_topics
+from engine.config import Config
+
+# In this order. Those that ask the brokers are skipped where none can be reached.
+CHECKS: tuple[Check[Config], ...] = (
+    Check("settings", look_at_settings),
+    Check("certificates", lambda config: look_at_kafka_certificates(config.kafka)),
+    Check("brokers", lambda config: look_at_brokers(config.kafka)),
+    Check("topics", lambda config: look_at_topics(config.kafka, config.snapshot), after="brokers"),
+    Check(
+        "permissions",
+        lambda config: look_at_permissions(config.kafka, engine_needs(config.kafka), in_group=True),
+        after="brokers",
+    ),
+    Check("clock", lambda config: look_at_clock(config.kafka), after="brokers"),
+    Check("folders", look_at_snapshot_folder),
+    Check("snapshots", look_at_snapshots, after="brokers"),
+    Check("ports", lambda config: look_at_ports(config.serving)),
+)
