@@ -33,6 +33,9 @@ _log = logging.getLogger(__name__)
 
 # Found once: to find a counter by its label costs as much as to raise it.
 _LISTS = {origin: metrics.LISTS.labels(origin.name.lower()) for origin in Origin}
+_FAILED = metrics.STEP_FAILURES.labels(
+    "publish"
+)  # It is shown from 0 on: Prometheus must see that the first one raised it.
 
 # Of lists that changes of the catalog may have made at once, where they were rare before; and of further ones that show
 # an item which may not be listed any more.
@@ -290,7 +293,7 @@ class Publisher:
         except Exception as error:
             if len(queries) == 1:
                 _log.exception("the list of %s could not be made", queries[0])
-                metrics.STEP_FAILURES.labels("publish").inc()
+                _FAILED.inc()
                 return [error]
             return [ranking for query in queries for ranking in self._rank([query], state, generation)]
 

@@ -33,6 +33,8 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self._receiving = Reception(config.model)
         self._pushing = asyncio.Lock()
         self._swapping = asyncio.Lock()
+        for outcome in ("accepted", "refused"):
+            metrics.MODEL_PUSHES.labels(outcome)  # or Prometheus would not see that the first one has raised it
 
     async def PushWeights(self, _: Any, context: Any) -> model_service_pb2.PushWeightsResponse:
         """Answers once the new model serves; until then, and on any error, the old one does."""

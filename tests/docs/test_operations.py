@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 from engine import metrics
 from engine.config import Config, StateConfig
 from engine.snapshot.settings import REFUSED, RESTORED_AS_IS, RESTORED_WITH_CONVERSION, fingerprint
+from trainer import metrics as trainer_metrics
 from trainer.config import TrainerConfig
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -34,7 +35,7 @@ def test_every_setting_it_names_exists():
 
 def test_every_metric_it_names_exists():
     assert metrics.READY
-    known = {family.name for family in REGISTRY.collect()}
+    known = {family.name for registry in (REGISTRY, trainer_metrics.REGISTRY) for family in registry.collect()}
     named = {re.sub(r"_(total|sum|count|bucket)$", "", name) for name in re.findall(r"ousel_[a-z_]+", EVERYTHING)}
     assert len(named) > 15
     assert named <= known
