@@ -31,6 +31,7 @@ from engine.command_line import (
     whole_number_option,
 )
 from engine.failures import one_line_each
+from engine.security.roles import Role
 
 imported()
 
@@ -109,6 +110,20 @@ def dead_letters(
 
     imported()
     show(config, limit, follow, as_json)
+
+
+@app.command()
+def token(
+    name: Annotated[str, typer.Argument(help="who will have it; shown in the log, and its calls are counted together")],
+    role: Annotated[list[Role], typer.Option(help="what it may be used for; give it once for each role")],
+    expires: Annotated[
+        str | None, typer.Option(metavar="YYYY-MM-DD", help="the last day, in UTC, on which it counts; none: no end")
+    ] = None,
+) -> None:
+    """Make a new token. It is shown this once: the file that engines read has only its digest."""
+    from engine.commands.token import make_token
+
+    make_token(name, role, expires)
 
 
 @app.command("compile")

@@ -157,6 +157,15 @@ EXPORTS_WAITING = Gauge("ousel_exports_waiting", "Calls that wait for all that i
 QUERIES_WAITING = Gauge("ousel_queries_waiting", "Calls waiting for their list, and for no record")
 CALLS_WAITING = Gauge("ousel_calls_waiting", "Calls waiting for a record that is not folded yet")
 CALLS_WAITED = Counter("ousel_calls_waited", "Calls that asked to wait for a record, by how that ended", ["how"])
+CALLS_REFUSED = Counter(
+    "ousel_calls_refused",
+    "Calls turned away before a servicer saw them, by the reason and the role that they need",
+    ["reason", "role"],
+)
+TOKENS = Gauge("ousel_tokens", "Tokens that are in force")
+TOKENS_FILE_PROBLEM = Gauge(
+    "ousel_tokens_file_problem", "1 while the tokens file can't be used, so that the tokens of before stay in force"
+)
 
 
 class _Stages(dict[str, Histogram]):

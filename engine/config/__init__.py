@@ -12,6 +12,7 @@ from engine.config.model import CanaryConfig, IndexConfig, InferenceConfig, Mode
 from engine.config.quality import QualityConfig
 from engine.config.ranking import RankingConfig
 from engine.config.section import ConfigError, Device, Precision, Section
+from engine.config.security import SecurityConfig
 from engine.config.serving import ServingConfig
 from engine.config.snapshot import SnapshotConfig
 from engine.config.state import StateConfig
@@ -32,6 +33,7 @@ __all__ = [
     "QualityConfig",
     "RankingConfig",
     "Section",
+    "SecurityConfig",
     "ServingConfig",
     "Settings",
     "SnapshotConfig",

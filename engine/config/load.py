@@ -19,6 +19,7 @@ from engine.config.places import Places
 from engine.config.quality import QualityConfig
 from engine.config.ranking import RankingConfig
 from engine.config.section import ConfigError
+from engine.config.security import SecurityConfig
 from engine.config.serving import ServingConfig
 from engine.config.snapshot import SnapshotConfig
 from engine.config.state import StateConfig
@@ -65,6 +66,7 @@ class Config(Settings):
     tls: TlsConfig = TlsConfig()
     serving: ServingConfig = ServingConfig()
     quality: QualityConfig = QualityConfig()
+    security: SecurityConfig = SecurityConfig()
 
     # Of the one section, so that a message shows no other's values.
     @field_validator("ranking")

@@ -1,5 +1,5 @@
-"""Wraps every call: its first message is read in time, errors become status codes, and calls of our own services are
-counted and timed.
+"""Wraps every call: its caller is asked who it is, its first message is read in time, errors become status codes, and
+calls of our own services are counted and timed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from prometheus_client import Counter
 from engine import metrics
 from engine.failures import told
 from engine.limited_log import LimitedLog
+from engine.security.guard import Guard
 from engine.serving.errors import FAILURES, SnapshotFailed, is_expected, status_of
 from engine.serving.first_message import FirstMessages
 from engine.serving.foreign_calls import wrap_foreign
@@ -48,15 +49,17 @@ class CallObserver(grpc.aio.ServerInterceptor):
 
     Args:
         first: reads the first message of every call but those of methods that read their own.
+        guard: turns away who may not make a call, before anything of it is read.
 
     Attributes:
         failed: calls, streams included, that ended with one of `FAILURES`.
         taken: calls that gRPC has handed over, health and reflection included.
     """
 
-    def __init__(self, first: FirstMessages) -> None:
+    def __init__(self, first: FirstMessages, guard: Guard) -> None:
         self.failed = self.taken = 0
         self._first = first
+        self._guard = guard
         self._handlers: dict[str, grpc.RpcMethodHandler] = {}
 
     async def intercept_service(
@@ -71,8 +74,8 @@ class CallObserver(grpc.aio.ServerInterceptor):
             return handler
         if method not in self._handlers:
             ours = method.startswith(_PACKAGE)
-            wrap = self._wrap if ours else partial(wrap_foreign, first=self._first)
-            self._handlers[method] = wrap(handler, method.removeprefix(_PACKAGE))
+            wrap = self._wrap if ours else partial(wrap_foreign, first=self._first, guard=self._guard)
+            self._handlers[method] = wrap(handler, method)
         return self._handlers[method]
 
     def _wrap(self, handler: Any, method: str) -> grpc.RpcMethodHandler:
@@ -83,7 +86,8 @@ class CallObserver(grpc.aio.ServerInterceptor):
             inner, make = handler.stream_stream, grpc.stream_stream_rpc_method_handler
         else:
             inner, make = handler.stream_unary, grpc.stream_unary_rpc_method_handler
-        behavior = self._observed(inner, method, timed=not handler.request_streaming)
+        guarded = self._guard.guarded(method, inner, lasting=handler.request_streaming)
+        behavior = self._observed(guarded, method.removeprefix(_PACKAGE), timed=not handler.request_streaming)
         wrapped: grpc.RpcMethodHandler = make(
             behavior, lenient(handler.request_deserializer), passes_bytes(handler.response_serializer)
         )

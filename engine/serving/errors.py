@@ -10,6 +10,7 @@ import grpc
 from engine.failures import is_of_the_machine
 from engine.model.weights import WeightsError
 from engine.pipeline import NotFollowing, Overloaded, RollBackRefused, SnapshotsOff, StaleVersion
+from engine.security.errors import RoleMissing, Unauthenticated
 from engine.waiting import NoSuchRecord
 
 # The one key of trailing metadata that stock gRPC clients obey as a server's wish (gRFC A6). It says how long to wait
@@ -70,6 +71,8 @@ class CallStatus:
 
 _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
+    (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
+    (RoleMissing, grpc.StatusCode.PERMISSION_DENIED),
     (WeightsError, grpc.StatusCode.INVALID_ARGUMENT),
     (NoSuchRecord, grpc.StatusCode.OUT_OF_RANGE),
     (StaleVersion, grpc.StatusCode.FAILED_PRECONDITION),

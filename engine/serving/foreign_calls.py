@@ -9,6 +9,7 @@ from typing import Any
 import grpc
 
 from engine import metrics
+from engine.security.guard import Guard
 from engine.serving.errors import status_of
 from engine.serving.first_message import FirstMessages
 from engine.serving.requests import lenient, read_request
@@ -20,8 +21,8 @@ _REFLECTION_S = 60.0  # that a reflecting client may keep its stream
 Behavior = Callable[[Any, Any], Awaitable[Any]]
 
 
-def wrap_foreign(handler: Any, method: str, first: FirstMessages) -> grpc.RpcMethodHandler:
-    """The handler of a method that is not ours, with the limits of `first` and a limit on the streams that are open."""
+def wrap_foreign(handler: Any, method: str, first: FirstMessages, guard: Guard) -> grpc.RpcMethodHandler:
+    """The handler of a method that is not ours: asked of `guard`, within the limits of `first` and of open streams."""
 
     async def unary(_: Any, context: Any) -> Any:
         return await handler.unary_unary(await first.request(context), context)
@@ -44,8 +45,9 @@ def wrap_foreign(handler: Any, method: str, first: FirstMessages) -> grpc.RpcMet
         behavior, make = unary, grpc.stream_unary_rpc_method_handler
     else:
         behavior = watched if handler.unary_stream else reflected
+    guarded = guard.guarded(method, behavior, lasting=not handler.unary_unary)
     wrapped: grpc.RpcMethodHandler = make(
-        _with_status(behavior), lenient(handler.request_deserializer), handler.response_serializer
+        _with_status(guarded), lenient(handler.request_deserializer), handler.response_serializer
     )
     return wrapped
 

@@ -10,6 +10,8 @@ from ousel.v1 import event_pb2, model_service_pb2, model_service_pb2_grpc
 
 from engine import metrics
 from engine.config import Config
+from engine.security.caller import current_caller
+from engine.security.roles import STATUS_FIELDS
 from engine.serving.calls import CallObserver
 from engine.serving.engine import Engine
 from engine.serving.errors import PushInProgress
@@ -107,7 +109,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     async def GetStatus(
         self, request: model_service_pb2.GetStatusRequest, context: Any
     ) -> model_service_pb2.GetStatusResponse:
-        """How the engine is doing."""
+        """How the engine is doing, as far as the caller's roles show it."""
         status = self._engine.status()
         answer = model_service_pb2.GetStatusResponse(
             serving=status.ready,
@@ -140,4 +142,15 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         )
         if status.snapshot_time_s is not None:
             answer.snapshot_time.FromMilliseconds(round(status.snapshot_time_s * 1000))
-        return answer
+        return _as_far_as_shown(answer)
+
+
+def _as_far_as_shown(answer: model_service_pb2.GetStatusResponse) -> model_service_pb2.GetStatusResponse:
+    """The answer without the fields that no role of the caller shows; changes and returns it."""
+    views = [fields for role, fields in STATUS_FIELDS.items() if current_caller().has(role)]
+    if None not in views:
+        shown = frozenset().union(*filter(None, views))
+        for field, _ in answer.ListFields():
+            if field.name not in shown:
+                answer.ClearField(field.name)
+    return answer

@@ -10,6 +10,8 @@ from ousel.v1 import recommender_service_pb2, recommender_service_pb2_grpc
 from engine import metrics
 from engine.config import Config
 from engine.ranking.query import Position, Query, Ranking
+from engine.security.caller import current_caller
+from engine.security.roles import EVENT_ON_A_STREAM
 from engine.serving.engine import Engine
 from engine.serving.errors import InvalidRequest, StreamOver
 from engine.serving.event_writer import EventWriter
@@ -80,6 +82,8 @@ class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceService
             raise InvalidRequest(f"the first message must be subscribe, got {got}")
         query = parse_query(first.subscribe, self._config)
         subscription = self._subscriptions.open(query, asyncio.get_running_loop())
+        # The task must not be cancelled where its token counts no more: gRPC can't send a status over half a write.
+        current_caller().ends_by(subscription.close)
         reader = asyncio.create_task(self._read(subscription, context))
         try:
             await _write(subscription, context)
@@ -106,6 +110,7 @@ class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceService
             case "subscribe":
                 subscription.replace(parse_query(message.subscribe, self._config))
             case "event":
+                current_caller().need(EVENT_ON_A_STREAM, "an event on a stream")
                 # One at a time: a client that sends faster than the log takes waits in its own flow control.
                 await self._writer.write(for_subscriber(message.event, subscription.query))
             case _:

@@ -24,6 +24,8 @@ from engine.config import Config, ServingConfig
 from engine.config.address import host_and_port
 from engine.descriptors import connections, limit
 from engine.metrics_server import MetricsServer
+from engine.security.guard import Guard
+from engine.security.token_file import TokenFile
 from engine.serving.arrivals import Arrivals
 from engine.serving.calls import CallObserver
 from engine.serving.certificates import Certificates
@@ -76,6 +78,7 @@ class Server:
         self._http: MetricsServer | None = None
         self._certificates: Certificates | None = None
         self._reloading: asyncio.Task[None] | None = None
+        self._following: asyncio.Task[None] | None = None
         self.port = 0
         self.metrics_port = 0
 
@@ -85,12 +88,14 @@ class Server:
         Raises:
             PortTaken: one of the two addresses can't be listened on; then neither is.
             CertificateError: the files of TLS can't be used; likewise.
+            ConfigError: the tokens file can't be used; likewise.
         """
-        serving = self._config.serving
+        serving, tokens_file = self._config.serving, self._config.security.tokens_file
         if self._config.tls.certificate is not None:
             self._certificates = Certificates(self._config.tls)
         first = FirstMessages(serving.max_backlog, serving.max_silence_ms / 1000)
-        calls = CallObserver(first)
+        guard = Guard(TokenFile(tokens_file) if tokens_file else None)
+        calls = CallObserver(first, guard)
         server = grpc.aio.server(interceptors=[calls], options=_options(serving))
         metrics.CALLS_UNSEEN.set_function(Arrivals(lambda: calls.taken).unseen)
         self._register(server, calls, first)
@@ -111,6 +116,7 @@ class Server:
         self._grpc = server
         if self._certificates is not None:
             self._reloading = asyncio.create_task(_reload(self._certificates))
+        self._following = asyncio.create_task(guard.follow())
 
     def _register(self, server: grpc.aio.Server, calls: CallObserver, first: FirstMessages) -> None:
         writer = EventWriter(self._log, self._config)
@@ -145,6 +151,8 @@ class Server:
         if self._grpc is not None:
             await self._grpc.stop(grace_s)
             self._grpc = None
+        if self._following is not None:
+            self._following.cancel()
         # Step 3. The metrics last, so that a scrape can still see the end.
         await self._stop_metrics()
 

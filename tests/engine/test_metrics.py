@@ -22,6 +22,7 @@ BOUNDED = {
     "topic": "the three topics of the settings",
     "partition": "the partitions that are read here; those that go take their series with them",
     "outcome": "names in the code", "stage": "names in the code", "how": "names in the code",
+    "reason": "names in the code", "role": "the roles of the table",
     "cause": "names in the code", "origin": "names in the code", "folder": "names in the code",
     "program": "names in the code", "name": "figures of a training, as the code names them",
     "method": "the methods of the protocol, as the descriptors name them", "code": "gRPC's status codes",

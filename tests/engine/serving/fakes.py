@@ -239,8 +239,8 @@ class Served:
 class Stream:
     """A client's end of StreamRecommendations."""
 
-    def __init__(self, served: Served) -> None:
-        self.call = served.recommender.StreamRecommendations()
+    def __init__(self, served: Served, metadata: tuple[tuple[str, str], ...] = ()) -> None:
+        self.call = served.recommender.StreamRecommendations(metadata=metadata)
 
     async def subscribe(self, **query: object) -> None:
         message = recommender_service_pb2.Query(**{"user_id": "u1", "k": 5, **query})
