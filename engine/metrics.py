@@ -162,6 +162,7 @@ CALLS_REFUSED = Counter(
     "Calls turned away before a servicer saw them, by the reason and the role that they need",
     ["reason", "role"],
 )
+CLIENTS = Gauge("ousel_clients", "Clients with limits that have a call open or had one lately")
 TOKENS = Gauge("ousel_tokens", "Tokens that are in force")
 TOKENS_FILE_PROBLEM = Gauge(
     "ousel_tokens_file_problem", "1 while the tokens file can't be used, so that the tokens of before stay in force"

@@ -37,6 +37,7 @@ from engine.model.device import check_device
 from engine.partitions import Snapshots
 from engine.pipeline import Pipeline
 from engine.process_metrics import describe_build, describe_settings, watch_disk
+from engine.security.exposure import check_exposure, warn_of_exposure
 from engine.serving.calls import log_clients_that_left
 from engine.serving.errors import is_expected
 from engine.serving.ports import PortTaken
@@ -61,10 +62,12 @@ def serve(config: Path | None) -> None:
     try:
         settings = load_config(config)
         check_device("inference.device", settings.inference.device)
+        check_exposure(settings)
     except ValueError as error:
         raise WrongValue(f"ousel-engine: {error}") from None
     start_log(settings)
     log_thread_failures()
+    warn_of_exposure(settings)
     report.log(_log)
     describe_build("engine")
     describe_settings(settings)

@@ -5,6 +5,7 @@ over the defaults. Every field is checked here, at the edge; the rooms behind tr
 """
 
 from engine.config.address import Address, address_problem
+from engine.config.clients import ClientsConfig
 from engine.config.events import EventsConfig
 from engine.config.kafka import KafkaConfig
 from engine.config.load import Config, Settings, ignored_variables, load_config, load_settings
@@ -21,6 +22,7 @@ from engine.config.tls import TlsConfig
 __all__ = [
     "Address",
     "CanaryConfig",
+    "ClientsConfig",
     "Config",
     "ConfigError",
     "Device",

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from engine.config.clients import ClientsConfig
 from engine.config.events import EventsConfig
 from engine.config.explained import explained
 from engine.config.given import Given
@@ -67,6 +68,7 @@ class Config(Settings):
     serving: ServingConfig = ServingConfig()
     quality: QualityConfig = QualityConfig()
     security: SecurityConfig = SecurityConfig()
+    clients: ClientsConfig = ClientsConfig()
 
     # Of the one section, so that a message shows no other's values.
     @field_validator("ranking")

@@ -18,6 +18,11 @@ class ServingConfig(Section):
     metrics_tls: bool = Field(
         False, description="The metrics port is served over TLS as well, by the files and the rules of the section tls."
     )
+    insecure: bool = Field(
+        False,
+        description="An engine may listen beyond the loopback and ask nobody for credentials; each start says so in the"
+        " log. It is for places where something else keeps others from the port.",
+    )
     max_streams: int = Field(10_000, ge=1, le=1_000_000, description="open subscriptions; one more is refused")
     max_connections: int = Field(
         10_000, ge=1, le=1_000_000,

@@ -8,6 +8,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from engine.security.errors import RoleMissing
+from engine.security.limits import Client
 from engine.security.roles import Allowed, Role
 from engine.security.tokens import Token
 
@@ -18,6 +19,7 @@ class Caller:
     Attributes:
         token: as the file has it now; None where no token is asked for.
         method: the full name of what is called, and `allowed` the roles that it needs one of.
+        client: whose limits the call counts for; None where it has none.
         ended: why the call is over, where its token counts no more.
     """
 
@@ -25,6 +27,7 @@ class Caller:
         self.token = token
         self.method = method
         self.allowed = allowed
+        self.client: Client | None = None
         self.ended: Exception | None = None
         self._end: Callable[[Exception], object] = self._cancel
         self._task: asyncio.Task[Any] | None = None
@@ -37,6 +40,16 @@ class Caller:
         """Raises RoleMissing where the caller may not do `what`, which needs a role."""
         if not self.has(role):
             raise RoleMissing(what, (role,))
+
+    async def take_turn(self) -> None:
+        """Waits until the caller may have one more message of an open stream taken: it counts as a call does."""
+        if self.client is not None and (wait_s := self.client.owes_s()) > 0:
+            await asyncio.sleep(wait_s)
+
+    def check_message(self, size_bytes: int) -> None:
+        """Raises TooLarge for a message that is longer than the caller may send."""
+        if self.client is not None:
+            self.client.limits.check_message(size_bytes)
 
     def runs_in(self, task: asyncio.Task[Any] | None) -> None:
         """Names the task that `end` cancels unless `ends_by` has another way."""

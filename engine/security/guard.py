@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -17,6 +18,7 @@ from engine import metrics
 from engine.limited_log import LimitedLog
 from engine.security.caller import Caller, set_caller
 from engine.security.errors import REFUSALS, RoleMissing, Unauthenticated
+from engine.security.limits import CHUNKED, ClientLimits, client_key
 from engine.security.roles import ACCESS, Allowed
 from engine.security.token_file import POLL_S, TokenFile
 from engine.security.tokens import Token
@@ -35,10 +37,12 @@ class Guard:
 
     Args:
         tokens: the tokens that count; None where none is asked for.
+        limits: of each client.
     """
 
-    def __init__(self, tokens: TokenFile | None) -> None:
+    def __init__(self, tokens: TokenFile | None, limits: ClientLimits) -> None:
         self._tokens = tokens
+        self._limits = limits
         self._lasting: dict[Caller, None] = {}  # the calls that `refresh` looks at
         self._next_expiry_s = 0.0
 
@@ -53,8 +57,13 @@ class Guard:
         counts = _Refusals("unknown" if allowed is None else allowed[0].value if allowed else "none")
 
         async def behavior(request: Any, context: Any) -> Any:
+            client = None
             try:
                 caller = self._caller(method, allowed, context)
+                key = client_key(caller.token, context.peer())
+                if key is not None:
+                    client = self._limits.enter(key, context.invocation_metadata(), stream=lasting)
+                caller.client = client
                 set_caller(caller)
                 if lasting and caller.token is not None:
                     return await self._while_it_counts(caller, inner(request, context))
@@ -62,8 +71,15 @@ class Guard:
             except REFUSALS as refusal:
                 counts[refusal.reason].inc()
                 raise
+            finally:
+                if client is not None:
+                    self._limits.leave(client, stream=lasting)
 
         return behavior
+
+    def longest(self, method: str) -> int:
+        """How many bytes a message of a method may have, whoever sends it; longer ones are for `check_message`."""
+        return sys.maxsize if method in CHUNKED else self._limits.max_message_bytes
 
     def _caller(self, method: str, allowed: Allowed | None, context: Any) -> Caller:
         """Who makes a call.

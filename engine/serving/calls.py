@@ -89,7 +89,9 @@ class CallObserver(grpc.aio.ServerInterceptor):
         guarded = self._guard.guarded(method, inner, lasting=handler.request_streaming)
         behavior = self._observed(guarded, method.removeprefix(_PACKAGE), timed=not handler.request_streaming)
         wrapped: grpc.RpcMethodHandler = make(
-            behavior, lenient(handler.request_deserializer), passes_bytes(handler.response_serializer)
+            behavior,
+            lenient(handler.request_deserializer, self._guard.longest(method)),
+            passes_bytes(handler.response_serializer),
         )
         return wrapped
 

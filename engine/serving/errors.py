@@ -10,7 +10,7 @@ import grpc
 from engine.failures import is_of_the_machine
 from engine.model.weights import WeightsError
 from engine.pipeline import NotFollowing, Overloaded, RollBackRefused, SnapshotsOff, StaleVersion
-from engine.security.errors import RoleMissing, Unauthenticated
+from engine.security.errors import RoleMissing, TooLarge, Unauthenticated
 from engine.waiting import NoSuchRecord
 
 # The one key of trailing metadata that stock gRPC clients obey as a server's wish (gRFC A6). It says how long to wait
@@ -73,6 +73,7 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
     (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
     (RoleMissing, grpc.StatusCode.PERMISSION_DENIED),
+    (TooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
     (WeightsError, grpc.StatusCode.INVALID_ARGUMENT),
     (NoSuchRecord, grpc.StatusCode.OUT_OF_RANGE),
     (StaleVersion, grpc.StatusCode.FAILED_PRECONDITION),
@@ -100,6 +101,8 @@ def status_of(error: Exception) -> CallStatus:
     """The status for an error; INTERNAL where it is not one that a call may end with."""
     if isinstance(error, Overloaded):
         return CallStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), _hint(error.retry_after_ms))
+    if isinstance(error, TooLarge):
+        return CallStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), _NO_RETRY)
     if isinstance(error, LogUnavailable):
         hint = _NO_RETRY if error.last else _hint(_LOG_RETRY_MS)
         return CallStatus(grpc.StatusCode.UNAVAILABLE, str(error), hint + _OURS)

@@ -47,7 +47,7 @@ def wrap_foreign(handler: Any, method: str, first: FirstMessages, guard: Guard) 
         behavior = watched if handler.unary_stream else reflected
     guarded = guard.guarded(method, behavior, lasting=not handler.unary_unary)
     wrapped: grpc.RpcMethodHandler = make(
-        _with_status(guarded), lenient(handler.request_deserializer), handler.response_serializer
+        _with_status(guarded), lenient(handler.request_deserializer, guard.longest(method)), handler.response_serializer
     )
     return wrapped
 

@@ -99,6 +99,7 @@ class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceService
         """
         try:
             while (message := await read_request(context)) is not None:
+                await current_caller().take_turn()
                 await self._take(message, subscription)
         except Exception as error:
             subscription.close(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from ousel.v1 import event_pb2, model_service_pb2, privacy_service_pb2, recommen
 from engine.config import Config
 from engine.events.rules import MAX_CATEGORIES, id_problem, shown
 from engine.ranking.query import DEFAULT_K, Position, Query
+from engine.security.caller import current_caller
 from engine.serving.errors import InvalidRequest
 
 MAX_EXCLUDED = 1000
@@ -168,8 +170,16 @@ class Undecodable:
     reason: str
 
 
-def lenient(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    """Makes a deserializer return `Undecodable` instead of raising.
+@dataclass(frozen=True)
+class Long:
+    """Stands for a message that is longer than clients may send, until it is known who has sent it."""
+
+    data: bytes
+    decode: Callable[[bytes], Any]
+
+
+def lenient(deserialize: Callable[[bytes], Any], most_bytes: int = sys.maxsize) -> Callable[[bytes], Any]:
+    """Makes a deserializer return `Undecodable` instead of raising, and `Long` where there are more bytes than most.
 
     gRPC would end the call with UNKNOWN and a traceback in our log, though it is the caller who erred.
     """
@@ -180,7 +190,7 @@ def lenient(deserialize: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
         except DecodeError as error:
             return Undecodable(f"the request must be a valid message, with text in UTF-8, got: {error}")
 
-    return decode
+    return lambda data: decode(data) if len(data) <= most_bytes else Long(data, decode)
 
 
 async def read_request(context: Any) -> Any:
@@ -188,10 +198,14 @@ async def read_request(context: Any) -> Any:
 
     Raises:
         InvalidRequest: it is not a valid message.
+        TooLarge: it is longer than the caller may send.
     """
     message = await context.read()
     if message is grpc.aio.EOF:  # type: ignore[attr-defined]
         return None
+    if isinstance(message, Long):
+        current_caller().check_message(len(message.data))
+        message = message.decode(message.data)
     if isinstance(message, Undecodable):
         raise InvalidRequest(message.reason)
     return message

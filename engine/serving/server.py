@@ -25,6 +25,7 @@ from engine.config.address import host_and_port
 from engine.descriptors import connections, limit
 from engine.metrics_server import MetricsServer
 from engine.security.guard import Guard
+from engine.security.limits import ClientLimits
 from engine.security.token_file import TokenFile
 from engine.serving.arrivals import Arrivals
 from engine.serving.calls import CallObserver
@@ -54,6 +55,7 @@ _IDLE_MS = 300_000  # of a connection without any call or stream
 _PING_MS, _PING_ANSWER_MS = 60_000, 20_000  # from one ping of ours to the next, and how long a client may take over it
 _CLIENT_PING_MS = 10_000  # A client that pings more often than this loses its connection.
 _MAX_REQUEST_BYTES = 4 * 2**20
+_MAX_METADATA_BYTES = 16 * 2**10
 _RELOAD_S = 1.0  # between two looks at the files of certificates
 
 
@@ -94,7 +96,7 @@ class Server:
         if self._config.tls.certificate is not None:
             self._certificates = Certificates(self._config.tls)
         first = FirstMessages(serving.max_backlog, serving.max_silence_ms / 1000)
-        guard = Guard(TokenFile(tokens_file) if tokens_file else None)
+        guard = Guard(TokenFile(tokens_file) if tokens_file else None, ClientLimits(self._config.clients))
         calls = CallObserver(first, guard)
         server = grpc.aio.server(interceptors=[calls], options=_options(serving))
         metrics.CALLS_UNSEEN.set_function(Arrivals(lambda: calls.taken).unseen)
@@ -174,6 +176,9 @@ def _options(serving: ServingConfig) -> tuple[tuple[str, int], ...]:
         ("grpc.max_connection_idle_ms", _IDLE_MS),
         ("grpc.so_reuseport", 0),  # or a second engine would share the port and nobody would notice
         ("grpc.max_receive_message_length", _MAX_REQUEST_BYTES),
+        # Between its two limits gRPC refuses metadata by chance.
+        ("grpc.max_metadata_size", _MAX_METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", _MAX_METADATA_BYTES),
         # By default gRPC cancels calls by chance once 1,000 of them wait for the event loop, and all beyond 3,000. Such
         # a caller gets no status that says when to come back, and nothing counts the call. With both limits equal
         # chance has no part in it, and up to there the engine itself answers or refuses every call.

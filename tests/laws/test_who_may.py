@@ -26,8 +26,9 @@ from ousel.v1 import (
 from ousel.v1.event_pb2 import Event
 
 from engine import metrics
-from engine.config import Config, ServingConfig
+from engine.config import ClientsConfig, Config, ServingConfig
 from engine.security import guard
+from engine.security.limits import ClientLimits
 from engine.security.roles import ACCESS, Role
 from engine.serving.reflection import V1
 from engine.serving.server import SERVICES, Server
@@ -374,6 +375,8 @@ async def test_a_call_that_the_table_does_not_have_is_refused_to_everybody(monke
     async def inner(request: Any, context: Any) -> None:
         raise AssertionError("the call got through")
 
-    behavior = guard.Guard(None).guarded("/ousel.v1.NewService/New", inner, lasting=False)
+    behavior = guard.Guard(None, ClientLimits(ClientsConfig())).guarded(
+        "/ousel.v1.NewService/New", inner, lasting=False
+    )
     with pytest.raises(guard.RoleMissing, match=r"/ousel\.v1\.NewService/New is not to be called by anybody"):
         await behavior(None, None)
