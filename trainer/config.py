@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from ousel.channel import Engines, engines
+from ousel.credentials import Credentials, is_loopback
 from pydantic import Field, model_validator
 
 from engine.config import (
@@ -17,7 +19,7 @@ from engine.config import (
     StateConfig,
 )
 from engine.config.address import Host
-from engine.config.section import DAY_S, FilePath
+from engine.config.section import DAY_S, FilePath, ReadableFile
 from engine.model.layers import Aggregation
 from engine.model.recommender import check_heads
 
@@ -156,6 +158,19 @@ class TrainSection(Section):
         None, description="folder that keeps every model that was pushed, as VERSION.safetensors; none: none is kept"
     )
     engine: Address = Field("127.0.0.1:50051", min_length=3, description="host:port of the engine's gRPC server")
+    tls_authorities: ReadableFile | None = Field(
+        None, description="PEM file of the authorities that the engine's certificate is checked with; it turns TLS on"
+    )
+    tls_certificate: ReadableFile | None = Field(
+        None, description="PEM file of the trainer's certificate, where the engine asks for one"
+    )
+    tls_key: ReadableFile | None = Field(None, description="PEM file of that certificate's key")
+    token_file: ReadableFile | None = Field(
+        None, description="file with the token that the trainer shows to the engine, read again when it changes"
+    )
+    insecure: bool = Field(
+        False, description="the token is sent in plain text, also to another machine; everybody on the way can read it"
+    )
     push_timeout_s: float = Field(
         300.0, gt=0, le=DAY_S, description="one push, the engine's rebuild of its index included"
     )
@@ -176,6 +191,37 @@ class TrainSection(Section):
         le=65535,
         description="The metrics are served on this port; 0 takes a free one, and the log says which.",
     )
+
+    def engines(self, address: str | None = None) -> Engines:
+        """The engine to push to, and how the trainer shows who it is; `address` in place of the configured one.
+
+        Raises:
+            ValueError: a file can't be read, or the token would go out in plain text beyond the loopback.
+        """
+        return engines(
+            address or self.engine,
+            Credentials(
+                authorities=self.tls_authorities,
+                certificate=self.tls_certificate,
+                key=self.tls_key,
+                token_file=self.token_file,
+                insecure=self.insecure,
+            ),
+        )
+
+    @model_validator(mode="after")
+    def _may_show_its_token(self) -> TrainSection:
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise ValueError("tls_certificate and tls_key must be given together")
+        encrypted = self.tls_authorities is not None or self.tls_certificate is not None
+        if self.token_file is not None and not (encrypted or self.insecure):
+            host = self.engine.rpartition(":")[0]
+            if not is_loopback(host):
+                raise ValueError(
+                    f"token_file would be sent to {host} in plain text: set tls_authorities, or insecure to send it so"
+                )
+        self.engines()  # so that a file that holds no token is said at once
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> TrainSection:

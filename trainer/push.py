@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import grpc
+from ousel.channel import Engines, engines
 from ousel.v1 import model_service_pb2, model_service_pb2_grpc
 
 CHUNK_BYTES = 1 << 20
@@ -52,12 +53,13 @@ class Pushed:
     swap_ms: float
 
 
-def versions(address: str, timeout_s: float = _STATUS_TIMEOUT_S) -> Versions | None:
+def versions(engine: str | Engines, timeout_s: float = _STATUS_TIMEOUT_S) -> Versions | None:
     """The engine's model versions, or None where it is unreachable or still catching up."""
-    with grpc.insecure_channel(address) as channel:
+    engine = _reached(engine)
+    with engine.open() as channel:
         try:
             status = model_service_pb2_grpc.ModelServiceStub(channel).GetStatus(
-                model_service_pb2.GetStatusRequest(), timeout=timeout_s
+                model_service_pb2.GetStatusRequest(), timeout=timeout_s, metadata=engine.metadata()
             )
         except grpc.RpcError:
             return None
@@ -66,10 +68,11 @@ def versions(address: str, timeout_s: float = _STATUS_TIMEOUT_S) -> Versions | N
     return Versions(int(status.model_version), max((status.model_version, *status.model_versions)))
 
 
-def push(address: str, weights: bytes, version: int, metrics: Mapping[str, float], timeout_s: float) -> Pushed:
+def push(engine: str | Engines, weights: bytes, version: int, metrics: Mapping[str, float], timeout_s: float) -> Pushed:
     """Pushes once.
 
     Args:
+        engine: its address, or where it is and how this process shows who it is.
         version: must be above all that the engine has served.
         metrics: finite numbers by name.
 
@@ -77,17 +80,19 @@ def push(address: str, weights: bytes, version: int, metrics: Mapping[str, float
         WeightsRefused: the engine will not take these weights.
         PushError: refused for another reason, unreachable, or no answer within `timeout_s`.
     """
-    with grpc.insecure_channel(address) as channel:
+    engine = _reached(engine)
+    with engine.open() as channel:
         stub = model_service_pb2_grpc.ModelServiceStub(channel)
+        messages = _messages(weights, version, metrics)
         try:
-            answer = stub.PushWeights(_messages(weights, version, metrics), timeout=timeout_s)
+            answer = stub.PushWeights(messages, timeout=timeout_s, metadata=engine.metadata())
         except grpc.RpcError as error:
-            raise _push_error(address, version, error) from error
+            raise _push_error(engine.name, version, error) from error
     return Pushed(int(answer.version), answer.swap_ms)
 
 
 def push_next(
-    address: str, weights: bytes, metrics: Mapping[str, float], timeout_s: float, stop: threading.Event
+    engine: str | Engines, weights: bytes, metrics: Mapping[str, float], timeout_s: float, stop: threading.Event
 ) -> Pushed:
     """Waits until the engine serves, pushes as its next version, and tries again where the engine goes away.
 
@@ -95,12 +100,14 @@ def push_next(
         WeightsRefused: the engine will not take these weights.
         PushError: refused for another reason, or not done within `timeout_s`, or `stop` was set.
     """
-    deadline_s, backoff_s, why = time.monotonic() + timeout_s, _FIRST_BACKOFF_S, f"engine at {address} is not serving"
+    engine = _reached(engine)
+    why = f"engine at {engine.name} is not serving"
+    deadline_s, backoff_s = time.monotonic() + timeout_s, _FIRST_BACKOFF_S
     while not stop.is_set() and (left_s := deadline_s - time.monotonic()) > 0:
-        known = versions(address, min(_STATUS_TIMEOUT_S, left_s))
+        known = versions(engine, min(_STATUS_TIMEOUT_S, left_s))
         if known is not None:
             try:
-                return push(address, weights, known.newest + 1, metrics, max(0.1, deadline_s - time.monotonic()))
+                return push(engine, weights, known.newest + 1, metrics, max(0.1, deadline_s - time.monotonic()))
             except PushError as error:
                 cause = error.__cause__
                 if not (isinstance(cause, grpc.Call) and cause.code() in _PASSING):
@@ -110,6 +117,10 @@ def push_next(
         stop.wait(min(backoff_s, max(0.0, deadline_s - time.monotonic())))
         backoff_s = min(2 * backoff_s, _LAST_BACKOFF_S)
     raise PushError("push was stopped" if stop.is_set() else f"push not done within {timeout_s:g} s: {why}")
+
+
+def _reached(engine: str | Engines) -> Engines:
+    return engine if isinstance(engine, Engines) else engines(engine)
 
 
 def _messages(

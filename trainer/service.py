@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ousel.channel import Engines
+
 from engine.events.source import EventSource
 from engine.model.weights import Weights, encode_weights
 from trainer import metrics
@@ -55,10 +57,11 @@ class TrainerService:
         archive: Archive | None = None,
         train: Callable[..., Iterator[Trained]] = train,
         push_next: Callable[..., Pushed] = push_next,
-        versions: Callable[[str], Versions | None] = versions,
+        versions: Callable[[Engines], Versions | None] = versions,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._config = config
+        self._engines = config.trainer.engines()
         self._stop = stop
         self._archive = archive
         self._train, self._push_next, self._versions = train, push_next, versions
@@ -172,9 +175,7 @@ class TrainerService:
         self._pushed = None
         outcome = "failed"
         try:
-            self._pushed = self._push_next(
-                section.engine, model.data, model.metrics, section.push_timeout_s, self._stop
-            )
+            self._pushed = self._push_next(self._engines, model.data, model.metrics, section.push_timeout_s, self._stop)
             outcome = "accepted"
         except WeightsRefused as error:
             outcome = "refused"
@@ -194,7 +195,7 @@ class TrainerService:
         if self._model is None or time.monotonic() - self._checked_s < section.check_s:
             return
         self._checked_s = time.monotonic()
-        known = self._versions(section.engine)
+        known = self._versions(self._engines)
         if known is None:
             return
         if self._pushed is None or known.newest < self._pushed.version:

@@ -19,7 +19,10 @@ from engine.config.toml_file import Location
 PREFIX, DELIMITER = "OUSEL_", "__"
 
 # The client's command line reads the address of its engine from this variable.
-OTHER_VARIABLES = ("OUSEL_ADDRESS",)
+OTHER_VARIABLES = (
+    "OUSEL_ADDRESS", "OUSEL_INSECURE", "OUSEL_TLS", "OUSEL_TLS_CA", "OUSEL_TLS_CERT", "OUSEL_TLS_KEY", "OUSEL_TLS_NAME",
+    "OUSEL_TOKEN", "OUSEL_TOKEN_FILE",
+)  # fmt: skip
 
 _OF_KUBERNETES = re.compile(r"(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)")
 _ADDRESS_OF_KUBERNETES = re.compile(r"(tcp|udp|sctp)://")

@@ -8,11 +8,11 @@ from __future__ import annotations
 import inspect
 import math
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
-from ousel import AsyncClient, AsyncSubscription, Client, Position, Subscription
+from ousel import AsyncClient, AsyncSubscription, Client, Credentials, Position, Subscription
 
 CLASSES = (Client, AsyncClient, Subscription, AsyncSubscription)
 
@@ -76,6 +76,14 @@ WRONG: dict[Any, list[Any]] = {
     datetime: _NO_TIME,
     Position: _NO_PLACE,
     Mapping[str, str]: _NO_TEXT_BY_NAME,
+    str | Sequence[str]: [
+        *(value for value in _NO_TEXT if value != ["ann"]),
+        ["a:1", 7],
+        ["a:1", ""],
+        ["a:1", "dns:///b:1"],
+        ["a:1", "127.0.0.1:1x"],
+    ],
+    Credentials: ["secret", b"", 7, 0, True, False, {"token": "secret"}, [], object(), Unshowable()],
 }
 
 # And some that it does.
@@ -88,6 +96,8 @@ RIGHT: dict[Any, list[Any]] = {
     datetime: [datetime(2024, 1, 1, tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)],
     Position: [_PLACE],
     Mapping[str, str]: [{}, {"a": "b"}],
+    str | Sequence[str]: [["127.0.0.1:1", "127.0.0.1:2"]],
+    Credentials: [Credentials()],
 }
 
 

@@ -14,6 +14,9 @@ COMMANDS = [
     *("recommend", "watch", "track", "status", "export", "forget", "digest", "snapshot", "rollback"),
     "completion",
 ]
+ALL = [
+    *("--address", "--tls-ca", "--tls-cert", "--tls-key", "--tls-name", "--token-file", "--tls", "--insecure"),
+]  # options that every command has
 
 
 def proposed(*words: str) -> list[str]:
@@ -34,7 +37,8 @@ def proposed(*words: str) -> list[str]:
         (["recommend", "ann", "--ex"], ["--exclude", "--exclude-history"]),
         (["track", "ann", "apple", "--ti"], ["--time"]),
         (["--address", "h:1", "watch", "ann", "--up"], ["--updates"]),
-        (["completion", ""], ["-h", "--help", "--address", "bash", "zsh", "fish"]),
+        (["--token-file", "t", "st"], ["status"]),
+        (["completion", ""], ["-h", "--help", *ALL, "bash", "zsh", "fish"]),
         (["recommend", "ann", "--category", ""], []),
         (["status", "--ti"], []),
     ],
@@ -45,7 +49,7 @@ def test_bash_proposes_commands_and_the_options_of_each(words, expected):
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
 def test_bash_proposes_every_command():
-    assert set(proposed("")) == {*COMMANDS, "-h", "--help", "--version", "--address"}
+    assert set(proposed("")) == {*COMMANDS, "-h", "--help", "--version", *ALL}
 
 
 @pytest.mark.parametrize("shell", SHELLS)

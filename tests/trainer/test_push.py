@@ -4,12 +4,14 @@ import hashlib
 import threading
 from collections.abc import Iterator
 from concurrent import futures
+from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
 from ousel.v1 import model_service_pb2, model_service_pb2_grpc
 
+from trainer.config import TrainSection
 from trainer.push import CHUNK_BYTES, PushError, Versions, WeightsRefused, push, push_next, versions
 
 WEIGHTS = bytes(range(256)) * 4096 * 2 + b"the last chunk is short"
@@ -23,6 +25,7 @@ class RecordingServicer(model_service_pb2_grpc.ModelServiceServicer):
         self.served: list[int] = []
         self.serving = True
         self.asked = 0
+        self.authorizations: list[Any] = []
         self.failures: list[grpc.StatusCode] = []
         self.header: model_service_pb2.WeightsHeader | None = None
         self.chunks: list[bytes] = []
@@ -30,6 +33,7 @@ class RecordingServicer(model_service_pb2_grpc.ModelServiceServicer):
     def PushWeights(
         self, requests: Iterator[model_service_pb2.PushWeightsRequest], context: Any
     ) -> model_service_pb2.PushWeightsResponse:
+        self.authorizations.append(dict(context.invocation_metadata()).get("authorization"))
         messages = list(requests)
         if self.failures:
             context.abort(self.failures.pop(0), "told to fail")
@@ -43,6 +47,7 @@ class RecordingServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.GetStatusRequest, context: Any
     ) -> model_service_pb2.GetStatusResponse:
         self.asked += 1
+        self.authorizations.append(dict(context.invocation_metadata()).get("authorization"))
         if self.asked == 3:
             self.serving = True
         return model_service_pb2.GetStatusResponse(
@@ -123,6 +128,36 @@ def test_a_stop_ends_the_wait(free_address: str) -> None:
     stop.set()
     with pytest.raises(PushError, match="stopped"):
         push_next(free_address, WEIGHTS, {}, 60, stop)
+
+
+def test_the_trainers_token_goes_with_every_call(engine: tuple[str, RecordingServicer], tmp_path: Path) -> None:
+    address, servicer = engine
+    (tmp_path / "token").write_text("s3cret\n")
+    section = TrainSection.model_validate({"engine": address, "token_file": tmp_path / "token"})
+    assert push_next(section.engines(), WEIGHTS, {}, 10, threading.Event()).version == 8
+    assert servicer.authorizations == ["Bearer s3cret"] * 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"engine": "far:50051", "token_file": "token"}, "token_file would be sent to far in plain text"),
+        ({"engine": "far:50051", "token_file": "token", "insecure": True}, ""),
+        ({"engine": "far:50051", "token_file": "token", "tls_authorities": "token"}, ""),
+        ({"token_file": "empty"}, "the token in token_file must be a text of visible ASCII"),
+        ({"tls_certificate": "token"}, "tls_certificate and tls_key must be given together"),
+    ],
+)
+def test_a_token_that_others_could_read_is_refused_at_the_start(settings, said, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("s3cret")
+    (tmp_path / "empty").touch()
+    given = {name: tmp_path / value if value in ("token", "empty") else value for name, value in settings.items()}
+    try:
+        TrainSection.model_validate(given)
+    except ValueError as error:
+        assert said and said in str(error) and "s3cret" not in str(error)
+    else:
+        assert not said
 
 
 @pytest.fixture

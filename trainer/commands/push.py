@@ -33,6 +33,7 @@ def push(
         problem = None if engine is None else address_problem(engine)
         if problem is not None:
             raise ConfigError(f"--engine: {problem}")
+        reached = settings.trainer.engines(engine)
         model = load_model(weights)
     except ValueError as error:
         raise WrongValue(f"ousel-trainer push: {error}") from None
@@ -41,10 +42,9 @@ def push(
         _log.info("%s has no figures beside it, the engine gets none", weights)
     elif model.figures.get("refused"):
         _log.warning("`run` would not push this model: %s", model.figures["refused"])
-    address = engine or settings.trainer.engine
     with stopping() as stop:
         try:
-            pushed = push_next(address, model.data, model.metrics, settings.trainer.push_timeout_s, stop)
+            pushed = push_next(reached, model.data, model.metrics, settings.trainer.push_timeout_s, stop)
         except PushError as error:
             raise SystemExit(f"ousel-trainer push: {error}") from None
-    print(f"pushed to {address} as version {pushed.version}, {pushed.swap_ms:.0f} ms to swap")
+    print(f"pushed to {reached.name} as version {pushed.version}, {pushed.swap_ms:.0f} ms to swap")

@@ -3,6 +3,7 @@
 from ousel.aio import AsyncClient
 from ousel.aio_subscription import AsyncSubscription
 from ousel.client import Client
+from ousel.credentials import Credentials
 from ousel.errors import (
     DeadlineExceeded,
     InvalidArgument,
@@ -39,6 +40,7 @@ __all__ = [
     "AsyncSubscription",
     "Cause",
     "Client",
+    "Credentials",
     "DeadlineExceeded",
     "Exported",
     "Forgotten",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -14,7 +14,8 @@ import grpc
 from ousel import convert
 from ousel.aio_subscription import AsyncSubscription, is_cancelled, running_loop
 from ousel.arguments import seconds, text
-from ousel.channel import CHANNEL_OPTIONS, DEFAULT_ADDRESS, SLOW_TIMEOUT_S, checked_address
+from ousel.channel import DEFAULT_ADDRESS, SLOW_TIMEOUT_S, engines
+from ousel.credentials import Credentials
 from ousel.errors import client_closed, from_call, no_answer, plain_reading, wrong_loop
 from ousel.types import (
     Exported,
@@ -43,15 +44,20 @@ Answer = TypeVar("Answer")
 
 
 class AsyncClient:
-    """Recommendations from one Ousel engine, in one event loop. Close it or use it in an `async with`.
+    """Recommendations from Ousel engines, in one event loop. Close it or use it in an `async with`.
 
-    Args:
-        address: host:port of the engine.
-        timeout_s: how long a call may take, retries included, unless it says otherwise.
+    Arguments and errors: see `Client`.
     """
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, timeout_s: float = 5.0) -> None:
-        self.address = checked_address(address)
+    def __init__(
+        self,
+        address: str | Sequence[str] = DEFAULT_ADDRESS,
+        timeout_s: float = 5.0,
+        *,
+        credentials: Credentials | None = None,
+    ) -> None:
+        self._engines = engines(address, credentials)
+        self.address = self._engines.name
         self._timeout_s = seconds("timeout_s", timeout_s)
         self._opened: grpc.aio.Channel | None = None
         self._loop: asyncio.AbstractEventLoop | None = None  # in which the channel was opened
@@ -96,7 +102,8 @@ class AsyncClient:
         return AsyncSubscription(self._open_stream, query, self.address)
 
     def _open_stream(self) -> Any:
-        call = recommender_service_pb2_grpc.RecommenderServiceStub(self._channel()).StreamRecommendations()
+        stub = recommender_service_pb2_grpc.RecommenderServiceStub(self._channel())
+        call = stub.StreamRecommendations(metadata=self._engines.metadata())
         self._calls.add(call)
         return call
 
@@ -233,7 +240,7 @@ class AsyncClient:
             raise client_closed()
         loop = running_loop()
         if self._opened is None:
-            self._opened, self._loop = grpc.aio.insecure_channel(self.address, options=CHANNEL_OPTIONS), loop
+            self._opened, self._loop = self._engines.open_aio(), loop
         if loop is not self._loop:
             raise wrong_loop()
         return self._opened
@@ -246,7 +253,7 @@ class AsyncClient:
         if timeout_s <= 0:  # which gRPC takes for no limit, or for one, depending on the version
             raise no_answer(self.address, timeout_s)
         try:
-            call = method(request, timeout=timeout_s)
+            call = method(request, timeout=timeout_s, metadata=self._engines.metadata())
             self._calls.add(call)
             message = await call
         except grpc.aio.AioRpcError as error:

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command == "completion":
             _say(script(args.shell, make_parser()).rstrip())
             return 0
-        with Client(args.address) as client:
+        with Client(args.address, credentials=args.credentials) as client:
             _COMMANDS[args.command](client, args)
         return 0
     except InvalidArgument as error:

@@ -19,8 +19,20 @@ from typing import Any
 
 from ousel.channel import DEFAULT_ADDRESS
 from ousel.completion import SHELLS
+from ousel.credentials import Credentials
+from ousel.errors import InvalidArgument
 
 ADDRESS_VARIABLE = "OUSEL_ADDRESS"
+# Each option of the credentials, its variable, the argument that it is, and what it says. No option takes a token:
+# the arguments of a program can be read by everybody on its machine.
+_CREDENTIALS = (
+    ("--tls-ca", "OUSEL_TLS_CA", "authorities", "FILE", "PEM file of the authorities that engines are checked with"),
+    ("--tls-cert", "OUSEL_TLS_CERT", "certificate", "FILE", "PEM file of your certificate, where engines ask for one"),
+    ("--tls-key", "OUSEL_TLS_KEY", "key", "FILE", "PEM file of its key"),
+    ("--tls-name", "OUSEL_TLS_NAME", "server_name", "NAME", "name in the engine's certificate, if not the address's"),
+    ("--token-file", "OUSEL_TOKEN_FILE", "token_file", "FILE", "file with the token that says who you are"),
+)
+_TOKEN_VARIABLE = "OUSEL_TOKEN"
 
 _EXAMPLE = "2026-03-31T08:00:00Z"
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -42,18 +54,20 @@ _OPTIONS = {
     "user_id": "USER",
     "session_id": "USER",
     "expected_version": "--expect",
+    **{name: option for option, _, name, _, _ in _CREDENTIALS},
 }
-_FIELD = re.compile(r"^(?:the )?(?:event\.|query\.)?(\w+)(?=\[\d+\] | must )")
+_FIELD = re.compile(r"^(?:the )?(?:event\.|query\.)?(\w+)(?=\[\d+\] | must | needs )")
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The arguments of one command; wrong usage exits with 2 as argparse does.
 
-    The result has `command`, `address`, and the options of the command; `wrong_usage` ends with a message.
+    The result has `command`, `address`, `credentials` and the options of the command; `wrong_usage` ends with a line.
     """
     parser = make_parser()
     args = parser.parse_args(argv)
     args.address = _address(args, parser)
+    args.credentials = _credentials(args, parser)
     return args
 
 
@@ -92,9 +106,10 @@ def make_parser() -> argparse.ArgumentParser:
     completion = command("completion", "print a script that has a shell complete commands and options")
     completion.add_argument("shell", choices=SHELLS, help="the shell that the script is for")
 
-    text = f"host:port of the engine, default {ADDRESS_VARIABLE} or {DEFAULT_ADDRESS}"
+    text = f"host:port of the engine, or several with commas, default {ADDRESS_VARIABLE} or {DEFAULT_ADDRESS}"
     for one in (parser, *commands.choices.values()):  # so that it may stand before or after the command
         one.add_argument("--address", default=argparse.SUPPRESS, help=text)
+        _add_credentials(one)
     return parser
 
 
@@ -145,18 +160,46 @@ def _add_json(command: argparse.ArgumentParser, text: str = "one JSON object") -
     command.add_argument("--json", action="store_true", help=text)
 
 
-def _address(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str:
+def _address(args: argparse.Namespace, parser: argparse.ArgumentParser) -> str | list[str]:
     given: str | None = getattr(args, "address", None)
     name = ADDRESS_VARIABLE if given is None else "--address"
     address = os.environ.get(ADDRESS_VARIABLE, "") if given is None else given
     if given is None and not address:
         _warn_of_misspelt_variable()
         return DEFAULT_ADDRESS
-    # Without a port gRPC would go to 443, where no engine listens, and say that it does not answer.
-    port = _host_and_port(address)
-    if not ((port and int(port[1]) < 2**16) or _other_target(address) or "@" in address):
-        parser.error(f"{name} must be host:port, such as {DEFAULT_ADDRESS}, got {address!r}")
-    return address
+    if _other_target(address):
+        return address
+    addresses = address.split(",")
+    for one in addresses:
+        # Without a port gRPC would go to 443, where no engine listens, and say that it does not answer.
+        port = _host_and_port(one)
+        if not ((port and int(port[1]) < 2**16) or "@" in one):
+            parser.error(f"{name} must be host:port, such as {DEFAULT_ADDRESS}, got {address!r}")
+    return addresses if len(addresses) > 1 else address
+
+
+def _add_credentials(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("credentials")
+    for option, variable, name, kind, text in _CREDENTIALS:
+        group.add_argument(option, dest=name, default=argparse.SUPPRESS, metavar=kind, help=f"{text}, or {variable}")
+    text = "TLS with the authorities that the whole web trusts, or OUSEL_TLS=1"
+    group.add_argument("--tls", action="store_true", default=argparse.SUPPRESS, help=text)
+    text = "send the token in plain text, also to another machine, or OUSEL_INSECURE=1"
+    group.add_argument("--insecure", action="store_true", default=argparse.SUPPRESS, help=text)
+
+
+def _credentials(args: argparse.Namespace, parser: argparse.ArgumentParser) -> Credentials:
+    given: dict[str, Any] = {
+        name: getattr(args, name, None) or os.environ.get(variable) or None for _, variable, name, _, _ in _CREDENTIALS
+    }
+    if not given["token_file"]:
+        given["token"] = os.environ.get(_TOKEN_VARIABLE) or None
+    for name in ("tls", "insecure"):
+        given[name] = getattr(args, name, False) or os.environ.get(f"OUSEL_{name}".upper()) == "1"
+    try:
+        return Credentials(**given)
+    except InvalidArgument as error:
+        parser.error(in_options(str(error)))
 
 
 def _warn_of_misspelt_variable() -> None:

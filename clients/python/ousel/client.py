@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from types import TracebackType
@@ -13,7 +13,8 @@ import grpc
 
 from ousel import convert
 from ousel.arguments import seconds, text
-from ousel.channel import CHANNEL_OPTIONS, DEFAULT_ADDRESS, SLOW_TIMEOUT_S, checked_address
+from ousel.channel import DEFAULT_ADDRESS, SLOW_TIMEOUT_S, engines
+from ousel.credentials import Credentials
 from ousel.errors import client_closed, from_call, no_answer, plain_reading
 from ousel.subscription import Subscription
 from ousel.types import Exported, Forgotten, Position, RecommendationList, RolledBack, StateDigest, Status, Tracked
@@ -34,19 +35,31 @@ Answer = TypeVar("Answer")
 
 
 class Client:
-    """Recommendations from one Ousel engine. Safe to share between threads; close it or use it in a `with`.
+    """Recommendations from Ousel engines. Safe to share between threads; close it or use it in a `with`.
 
     Args:
-        address: host:port of the engine.
+        address: host:port of the engine, or several of them; or dns:///host:port, whose addresses are several engines.
+            Of several, those take turns whose health says SERVING.
         timeout_s: how long a call may take, retries included, unless it says otherwise.
+        credentials: certificates and a token; None calls in plain text and as nobody in particular.
+
+    Raises:
+        InvalidArgument: an address or a file of the credentials can't be used.
     """
 
-    def __init__(self, address: str = DEFAULT_ADDRESS, timeout_s: float = 5.0) -> None:
-        self.address = checked_address(address)
+    def __init__(
+        self,
+        address: str | Sequence[str] = DEFAULT_ADDRESS,
+        timeout_s: float = 5.0,
+        *,
+        credentials: Credentials | None = None,
+    ) -> None:
+        self._engines = engines(address, credentials)
+        self.address = self._engines.name
         self._timeout_s = seconds("timeout_s", timeout_s)
         self._closed = False
         self._subscriptions: WeakSet[Subscription] = WeakSet()
-        self._channel = grpc.insecure_channel(self.address, options=CHANNEL_OPTIONS)
+        self._channel = self._engines.open()
         self._recommender = recommender_service_pb2_grpc.RecommenderServiceStub(self._channel)
         self._events = event_service_pb2_grpc.EventServiceStub(self._channel)
         self._model = model_service_pb2_grpc.ModelServiceStub(self._channel)
@@ -99,11 +112,14 @@ class Client:
         """
         query = convert.query_message(user_id, session_id, k, categories, exclude_item_ids, exclude_history)
         with self._plain_errors(None):
-            made = Subscription(self._recommender.StreamRecommendations, query, self.address, self._timeout_s)
+            made = Subscription(self._open_stream, query, self.address, self._timeout_s)
         self._subscriptions.add(made)
         if self._closed:  # meanwhile, by another thread, which may not have seen this stream
             made._client_closed()
         return made
+
+    def _open_stream(self, messages: Iterator[recommender_service_pb2.StreamRecommendationsRequest]) -> Any:
+        return self._recommender.StreamRecommendations(messages, metadata=self._engines.metadata())
 
     def track(
         self,
@@ -297,7 +313,7 @@ class Client:
         if timeout_s <= 0:  # which gRPC takes for no limit, or for one, depending on the version
             raise no_answer(self.address, timeout_s)
         with self._plain_errors(timeout_s):
-            message = method(request, timeout=timeout_s)
+            message = method(request, timeout=timeout_s, metadata=self._engines.metadata())
         with plain_reading(self.address):
             return read(message)
 

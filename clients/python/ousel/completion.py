@@ -15,7 +15,7 @@ _ousel_complete() {{
     local current="${{COMP_WORDS[COMP_CWORD]}}" previous="${{COMP_WORDS[COMP_CWORD-1]}}" command="" words="" i
     for ((i = 1; i < COMP_CWORD; i++)); do
         case "${{COMP_WORDS[i]}}" in
-            --address) i=$((i + 1)) ;;
+            {leading}) i=$((i + 1)) ;;
             -*) ;;
             *) command="${{COMP_WORDS[i]}}"; break ;;
         esac
@@ -48,6 +48,7 @@ def script(shell: str, parser: argparse.ArgumentParser) -> str:
     cases += [(name, " ".join([*_flags(one), *_choices(one)])) for name, one in commands.items()]
     valued = {flag for one in (parser, *commands.values()) for flag in _flags(one, valued_only=True)}
     bash = _BASH.format(
+        leading="|".join(_flags(parser, valued_only=True)),
         valued="|".join(sorted(valued)),
         cases="\n".join(f"        {name}) words={shlex.quote(words)} ;;" for name, words in cases),
     )

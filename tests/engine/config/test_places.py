@@ -172,6 +172,8 @@ BESIDE = {
     "tls.certificate": ["tls.key"],
     "tls.key": ["tls.certificate"],
     "tls.client_authorities": ["tls.certificate", "tls.key"],
+    "trainer.tls_certificate": ["trainer.tls_key"],
+    "trainer.tls_key": ["trainer.tls_certificate"],
 }  # settings without which another one is refused
 
 
@@ -179,7 +181,7 @@ def test_a_tilde_stands_for_the_home_folder_in_every_setting_that_is_a_path(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "it.pem").touch()
+    (tmp_path / "it.pem").write_text("it")
     (tmp_path / "ousel.toml").write_text("[serving]\nport = 7\n[kafka]\nsecurity_protocol = 'SSL'\n")
     paths = 0
     for kind in (Config, TrainerConfig):
