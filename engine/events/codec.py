@@ -17,6 +17,7 @@ from engine.events.batch import CatalogItem, Decoded, EventBatch, Record, Reject
 from engine.events.item_codec import ItemDecoder
 from engine.events.payload import PayloadError, PayloadReader
 from engine.events.placeholders import named_event_id
+from engine.events.problem import Problem
 from engine.events.records import Records
 from engine.events.rules import event_problem, relation_problem, shown
 from engine.events.times import TimeRule, ms_of_timestamp
@@ -134,7 +135,7 @@ class Decoder:
 
 def validate_event(
     event: event_pb2.Event, now_ms: int, config: EventsConfig, *, may_forget: bool = False
-) -> str | None:
+) -> Problem | None:
     """Checks an event before it is written to the log, by the rules that its record will meet.
 
     Args:
@@ -145,11 +146,11 @@ def validate_event(
         None, or the reason: field, what it must be, and what it was.
     """
     if event.forget and not may_forget:
-        return "forget must be false: call PrivacyService.ForgetUser"
+        return Problem("forget", "must be false: call PrivacyService.ForgetUser")
     return _judged(event, now_ms, config)[2]
 
 
-def _judged(event: event_pb2.Event, now_ms: int, config: EventsConfig) -> tuple[str, int, str | None]:
+def _judged(event: event_pb2.Event, now_ms: int, config: EventsConfig) -> tuple[str, int, Problem | None]:
     """Kind and time in ms of an event, by default where it has none, and which rule it breaks."""
     time_ms = ms_of_timestamp(event.time) if event.HasField("time") else now_ms
     target_user_id, entity_id = event.target_user_id, event.entity_id

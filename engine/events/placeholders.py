@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import EventsConfig
+from engine.events.problem import Problem
 
 _SPACE = 0x20
 _CHARS = 256
@@ -25,11 +26,11 @@ def is_placeholder(value: str, config: EventsConfig) -> bool:
     return value != "" and value.strip().lower() in _known(config.placeholder_ids)
 
 
-def placeholder_problem(name: str, value: str, config: EventsConfig) -> str | None:
+def placeholder_problem(name: str, value: str, config: EventsConfig) -> Problem | None:
     """Why an id is refused: the field, its value and the setting that lists such ids; None where it is not."""
     if not is_placeholder(value, config):
         return None
-    return f"{name} must name somebody, got {value!r}, which events.placeholder_ids lists as naming nobody"
+    return Problem(name, f"must name somebody, got {value!r}, which events.placeholder_ids lists as naming nobody")
 
 
 def named_event_id(event_id: str, config: EventsConfig) -> str:

@@ -19,6 +19,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
 from engine.config import EventsConfig
+from engine.events.problem import Problem
 
 # The years 1 to 9999, which google.protobuf.Timestamp, RFC 3339 and Python's datetime have.
 _MIN_TIME_MS = -62_135_596_800_000
@@ -87,14 +88,14 @@ class TimeRule:
             time = time.replace(tzinfo=self.zone)
         return (time - _EPOCH) // _MILLISECOND
 
-    def problem(self, name: str, time_ms: int) -> str | None:
+    def problem(self, name: str, time_ms: int) -> Problem | None:
         """Why a time is implausible: the field, what it must be, and what it was; None where it is plausible."""
         if self.earliest_ms <= time_ms <= MAX_TIME_MS:
             return None
         if time_ms > MAX_TIME_MS:
-            return f"{name} must lie in the years up to 9999, got {shown_ms(time_ms)}"
+            return Problem(name, f"must lie in the years up to 9999, got {shown_ms(time_ms)}")
         earliest = f"{shown_ms(self.earliest_ms)} (events.earliest_year)"
-        return f"{name} must not be before {earliest}, got {shown_ms(time_ms)}{_hint(time_ms)}"
+        return Problem(name, f"must not be before {earliest}, got {shown_ms(time_ms)}{_hint(time_ms)}")
 
 
 def ms_of_number(number: float) -> int:

@@ -10,14 +10,16 @@ import grpc
 from engine.failures import is_of_the_machine
 from engine.model.weights import WeightsError
 from engine.pipeline import NotFollowing, Overloaded, RollBackRefused, SnapshotsOff, StaleVersion
-from engine.security.errors import RoleMissing, TooLarge, Unauthenticated
+from engine.security.errors import OverLimit, RoleMissing, TooLarge, Unauthenticated
+from engine.serving.details import DETAILS_KEY, packed
 from engine.waiting import NoSuchRecord
 
 # The one key of trailing metadata that stock gRPC clients obey as a server's wish (gRFC A6). It says how long to wait
 # before the next try.
 RETRY_PUSHBACK = "grpc-retry-pushback-ms"
-_NO_RETRY = ((RETRY_PUSHBACK, "-1"),)
+_NO_RETRY_MS = -1
 _LOG_RETRY_MS = 500
+_ELSEWHERE_MS = 50  # until another engine, or another connection, has been found
 # gRPC itself ends calls by the same codes where it reaches no engine. So ours say who speaks, and a client can show the
 # reason in place of a guess about the address.
 _OURS = (("ousel-said-by", "engine"),)
@@ -25,7 +27,15 @@ _SPREAD = 2.0  # hints are drawn up to so many times their least, or callers ref
 
 
 class InvalidRequest(ValueError):
-    """The caller broke a rule; the message names the field, what it must be and what it was."""
+    """The caller broke a rule; the message names the field, what it must be and what it was.
+
+    Attributes:
+        field: its path from the request on, such as `query.k`; "" where the request as a whole is wrong.
+    """
+
+    def __init__(self, message: str, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
 
 
 class LogUnavailable(RuntimeError):
@@ -56,8 +66,15 @@ class StreamOver(RuntimeError):
     """The stream has ended; nobody waits for its next list."""
 
 
+SHUTTING = "the engine is shutting down"
+
+
 class ShuttingDown(RuntimeError):
     """The engine is stopping; another one, or this one later, will answer."""
+
+
+class StreamTooOld(RuntimeError):
+    """The stream has been open for as long as one may be; opened again, it may go to another engine."""
 
 
 @dataclass(frozen=True)
@@ -66,25 +83,42 @@ class CallStatus:
 
     code: grpc.StatusCode
     details: str
-    trailing_metadata: tuple[tuple[str, str], ...] = ()
+    trailing_metadata: tuple[tuple[str, str | bytes], ...] = ()
 
 
-_CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
-    (InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT),
-    (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
-    (RoleMissing, grpc.StatusCode.PERMISSION_DENIED),
-    (TooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED),
-    (WeightsError, grpc.StatusCode.INVALID_ARGUMENT),
-    (NoSuchRecord, grpc.StatusCode.OUT_OF_RANGE),
-    (StaleVersion, grpc.StatusCode.FAILED_PRECONDITION),
-    (RollBackRefused, grpc.StatusCode.FAILED_PRECONDITION),
-    (SnapshotsOff, grpc.StatusCode.FAILED_PRECONDITION),
-    (SnapshotFailed, grpc.StatusCode.INTERNAL),
-    (PushInProgress, grpc.StatusCode.ABORTED),
-    (NotFollowing, grpc.StatusCode.UNAVAILABLE),
-    (CatchingUp, grpc.StatusCode.UNAVAILABLE),
-    (ShuttingDown, grpc.StatusCode.UNAVAILABLE),
+@dataclass(frozen=True)
+class Kind:
+    """A kind of error: the code that a call ends with, and the reason that programs may rely on."""
+
+    error: type[Exception]
+    code: grpc.StatusCode
+    reason: str
+
+
+# The one table of them; the first that fits counts. docs/errors.md explains each reason to callers.
+KINDS = (
+    Kind(InvalidRequest, grpc.StatusCode.INVALID_ARGUMENT, "INVALID_REQUEST"),
+    Kind(Unauthenticated, grpc.StatusCode.UNAUTHENTICATED, "UNAUTHENTICATED"),
+    Kind(RoleMissing, grpc.StatusCode.PERMISSION_DENIED, "ROLE_MISSING"),
+    Kind(TooLarge, grpc.StatusCode.RESOURCE_EXHAUSTED, "TOO_LARGE"),
+    Kind(OverLimit, grpc.StatusCode.RESOURCE_EXHAUSTED, "OVER_LIMIT"),
+    Kind(WeightsError, grpc.StatusCode.INVALID_ARGUMENT, "WEIGHTS_REFUSED"),
+    Kind(NoSuchRecord, grpc.StatusCode.OUT_OF_RANGE, "NO_SUCH_RECORD"),
+    Kind(StaleVersion, grpc.StatusCode.FAILED_PRECONDITION, "VERSION_NOT_NEWER"),
+    Kind(RollBackRefused, grpc.StatusCode.FAILED_PRECONDITION, "ROLL_BACK_REFUSED"),
+    Kind(SnapshotsOff, grpc.StatusCode.FAILED_PRECONDITION, "SNAPSHOTS_OFF"),
+    Kind(SnapshotFailed, grpc.StatusCode.INTERNAL, "SNAPSHOT_FAILED"),
+    Kind(PushInProgress, grpc.StatusCode.ABORTED, "PUSH_IN_PROGRESS"),
+    Kind(NotFollowing, grpc.StatusCode.UNAVAILABLE, "NOT_FOLLOWING"),
+    Kind(CatchingUp, grpc.StatusCode.UNAVAILABLE, "CATCHING_UP"),
+    Kind(ShuttingDown, grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"),
+    Kind(StreamTooOld, grpc.StatusCode.UNAVAILABLE, "STREAM_TOO_OLD"),
+    Kind(LogUnavailable, grpc.StatusCode.UNAVAILABLE, "LOG_UNAVAILABLE"),
+    Kind(Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"),
+    Kind(TimeoutError, grpc.StatusCode.DEADLINE_EXCEEDED, "TIMED_OUT"),
 )
+UNEXPECTED = Kind(Exception, grpc.StatusCode.INTERNAL, "UNEXPECTED")
+_ALSO_OF_GRPC = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 # These say that the engine failed its callers; the others say that a caller erred or left.
 FAILURES = frozenset(
@@ -99,27 +133,45 @@ FAILURES = frozenset(
 
 def status_of(error: Exception) -> CallStatus:
     """The status for an error; INTERNAL where it is not one that a call may end with."""
-    if isinstance(error, Overloaded):
-        return CallStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), _hint(error.retry_after_ms))
-    if isinstance(error, TooLarge):
-        return CallStatus(grpc.StatusCode.RESOURCE_EXHAUSTED, str(error), _NO_RETRY)
-    if isinstance(error, LogUnavailable):
-        hint = _NO_RETRY if error.last else _hint(_LOG_RETRY_MS)
-        return CallStatus(grpc.StatusCode.UNAVAILABLE, str(error), hint + _OURS)
-    if isinstance(error, TimeoutError):
-        return CallStatus(grpc.StatusCode.DEADLINE_EXCEEDED, str(error) or "the call's deadline passed", _OURS)
-    for kind, code in _CODES:
-        if isinstance(error, kind):
-            return CallStatus(code, str(error), _OURS if code is grpc.StatusCode.UNAVAILABLE else ())
-    # The cause is in the log, with its traceback: a caller can't do anything with it.
-    return CallStatus(grpc.StatusCode.INTERNAL, f"the engine failed unexpectedly ({type(error).__name__})")
+    kind = next((kind for kind in KINDS if isinstance(error, kind.error)), UNEXPECTED)
+    text = str(error)
+    if kind is UNEXPECTED:
+        # The cause is in the log, with its traceback: a caller can't do anything with it.
+        text = f"the engine failed unexpectedly ({type(error).__name__})"
+    elif isinstance(error, TimeoutError):
+        text = text or "the call's deadline passed"
+    field = error.field if isinstance(error, InvalidRequest) else None
+    wait_ms = _wait_ms(error)
+    details = packed(
+        kind.code,
+        text,
+        kind.reason,
+        field=field,
+        retry_ms=None if wait_ms == _NO_RETRY_MS else wait_ms,
+        metadata={"field": field} if field else None,
+    )
+    hint = () if wait_ms is None else ((RETRY_PUSHBACK, str(wait_ms)),)
+    ours = _OURS if kind.code in _ALSO_OF_GRPC else ()
+    return CallStatus(kind.code, text, (*hint, *ours, (DETAILS_KEY, details)))
 
 
 def is_expected(error: BaseException) -> bool:
     """Whether an error is of a kind that happens without a bug, so that its text says all there is to say."""
-    known = isinstance(error, (Overloaded, LogUnavailable)) or any(isinstance(error, kind) for kind, _ in _CODES)
-    return known or is_of_the_machine(error)
+    return any(isinstance(error, kind.error) for kind in KINDS) or is_of_the_machine(error)
 
 
-def _hint(least_ms: int) -> tuple[tuple[str, str], ...]:
-    return ((RETRY_PUSHBACK, str(round(least_ms * random.uniform(1, _SPREAD)))),)
+def _wait_ms(error: Exception) -> int | None:
+    """When a caller may come back, drawn by chance; None where only the caller can know, -1 where it need not try."""
+    if isinstance(error, Overloaded):
+        least_ms = error.retry_after_ms
+    elif isinstance(error, TooLarge):
+        return _NO_RETRY_MS
+    elif isinstance(error, LogUnavailable):
+        if error.last:
+            return _NO_RETRY_MS
+        least_ms = _LOG_RETRY_MS
+    elif isinstance(error, (ShuttingDown, StreamTooOld)):
+        least_ms = _ELSEWHERE_MS
+    else:
+        return None
+    return round(least_ms * random.uniform(1, _SPREAD))

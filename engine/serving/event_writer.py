@@ -96,7 +96,7 @@ class EventWriter:
         if not event.HasField("time"):
             event.time.FromMilliseconds(now_ms)
         if problem := validate_event(event, now_ms, self._config.events, may_forget=may_forget):
-            raise InvalidRequest(f"event.{problem}")
+            raise InvalidRequest(f"event.{problem}", f"event.{problem.field}")
 
     async def _written(
         self,
@@ -129,6 +129,6 @@ class EventWriter:
         except ProducerFullError as error:
             raise Overloaded(f"{what} could not be written to the log: {error}") from None
         except RecordTooLargeError as error:
-            raise InvalidRequest(f"{what} must be smaller: it makes a record {error}") from None
+            raise InvalidRequest(f"{what} must be smaller: it makes a record {error}", "event") from None
         except Exception as error:
             raise unavailable(f"{what} could not be written to Kafka at {kafka.bootstrap}: {error}") from error

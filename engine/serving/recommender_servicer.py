@@ -79,8 +79,8 @@ class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceService
         first = await self._first.read(context)
         if first is None or first.WhichOneof("message") != "subscribe":
             got = "nothing" if first is None else first.WhichOneof("message") or "neither subscribe nor event"
-            raise InvalidRequest(f"the first message must be subscribe, got {got}")
-        query = parse_query(first.subscribe, self._config)
+            raise InvalidRequest(f"the first message must be subscribe, got {got}", "subscribe")
+        query = parse_query(first.subscribe, self._config, "subscribe")
         subscription = self._subscriptions.open(query, asyncio.get_running_loop())
         # The task must not be cancelled where its token counts no more: gRPC can't send a status over half a write.
         current_caller().ends_by(subscription.close)
@@ -109,7 +109,7 @@ class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceService
     ) -> None:
         match message.WhichOneof("message"):
             case "subscribe":
-                subscription.replace(parse_query(message.subscribe, self._config))
+                subscription.replace(parse_query(message.subscribe, self._config, "subscribe"))
             case "event":
                 current_caller().need(EVENT_ON_A_STREAM, "an event on a stream")
                 # One at a time: a client that sends faster than the log takes waits in its own flow control.

@@ -27,8 +27,11 @@ MAX_VERSION_AHEAD_S = 86_400
 EARLIEST_VERSION_S = 1_000_000_000  # in 2001; a smaller number is no time
 
 
-def parse_query(query: recommender_service_pb2.Query, config: Config) -> Query:
+def parse_query(query: recommender_service_pb2.Query, config: Config, path: str = "query") -> Query:
     """Checks whom a list is for and what it may hold.
+
+    Args:
+        path: the field of the request that holds the query.
 
     Raises:
         InvalidRequest: names field, value and what is allowed.
@@ -36,19 +39,19 @@ def parse_query(query: recommender_service_pb2.Query, config: Config) -> Query:
     max_bytes = config.events.max_id_bytes
     most = config.ranking.max_k
     if not 0 <= query.k <= most:
-        raise InvalidRequest(f"k must be within 1..{most}, or 0 for {min(DEFAULT_K, most)}, got {query.k}")
+        raise InvalidRequest(f"k must be within 1..{most}, or 0 for {min(DEFAULT_K, most)}, got {query.k}", f"{path}.k")
     if not query.user_id and not query.session_id:
-        raise InvalidRequest("user_id or session_id must be set, got neither")
-    _check_id("user_id", query.user_id, max_bytes)
-    _check_id("session_id", query.session_id, max_bytes)
+        raise InvalidRequest("user_id or session_id must be set, got neither", f"{path}.user_id")
+    _check_id("user_id", query.user_id, max_bytes, path)
+    _check_id("session_id", query.session_id, max_bytes, path)
     options = query.options
     return Query(
         user_id=query.user_id,
         session_id=query.session_id,
         k=query.k or min(DEFAULT_K, most),
         exclude_history=options.exclude_history,
-        categories=_ids("categories", options.categories, MAX_CATEGORIES, max_bytes),
-        exclude_item_ids=_ids("exclude_item_ids", options.exclude_item_ids, MAX_EXCLUDED, max_bytes),
+        categories=_ids("categories", options.categories, MAX_CATEGORIES, max_bytes, f"{path}.options"),
+        exclude_item_ids=_ids("exclude_item_ids", options.exclude_item_ids, MAX_EXCLUDED, max_bytes, f"{path}.options"),
     )
 
 
@@ -62,11 +65,11 @@ def parse_after(request: recommender_service_pb2.RecommendRequest, config: Confi
         return None
     after, topic = request.after, config.kafka.events_topic
     if after.topic != topic:
-        raise InvalidRequest(f"after.topic must be {topic!r}, got {shown(after.topic)}")
+        raise InvalidRequest(f"after.topic must be {topic!r}, got {shown(after.topic)}", "after.topic")
     if after.partition < 0:
-        raise InvalidRequest(f"after.partition must be >= 0, got {after.partition}")
+        raise InvalidRequest(f"after.partition must be >= 0, got {after.partition}", "after.partition")
     if after.offset < 0:
-        raise InvalidRequest(f"after.offset must be >= 0, got {after.offset}")
+        raise InvalidRequest(f"after.offset must be >= 0, got {after.offset}", "after.offset")
     return Position(topic, after.partition, after.offset)
 
 
@@ -83,18 +86,22 @@ def for_subscriber(event: event_pb2.Event, query: Query) -> event_pb2.Event:
     if event.entity_id:
         raise InvalidRequest(
             "event.entity_id must be empty on a stream, because the relation of an item belongs to no subscriber, got"
-            f" {shown(event.entity_id)}: send it by EventService.Track"
+            f" {shown(event.entity_id)}: send it by EventService.Track",
+            "event.entity_id",
         )
     if not query.user_id and event.user_id:
         raise InvalidRequest(
             f"event.user_id must be empty on the stream of the anonymous session {shown(query.session_id)}, got"
             f" {shown(event.user_id)}: to sign in, subscribe again on this stream with user_id and session_id, and send"
-            " the event after that"
+            " the event after that",
+            "event.user_id",
         )
     name, subscribed = ("user_id", query.user_id) if query.user_id else ("session_id", query.session_id)
     if getattr(event, name) not in ("", subscribed):
         got = shown(getattr(event, name))
-        raise InvalidRequest(f"event.{name} must be empty or the subscribed {shown(subscribed)}, got {got}")
+        raise InvalidRequest(
+            f"event.{name} must be empty or the subscribed {shown(subscribed)}, got {got}", f"event.{name}"
+        )
     event.user_id = event.user_id or query.user_id
     event.session_id = event.session_id or query.session_id
     return event
@@ -112,11 +119,12 @@ def parse_subject(
     _check_id("user_id", user_id, config.events.max_id_bytes)
     _check_id("session_id", session_id, config.events.max_id_bytes)
     if not user_id and not session_id:
-        raise InvalidRequest("user_id or session_id must be set, got neither")
+        raise InvalidRequest("user_id or session_id must be set, got neither", "user_id")
     if user_id and session_id:
         # A session that belongs to a user is part of the user; only an anonymous one is somebody by itself.
         raise InvalidRequest(
-            f"only one of user_id and session_id may be set, got {shown(user_id)} and {shown(session_id)}"
+            f"only one of user_id and session_id may be set, got {shown(user_id)} and {shown(session_id)}",
+            "session_id",
         )
     return privacy_service_pb2.Subject(user_id=user_id, session_id=session_id)
 
@@ -132,17 +140,21 @@ def check_header(header: model_service_pb2.WeightsHeader, config: Config, newest
     """
     _check_version(header.version, newest, time.time())
     if not 1 <= header.size_bytes <= config.model.max_weights_bytes:
-        raise InvalidRequest(f"size_bytes must be within 1..{config.model.max_weights_bytes}, got {header.size_bytes}")
+        raise InvalidRequest(
+            f"size_bytes must be within 1..{config.model.max_weights_bytes}, got {header.size_bytes}",
+            "header.size_bytes",
+        )
     if len(header.sha256) != SHA256_BYTES:
-        raise InvalidRequest(f"sha256 must have {SHA256_BYTES} bytes, got {len(header.sha256)}")
+        raise InvalidRequest(f"sha256 must have {SHA256_BYTES} bytes, got {len(header.sha256)}", "header.sha256")
     if len(header.metrics) > MAX_METRICS:
-        raise InvalidRequest(f"metrics must be at most {MAX_METRICS}, got {len(header.metrics)}")
+        raise InvalidRequest(f"metrics must be at most {MAX_METRICS}, got {len(header.metrics)}", "header.metrics")
     for name, value in header.metrics.items():
         if not name:
-            raise InvalidRequest("metrics must have names, got ''")
-        _check_id("the name of a metric", name, MAX_METRIC_BYTES)
+            raise InvalidRequest("metrics must have names, got ''", "header.metrics")
+        if problem := id_problem("the name of a metric", name, MAX_METRIC_BYTES):
+            raise InvalidRequest(problem, "header.metrics")
         if not math.isfinite(value):
-            raise InvalidRequest(f"metrics[{shown(name)}] must be finite, got {value}")
+            raise InvalidRequest(f"metrics[{shown(name)}] must be finite, got {value}", "header.metrics")
 
 
 def _check_version(version: int, newest: int, now_s: float) -> None:
@@ -151,7 +163,7 @@ def _check_version(version: int, newest: int, now_s: float) -> None:
     `ousel-trainer` counts: one above the newest. Others number their models by the time, in seconds or milliseconds.
     """
     if version < 1:
-        raise InvalidRequest(f"version must be >= 1, got {version}")
+        raise InvalidRequest(f"version must be >= 1, got {version}", "header.version")
     latest_s = int(now_s) + MAX_VERSION_AHEAD_S
     count = newest + MAX_VERSION_STEP
     if version <= count or EARLIEST_VERSION_S <= version <= latest_s:
@@ -159,7 +171,8 @@ def _check_version(version: int, newest: int, now_s: float) -> None:
     if not 1000 * EARLIEST_VERSION_S <= version <= 1000 * latest_s:
         raise InvalidRequest(
             f"version must be at most {count}, {MAX_VERSION_STEP} above the newest that has served, or a time in"
-            f" seconds or milliseconds since 1970 of at most a day from now, got {version}"
+            f" seconds or milliseconds since 1970 of at most a day from now, got {version}",
+            "header.version",
         )
 
 
@@ -211,16 +224,16 @@ async def read_request(context: Any) -> Any:
     return message
 
 
-def _ids(name: str, values: Sequence[str], most: int, max_bytes: int) -> tuple[str, ...]:
+def _ids(name: str, values: Sequence[str], most: int, max_bytes: int, path: str) -> tuple[str, ...]:
     if len(values) > most:
-        raise InvalidRequest(f"{name} must be at most {most}, got {len(values)}")
+        raise InvalidRequest(f"{name} must be at most {most}, got {len(values)}", f"{path}.{name}")
     for position, value in enumerate(values):
         if not value:
-            raise InvalidRequest(f"{name}[{position}] must not be empty, got ''")
-        _check_id(f"{name}[{position}]", value, max_bytes)
+            raise InvalidRequest(f"{name}[{position}] must not be empty, got ''", f"{path}.{name}[{position}]")
+        _check_id(f"{name}[{position}]", value, max_bytes, path)
     return tuple(values)
 
 
-def _check_id(name: str, value: str, max_bytes: int) -> None:
+def _check_id(name: str, value: str, max_bytes: int, path: str = "") -> None:
     if problem := id_problem(name, value, max_bytes):
-        raise InvalidRequest(problem)
+        raise InvalidRequest(problem, f"{path}.{name}" if path else name)

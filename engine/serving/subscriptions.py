@@ -17,9 +17,7 @@ from engine.pipeline import Due, Overloaded
 from engine.ranking.catalog_change import CatalogChange
 from engine.ranking.list_bases import ListBases, Place
 from engine.ranking.query import Cause, Query, Ranking, Turn
-from engine.serving.errors import ShuttingDown
-
-_SHUTTING = "the engine is shutting down"
+from engine.serving.errors import SHUTTING, ShuttingDown
 
 
 class Subscription:
@@ -111,7 +109,7 @@ class Subscriptions:
         """
         with self._lock:
             if self._shut:
-                raise ShuttingDown(_SHUTTING)
+                raise ShuttingDown(SHUTTING)
             if len(self._all) >= self._limit:
                 raise Overloaded(f"at most {self._limit} streams may be open, try again later")
             subscription = Subscription(self, query, loop)
@@ -168,7 +166,7 @@ class Subscriptions:
             self._shut = True
             open_now = list(self._all)
         for subscription in open_now:
-            self.close(subscription, ShuttingDown(_SHUTTING))
+            self.close(subscription, ShuttingDown(SHUTTING))
 
     # -- the engine's thread ------------------------------------------------------------------------------------------
 

@@ -48,7 +48,9 @@ class Blocks:
             self._blocks.pop()
         got = hashlib.sha256(data).digest()
         if got != announced:
-            raise InvalidRequest(f"sha256 must be the digest of the weights, got {announced.hex()} for {got.hex()}")
+            raise InvalidRequest(
+                f"sha256 must be the digest of the weights, got {announced.hex()} for {got.hex()}", "header.sha256"
+            )
         return data
 
 
@@ -66,7 +68,7 @@ async def read_header(context: Any, config: ModelConfig) -> model_service_pb2.We
         raise TimeoutError(_silent(config)) from None
     if message is None or message.WhichOneof("message") != "header":
         got = "nothing" if message is None else message.WhichOneof("message") or "neither header nor chunk"
-        raise InvalidRequest(f"the first message must be header, got {got}")
+        raise InvalidRequest(f"the first message must be header, got {got}", "header")
     header: model_service_pb2.WeightsHeader = message.header
     return header
 
@@ -116,11 +118,14 @@ class Reception:
                     if not self._gave_way:
                         self._wait.reschedule(min(until_s, loop.time() + config.push_silence_s))
                     if (got := message.WhichOneof("message")) != "chunk":
-                        raise InvalidRequest(f"messages after the header must be chunk, got {got or 'neither'}")
+                        raise InvalidRequest(
+                            f"messages after the header must be chunk, got {got or 'neither'}", "chunk"
+                        )
                     blocks.add(message.chunk)
                     if blocks.size > size_bytes:
                         raise InvalidRequest(
-                            f"weights are too long: size_bytes says {size_bytes}, got {blocks.size} or more"
+                            f"weights are too long: size_bytes says {size_bytes}, got {blocks.size} or more",
+                            "header.size_bytes",
                         )
                     if blocks.size >= self._paced_bytes + _PACE_BYTES:
                         self._paced_s, self._paced_bytes = loop.time(), blocks.size
@@ -129,7 +134,9 @@ class Reception:
         finally:
             self._wait = None
         if blocks.size < size_bytes:
-            raise InvalidRequest(f"weights are truncated: size_bytes says {size_bytes}, got {blocks.size}")
+            raise InvalidRequest(
+                f"weights are truncated: size_bytes says {size_bytes}, got {blocks.size}", "header.size_bytes"
+            )
         return blocks
 
     def _too_slow(self, size_bytes: int, *, all_s: bool) -> Exception:

@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 
 import grpc
 
+from ousel.details import KEY, read
+
 # An export names every item that remembers a user; gRPC's own limit is 4 MiB.
 MAX_ANSWER_BYTES = 64 * 2**20
 
@@ -17,6 +19,8 @@ class OuselError(Exception):
 
     Attributes:
         code: the gRPC status name, such as "UNAVAILABLE".
+        reason: why, by a name that never changes its meaning, such as "OVERLOADED"; None where no engine said one.
+        field: path of the value that the engine refused, such as "query.k"; None where it refused none.
     """
 
     default_code: ClassVar[str] = "UNKNOWN"
@@ -24,6 +28,8 @@ class OuselError(Exception):
     def __init__(self, message: str, code: str | None = None) -> None:
         super().__init__(message)
         self.code = code or self.default_code
+        self.reason: str | None = None
+        self.field: str | None = None
 
 
 class InvalidArgument(OuselError, ValueError):
@@ -105,8 +111,11 @@ _BY_CODE: dict[str, type[OuselError]] = {
 
 def from_call(error: Any, address: str, timeout_s: float | None) -> OuselError:
     """The error for a call to the engine at `address` that was given `timeout_s` and failed with a gRPC error."""
-    by_engine = _SAID_BY in dict(error.trailing_metadata() or ())
-    return from_status(error.code(), error.details(), address, timeout_s, by_engine=by_engine)
+    trailing = dict(error.trailing_metadata() or ())
+    made = from_status(error.code(), error.details(), address, timeout_s, by_engine=_SAID_BY in trailing)
+    details = read(trailing.get(KEY))
+    made.reason, made.field = details.reason, details.field
+    return made
 
 
 def from_status(
