@@ -1,0 +1,1 @@
+"""The container image, and its steps taken without a container engine."""
