@@ -1,0 +1,111 @@
+"""compose.yaml is what its schema allows, mounts what exists, and gives the programs settings that they have."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from engine.config import Config, load_config, load_settings
+from trainer.config import TrainerConfig
+
+FOLDER = Path(__file__).parents[3] / "deploy/compose"
+TEXT = (FOLDER / "compose.yaml").read_text()
+COMPOSE = yaml.safe_load(TEXT)
+SERVICES = COMPOSE["services"]
+OWN = {name for name, service in SERVICES.items() if "OUSEL_IMAGE" in service["image"]}
+SETTINGS = load_config(FOLDER / "ousel.toml")
+
+
+def sources(service: dict) -> list[str]:
+    """What a service mounts."""
+    return [volume.partition(":")[0] for volume in service.get("volumes", [])]
+
+
+def inside_ports(service: dict) -> set[int]:
+    return {int(port.rpartition(":")[2]) for port in service.get("ports", [])}
+
+
+def test_its_schema_allows_it() -> None:
+    schemas = pytest.importorskip("check_jsonschema", reason="there is no check-jsonschema, which has the schema")
+    validator = pytest.importorskip("jsonschema").Draft202012Validator
+    path = Path(schemas.__file__).parent / "builtin_schemas/vendor/compose-spec.json"
+    errors = list(validator(json.loads(path.read_text())).iter_errors(COMPOSE))
+    assert [f"{error.json_path}: {error.message}" for error in errors] == []
+
+
+def test_its_programs_are_the_engine_and_the_trainer_with_the_settings_beside_it() -> None:
+    assert {name: SERVICES[name]["command"] for name in OWN} == {
+        "engine": ["ousel-engine", "serve", "--config", "/etc/ousel/ousel.toml"],
+        "trainer": ["ousel-trainer", "run", "--config", "/etc/ousel/ousel.toml"],
+    }
+    for name in OWN:
+        assert "./ousel.toml:/etc/ousel/ousel.toml:ro" in SERVICES[name]["volumes"]
+
+
+def test_the_settings_are_ones_that_both_programs_take(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in OWN:
+        for variable, value in SERVICES[name].get("environment", {}).items():
+            monkeypatch.setenv(variable, value)
+    engine = load_config(FOLDER / "ousel.toml")
+    trainer = load_settings(TrainerConfig, FOLDER / "ousel.toml")
+    assert engine.kafka == trainer.kafka
+    assert engine.kafka.bootstrap == "kafka:9092" and "kafka" in SERVICES
+    assert trainer.trainer.engine == f"engine:{engine.serving.port}" and "engine" in SERVICES
+
+
+def test_all_that_is_kept_lies_in_a_volume() -> None:
+    trainer = load_settings(TrainerConfig, FOLDER / "ousel.toml").trainer
+    for path in (SETTINGS.snapshot.dir, trainer.archive_dir, trainer.models_dir):
+        assert path is not None and path.is_relative_to("/var/lib/ousel")
+    for name in OWN:
+        assert f"{name}:/var/lib/ousel" in SERVICES[name]["volumes"] and name in COMPOSE["volumes"]
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_what_a_service_mounts_is_there(name: str) -> None:
+    for source in sources(SERVICES[name]):
+        assert source in COMPOSE["volumes"] or (FOLDER / source).exists(), source
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_no_port_is_published_beyond_the_loopback(name: str) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", []))
+
+
+def test_the_ports_inside_are_those_of_the_settings() -> None:
+    assert inside_ports(SERVICES["engine"]) == {SETTINGS.serving.port, SETTINGS.serving.metrics_port}
+
+
+@pytest.mark.parametrize("name", sorted(SERVICES))
+def test_every_service_comes_back_is_limited_and_of_a_pinned_version(name: str) -> None:
+    service = SERVICES[name]
+    assert service["restart"] == "unless-stopped"
+    assert service["deploy"]["resources"]["limits"]["memory"]
+    assert "healthcheck" in service
+    if name not in OWN:
+        assert re.search(r":v?\d+\.\d+\.\d+$", service["image"]), service["image"]
+
+
+@pytest.mark.parametrize("name", sorted(OWN))
+def test_our_own_containers_can_do_as_little_as_possible(name: str) -> None:
+    service = SERVICES[name]
+    assert service["read_only"] and service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "user" not in service  # The image's own is none that may do much.
+
+
+def test_an_engine_has_the_time_to_end_well() -> None:
+    minutes = re.fullmatch(r"(\d+)m", SERVICES["engine"]["stop_grace_period"])
+    assert minutes and 60 * int(minutes[1]) > SETTINGS.serving.grace_s + 60
+
+
+def test_an_example_names_every_variable_of_the_file_and_no_other() -> None:
+    example = re.findall(r"^(\w+)=", (FOLDER / ".env.example").read_text(), re.MULTILINE)
+    assert sorted(set(re.findall(r"\$\{(\w+)", TEXT))) == sorted(example)
+    # The ones of Ousel's own settings would not reach the programs.
+    sections = {name.upper() for name in Config.model_fields}
+    assert not any(name.removeprefix("OUSEL_").partition("__")[0] in sections for name in example)
