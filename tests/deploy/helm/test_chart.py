@@ -1,0 +1,133 @@
+"""Kubernetes takes what the chart makes of its values, and the programs take the settings in it."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from engine.config import load_config, load_settings
+from tests.deploy.helm.charts import CHART, VALUES, helm, of_kind, on_this_machine, pods, rendered
+from trainer.config import TrainerConfig
+
+KUBERNETES = "1.37"
+CUSTOM = "monitoring.coreos.com/"
+every_set = pytest.mark.parametrize("name", VALUES)
+
+
+@every_set
+def test_helm_finds_nothing_wrong(name: str) -> None:
+    done = helm("lint", "--strict", str(CHART), "--values", str(VALUES[name]))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@every_set
+def test_every_object_is_one_that_kubernetes_knows(name: str) -> None:
+    kubernetes = pytest.importorskip("kubernetes_validate", reason="there is no kubernetes-validate")
+    for each in rendered(name):
+        if not each["apiVersion"].startswith(CUSTOM):
+            kubernetes.validate(copy.deepcopy(each), KUBERNETES, strict=True)
+
+
+@every_set
+def test_names_are_of_the_release_and_used_once(name: str) -> None:
+    names = [(each["kind"], each["metadata"]["name"]) for each in rendered(name)]
+    assert len(set(names)) == len(names)
+    assert all(found.startswith("shop-ousel") for _, found in names)
+
+
+@every_set
+def test_pods_can_do_as_little_as_possible(name: str) -> None:
+    for template in pods(name).values():
+        pod = template["spec"]
+        assert pod["enableServiceLinks"] is False and pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"]["runAsNonRoot"] is True
+        assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+        for container in pod["containers"]:
+            limits = container["securityContext"]
+            assert limits["readOnlyRootFilesystem"] is True and limits["allowPrivilegeEscalation"] is False
+            assert limits["capabilities"] == {"drop": ["ALL"]}
+            mounted = {mount["name"] for mount in container["volumeMounts"]}
+            claims = {"state"}  # of the StatefulSet
+            assert mounted == claims | {volume["name"] for volume in pod["volumes"]}
+
+
+def settings_of(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
+    """The settings of the engine and of the trainer, as the pods have them."""
+    (config,) = [one for one in of_kind(name, "ConfigMap") if "ousel.toml" in one["data"]]
+    path = tmp_path / "ousel.toml"
+    path.write_text(on_this_machine(config["data"]["ousel.toml"], tmp_path))
+    if "sasl_mechanism" in path.read_text():
+        monkeypatch.setenv("OUSEL_KAFKA__SASL_PASSWORD", "from the secret")
+    for variable in pods(name)["engine"]["spec"]["containers"][0]["env"]:
+        monkeypatch.setenv(variable["name"], variable.get("value", "shop-ousel-engine-0"))
+    return load_config(path), load_settings(TrainerConfig, path)
+
+
+@every_set
+def test_the_programs_take_the_settings_in_the_config_map(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, trainer = settings_of(name, tmp_path, monkeypatch)
+    assert engine.snapshot.engine == "shop-ousel-engine-0"
+    assert engine.kafka == trainer.kafka and engine.events == trainer.events
+    kept = [engine.snapshot.dir, trainer.trainer.archive_dir, trainer.trainer.models_dir]
+    assert all(path is not None and path.is_relative_to("/var/lib/ousel") for path in kept)
+
+
+def test_the_order_of_kinds_is_the_one_that_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, _ = settings_of("production", tmp_path, monkeypatch)
+    assert list(engine.events.kinds)[-2:] == ["wishlist", "add-to-cart"]  # behind those that are known by default
+
+
+@every_set
+def test_ports_and_services_are_those_of_the_settings(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, trainer = settings_of(name, tmp_path, monkeypatch)
+    (container,) = pods(name)["engine"]["spec"]["containers"]
+    ports = {port["name"]: port["containerPort"] for port in container["ports"]}
+    assert ports == {"grpc": engine.serving.port, "metrics": engine.serving.metrics_port}
+    services = {one["metadata"]["name"]: one["spec"] for one in of_kind(name, "Service")}
+    host, _, port = trainer.trainer.engine.partition(":")
+    assert int(port) in {each["port"] for each in services[host]["ports"]}
+    labels = pods(name)["engine"]["metadata"]["labels"]
+    for service in services.values():
+        assert service["selector"].items() <= labels.items()
+        assert {each["targetPort"] for each in service["ports"]} <= ports.keys()
+    assert {one["spec"]["serviceName"] for one in of_kind(name, "StatefulSet")} & services.keys()
+
+
+@every_set
+def test_an_engine_is_asked_whether_it_serves_and_has_the_time_to_end_well(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, _ = settings_of(name, tmp_path, monkeypatch)
+    pod = pods(name)["engine"]["spec"]
+    (container,) = pod["containers"]
+    assert container["readinessProbe"]["grpc"] == {"port": engine.serving.port}
+    # Health says no while a log is read or a broker is away, and a restart would begin anew.
+    assert "grpc" not in container["livenessProbe"]
+    assert pod["terminationGracePeriodSeconds"] > engine.serving.grace_s + 60
+
+
+def test_a_change_of_the_settings_starts_the_pods_anew() -> None:
+    def sums(*given: str) -> set[str]:
+        done = helm("template", "shop", str(CHART), *given)
+        return set(re.findall(r"checksum/settings: (\w{64})", done.stdout))
+
+    assert len(sums()) == 1  # of both programs
+    assert sums() != sums("--set", "config.state.history=64")
+
+
+def test_values_that_the_schema_refuses_make_nothing() -> None:
+    done = helm("template", "shop", str(CHART), "--set", "engine.replicas=0")
+    assert done.returncode != 0 and "replicas" in done.stderr
+
+
+def test_every_variable_that_the_chart_sets_is_a_setting() -> None:
+    text = "".join(path.read_text() for path in CHART.rglob("*") if path.suffix in (".yaml", ".tpl"))
+    assert set(re.findall(r"OUSEL_\w+__\w+", text)) <= {"OUSEL_SNAPSHOT__ENGINE", "OUSEL_KAFKA__SASL_PASSWORD"}
