@@ -133,6 +133,7 @@ LIVE_RECIPROCAL_RANKS = Counter("ousel_live_reciprocal_ranks", "Sum of 1 over th
 LIVE_COVERAGE = Gauge(
     "ousel_live_coverage_ratio", "Share of the available items that stood in lists of the last full hour", ["version"]
 )
+STREAMS_AGED = Counter("ousel_streams_aged", "Streams that were ended because they had been open for long enough")
 LISTS_PUSHED = Counter("ousel_lists_pushed", "Lists pushed on streams", ["cause"])
 LISTS_REPLACED = Counter("ousel_lists_replaced", "Lists that a newer one replaced before a slow reader took them")
 CALLS = Counter("ousel_calls", "gRPC calls by method and status code", ["method", "code"])

@@ -50,6 +50,8 @@ from engine.snapshot.store import SnapshotError, SnapshotStore
 
 _log = logging.getLogger("engine")
 
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
 OpenSnapshots = Callable[[Assignment], Snapshots]
 
 
@@ -125,8 +127,8 @@ async def _serve(config: Config, snapshots: OpenSnapshots | None) -> None:
     log_loop_failures(loop, is_expected)
     log_clients_that_left()
     stopping = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopping.set)
+    for number in _SIGNALS:
+        loop.add_signal_handler(number, _stop, loop, stopping)
 
     follower = _Follower(config, snapshots, loop, stopping)
     server = Server(config, follower.pipeline, follower.subscriptions, follower)
@@ -146,10 +148,22 @@ async def _serve(config: Config, snapshots: OpenSnapshots | None) -> None:
     try:
         await stopping.wait()
     finally:
-        await server.stop(config.serving.grace_s)
+        # An engine whose thread has failed makes no lists any more, so nobody is kept with it.
+        await server.stop(config.serving.grace_s, 0.0 if follower.failure else config.serving.drain_s)
+        # The last snapshot comes after the last answer.
         await asyncio.to_thread(follower.stop)
     if follower.failure:
         raise follower.failure
+
+
+def _stop(loop: asyncio.AbstractEventLoop, stopping: asyncio.Event) -> None:
+    """Has the engine stop in its order; the next signal ends the process at once."""
+    for number in _SIGNALS:
+        loop.remove_signal_handler(number)
+        signal.signal(number, signal.SIG_DFL)
+    _log.info("stopping: health says NOT_SERVING, then streams end, then calls, then comes the last snapshot; a second"
+              " signal ends the process at once")  # fmt: skip
+    stopping.set()
 
 
 class _Follower:

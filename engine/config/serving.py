@@ -73,4 +73,22 @@ class ServingConfig(Section):
         description="Changes of the catalog may keep the engine's thread busy with lists of streams for this share of"
         " the time, after a burst of 0.3 s. Lists that show an item which may not be listed any more may borrow 2 s.",
     )  # fmt: skip
-    grace_s: float = Field(2.0, ge=0, le=3600, description="how long open calls may finish at shutdown")
+    max_connection_age_s: float = Field(
+        1800.0, ge=0, le=2_592_000,
+        description="A connection of this age, and by chance up to a tenth more or less, takes no further calls, so"
+        " that its client connects again, perhaps to another engine. Otherwise all would gather at the engines that were"
+        " restarted first. 0: connections may have any age.",
+    )  # fmt: skip
+    max_connection_age_grace_s: float = Field(
+        1800.0, gt=0, le=2_592_000,
+        description="Calls and streams of a connection that takes no further ones have so much longer. A stream ends by"
+        " itself after three quarters of this time, or somewhat later, with UNAVAILABLE and a hint to open it again.",
+    )  # fmt: skip
+    drain_s: float = Field(
+        0.5, ge=0, le=3600,
+        description="At shutdown health says NOT_SERVING for this long while calls and streams go on, so that balancers"
+        " send new ones to other engines; behind Kubernetes' services 5 s are usual.",
+    )  # fmt: skip
+    grace_s: float = Field(
+        2.0, ge=0, le=3600, description="Calls that run may finish within this time, once the streams have ended."
+    )

@@ -18,7 +18,7 @@ from engine import metrics
 from engine.failures import told
 from engine.limited_log import LimitedLog
 from engine.security.guard import Guard
-from engine.serving.errors import FAILURES, SnapshotFailed, is_expected, status_of
+from engine.serving.errors import FAILURES, SnapshotFailed, StreamTooOld, is_expected, status_of
 from engine.serving.first_message import FirstMessages
 from engine.serving.foreign_calls import wrap_foreign
 from engine.serving.lists import passes_bytes
@@ -50,16 +50,18 @@ class CallObserver(grpc.aio.ServerInterceptor):
     Args:
         first: reads the first message of every call but those of methods that read their own.
         guard: turns away who may not make a call, before anything of it is read.
+        closing: set once streams are to end.
 
     Attributes:
         failed: calls, streams included, that ended with one of `FAILURES`.
         taken: calls that gRPC has handed over, health and reflection included.
     """
 
-    def __init__(self, first: FirstMessages, guard: Guard) -> None:
+    def __init__(self, first: FirstMessages, guard: Guard, closing: asyncio.Event) -> None:
         self.failed = self.taken = 0
         self._first = first
         self._guard = guard
+        self._closing = closing
         self._handlers: dict[str, grpc.RpcMethodHandler] = {}
 
     async def intercept_service(
@@ -74,8 +76,8 @@ class CallObserver(grpc.aio.ServerInterceptor):
             return handler
         if method not in self._handlers:
             ours = method.startswith(_PACKAGE)
-            wrap = self._wrap if ours else partial(wrap_foreign, first=self._first, guard=self._guard)
-            self._handlers[method] = wrap(handler, method)
+            foreign = partial(wrap_foreign, first=self._first, guard=self._guard, closing=self._closing)
+            self._handlers[method] = (self._wrap if ours else foreign)(handler, method)
         return self._handlers[method]
 
     def _wrap(self, handler: Any, method: str) -> grpc.RpcMethodHandler:
@@ -123,7 +125,8 @@ class CallObserver(grpc.aio.ServerInterceptor):
                 raise asyncio.CancelledError from None
             except Exception as error:
                 status = status_of(error)
-                code = status.code
+                # A stream that has lasted for as long as one may has not failed, though its client must open another.
+                code = grpc.StatusCode.OK if isinstance(error, StreamTooOld) else status.code
                 if code is grpc.StatusCode.INTERNAL and not isinstance(error, SnapshotFailed):  # which has its line
                     _log.error("%s failed: %s", method, told(error), exc_info=None if is_expected(error) else error)
             finally:

@@ -10,7 +10,7 @@ import grpc
 
 from engine import metrics
 from engine.security.guard import Guard
-from engine.serving.errors import status_of
+from engine.serving.errors import SHUTTING, ShuttingDown, status_of
 from engine.serving.first_message import FirstMessages
 from engine.serving.requests import lenient, read_request
 from engine.waiting import Overloaded
@@ -21,8 +21,14 @@ _REFLECTION_S = 60.0  # that a reflecting client may keep its stream
 Behavior = Callable[[Any, Any], Awaitable[Any]]
 
 
-def wrap_foreign(handler: Any, method: str, first: FirstMessages, guard: Guard) -> grpc.RpcMethodHandler:
-    """The handler of a method that is not ours: asked of `guard`, within the limits of `first` and of open streams."""
+def wrap_foreign(
+    handler: Any, method: str, first: FirstMessages, guard: Guard, closing: asyncio.Event
+) -> grpc.RpcMethodHandler:
+    """The handler of a method that is not ours: asked of `guard`, within the limits of `first` and of open streams.
+
+    Args:
+        closing: once it is set, whoever watches is sent away; gRPC would wait for them until the grace is over.
+    """
 
     async def unary(_: Any, context: Any) -> Any:
         return await handler.unary_unary(await first.request(context), context)
@@ -30,7 +36,7 @@ def wrap_foreign(handler: Any, method: str, first: FirstMessages, guard: Guard) 
     async def watched(_: Any, context: Any) -> None:
         request = await first.request(context)
         with opened:
-            await handler.unary_stream(request, context)
+            await _until(closing, handler.unary_stream(request, context))
 
     async def reflected(_: Any, context: Any) -> None:
         with opened:
@@ -50,6 +56,24 @@ def wrap_foreign(handler: Any, method: str, first: FirstMessages, guard: Guard) 
         _with_status(guarded), lenient(handler.request_deserializer, guard.longest(method)), handler.response_serializer
     )
     return wrapped
+
+
+async def _until(closing: asyncio.Event, watching: Awaitable[None]) -> None:
+    """Waits for the end of `watching`, or ends it.
+
+    Raises:
+        ShuttingDown: `closing` was set first.
+    """
+    watcher, closed = asyncio.ensure_future(watching), asyncio.ensure_future(closing.wait())
+    try:
+        await asyncio.wait([watcher, closed], return_when=asyncio.FIRST_COMPLETED)
+        if not watcher.done():
+            raise ShuttingDown(SHUTTING)
+        watcher.result()
+    finally:
+        for one in (watcher, closed):
+            one.cancel()
+        await asyncio.wait([watcher, closed])
 
 
 async def _requests(context: Any) -> AsyncIterator[Any]:

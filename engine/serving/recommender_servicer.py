@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import random
 from typing import Any
 
 from ousel.v1 import recommender_service_pb2, recommender_service_pb2_grpc
 
 from engine import metrics
-from engine.config import Config
+from engine.config import Config, ServingConfig
 from engine.ranking.query import Position, Query, Ranking
 from engine.security.caller import current_caller
 from engine.security.roles import EVENT_ON_A_STREAM
 from engine.serving.engine import Engine
-from engine.serving.errors import InvalidRequest, StreamOver
+from engine.serving.errors import InvalidRequest, StreamOver, StreamTooOld
 from engine.serving.event_writer import EventWriter
 from engine.serving.first_message import FirstMessages
 from engine.serving.inbox import Inbox
@@ -21,6 +22,10 @@ from engine.serving.lists import response_bytes, update_bytes
 from engine.serving.requests import for_subscriber, parse_after, parse_query, read_request
 from engine.serving.subscriptions import Subscription, Subscriptions
 from engine.waiting import NoSuchRecord, Overloaded
+
+# Shares of serving.max_connection_age_grace_s after which a stream ends. So it ends before its connection does, even if
+# it was opened as the last one on it; and streams that were opened together do not all come back together.
+_LEAST_AGE, _MOST_AGE = 0.75, 0.95
 
 
 class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceServicer):
@@ -81,13 +86,18 @@ class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceService
             got = "nothing" if first is None else first.WhichOneof("message") or "neither subscribe nor event"
             raise InvalidRequest(f"the first message must be subscribe, got {got}", "subscribe")
         query = parse_query(first.subscribe, self._config, "subscribe")
-        subscription = self._subscriptions.open(query, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        subscription = self._subscriptions.open(query, loop)
         # The task must not be cancelled where its token counts no more: gRPC can't send a status over half a write.
         current_caller().ends_by(subscription.close)
+        age_s = _age_s(self._config.serving)
+        aging = None if age_s is None else loop.call_later(age_s, _end_aged, subscription)
         reader = asyncio.create_task(self._read(subscription, context))
         try:
             await _write(subscription, context)
         finally:
+            if aging is not None:
+                aging.cancel()
             subscription.close(StreamOver())
             reader.cancel()
             await asyncio.wait([reader])
@@ -122,3 +132,15 @@ async def _write(subscription: Subscription, context: Any) -> None:
     while True:
         ranking, cause = await subscription.next()
         await context.write(update_bytes(ranking, cause))
+
+
+def _age_s(serving: ServingConfig) -> float | None:
+    """How long a stream that is opened now may last, drawn by chance; None: as long as its client likes."""
+    if serving.max_connection_age_s == 0:
+        return None
+    return serving.max_connection_age_grace_s * random.uniform(_LEAST_AGE, _MOST_AGE)
+
+
+def _end_aged(subscription: Subscription) -> None:
+    metrics.STREAMS_AGED.inc()
+    subscription.close(StreamTooOld("the stream has been open for long enough, open it again"))

@@ -56,6 +56,7 @@ _PING_MS, _PING_ANSWER_MS = 60_000, 20_000  # from one ping of ours to the next,
 _CLIENT_PING_MS = 10_000  # A client that pings more often than this loses its connection.
 _MAX_REQUEST_BYTES = 4 * 2**20
 _MAX_METADATA_BYTES = 16 * 2**10
+_ANY_AGE = 2**31 - 1  # as gRPC has it
 _RELOAD_S = 1.0  # between two looks at the files of certificates
 
 
@@ -81,6 +82,7 @@ class Server:
         self._certificates: Certificates | None = None
         self._reloading: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
         self.port = 0
         self.metrics_port = 0
 
@@ -97,7 +99,7 @@ class Server:
             self._certificates = Certificates(self._config.tls)
         first = FirstMessages(serving.max_backlog, serving.max_silence_ms / 1000)
         guard = Guard(TokenFile(tokens_file) if tokens_file else None, ClientLimits(self._config.clients))
-        calls = CallObserver(first, guard)
+        calls = CallObserver(first, guard, self._closing)
         server = grpc.aio.server(interceptors=[calls], options=_options(serving))
         metrics.CALLS_UNSEEN.set_function(Arrivals(lambda: calls.taken).unseen)
         self._register(server, calls, first)
@@ -141,21 +143,27 @@ class Server:
         for service in ("", *SERVICES):
             await self._health.set(service, status)
 
-    async def stop(self, grace_s: float) -> None:
-        """Ends every stream with UNAVAILABLE, lets other calls finish for up to `grace_s`, and frees both ports.
+    async def stop(self, grace_s: float, drain_s: float = 0.0) -> None:
+        """Turns callers away, then ends what is open, and frees both ports. Safe to call twice, and before `start`.
 
-        Safe to call twice, and before `start`.
+        Args:
+            grace_s: how long calls that run may go on.
+            drain_s: how long everything goes on while health says NOT_SERVING.
         """
-        # Step 1. Tell load balancers, then those who listen.
+        # Step 1. Balancers hear of it first, while everybody is still answered.
         await self._health.enter_graceful_shutdown()
+        if self._grpc is not None and drain_s > 0:
+            await asyncio.sleep(drain_s)
+        # Step 2. Streams end with UNAVAILABLE and a hint, and so do those who watch health.
         self._subscriptions.shut()
-        # Step 2. No new calls, and the end of the old ones.
+        self._closing.set()
+        # Step 3. No new calls, and the end of those that run.
         if self._grpc is not None:
             await self._grpc.stop(grace_s)
             self._grpc = None
         if self._following is not None:
             self._following.cancel()
-        # Step 3. The metrics last, so that a scrape can still see the end.
+        # Step 4. The metrics last, so that a scrape can still see the end.
         await self._stop_metrics()
 
     async def _stop_metrics(self) -> None:
@@ -187,10 +195,18 @@ def _options(serving: ServingConfig) -> tuple[tuple[str, int], ...]:
         # A client that vanished without a word, with its power or its network, gives its stream free after 80 s.
         ("grpc.keepalive_time_ms", _PING_MS),
         ("grpc.keepalive_timeout_ms", _PING_ANSWER_MS),
+        # A client hears by GOAWAY that its connection is old, and opens another for its next call.
+        ("grpc.max_connection_age_ms", _or_any(serving.max_connection_age_s)),
+        ("grpc.max_connection_age_grace_ms", round(serving.max_connection_age_grace_s * 1000)),
         # And clients may look after us in the same way.
         ("grpc.http2.min_ping_interval_without_data_ms", _CLIENT_PING_MS),
         ("grpc.keepalive_permit_without_calls", 1),
     )
+
+
+def _or_any(age_s: float) -> int:
+    """An age in ms as gRPC takes it, for which 0 stands for any."""
+    return round(age_s * 1000) or _ANY_AGE
 
 
 async def _reload(certificates: Certificates) -> None:
