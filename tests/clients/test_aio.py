@@ -198,13 +198,14 @@ async def test_a_stream_that_the_engine_ends_just_ends(engine, client):
         await updates.track("kiwi")
 
 
-async def test_a_stream_notices_that_the_engine_went_away_and_the_client_finds_it_again(engine, client, restart):
-    async with client.stream("ann") as updates:
-        await anext(updates)
-        await asyncio.to_thread(restart, engine)
-        with pytest.raises(Unavailable, match=engine.address):
+async def test_a_stream_that_is_not_to_be_resumed_fails_and_the_client_finds_the_engine_again(engine, restart):
+    async with AsyncClient(engine.address, resume_s=0) as client:
+        async with client.stream("ann") as updates:
             await anext(updates)
-    assert (await client.recommend("ann")).items
+            await asyncio.to_thread(restart, engine)
+            with pytest.raises(Unavailable, match=engine.address):
+                await anext(updates)
+        assert (await client.recommend("ann")).items  # the retries outlast the reconnect
 
 
 async def test_a_client_that_is_closed_says_so(engine, client):

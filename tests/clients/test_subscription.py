@@ -150,25 +150,26 @@ def test_a_stream_that_fails_raises_the_kind_of_its_status(engine, client):
             next(updates)
 
 
-def test_a_stream_notices_that_the_engine_went_away_and_the_client_finds_it_again(engine, client, restart):
-    with client.stream("ann") as updates:
-        next(updates)
-        restart(engine)
-        with pytest.raises(Unavailable, match=engine.address):
+def test_a_stream_that_is_not_to_be_resumed_fails_and_the_client_finds_the_engine_again(engine, restart):
+    with Client(engine.address, resume_s=0) as client:
+        with client.stream("ann") as updates:
             next(updates)
-    assert client.recommend("ann").items  # the retries outlast the reconnect
+            restart(engine)
+            with pytest.raises(Unavailable, match=engine.address):
+                next(updates)
+        assert client.recommend("ann").items  # the retries outlast the reconnect
 
 
 @pytest.mark.parametrize("end", ["closed here", "ended by the engine", "client closed"])
 def test_no_stream_thread_stays_behind(engine, client, monkeypatch, end):
     senders = set()
-    take = subscription._Outbox.__next__
+    take = subscription._Messages.__next__
 
     def recording_take(outbox):
         senders.add(threading.current_thread())
         return take(outbox)
 
-    monkeypatch.setattr(subscription._Outbox, "__next__", recording_take)
+    monkeypatch.setattr(subscription._Messages, "__next__", recording_take)
     engine.end_streams = end == "ended by the engine"
     updates = client.stream("ann")
     next(updates)

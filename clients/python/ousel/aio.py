@@ -14,7 +14,7 @@ import grpc
 from ousel import convert
 from ousel.aio_subscription import AsyncSubscription, is_cancelled, running_loop
 from ousel.arguments import seconds, text
-from ousel.channel import DEFAULT_ADDRESS, SLOW_TIMEOUT_S, engines
+from ousel.channel import DEFAULT_ADDRESS, RESUME_S, SLOW_TIMEOUT_S, engines
 from ousel.credentials import Credentials
 from ousel.errors import client_closed, from_call, no_answer, plain_reading, wrong_loop
 from ousel.types import (
@@ -55,8 +55,10 @@ class AsyncClient:
         timeout_s: float = 5.0,
         *,
         credentials: Credentials | None = None,
+        resume_s: float = RESUME_S,
     ) -> None:
         self._engines = engines(address, credentials)
+        self._resume_s = seconds("resume_s", resume_s)
         self.address = self._engines.name
         self._timeout_s = seconds("timeout_s", timeout_s)
         self._opened: grpc.aio.Channel | None = None
@@ -99,7 +101,7 @@ class AsyncClient:
         query = convert.query_message(user_id, session_id, k, categories, exclude_item_ids, exclude_history)
         if self._closed:
             raise client_closed()
-        return AsyncSubscription(self._open_stream, query, self.address)
+        return AsyncSubscription(self._open_stream, query, self.address, self._resume_s)
 
     def _open_stream(self) -> Any:
         stub = recommender_service_pb2_grpc.RecommenderServiceStub(self._channel())

@@ -12,7 +12,8 @@ from typing import Any, Self
 import grpc
 
 from ousel import convert
-from ousel.errors import OuselError, StreamEnded, client_closed, from_call, plain_reading, wrong_loop
+from ousel.errors import OuselError, StreamEnded, client_closed, from_call, from_status, plain_reading, wrong_loop
+from ousel.resume import Message, Progress
 from ousel.types import Update
 from ousel.v1 import recommender_service_pb2
 
@@ -41,14 +42,18 @@ class AsyncSubscription:
     """The lists of one stream, latest wins: who reads slowly skips lists. Made by `AsyncClient.stream`.
 
     One task iterates; any task may track, resubscribe or close. Iteration ends when the stream is closed here or by the
-    engine. Cancelling a read or a send, by a timeout say, ends the stream: that is gRPC's rule. One that is dropped
+    engine. Where the engine goes away, iterating resumes the stream at the same one or another. Cancelling a read or a
+    send, by a timeout say, ends the stream: that is gRPC's rule. One that is dropped
     without being closed is closed as soon as Python collects it.
 
     Args:
         open_call: opens the gRPC call, in the event loop that runs.
     """
 
-    def __init__(self, open_call: Callable[[], Any], query: recommender_service_pb2.Query, address: str) -> None:
+    def __init__(
+        self, open_call: Callable[[], Any], query: recommender_service_pb2.Query, address: str, resume_s: float
+    ) -> None:
+        self._progress = Progress(resume_s)
         self._open_call = open_call
         self._query = query
         self._address = address
@@ -66,18 +71,30 @@ class AsyncSubscription:
         Raises:
             OuselError: the stream broke; `Unavailable` where a new one is worth a try.
         """
-        try:
-            with self._plain_errors():
-                await self._open()
-                message = await self._call.read()
-        except OuselError:
-            if self._closed:
-                raise StopAsyncIteration from None
-            raise
-        if message is grpc.aio.EOF:  # type: ignore[attr-defined]
-            raise StopAsyncIteration
-        with plain_reading(self._address):
-            return convert.update(message)
+        while True:
+            try:
+                with self._plain_errors():
+                    await self._open()
+                    message = await self._call.read()
+            except OuselError as failure:
+                if self._closed:
+                    raise StopAsyncIteration from None
+                await self._resume(failure)
+                continue
+            if message is grpc.aio.EOF:  # type: ignore[attr-defined]
+                raise StopAsyncIteration
+            with plain_reading(self._address):
+                update = convert.update(message)
+            if self._progress.is_news(update.list):
+                return update
+
+    async def _resume(self, failure: OuselError) -> None:
+        """Waits, so that the next read opens the next call; raises `failure` where the stream does not go on."""
+        if not self._progress.may_resume(failure):
+            raise failure from None
+        await asyncio.sleep(self._progress.wait_s(failure))
+        async with self._writing:
+            self._call = None
 
     async def track(
         self,
@@ -92,7 +109,8 @@ class AsyncSubscription:
     ) -> str:
         """Sends one event on this stream and returns its id, without waiting for the log.
 
-        What is on its way when the stream ends is lost; `AsyncClient.track` confirms. Whose event it is, how to sign
+        What is on its way when the stream ends is lost; `AsyncClient.track` confirms. Where the stream is resumed, it
+        is sent again, and counts once. Whose event it is, how to sign
         in, and the other arguments: see `Subscription.track`.
 
         Raises:
@@ -102,7 +120,7 @@ class AsyncSubscription:
         async with self._ready_to_write():
             whose = convert.subscriber(self._query, user_id, session_id)
             event = convert.event_message(item_id, *whose, kind, value, time, event_id, attributes)
-            await self._call.write(recommender_service_pb2.StreamRecommendationsRequest(event=event))
+            await self._send(Message(event=event))
         return event.event_id
 
     async def resubscribe(
@@ -118,8 +136,30 @@ class AsyncSubscription:
         """Replaces the whole query of this stream. Arguments: see `Client.recommend`. Raises: see `track`."""
         query = convert.query_message(user_id, session_id, k, categories, exclude_item_ids, exclude_history)
         async with self._ready_to_write():
-            await self._call.write(recommender_service_pb2.StreamRecommendationsRequest(subscribe=query))
+            await self._send(Message(subscribe=query))
             self._query = query
+
+    async def _send(self, message: Message) -> None:
+        self._progress.passed(message)
+        await self._write([message])
+
+    async def _write(self, messages: Iterable[Message]) -> None:
+        """Writes messages. Those that find the engine gone are said again once reading has resumed the stream."""
+        try:
+            for message in messages:
+                await self._call.write(message)
+        except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+            if self._progress.is_full or not await self._is_lost():
+                raise
+
+    async def _is_lost(self) -> bool:
+        """Whether the call has ended in a way after which reading goes on with another."""
+        call = self._call
+        if not call.done():
+            return False
+        code = await call.code()
+        ended = from_status(code, await call.details(), self._address, None)
+        return self._progress.may_resume(ended)
 
     async def close(self) -> None:
         """Ends the stream. Safe to call twice."""
@@ -149,7 +189,10 @@ class AsyncSubscription:
                 raise StreamEnded(_OVER)
             if self._call is None:
                 self._call, self._loop = self._open_call(), asyncio.get_running_loop()
-                await self._call.write(recommender_service_pb2.StreamRecommendationsRequest(subscribe=self._query))
+                messages = self._progress.opening() or [Message(subscribe=self._query)]
+                for message in messages:
+                    self._progress.passed(message)
+                await self._write(messages)
             elif self._loop is not asyncio.get_running_loop():
                 raise wrong_loop()
 

@@ -22,6 +22,7 @@ from ousel.credentials import Bearer, Credentials
 from ousel.errors import MAX_ANSWER_BYTES, InvalidArgument
 
 DEFAULT_ADDRESS = "127.0.0.1:50051"
+RESUME_S = 60.0  # that a stream without an engine looks for one: longer than an engine takes to start again, as a rule
 SLOW_TIMEOUT_S = 60.0  # of calls that go through all that the engine holds
 
 _RETRIED = {

@@ -35,7 +35,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.command == "completion":
             _say(script(args.shell, make_parser()).rstrip())
             return 0
-        with Client(args.address, credentials=args.credentials) as client:
+        with Client(args.address, credentials=args.credentials, resume_s=0) as client:
             _COMMANDS[args.command](client, args)
         return 0
     except InvalidArgument as error:
@@ -80,9 +80,11 @@ def _updates(client: Client, args: argparse.Namespace) -> Iterator[Update]:
                     yield update
                     tries = 0
             raise StreamEnded("the engine ended the stream")
-        except (Unavailable, StreamEnded):
+        except (Unavailable, StreamEnded) as error:
             if tries is None:
                 raise
+            if error.reason == "STREAM_TOO_OLD":  # Nothing is lost; the engine has its streams spread again.
+                continue
         delay_s = _BACKOFF_S[min(tries, len(_BACKOFF_S) - 1)]
         print(f"ousel: connection lost, trying again in {delay_s:g} s", file=sys.stderr, flush=True)
         time.sleep(delay_s)

@@ -13,7 +13,7 @@ import grpc
 
 from ousel import convert
 from ousel.arguments import seconds, text
-from ousel.channel import DEFAULT_ADDRESS, SLOW_TIMEOUT_S, engines
+from ousel.channel import DEFAULT_ADDRESS, RESUME_S, SLOW_TIMEOUT_S, engines
 from ousel.credentials import Credentials
 from ousel.errors import client_closed, from_call, no_answer, plain_reading
 from ousel.subscription import Subscription
@@ -42,6 +42,7 @@ class Client:
             Of several, those take turns whose health says SERVING.
         timeout_s: how long a call may take, retries included, unless it says otherwise.
         credentials: certificates and a token; None calls in plain text and as nobody in particular.
+        resume_s: how long a stream that has lost its engine tries to go on, there or at another; 0: it fails at once.
 
     Raises:
         InvalidArgument: an address or a file of the credentials can't be used.
@@ -53,8 +54,10 @@ class Client:
         timeout_s: float = 5.0,
         *,
         credentials: Credentials | None = None,
+        resume_s: float = RESUME_S,
     ) -> None:
         self._engines = engines(address, credentials)
+        self._resume_s = seconds("resume_s", resume_s)
         self.address = self._engines.name
         self._timeout_s = seconds("timeout_s", timeout_s)
         self._closed = False
@@ -108,11 +111,12 @@ class Client:
     ) -> Subscription:
         """Subscribes: a list comes at once, then a new one whenever events, the model or the catalog change it.
 
-        Args: see `recommend`. A stream has no time limit; close it to end it.
+        Args: see `recommend`. A stream has no time limit; close it to end it. Where its engine goes away it is resumed,
+        for up to the client's `resume_s`.
         """
         query = convert.query_message(user_id, session_id, k, categories, exclude_item_ids, exclude_history)
         with self._plain_errors(None):
-            made = Subscription(self._open_stream, query, self.address, self._timeout_s)
+            made = Subscription(self._open_stream, query, self.address, self._timeout_s, self._resume_s)
         self._subscriptions.add(made)
         if self._closed:  # meanwhile, by another thread, which may not have seen this stream
             made._client_closed()

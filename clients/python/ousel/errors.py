@@ -21,6 +21,7 @@ class OuselError(Exception):
         code: the gRPC status name, such as "UNAVAILABLE".
         reason: why, by a name that never changes its meaning, such as "OVERLOADED"; None where no engine said one.
         field: path of the value that the engine refused, such as "query.k"; None where it refused none.
+        retry_after_s: after which time the engine would have another try; None where it said none.
     """
 
     default_code: ClassVar[str] = "UNKNOWN"
@@ -30,6 +31,7 @@ class OuselError(Exception):
         self.code = code or self.default_code
         self.reason: str | None = None
         self.field: str | None = None
+        self.retry_after_s: float | None = None
 
 
 class InvalidArgument(OuselError, ValueError):
@@ -99,6 +101,8 @@ def plain_reading(address: str) -> Iterator[None]:
 
 
 _SAID_BY = "ousel-said-by"  # in the trailing metadata of a status that an engine gives
+_RETRY_AFTER = "grpc-retry-pushback-ms"  # there as well (gRFC A6)
+_MOST_RETRY_MS = 60_000  # A longer hint is a mistake of whoever gives it.
 # gRPC's own words, with a code that else says to try again; the first are said by the side that receives an answer.
 _ANSWER_TOO_LARGE = ("CLIENT: Received message larger than max", f" vs. {MAX_ANSWER_BYTES})")  # the latter before 1.64
 _TOO_LARGE = "message larger than max"
@@ -115,7 +119,17 @@ def from_call(error: Any, address: str, timeout_s: float | None) -> OuselError:
     made = from_status(error.code(), error.details(), address, timeout_s, by_engine=_SAID_BY in trailing)
     details = read(trailing.get(KEY))
     made.reason, made.field = details.reason, details.field
+    made.retry_after_s = _seconds(trailing.get(_RETRY_AFTER))
     return made
+
+
+def _seconds(ms: Any) -> float | None:
+    """A hint of the trailing metadata; None where there is none, or no try is wanted."""
+    try:
+        found = int(ms)
+    except (TypeError, ValueError):
+        return None
+    return found / 1000 if 0 <= found <= _MOST_RETRY_MS else None
 
 
 def from_status(

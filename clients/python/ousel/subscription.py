@@ -12,7 +12,8 @@ from typing import Any, Self
 import grpc
 
 from ousel import convert
-from ousel.errors import DeadlineExceeded, StreamEnded, from_call, plain_reading
+from ousel.errors import DeadlineExceeded, OuselError, StreamEnded, client_closed, from_call, plain_reading
+from ousel.resume import Message, Progress
 from ousel.types import Update
 from ousel.v1 import event_pb2, recommender_service_pb2
 
@@ -23,24 +24,38 @@ class Subscription:
     """The lists of one stream, latest wins: who reads slowly skips lists. Made by `Client.stream`.
 
     One thread iterates; any thread may track, resubscribe or close. Iteration ends when the stream is closed here or
-    by the engine.
+    by the engine. Where the engine goes away, iterating resumes the stream at the same one or another.
     """
 
     def __init__(
-        self, method: Callable[..., Any], query: recommender_service_pb2.Query, address: str, timeout_s: float
+        self,
+        method: Callable[..., Any],
+        query: recommender_service_pb2.Query,
+        address: str,
+        timeout_s: float,
+        resume_s: float,
     ) -> None:
+        self._method = method
         self._address = address
         self._timeout_s = timeout_s
         self._query = query
         # An event is the subscriber's as of the message before it, so both are settled together.
         self._sending = threading.Lock()
+        self._opening = threading.Lock()  # that no call is opened behind a close
         self._closed = False
-        self._outbox = _Outbox()
-        self._outbox.put(recommender_service_pb2.StreamRecommendationsRequest(subscribe=query), timeout_s)
-        self._call = method(self._outbox)
-        # However the stream ends, this lets go of the thread that gRPC has waiting for the next message.
-        if not self._call.add_callback(self._outbox.close):
-            self._outbox.close()
+        self._over = threading.Event()  # closed, or the client is
+        self._progress = Progress(resume_s)
+        self._outbox = _Outbox(self._progress)
+        self._outbox.put(Message(subscribe=query), timeout_s)
+        self._call: Any = None
+        self._open()
+
+    def _open(self) -> None:
+        messages = self._outbox.messages()
+        self._call = self._method(messages)
+        # However the call ends, this lets go of the thread that gRPC has waiting for the next message.
+        if not self._call.add_callback(messages.end):
+            messages.end()
 
     def __iter__(self) -> Self:
         return self
@@ -51,18 +66,35 @@ class Subscription:
         Raises:
             OuselError: the stream broke; `Unavailable` where a new one is worth a try.
         """
-        try:
-            message = next(self._call)
-        except StopIteration:
-            self._outbox.close()  # now: gRPC runs our callback in its own time
-            raise
-        except grpc.RpcError as error:
+        while True:
+            try:
+                message = next(self._call)
+            except StopIteration:
+                self._outbox.close()  # now: gRPC runs our callback in its own time
+                raise
+            except grpc.RpcError as error:
+                if self._closed:
+                    self._outbox.close()
+                    raise StopIteration from None
+                self._resume(from_call(error, self._address, None))
+                continue
+            with plain_reading(self._address):
+                update = convert.update(message)
+            if self._progress.is_news(update.list):
+                return update
+
+    def _resume(self, failure: OuselError) -> None:
+        """Waits, and opens the next call; raises `failure` where the stream does not go on."""
+        if not self._progress.may_resume(failure):
             self._outbox.close()
+            raise failure from None
+        self._over.wait(self._progress.wait_s(failure))
+        with self._opening:
             if self._closed:
-                raise StopIteration from None
-            raise from_call(error, self._address, None) from None
-        with plain_reading(self._address):
-            return convert.update(message)
+                raise StopIteration
+            if self._over.is_set():
+                raise client_closed()
+            self._open()
 
     def track(
         self,
@@ -77,7 +109,8 @@ class Subscription:
     ) -> str:
         """Sends one event on this stream and returns its id, without waiting for the log.
 
-        What is on its way when the stream ends is lost; `Client.track` confirms. The event is the subscriber's. A
+        What is on its way when the stream ends is lost; `Client.track` confirms. Where the stream is resumed, it is
+        sent again, and counts once. The event is the subscriber's. A
         subscribed user may name another of its sessions. An anonymous session signs in by `resubscribe` with user and
         session: the next event tracked here carries both, and links the two. Other arguments: see `Client.track`.
 
@@ -110,18 +143,22 @@ class Subscription:
 
     def close(self) -> None:
         """Ends the stream. Safe to call twice, from any thread."""
-        self._closed = True
-        self._outbox.close()
-        self._call.cancel()
+        with self._opening:
+            self._closed = True
+            self._over.set()
+            self._outbox.close()
+            self._call.cancel()
 
     def _client_closed(self) -> None:
         """The client is closed: what would be sent from now on could not go out. A reader hears it from the call."""
-        self._outbox.close()
+        with self._opening:
+            self._over.set()
+            self._outbox.close()
 
     def _send(
         self, *, subscribe: recommender_service_pb2.Query | None = None, event: event_pb2.Event | None = None
     ) -> None:
-        message = recommender_service_pb2.StreamRecommendationsRequest(subscribe=subscribe, event=event)
+        message = Message(subscribe=subscribe, event=event)
         if not self._outbox.put(message, self._timeout_s):
             raise DeadlineExceeded(
                 f"the engine at {self._address} took no message of this stream for {self._timeout_s:g} s"
@@ -137,14 +174,16 @@ class Subscription:
 
 
 class _Outbox:
-    """Messages on their way into a stream: bounded, and an iterator for the thread that gRPC sends with."""
+    """Messages on their way into a stream, bounded, whichever call takes them."""
 
-    def __init__(self) -> None:
-        self._messages: deque[recommender_service_pb2.StreamRecommendationsRequest] = deque()
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._messages: deque[Message] = deque()
+        self._taker: _Messages | None = None
         self._closed = False
         self._changed = threading.Condition()
 
-    def put(self, message: recommender_service_pb2.StreamRecommendationsRequest, timeout_s: float) -> bool:
+    def put(self, message: Message, timeout_s: float) -> bool:
         """Queues a message; False if there was no room for it within `timeout_s`."""
         with self._changed:
             if not self._changed.wait_for(lambda: self._closed or len(self._messages) < _MAX_UNSENT, timeout_s):
@@ -155,18 +194,52 @@ class _Outbox:
             self._changed.notify_all()
             return True
 
+    def messages(self) -> _Messages:
+        """For the next call: what the one before has taken lately, and then what waits."""
+        with self._changed:
+            self._messages.extendleft(reversed(self._progress.opening()))
+            self._taker = _Messages(self)
+            self._changed.notify_all()
+            return self._taker
+
+    def take(self, taker: _Messages) -> Message | None:
+        """Waits for the next message; None where the call of `taker` is over."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or taker is not self._taker or self._messages)
+            if self._closed or taker is not self._taker:
+                return None
+            self._changed.notify_all()
+            message = self._messages.popleft()
+            self._progress.passed(message)
+            return message
+
+    def end(self, taker: _Messages) -> None:
+        """The call of `taker` is over."""
+        with self._changed:
+            if taker is self._taker:
+                self._taker = None
+                self._changed.notify_all()
+
     def close(self) -> None:
         with self._changed:
             self._closed = True
             self._changed.notify_all()
 
+
+class _Messages:
+    """Iterates over the messages of one call, in the thread that gRPC sends with."""
+
+    def __init__(self, outbox: _Outbox) -> None:
+        self._outbox = outbox
+
+    def end(self) -> None:
+        self._outbox.end(self)
+
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> recommender_service_pb2.StreamRecommendationsRequest:
-        with self._changed:
-            self._changed.wait_for(lambda: self._closed or self._messages)
-            if self._closed:
-                raise StopIteration
-            self._changed.notify_all()
-            return self._messages.popleft()
+    def __next__(self) -> Message:
+        message = self._outbox.take(self)
+        if message is None:
+            raise StopIteration
+        return message
