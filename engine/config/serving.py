@@ -76,8 +76,8 @@ class ServingConfig(Section):
     max_connection_age_s: float = Field(
         1800.0, ge=0, le=2_592_000,
         description="A connection of this age, and by chance up to a tenth more or less, takes no further calls, so"
-        " that its client connects again, perhaps to another engine. Otherwise all would gather at the engines that were"
-        " restarted first. 0: connections may have any age.",
+        " that its client connects again, perhaps to another engine. Otherwise all would gather at the engines that"
+        " were restarted first. 0: connections may have any age.",
     )  # fmt: skip
     max_connection_age_grace_s: float = Field(
         1800.0, gt=0, le=2_592_000,

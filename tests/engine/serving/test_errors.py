@@ -8,6 +8,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from engine.model.weights import WeightsError
 from engine.pipeline import NotFollowing, Overloaded, RollBackRefused, SnapshotsOff, StaleVersion
+from engine.security.errors import OverLimit, RoleMissing, TooLarge
 from engine.serving.errors import (
     KINDS,
     CatchingUp,
@@ -76,14 +77,17 @@ def detail(error: Exception, kind: type[Any]) -> Any:
     return None
 
 
+# Errors that are made of more than their text.
+MADE = {RoleMissing: ("a push", ("push",)), TooLarge: ("message", "why"), OverLimit: ("rate", "why")}
+
+
 @pytest.mark.parametrize("kind", KINDS, ids=[kind.reason for kind in KINDS])
 def test_every_error_has_a_reason_of_its_own_for_programs(kind):
-    info = detail(kind.error("why"), error_details_pb2.ErrorInfo)
+    error = kind.error(*MADE.get(kind.error, ("why",)))
+    info = detail(error, error_details_pb2.ErrorInfo)
     assert (info.reason, info.domain) == (kind.reason, "ousel")
-    status = status_pb2.Status.FromString(
-        dict(status_of(kind.error("why")).trailing_metadata)["grpc-status-details-bin"]
-    )
-    assert (status.code, status.message) == (kind.code.value[0], "why")
+    status = status_pb2.Status.FromString(dict(status_of(error).trailing_metadata)["grpc-status-details-bin"])
+    assert (status.code, status.message) == (kind.code.value[0], str(error))
     assert [one.reason for one in KINDS].count(kind.reason) == 1
 
 
