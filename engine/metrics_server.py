@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from http import HTTPStatus
 from socketserver import ThreadingMixIn
 from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -24,6 +25,8 @@ _SILENCE_S = 10.0  # A connection that says nothing for so long is closed.
 _ANSWER_S = 30.0  # So is one that has not brought its request and taken its answer in so long, however it drips.
 _MAX_OPEN = 64  # Connections at a time, each with a thread; one more is closed at once.
 
+Refusal = Callable[[str | None], HTTPStatus | None]
+
 
 class MetricsServer:
     """Serves the metrics of this process from threads of its own; construction starts it.
@@ -31,6 +34,7 @@ class MetricsServer:
     Args:
         tls: gives the context that the next connection is served with; None serves all of them in plain text.
         registry: of the metrics that are shown.
+        refusal: says by a request's header `Authorization` with what it is refused; None lets everybody read.
 
     Attributes:
         port: the one that is listened on; one that was free where 0 was asked for.
@@ -47,11 +51,15 @@ class MetricsServer:
         port: int,
         tls: Callable[[], ssl.SSLContext] | None = None,
         registry: CollectorRegistry = REGISTRY,
+        refusal: Refusal | None = None,
     ) -> None:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         # The class has the family, which the server's constructor needs.
         server = type("_FamilyServer", (_Server,), {"address_family": family, "tls": tls and staticmethod(tls)})
-        self._http: WSGIServer = make_server(str(address[0]), port, shared(make_wsgi_app(registry)), server, _Handler)
+        app = shared(make_wsgi_app(registry))
+        if refusal is not None:
+            app = _asking(app, refusal)
+        self._http: WSGIServer = make_server(str(address[0]), port, app, server, _Handler)
         self.port = self._http.server_port
         self._thread = threading.Thread(target=self._http.serve_forever, name="metrics", daemon=True)
         self._thread.start()
@@ -61,6 +69,21 @@ class MetricsServer:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+
+
+def _asking(app: Any, refusal: Refusal) -> Any:
+    """`app`, for those who may read it."""
+
+    def answer(environ: dict[str, Any], start_response: Any) -> Any:
+        status = refusal(environ.get("HTTP_AUTHORIZATION"))
+        if status is None:
+            return app(environ, start_response)
+        start_response(
+            f"{status.value} {status.phrase}", [("Content-Type", "text/plain"), ("WWW-Authenticate", "Bearer")]
+        )
+        return [b"The metrics need a token with the role metrics: Authorization: Bearer TOKEN\n"]
+
+    return answer
 
 
 def shared(app: Any) -> Any:

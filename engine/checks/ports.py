@@ -14,6 +14,7 @@ def look_at_ports(config: ServingConfig) -> Iterator[Finding]:
     for what, host, port in (
         ("gRPC", config.host, config.port),
         ("metrics", config.metrics_host, config.metrics_port),
+        *([] if config.health_port is None else [("health", config.health_host, config.health_port)]),
     ):
         try:
             check_free(what, host, port)

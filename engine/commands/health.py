@@ -45,9 +45,12 @@ def address_of(serving: ServingConfig) -> str:
     Raises:
         ValueError: its port is one that is only known once it has started.
     """
-    if serving.port == 0:
-        raise ValueError("serving.port is 0, so the engine has taken a free port: name the address, as host:port")
-    return host_and_port(_LOOPBACK.get(serving.host, serving.host), serving.port)
+    setting, host, port = "serving.port", serving.host, serving.port
+    if serving.health_port is not None:  # It is without TLS and without tokens.
+        setting, host, port = "serving.health_port", serving.health_host, serving.health_port
+    if port == 0:
+        raise ValueError(f"{setting} is 0, so the engine has taken a free port: name the address, as host:port")
+    return host_and_port(_LOOPBACK.get(host, host), port)
 
 
 def _asked(address: str, timeout_s: float) -> str:

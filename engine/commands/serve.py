@@ -144,6 +144,8 @@ async def _serve(config: Config, snapshots: OpenSnapshots | None) -> None:
     await server.start()
     _log.info("gRPC on %s:%d, metrics on %s:%d/metrics", config.serving.host, server.port,
               config.serving.metrics_host, server.metrics_port)  # fmt: skip
+    if server.health_port is not None:
+        _log.info("health on %s:%d", config.serving.health_host, server.health_port)
     follower.start()
     try:
         await stopping.wait()

@@ -18,6 +18,13 @@ class ServingConfig(Section):
     metrics_tls: bool = Field(
         False, description="The metrics port is served over TLS as well, by the files and the rules of the section tls."
     )
+    health_host: Host = Field("127.0.0.1", description="of serving.health_port")
+    health_port: int | None = Field(
+        None, ge=0, le=65535,
+        description="gRPC health on a port of its own, without TLS and tokens, for the probes of Kubernetes, which know"
+        " neither; serving.port has it as well, and both say the same. None: there is no such port; 0 takes a free"
+        " one.",
+    )  # fmt: skip
     insecure: bool = Field(
         False,
         description="An engine may listen beyond the loopback and ask nobody for credentials; each start says so in the"

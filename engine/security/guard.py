@@ -27,7 +27,6 @@ _log = logging.getLogger(__name__)
 _limited = LimitedLog(_log)
 
 _HEADER = "authorization"
-_SCHEME = "bearer "
 
 Behavior = Callable[[Any, Any], Awaitable[Any]]
 
@@ -93,7 +92,7 @@ class Guard:
         if self._tokens is None or not allowed:
             return Caller()
         try:
-            token = _presented(self._tokens, context.invocation_metadata())
+            token = self._tokens.presented([value for key, value in context.invocation_metadata() if key == _HEADER])
         except Unauthenticated as refusal:
             _limited.warning(
                 refusal.reason, "%s was refused to %s, which has no valid token (%s)", method, context.peer(),
@@ -144,27 +143,6 @@ class Guard:
                 caller.token = token
             except REFUSALS as refusal:
                 caller.end(refusal)
-
-
-def _presented(file: TokenFile, metadata: tuple[tuple[str, str | bytes], ...]) -> Token:
-    """The token that a call brings.
-
-    Raises:
-        Unauthenticated: it brings none, or one that does not count.
-    """
-    values = [value for key, value in metadata if key == _HEADER]
-    if not values:
-        raise Unauthenticated("missing")
-    header = values[0]
-    # With two headers, a proxy may have looked at the other one.
-    if len(values) > 1 or not isinstance(header, str) or header[: len(_SCHEME)].lower() != _SCHEME:
-        raise Unauthenticated("malformed")
-    token = file.in_force.of(header[len(_SCHEME) :])
-    if token is None:
-        raise Unauthenticated("wrong")
-    if token.expires_s <= time.time():
-        raise Unauthenticated("expired")
-    return token
 
 
 def _check_role(method: str, token: Token, allowed: Allowed) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from engine import metrics
 from engine.config import ConfigError
 from engine.failures import told
-from engine.security.tokens import TokenLineError, Tokens, parse_tokens
+from engine.security.errors import Unauthenticated
+from engine.security.tokens import Token, TokenLineError, Tokens, parse_tokens
 
 POLL_S = 0.5  # from one look at the file to the next
 _MAX_BYTES = 8 * 2**20
+_SCHEME = "bearer "
 
 _log = logging.getLogger(__name__)
 
@@ -63,6 +67,28 @@ class TokenFile:
         metrics.TOKENS.set(len(self.in_force))
         _log.info("%d tokens of %s are in force", len(self.in_force), self._path)
         return True
+
+    def presented(self, authorization: Sequence[str | bytes]) -> Token:
+        """The token that a call brings.
+
+        Args:
+            authorization: the values of the header of this name, one for each time that it was sent.
+
+        Raises:
+            Unauthenticated: it brings none, or one that does not count.
+        """
+        if not authorization:
+            raise Unauthenticated("missing")
+        header = authorization[0]
+        # With two headers, a proxy may have looked at the other one.
+        if len(authorization) > 1 or not isinstance(header, str) or header[: len(_SCHEME)].lower() != _SCHEME:
+            raise Unauthenticated("malformed")
+        token = self.in_force.of(header[len(_SCHEME) :])
+        if token is None:
+            raise Unauthenticated("wrong")
+        if token.expires_s <= time.time():
+            raise Unauthenticated("expired")
+        return token
 
     def _read(self) -> tuple[Signature, Tokens]:
         with self._path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""The server: our services, health and reflection on one port, /metrics on another."""
+"""The server: our services, health and reflection on one port, /metrics on another, and health alone on a third."""
 
 from __future__ import annotations
 
@@ -23,9 +23,10 @@ from engine import metrics
 from engine.config import Config, ServingConfig
 from engine.config.address import host_and_port
 from engine.descriptors import connections, limit
-from engine.metrics_server import MetricsServer
+from engine.metrics_server import MetricsServer, Refusal
 from engine.security.guard import Guard
 from engine.security.limits import ClientLimits
+from engine.security.metrics_access import MetricsAccess
 from engine.security.token_file import TokenFile
 from engine.serving.arrivals import Arrivals
 from engine.serving.calls import CallObserver
@@ -34,6 +35,7 @@ from engine.serving.engine import Engine
 from engine.serving.event_servicer import EventServicer
 from engine.serving.event_writer import EventLog, EventWriter
 from engine.serving.first_message import FirstMessages
+from engine.serving.health_port import HealthPort
 from engine.serving.model_servicer import ModelServicer
 from engine.serving.ports import PortTaken, check_free, port_taken
 from engine.serving.privacy_servicer import PrivacyServicer
@@ -69,6 +71,7 @@ class Server:
     Attributes:
         port: of gRPC, once started; the one taken where the configuration says 0.
         metrics_port: of /metrics, likewise.
+        health_port: of health alone, likewise; None where the configuration has none.
     """
 
     def __init__(self, config: Config, engine: Engine, subscriptions: Subscriptions, log: EventLog | None) -> None:
@@ -79,18 +82,20 @@ class Server:
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._grpc: grpc.aio.Server | None = None
         self._http: MetricsServer | None = None
+        self._health_port: HealthPort | None = None
         self._certificates: Certificates | None = None
         self._reloading: asyncio.Task[None] | None = None
         self._following: asyncio.Task[None] | None = None
         self._closing = asyncio.Event()
         self.port = 0
         self.metrics_port = 0
+        self.health_port: int | None = None
 
     async def start(self) -> None:
         """Listens. Health says NOT_SERVING until `set_serving(True)`; calls are answered from now on.
 
         Raises:
-            PortTaken: one of the two addresses can't be listened on; then neither is.
+            PortTaken: one of the addresses can't be listened on; then none is.
             CertificateError: the files of TLS can't be used; likewise.
             ConfigError: the tokens file can't be used; likewise.
         """
@@ -98,7 +103,8 @@ class Server:
         if self._config.tls.certificate is not None:
             self._certificates = Certificates(self._config.tls)
         first = FirstMessages(serving.max_backlog, serving.max_silence_ms / 1000)
-        guard = Guard(TokenFile(tokens_file) if tokens_file else None, ClientLimits(self._config.clients))
+        tokens = TokenFile(tokens_file) if tokens_file else None
+        guard = Guard(tokens, ClientLimits(self._config.clients))
         calls = CallObserver(first, guard, self._closing)
         server = grpc.aio.server(interceptors=[calls], options=_options(serving))
         metrics.CALLS_UNSEEN.set_function(Arrivals(lambda: calls.taken).unseen)
@@ -107,14 +113,20 @@ class Server:
         # The metrics first, because gRPC doesn't give a port back that it never served.
         try:
             tls = self._certificates.context if self._certificates and serving.metrics_tls else None
-            self._http = MetricsServer(serving.metrics_host, serving.metrics_port, tls)
+            self._http = MetricsServer(
+                serving.metrics_host, serving.metrics_port, tls, refusal=_metrics_refusal(self._config, tokens)
+            )
         except OSError as error:
             raise port_taken("metrics", serving.metrics_host, serving.metrics_port, error) from None
         self.metrics_port = self._http.port
         try:
+            if serving.health_port is not None:
+                health_port = HealthPort(self._health, [CallObserver(first, guard)], _options(serving))
+                self.health_port = await health_port.start(serving.health_host, serving.health_port)
+                self._health_port = health_port
             self.port = _bind(server, serving.host, serving.port, self._certificates)
         except PortTaken:
-            await self._stop_metrics()
+            await self._stop_beside()
             raise
         await server.start()
         self._grpc = server
@@ -144,7 +156,7 @@ class Server:
             await self._health.set(service, status)
 
     async def stop(self, grace_s: float, drain_s: float = 0.0) -> None:
-        """Turns callers away, then ends what is open, and frees both ports. Safe to call twice, and before `start`.
+        """Turns callers away, then ends what is open, and frees all ports. Safe to call twice, and before `start`.
 
         Args:
             grace_s: how long calls that run may go on.
@@ -163,16 +175,24 @@ class Server:
             self._grpc = None
         if self._following is not None:
             self._following.cancel()
-        # Step 4. The metrics last, so that a scrape can still see the end.
-        await self._stop_metrics()
+        # Step 4. Health and the metrics last, so that a probe and a scrape can still see the end.
+        await self._stop_beside()
 
-    async def _stop_metrics(self) -> None:
+    async def _stop_beside(self) -> None:
+        """Frees the ports beside the main one."""
+        if self._health_port is not None:
+            health_port, self._health_port = self._health_port, None
+            await health_port.stop()
         if self._reloading is not None:
             self._reloading.cancel()
             await asyncio.wait([self._reloading])
         if self._http is not None:
             http, self._http = self._http, None
             await asyncio.to_thread(http.close)
+
+
+def _metrics_refusal(config: Config, tokens: TokenFile | None) -> Refusal | None:
+    return MetricsAccess(tokens).refusal if tokens is not None and config.security.metrics_token else None
 
 
 def _options(serving: ServingConfig) -> tuple[tuple[str, int], ...]:

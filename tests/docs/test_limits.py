@@ -13,7 +13,7 @@ from engine import live_quality, metrics_server
 from engine.config import Config
 from engine.events import dead_letter, letter_writer, letters_written, payload
 from engine.events.producer import EventProducer
-from engine.serving import foreign_calls, lists, model_servicer, requests, server, state_servicer
+from engine.serving import foreign_calls, health_port, lists, model_servicer, requests, server, state_servicer
 from engine.state import session_users, sessions
 
 PAGE = (Path(__file__).parents[2] / "docs" / "limits.md").read_text()
@@ -42,6 +42,7 @@ CONSTANTS = {
     "size of a dead letter": [dead_letter.MAX_VALUE_BYTES, dead_letter._MAX_REASON_BYTES],
     "streams of health and of reflection": [foreign_calls._MAX_OPEN, foreign_calls._REFLECTION_S],
     "`GetDigest`, and `TakeSnapshot` calls": [state_servicer._MOST_REST_S, state_servicer._MAX_WAITING],
+    "connections to the port of health alone": [health_port.MAX_CONNECTIONS],
     "connections to the metrics port": [
         metrics_server._MAX_OPEN, metrics_server._ANSWER_S, metrics_server._SILENCE_S
     ],

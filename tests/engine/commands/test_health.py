@@ -75,6 +75,12 @@ def test_an_engine_on_every_interface_is_asked_on_the_loopback(host: str, addres
     assert address_of(ServingConfig(host=host, port=7)) == address
 
 
+def test_the_port_of_health_alone_is_asked_where_there_is_one() -> None:
+    assert address_of(ServingConfig(port=7, health_host="0.0.0.0", health_port=8)) == "127.0.0.1:8"
+    with pytest.raises(ValueError, match=r"serving\.health_port is 0"):
+        address_of(ServingConfig(port=7, health_port=0))
+
+
 def test_a_port_that_only_the_engine_knows_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OUSEL_SERVING__PORT", "0")
     with pytest.raises(WrongValue, match=r"serving.port is 0, .*name the address, as host:port"):
