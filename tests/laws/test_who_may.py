@@ -34,7 +34,7 @@ from engine.serving.reflection import V1
 from engine.serving.server import SERVICES, Server
 from tests.engine.security.tokens import ROLES, TOKENS, bearer, line, lines_of, put
 from tests.engine.serving.fakes import FakeEngine, FakeLog, Served, Stream, failure, until
-from tests.laws.transports import TRANSPORTS, Transport
+from tests.laws.transports import TRANSPORTS, Transport, certificates
 
 QUERY = recommender_service_pb2.Query(user_id="u1", k=5)
 WEIGHTS = b"weights"
@@ -87,21 +87,29 @@ def transport(request: pytest.FixtureRequest) -> Transport:
     return request.param
 
 
+@pytest.fixture(scope="session")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Certificates, which take time to make."""
+    return certificates(tmp_path_factory.mktemp("certificates"))
+
+
 @pytest.fixture
-async def house(transport: Transport, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[House]:
+async def house(
+    transport: Transport, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[House]:
     monkeypatch.setattr(guard, "POLL_S", 0.01)
     monkeypatch.setattr(socketserver.BaseServer.serve_forever, "__defaults__", (0.01,))
     path = put(tmp_path / "tokens", lines_of())
     sections = {
         "serving": ServingConfig(port=0, metrics_port=0),
         "security": {"tokens_file": path},
-        **transport.sections(tmp_path),
+        **transport.sections(folder),
     }
     engine, log = FakeEngine(), FakeLog()
     server = Server(Config(**sections), engine, engine.subscriptions, log)
     await server.start()
     await server.set_serving(True)
-    address, credentials = f"localhost:{server.port}", transport.credentials(tmp_path)
+    address, credentials = f"localhost:{server.port}", transport.credentials(folder)
     if credentials is None:
         channel, blocking = grpc.aio.insecure_channel(address), grpc.insecure_channel(address)
     else:
@@ -265,7 +273,7 @@ async def open_reflection(house: House, token: str) -> Any:
 
 async def waiting_for_a_subscription(house: House, token: str) -> Any:
     call = house.recommender.StreamRecommendations(metadata=bearer(token))
-    await until(lambda: bool(lasting(house)), "the stream is open")
+    await until(lambda: any("Stream" in caller.method for caller in lasting(house)), "the stream is open")
     return call
 
 
