@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
 from engine.config import Config, load_config, load_settings
+from engine.security.exposure import check_exposure
+from engine.security.roles import Role
+from engine.security.tokens import parse_tokens
+from tests.tools import tool
 from trainer.config import TrainerConfig
 
 FOLDER = Path(__file__).parents[3] / "deploy/compose"
@@ -18,6 +25,25 @@ COMPOSE = yaml.safe_load(TEXT)
 SERVICES = COMPOSE["services"]
 OWN = {name for name, service in SERVICES.items() if "OUSEL_IMAGE" in service["image"]}
 SETTINGS = load_config(FOLDER / "ousel.toml")
+
+
+@pytest.fixture(scope="module")
+def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that the script makes, with the engine of this Python in place of the image's."""
+    tmp_path = tmp_path_factory.mktemp("compose")
+    shutil.copy(FOLDER / "secrets.sh", tmp_path)
+    root = FOLDER.parents[1]
+    command = f"env PYTHONPATH={root}:{root}/clients/python {sys.executable} -m engine"
+    for _ in range(2):  # The second time everything is there.
+        subprocess.run([tmp_path / "secrets.sh"], env={"PATH": "/usr/bin:/bin", "ENGINE_COMMAND": command}, check=True)
+    return tmp_path / "secrets"
+
+
+def trainer_settings(secrets: Path) -> TrainerConfig:
+    """What the trainer makes of the settings, with its token where the script has put it."""
+    path = secrets.parent / "ousel.toml"
+    path.write_text((FOLDER / "ousel.toml").read_text().replace("/run/secrets", str(secrets)))
+    return load_settings(TrainerConfig, path)
 
 
 def sources(service: dict) -> list[str]:
@@ -46,19 +72,39 @@ def test_its_programs_are_the_engine_and_the_trainer_with_the_settings_beside_it
         assert "./ousel.toml:/etc/ousel/ousel.toml:ro" in SERVICES[name]["volumes"]
 
 
-def test_the_settings_are_ones_that_both_programs_take(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_settings_are_ones_that_both_programs_take(secrets: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in OWN:
         for variable, value in SERVICES[name].get("environment", {}).items():
             monkeypatch.setenv(variable, value)
     engine = load_config(FOLDER / "ousel.toml")
-    trainer = load_settings(TrainerConfig, FOLDER / "ousel.toml")
+    trainer = trainer_settings(secrets)
+    check_exposure(engine)
     assert engine.kafka == trainer.kafka
     assert engine.kafka.bootstrap == "kafka:9092" and "kafka" in SERVICES
     assert trainer.trainer.engine == f"engine:{engine.serving.port}" and "engine" in SERVICES
 
 
-def test_all_that_is_kept_lies_in_a_volume() -> None:
-    trainer = load_settings(TrainerConfig, FOLDER / "ousel.toml").trainer
+def test_the_secrets_are_made_once_and_let_each_do_its_work(secrets: Path) -> None:
+    assert secrets.stat().st_mode & 0o777 == 0o700
+    tokens = parse_tokens((secrets / "tokens").read_text())
+    roles = {"trainer": {Role.PUSH}, "app": {Role.RECOMMEND, Role.TRACK}, "admin": {Role.ADMIN}}
+    assert len(tokens) == len(roles)
+    for name, may in roles.items():
+        found = tokens.of((secrets / f"{name}-token").read_text().strip())
+        assert found is not None and (found.name, found.roles) == (name, may)
+
+
+def test_a_service_has_the_secrets_that_its_settings_name_and_no_other(secrets: Path) -> None:
+    files = {name: secret["file"] for name, secret in COMPOSE["secrets"].items()}
+    assert all((secrets.parent / file).is_file() for file in files.values())
+    assert str(SETTINGS.security.tokens_file) == f"/run/secrets/{SERVICES['engine']['secrets'][0]}"
+    assert trainer_settings(secrets).trainer.token_file == secrets / SERVICES["trainer"]["secrets"][0]
+    used = [name for service in SERVICES.values() for name in service.get("secrets", [])]
+    assert sorted(used) == sorted(files)
+
+
+def test_all_that_is_kept_lies_in_a_volume(secrets: Path) -> None:
+    trainer = trainer_settings(secrets).trainer
     for path in (SETTINGS.snapshot.dir, trainer.archive_dir, trainer.models_dir):
         assert path is not None and path.is_relative_to("/var/lib/ousel")
     for name in OWN:
@@ -96,6 +142,26 @@ def test_our_own_containers_can_do_as_little_as_possible(name: str) -> None:
     assert service["read_only"] and service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert "user" not in service  # The image's own is none that may do much.
+
+
+def test_prometheus_asks_both_programs_where_they_answer_and_by_the_names_of_the_rules(secrets: Path) -> None:
+    asked = yaml.safe_load((FOLDER / "prometheus.yml").read_text())["scrape_configs"]
+    targets = {job["job_name"]: job["static_configs"][0]["targets"] for job in asked}
+    trainer = trainer_settings(secrets).trainer
+    assert targets["ousel-engine"] == [f"engine:{SETTINGS.serving.metrics_port}"]
+    assert targets["ousel-trainer"] == [f"trainer:{trainer.metrics_port}"] and trainer.metrics_host == "0.0.0.0"
+    assert f"127.0.0.1:{trainer.metrics_port}/" in SERVICES["trainer"]["healthcheck"]["test"][-1]
+    rules = "".join(path.read_text() for path in (FOLDER / "../prometheus/rules").glob("*.yml"))
+    assert set(re.findall(r'job="([^"]+)"', rules)) <= targets.keys()
+
+
+def test_prometheus_takes_its_settings(tmp_path: Path) -> None:
+    rules = (FOLDER / "../prometheus/rules").resolve()
+    path = tmp_path / "prometheus.yml"
+    path.write_text((FOLDER / "prometheus.yml").read_text().replace("/etc/prometheus/rules", str(rules)))
+    command = [tool("promtool"), "check", "config", str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_an_engine_has_the_time_to_end_well() -> None:
