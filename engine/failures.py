@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from engine.limited_log import LimitedLog
-from engine.log_output import one_line
+from engine.log_output import log_form, one_line
 
 _log = logging.getLogger(__name__)
 _limited = LimitedLog(_log)
@@ -46,14 +46,26 @@ def one_line_each(program: str) -> Iterator[None]:
     try:
         yield
     except WrongValue as error:
-        print(one_line(str(error)), file=sys.stderr)  # With a number as its code, Python prints nothing.
-        raise
+        raise _end(str(error), 2) from None
+    except SystemExit as error:
+        raise (_end(error.code, 1) if isinstance(error.code, str) else error) from None
     except BrokenPipeError:
         raise SystemExit(1) from None  # Nobody reads the output any more.
     except (OSError, MemoryError) as error:
-        raise SystemExit(f"{program}: {told(error)}") from None
+        raise _end(f"{program}: {told(error)}", 1) from None
     except KeyboardInterrupt:
         raise SystemExit(130) from None  # as shells have it for SIGINT
+
+
+def _end(line: str, code: int) -> SystemExit:
+    """The end of a program, whose last line stands in the log where that is read as JSON."""
+    if log_form() == "json":
+        _log.error("%s", line)
+        return SystemExit(code)
+    if code == 1:
+        return SystemExit(line)  # Python prints it, and ends with exit code 1.
+    print(one_line(line), file=sys.stderr)
+    return SystemExit(code)
 
 
 def log_thread_failures() -> None:

@@ -7,14 +7,33 @@ import logging
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 INTERVAL_S = 10.0
 _MAX_KINDS = 1000
 _MAX_CHARS = 1000
 
+Fields = Mapping[str, object]
 Schedule = Callable[[float, Callable[[], None]], object]
+
+
+class _Occurrence(NamedTuple):
+    """What a call of a limited log brings."""
+
+    level: int
+    text: str
+    occurrences: int
+    fields: Fields | None
+
+
+class _Line(NamedTuple):
+    """What is written."""
+
+    level: int
+    text: str
+    fields: Fields | None
 
 
 @dataclass
@@ -24,7 +43,13 @@ class _Kind:
     written_s: float
     level: int = 0
     newest: str = ""
+    fields: Fields | None = None  # of the newest one
     held_back: int = 0  # occurrences since the last line
+
+    def hold(self, new: _Occurrence) -> None:
+        """Counts it, until the next line."""
+        self.level, self.newest, self.fields = new.level, new.text, new.fields
+        self.held_back += new.occurrences
 
 
 class LimitedLog:
@@ -57,13 +82,18 @@ class LimitedLog:
         self._kinds: dict[str, _Kind] = {}  # the one written longest ago comes first
         _all.add(self)
 
-    def warning(self, kind: str, message: str, *args: object, count: int = 1) -> None:
-        """Writes or holds back a warning; `count` is how many occurrences this call stands for."""
-        self._write(logging.WARNING, kind, message, args, count)
+    def warning(self, kind: str, message: str, *args: object, count: int = 1, extra: Fields | None = None) -> None:
+        """Writes or holds back a warning.
 
-    def error(self, kind: str, message: str, *args: object, count: int = 1) -> None:
+        Args:
+            count: how many occurrences this call stands for.
+            extra: what the line is about, see `log_fields`; a line has that of the newest occurrence.
+        """
+        self._write(kind, _Occurrence(logging.WARNING, cut(message % args if args else message), count, extra))
+
+    def error(self, kind: str, message: str, *args: object, count: int = 1, extra: Fields | None = None) -> None:
         """`warning`, as an error."""
-        self._write(logging.ERROR, kind, message, args, count)
+        self._write(kind, _Occurrence(logging.ERROR, cut(message % args if args else message), count, extra))
 
     def flush(self) -> None:
         """Writes everything that is held back."""
@@ -71,9 +101,8 @@ class LimitedLog:
             lines = [self._line(kind) for kind in self._kinds.values() if kind.held_back]
         self._emit(lines)
 
-    def _write(self, level: int, name: str, message: str, args: tuple[object, ...], count: int) -> None:
-        text = cut(message % args if args else message)
-        lines: list[tuple[int, str]] = []
+    def _write(self, name: str, new: _Occurrence) -> None:
+        lines: list[_Line] = []
         wait_s = None
         with self._lock:
             kind = self._kinds.get(name)
@@ -81,7 +110,7 @@ class LimitedLog:
             if kind is None or (not kind.held_back and now_s - kind.written_s >= self._interval_s):
                 self._kinds.pop(name, None)
                 self._kinds[name] = kind = _Kind(now_s)
-                kind.level, kind.newest, kind.held_back = level, text, count
+                kind.hold(new)
                 lines.append(self._line(kind, first=True))
                 while len(self._kinds) > _MAX_KINDS:
                     dropped = self._kinds.pop(next(iter(self._kinds)))
@@ -90,8 +119,7 @@ class LimitedLog:
             else:
                 if not kind.held_back:
                     wait_s = max(0.0, kind.written_s + self._interval_s - now_s)
-                kind.level, kind.newest = level, text
-                kind.held_back += count
+                kind.hold(new)
         self._emit(lines)
         if wait_s is not None:
             self._schedule(wait_s, lambda: self._due(name))
@@ -105,7 +133,7 @@ class LimitedLog:
             self._kinds[name] = self._kinds.pop(name)
         self._emit([line])
 
-    def _line(self, kind: _Kind, *, first: bool = False) -> tuple[int, str]:
+    def _line(self, kind: _Kind, *, first: bool = False) -> _Line:
         """The line that stands for everything that is held back. The caller holds the lock."""
         now_s = self._clock()
         if kind.held_back == 1:
@@ -115,11 +143,11 @@ class LimitedLog:
         else:
             text = f"{kind.newest} ({kind.held_back} of these in the last {now_s - kind.written_s:.0f} s)"
         kind.written_s, kind.held_back = now_s, 0
-        return kind.level, text
+        return _Line(kind.level, text, kind.fields)
 
-    def _emit(self, lines: list[tuple[int, str]]) -> None:
-        for level, text in lines:
-            self._log.log(level, "%s", text)
+    def _emit(self, lines: list[_Line]) -> None:
+        for line in lines:
+            self._log.log(line.level, "%s", line.text, extra=line.fields)
 
 
 def cut(text: str, chars: int = _MAX_CHARS) -> str:

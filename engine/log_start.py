@@ -12,7 +12,7 @@ _log = logging.getLogger(__name__)
 
 def start_log(settings: Settings, level: str | None = None) -> None:
     """Logs from the level of the settings on, or from another one."""
-    log_to_stderr(level or settings.log_level)
+    log_to_stderr(level or settings.log.level, settings.log.format)
     ignored = ignored_variables(type(settings))
     if ignored is not None:
         _log.warning("%s", ignored)

@@ -9,6 +9,7 @@ from typing import Protocol
 
 from engine.catalog_recheck import NO_DOUBTS, Doubts, may_miss_deletions
 from engine.events.source import Assignment, LogRange, Partition
+from engine.log_fields import at
 from engine.snapshot.losses import Loss, SnapshotError, refusal
 from engine.state.copying import SavedCatalog, SavedState
 from engine.state.slice import SavedSlice
@@ -105,12 +106,13 @@ def _open(number: int, held: LogRange, state: State, snapshots: Snapshots | None
         _log.info(
             "partition %d of %s: restored at offset %d, %d records to replay",
             number, state.events_topic, slice_.position, held.end - slice_.position,
+            extra=at(state.events_topic, number, slice_.position),
         )  # fmt: skip
     else:
         slice_.position = slice_.began = held.begin
         losses.append(snapshots.lost(number, held) if snapshots is not None else None)
         _log.info("partition %d of %s: no snapshot, %d records to replay", number, state.events_topic,
-                  held.end - held.begin)  # fmt: skip
+                  held.end - held.begin, extra=at(state.events_topic, number, held.begin))  # fmt: skip
     return state.open(number, slice_)
 
 

@@ -26,6 +26,7 @@ from engine.exports import Exports
 from engine.generation import FrozenCopy, Generation
 from engine.generations import Generations, Missed
 from engine.installer import Installer, RollBackRefused, StaleVersion
+from engine.log_fields import of_model
 from engine.partitions import Snapshots, take
 from engine.passing_time import new_state, pass_time, settled
 from engine.publisher import Audience, Due, NotFollowing, Overloaded, Publisher
@@ -327,7 +328,8 @@ class Pipeline:
     def _announce(self, generation: Generation) -> None:
         metrics.MODEL_VERSION.set(generation.version)
         metrics.MODEL_TIME.set(generation.made_s)
-        _log.info("model version %d serves, %d items in its index", generation.version, generation.index.size)
+        version, size = generation.version, generation.index.size
+        _log.info("model version %d serves, %d items in its index", version, size, extra=of_model(version))
         self._audience.mark((), model=True)
 
     def close(self) -> None:

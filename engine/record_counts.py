@@ -11,6 +11,7 @@ from engine.events.batch import Decoded, Record, Rejection
 from engine.events.records import Records
 from engine.events.source import Partition
 from engine.limited_log import LimitedLog
+from engine.log_fields import at
 from engine.state.folded import Folded
 from engine.state.state import State
 
@@ -89,6 +90,7 @@ class RecordCounts:
             _limited.warning(
                 f"dead letter of {topic}", "record %s[%d]@%d is a dead letter (`ousel-engine dead-letters`): %s",
                 topic, newest.record.partition, newest.record.offset, newest.reason, count=count,
+                extra=at(topic, newest.record.partition, newest.record.offset),
             )  # fmt: skip
 
     def _count(self, topic: str, outcomes: Mapping[str, int]) -> None:

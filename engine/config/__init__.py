@@ -9,6 +9,7 @@ from engine.config.clients import ClientsConfig
 from engine.config.events import EventsConfig
 from engine.config.kafka import KafkaConfig
 from engine.config.load import Config, Settings, ignored_variables, load_config, load_settings
+from engine.config.log import LogConfig, LogFormat
 from engine.config.model import CanaryConfig, IndexConfig, InferenceConfig, ModelConfig
 from engine.config.quality import QualityConfig
 from engine.config.ranking import RankingConfig
@@ -30,6 +31,8 @@ __all__ = [
     "IndexConfig",
     "InferenceConfig",
     "KafkaConfig",
+    "LogConfig",
+    "LogFormat",
     "ModelConfig",
     "Precision",
     "QualityConfig",

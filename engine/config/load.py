@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError, ValidationInfo, field_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
@@ -14,6 +14,7 @@ from engine.config.events import EventsConfig
 from engine.config.explained import explained
 from engine.config.given import Given
 from engine.config.kafka import KafkaConfig
+from engine.config.log import LogConfig
 from engine.config.model import CanaryConfig, IndexConfig, InferenceConfig, ModelConfig
 from engine.config.names import KnownNames
 from engine.config.places import Places
@@ -33,7 +34,7 @@ T = TypeVar("T", bound="Settings")
 
 
 class Settings(BaseSettings):
-    """The part that the settings of every process share: where values come from, and how much is logged."""
+    """The part that the settings of every process share: where values come from, and what is logged."""
 
     model_config = SettingsConfigDict(
         env_prefix=PREFIX,
@@ -44,12 +45,7 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    log_level: Literal["debug", "info", "warning", "error"] = "info"
-
-    @field_validator("log_level", mode="before")
-    @classmethod
-    def _lower(cls, value: Any) -> Any:
-        return value.lower() if isinstance(value, str) else value
+    log: LogConfig = LogConfig()
 
 
 class Config(Settings):

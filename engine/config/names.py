@@ -42,6 +42,10 @@ class KnownNames:
         holders = [section for section, fields in self.own.items() if name in fields]
         if holders:
             return f"there is no such setting outside the sections; {holders[0]}.{name} is one"
+        section, _, key = name.partition("_")
+        meant = nearest(key, self.own.get(section, ()))
+        if meant is not None:
+            return f"there is no such setting outside the sections, did you mean {section}.{meant}?"
         near = nearest(name, self.top_level)
         if near is None:
             return "there is no such section or setting; docs/configuration.md lists them"

@@ -9,6 +9,8 @@ from time import monotonic
 
 from kafka import TopicPartition
 
+from engine.log_fields import at
+
 log = logging.getLogger(__name__)
 
 _RETRY_S = 10.0
@@ -42,6 +44,7 @@ class HeldPartitions:
             log.warning(
                 "%s[%d] can't be read on from offset %d: %s; all others go on; the next try is in %g s",
                 partition.topic, partition.partition, offset, reason, _RETRY_S,
+                extra=at(partition.topic, partition.partition, offset),
             )  # fmt: skip
             hold = None
         repeat_at_s = now_s + _REPEAT_S if hold is None else hold.repeat_at_s
@@ -58,7 +61,8 @@ class HeldPartitions:
             if not self._stays(partition, hold):
                 del self._holds[partition]
                 if (self._position(partition) or 0) > hold.offset:
-                    log.warning("%s[%d] is read on from offset %d", partition.topic, partition.partition, hold.offset)
+                    where = partition.topic, partition.partition, hold.offset
+                    log.warning("%s[%d] is read on from offset %d", *where, extra=at(*where))
         return {partition: hold.reason for partition, hold in self._holds.items()}
 
     def _stays(self, partition: TopicPartition, hold: _Hold) -> bool:

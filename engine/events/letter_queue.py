@@ -12,6 +12,7 @@ from engine import metrics
 from engine.events.dead_letter import Letter, LettersUnwritten
 from engine.events.source import Partition
 from engine.limited_log import LimitedLog
+from engine.log_fields import at
 
 limited = LimitedLog(logging.getLogger(__name__))
 
@@ -91,6 +92,7 @@ class LetterQueue:
                     "no room", "%d dead letters wait for topic %r, and there is no room for %s[%d]@%d: no snapshot is"
                     " taken until the engine was restarted and has read this record again",
                     len(self._letters), self._topic, letter.id.topic, letter.id.partition, letter.id.offset,
+                    extra=at(letter.id.topic, letter.id.partition, letter.id.offset),
                 )  # fmt: skip
             hold.letters += 1
             self._tell()

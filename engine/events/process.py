@@ -20,6 +20,7 @@ import numpy as np
 from engine.events.process_child import Beat, Failed, Polled, Room, Seen, Status
 from engine.events.records import Records
 from engine.events.source import Assignment, BrokerAway, EventSource, LogHealth, Partition, SourceError
+from engine.log_output import log_form
 from engine.process_metrics import watch_reader
 
 # A catalog record is decoded, folded and embedded alone, which takes as long as ten events or more. Once the log has
@@ -262,7 +263,7 @@ def _start(pipe: int, room: Room) -> subprocess.Popen[bytes]:
     # Not multiprocessing: its child would import the program that runs here, and torch with it.
     command = [sys.executable, "-P", "-c", "from engine.events.process_child import main; main()"]
     return subprocess.Popen(
-        [*command, str(pipe), str(os.getpid()), str(room.records), str(room.bytes), level],
+        [*command, str(pipe), str(os.getpid()), str(room.records), str(room.bytes), level, log_form()],
         stdin=subprocess.DEVNULL,
         pass_fds=(pipe,),
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "OPENBLAS_NUM_THREADS": "1"},

@@ -19,7 +19,7 @@ from engine import collector
 from engine.arenas import limit_arenas
 from engine.events.records import Records
 from engine.events.source import Assignment, BrokerAway, EventSource, LogHealth, Partition, SourceError
-from engine.failures import told
+from engine.failures import log_thread_failures, told
 from engine.log_output import log_to_stderr
 
 log = logging.getLogger(__name__)
@@ -97,7 +97,8 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     _die_with(parent)
-    log_to_stderr(sys.argv[5])
+    log_to_stderr(sys.argv[5], "json" if sys.argv[6] == "json" else "text")
+    log_thread_failures()
     limit_arenas()
     collector.set_aside()
     # Every record is an object or several, in no cycle: looking for one took a tenth of the time.

@@ -9,6 +9,7 @@ from engine import metrics
 from engine.events.batch import Record
 from engine.events.payload import names_shown
 from engine.limited_log import LimitedLog
+from engine.log_fields import at
 
 _log = LimitedLog(logging.getLogger(__name__))
 _MAX_NAMES = 100  # gathered per topic and batch, so that a producer of random names costs no memory
@@ -48,6 +49,7 @@ class UnreadFields:
                 found.first.partition,
                 found.first.offset,
                 count=found.records,
+                extra=at(topic, found.first.partition, found.first.offset),
             )
         self._found.clear()
 

@@ -22,6 +22,7 @@ from engine.serving.errors import FAILURES, SnapshotFailed, StreamTooOld, is_exp
 from engine.serving.first_message import FirstMessages
 from engine.serving.foreign_calls import wrap_foreign
 from engine.serving.lists import passes_bytes
+from engine.serving.request_name import HEADER, name_request
 from engine.serving.requests import lenient
 
 _log = logging.getLogger(__name__)
@@ -110,6 +111,7 @@ class CallObserver(grpc.aio.ServerInterceptor):
 
         async def behavior(request: Any, context: Any) -> Any:
             started = time.perf_counter()
+            request_name = name_request(context)
             code = grpc.StatusCode.OK
             try:
                 return await inner(request, context)
@@ -136,7 +138,8 @@ class CallObserver(grpc.aio.ServerInterceptor):
                     seconds.observe(time.perf_counter() - started)
             # Counted by now: a client that knows of the failure finds it in GetStatus.
             try:
-                return await context.abort(status.code, status.details, status.trailing_metadata)
+                trailing = (*status.trailing_metadata, (HEADER, str(request_name)))
+                return await context.abort(status.code, status.details, trailing)
             except grpc.aio.InternalError:
                 raise asyncio.CancelledError from None  # The client left, as above.
 

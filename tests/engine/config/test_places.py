@@ -97,7 +97,7 @@ def test_a_line_is_found_in_a_long_file_too(tmp_path: Path) -> None:
         ),
         ("OUSEL_SERVING", "x", "serving: must be a table of settings in JSON, such as"),
         ("OUSEL_SERVING", '{"port": -1}', "serving.port: must be a whole number >= 0 and <= 65535, got -1"),
-        ("OUSEL_LOG_LEVEL", "verbose", "log_level: Input should be 'debug', 'info', 'warning' or 'error'"),
+        ("OUSEL_LOG__LEVEL", "verbose", "log.level: Input should be 'debug', 'info', 'warning' or 'error'"),
         ("ousel_serving__port", "-1", "serving.port: must be a whole number >= 0 and <= 65535, got '-1'"),
     ],
 )

@@ -29,7 +29,6 @@ def sections(kind: type[Settings]) -> dict[str, type[BaseModel]]:
 
 def places(kind: type[Settings]) -> Iterator[tuple[str, ...]]:
     """Every setting, and keys that are none in every section and in every table."""
-    yield ("log_level",)
     for name, section in sections(kind).items():
         yield (name,)
         for key in NAMES:
@@ -144,7 +143,8 @@ def test_a_file_that_is_no_text_is_one_line(content: bytes, tmp_path: Path) -> N
     [
         ("serving = {port = -1}", "serving.port: must be a whole number >= 0 and <= 65535, got -1"),
         ("serving = {port = '60s'}", "serving.port: must be a whole number >= 0 and <= 65535, got '60s'"),
-        ("log_level = 'verbose'", "log_level: Input should be 'debug', 'info', 'warning' or 'error', got 'verbose'"),
+        ("log = {level = 'loud'}", "log.level: Input should be 'debug', 'info', 'warning' or 'error', got 'loud'"),
+        ("log_level = 'info'", "log_level: there is no such setting outside the sections, did you mean log.level?"),
         ("ranking = {goal = 'buy'}", "(events.kinds), got 'buy'"),
         ("events = {default_kind = 'buy'}", "got 'buy'"),
         ("events = {time_zone = 'Europe/Berln'}", "got 'Europe/Berln'"),

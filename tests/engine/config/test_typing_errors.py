@@ -41,7 +41,12 @@ def refusal(kind: type[Settings], file: Path | None = None) -> str:
         ("[trainr]\nseed = 1\n", 1, "trainr: there is no such section, did you mean trainer?"),
         ("[zzz]\n", 1, "zzz: there is no such section or setting; docs/configuration.md lists them"),
         ("# x\nbootstrap = 'a:1'\n", 2, "bootstrap: there is no such setting outside the sections; kafka.bootstrap is"),
-        ("log_levle = 'info'\n", 1, "log_levle: there is no such setting, did you mean log_level?"),
+        (
+            "log_level = 'info'\n",
+            1,
+            "log_level: there is no such setting outside the sections, did you mean log.level?",
+        ),
+        ("log_levle = 'info'\n", 1, "there is no such setting outside the sections, did you mean log.level?"),
         ("[kafka]\n\nbootstrp = 'a:1'\n", 3, "kafka.bootstrp: there is no such setting, did you mean kafka.bootstrap?"),
         ("[kafka]\nhistory = 3\n", 2, "kafka.history: there is no such setting; state.history is one"),
         ("'a\\nb' = 1\n".replace("'", '"'), 1, "there is no such section or setting"),
@@ -87,7 +92,8 @@ def test_a_misspelt_variable_ends_the_start_with_its_name_and_the_nearest_right_
         ("OUSEL_KAFKA_BOOTSTRAP", "OUSEL_KAFKA__BOOTSTRAP"),
         ("OUSEL_BOOTSTRAP", "OUSEL_KAFKA__BOOTSTRAP"),
         ("OUSEL_STATE_SESION_GAP_S", "OUSEL_STATE__SESSION_GAP_S"),
-        ("OUSEL_LOG_LEVLE", "OUSEL_LOG_LEVEL"),
+        ("OUSEL_LOG_LEVLE", "OUSEL_LOG__LEVEL"),
+        ("OUSEL_LOG_LEVEL", "OUSEL_LOG__LEVEL"),
         ("OUSEL_ADRESS", "OUSEL_ADDRESS"),
         ("OUSEL_TRAINER_SEED", "OUSEL_TRAINER__SEED"),
         ("OUSEL_QQQ", None),
@@ -131,8 +137,8 @@ def test_what_ousels_other_programs_read_is_accepted_without_a_word(
     for name in ("OUSEL_SERVING__PORT", "OUSEL_TRAINER__SEED"):
         monkeypatch.setenv(name, "1")
     monkeypatch.setenv("OUSEL_ADDRESS", "127.0.0.1:50051")
-    monkeypatch.setenv("OUSEL_LOG_LEVEL", "debug")
-    assert load_settings(kind, file).log_level == "debug"
+    monkeypatch.setenv("OUSEL_LOG__LEVEL", "DEBUG")
+    assert load_settings(kind, file).log.level == "debug"
     assert ignored_variables(kind) is None
 
 

@@ -9,6 +9,7 @@ from ousel.v1.recommender_service_pb2 import Query, RecommendRequest
 
 from engine import metrics
 from engine.limited_log import LimitedLog
+from engine.log_fields import note_request
 from engine.serving import calls as calls_module
 from engine.serving.calls import log_clients_that_left
 from engine.serving.errors import InvalidRequest
@@ -53,6 +54,21 @@ async def test_an_unexpected_error_is_logged_once_and_told_without_its_text(serv
     assert (await served.model.GetStatus(GetStatusRequest())).failed_calls == 1
 
 
+@pytest.mark.parametrize("given", ["app-17", None])
+async def test_a_failed_call_returns_the_name_that_its_line_in_the_log_has(served: Served, caplog, given):
+    served.engine.lists = lambda query: {}["secret"]
+    caplog.handler.addFilter(note_request)
+    try:
+        with pytest.raises(grpc.aio.AioRpcError) as failed:
+            await served.recommender.Recommend(request(), metadata=(("x-request-id", given),) if given else None)
+    finally:
+        caplog.handler.removeFilter(note_request)  # The handler is that of all tests.
+    trailing = dict(failed.value.trailing_metadata())
+    [record] = caplog.records
+    assert record.request_id == trailing["x-request-id"]
+    assert given is None or record.request_id == given
+
+
 @pytest.mark.parametrize(("timeout_s", "code"), [(0.3, "DEADLINE_EXCEEDED"), (None, "CANCELLED")])
 async def test_tells_a_passed_deadline_from_a_client_that_left(served: Served, caplog, timeout_s, code):
     served.engine.hold = True
@@ -83,6 +99,9 @@ async def test_a_client_that_leaves_before_it_is_told_of_its_error_is_no_failure
     class Left:
         async def abort(self, *_: object) -> None:
             raise grpc.aio.InternalError  # as above
+
+        def invocation_metadata(self) -> tuple[()]:
+            return ()
 
     async def refuse(*_: object) -> None:
         raise InvalidRequest("k must be positive")
