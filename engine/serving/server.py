@@ -121,7 +121,7 @@ class Server:
         self.metrics_port = self._http.port
         try:
             if serving.health_port is not None:
-                health_port = HealthPort(self._health, [CallObserver(first, guard)], _options(serving))
+                health_port = HealthPort(self._health, [CallObserver(first, guard, self._closing)], _options(serving))
                 self.health_port = await health_port.start(serving.health_host, serving.health_port)
                 self._health_port = health_port
             self.port = _bind(server, serving.host, serving.port, self._certificates)
