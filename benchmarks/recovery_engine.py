@@ -26,8 +26,8 @@ from engine.config import Config
 _TIMEOUT_S = 120.0
 _PORT = re.compile(r"gRPC on (\S+:\d+), metrics")
 _METRICS = re.compile(r"metrics on (\S+)/metrics")
-_TO_REPLAY = re.compile(r"^(\S+ \S+) .*?(restored at offset \d+|no snapshot), (\d+) records to replay$", re.MULTILINE)
-_READY = re.compile(r"^(\S+ \S+) .*? ready: ", re.MULTILINE)
+_TO_REPLAY = re.compile(r"^(\S+) .*?(restored at offset \d+|no snapshot), (\d+) records to replay$", re.MULTILINE)
+_READY = re.compile(r"^(\S+) .*? ready: ", re.MULTILINE)
 
 
 class EngineError(RuntimeError):
@@ -166,7 +166,7 @@ class KillableEngine:
 
 
 def _seconds(said: str) -> float:
-    return datetime.strptime(said, "%Y-%m-%d %H:%M:%S,%f").timestamp()
+    return datetime.fromisoformat(said).timestamp()
 
 
 def lags(metrics: dict[str, float]) -> list[float]:
