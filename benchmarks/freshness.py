@@ -37,6 +37,7 @@ from benchmarks.freshness_load import Click, Producer
 from benchmarks.recovery_engine import KillableEngine, environment
 from benchmarks.report import Figure, report
 from benchmarks.shop_log import Events, catalog_record, item_id, write
+from benchmarks.swap_models import push_and_wait
 from benchmarks.talker import Talker
 from deploy.local.brokers import start_broker
 from engine.config import Config, EventsConfig, KafkaConfig, SnapshotConfig, StateConfig
@@ -44,13 +45,11 @@ from engine.events.producer import EventProducer
 from engine.events.topics import ensure_topics
 from engine.model.recommender import ModelShape, Recommender
 from engine.model.weights import Weights, encode_weights
-from trainer.push import push
 
 STREAMS, EVENTS_PER_S = 100, 1000
 USERS, ITEMS = 1000, 20_000
 _WARM_S = 1.5  # of each turn, what does not count
 _SETTLE_S = 1.0  # after the last event, for its list
-_TIMEOUT_S = 300.0
 
 
 def main() -> None:
@@ -71,7 +70,7 @@ def main() -> None:
         with closing(KillableEngine(config, Path(folder) / "engine.log")) as engine:
             print("starting the engine", flush=True)
             engine.wait_until_serving()
-            push(engine.address, _weights(config), 1, {}, _TIMEOUT_S)
+            push_and_wait(engine.address, _weights(config), 1)
             print("measuring the engine", flush=True)
             before = engine.metrics()
             waits_ms, late = _measure(config, engine.address, engine_s, seed=2)

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 
 # Before numpy loads, as in the engine.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -61,6 +62,7 @@ from trainer.evaluation.ousel import OuselScorer
 from trainer.evaluation.peers.tuning import Settings, as_chosen, tuned
 from trainer.evaluation.run import judge
 from trainer.model_file import load_model
+from trainer.push import versions
 
 K = 20
 _MOST = 4000  # baskets asked about
@@ -77,7 +79,7 @@ _CHOSEN: dict[str, Settings] = {
 _TRAINED_S = 4 * 3600.0
 _LOOK_S = 0.5
 _DONE = "more training on this log brings nothing"
-_FIRST = "pushed version"
+_FIRST = re.compile(r": version \d+ serves$", re.MULTILINE)  # The trainer looks every few seconds.
 
 
 def main() -> int:
@@ -150,11 +152,15 @@ def _train(engine: KillableEngine, folder: Path, variables: dict[str, str]) -> d
     trainer = Child("trainer", [sys.executable, "-m", "trainer", "run"], folder / "trainer.log", variables)
     try:
         while _DONE not in (said := trainer.log_path.read_text(errors="replace")):
-            if not first_s and _FIRST in said:
+            if not first_s and _FIRST.search(said):
                 first_s = time.monotonic() - began_s
                 print(f"a first model after {first_s:.0f} s", flush=True)
             if time.monotonic() - began_s > _TRAINED_S or trainer.wait(0) is not None:
                 raise EngineError(f"waited for the end of the training:\n{trainer.log_tail(20)}")
+            time.sleep(_LOOK_S)
+        while (known := versions(engine.address)) is None or known.announced not in (0, known.serving):
+            if time.monotonic() - began_s > _TRAINED_S:
+                raise EngineError("waited for the last model to serve")
             time.sleep(_LOOK_S)
     finally:
         trainer.stop()

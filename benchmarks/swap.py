@@ -10,7 +10,7 @@ other version's reach, so a list that mixes two generations shows it.
     torn_responses   lists with a score that is not of the version they name, or not made by a model
     refused          bad models that the engine did not take: values that are not finite, embeddings all alike, and a
                      hit rate far below the serving model's
-    p99_ms           of calls that were due between the begin of a push or a roll back and its answer
+    p99_ms           of calls that were due between the begin of a push and the model serving, or during a roll back
     idle_p99_ms      of calls of the same load between them, in the same run; p99_ratio is the one over the other
     skipped          calls not made because 32 were open: above 0, the machine is too slow for the load
 
@@ -44,13 +44,13 @@ from benchmarks.recovery_engine import KillableEngine
 from benchmarks.report import Figure, report
 from benchmarks.shop_log import catalog_record, item_id, user_id, write
 from benchmarks.swap_load import Load, Seen
-from benchmarks.swap_models import bad, honest, is_of, push_honest
+from benchmarks.swap_models import bad, honest, is_of, push_and_wait, push_honest
 from deploy.local.brokers import start_broker
 from engine.config import Config, IndexConfig, KafkaConfig, SnapshotConfig, StateConfig
 from engine.events.producer import EventProducer
 from engine.events.topics import ensure_topics
 from engine.model.weights import encode_weights
-from trainer.push import WeightsRefused, push
+from trainer.push import WeightsRefused
 
 SWAPS = 10
 _ROLL_BACK_AFTER = (4, 8)  # swaps
@@ -144,7 +144,9 @@ def _swap_all(address: str, items: Sequence[str], swaps: Swaps, idle: Callable[[
             before = serving
             version = serving = version + 1
             with swaps.during(swaps.busy):
-                swaps.swap_s.append(push(address, data, version, {}, _TIMEOUT_S).swap_ms / 1000)
+                began_s = time.perf_counter()
+                push_and_wait(address, data, version)
+                swaps.swap_s.append(time.perf_counter() - began_s)
             _expect(client, serving, swaps)
             if number in _ROLL_BACK_AFTER:
                 with swaps.during(swaps.busy):
@@ -158,7 +160,8 @@ def _swap_all(address: str, items: Sequence[str], swaps: Swaps, idle: Callable[[
                 idle()
             try:
                 with swaps.during(swaps.busy):
-                    push(address, data, version + 1, {}, _TIMEOUT_S)
+                    version += 1
+                    push_and_wait(address, data, version)
                 swaps.wrong.append(f"a model with {what} was taken")
                 return
             except WeightsRefused as refusal:

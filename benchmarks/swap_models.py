@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 
 import torch
@@ -9,7 +10,7 @@ import torch
 from engine.config import EventsConfig, StateConfig
 from engine.model.recommender import ModelShape, Recommender
 from engine.model.weights import Weights, encode_weights
-from trainer.push import push
+from trainer.push import WeightsFile, await_serving, push
 
 _APART = 1000.0  # between the scores of two versions
 _TIMEOUT_S = 300.0
@@ -40,7 +41,17 @@ def honest(items: Sequence[str], version: int) -> Weights:
 
 
 def push_honest(address: str, items: Sequence[str], version: int) -> None:
-    push(address, encode_weights(honest(items, version)), version, {}, _TIMEOUT_S)
+    push_and_wait(address, encode_weights(honest(items, version)), version)
+
+
+def push_and_wait(address: str, data: bytes, version: int) -> None:
+    """Pushes a model and waits until the engine serves it.
+
+    Raises:
+        PushError: it does not.
+    """
+    push(address, WeightsFile(data), version, _TIMEOUT_S)
+    await_serving(address, version, _TIMEOUT_S, threading.Event())
 
 
 def is_of(version: int, score: float) -> bool:

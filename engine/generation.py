@@ -18,7 +18,7 @@ from torch import Tensor
 
 from engine.config import Config
 from engine.index.base import Hits
-from engine.index.hnsw import BuildStoppedError
+from engine.index.hnsw import BuildStoppedError, build_pieces
 from engine.index.live import LiveIndex
 from engine.inference.embedder import Embedder
 from engine.inference.query_cache import QueryCache
@@ -26,12 +26,14 @@ from engine.inference.ranker_forward import RankerForward
 from engine.inference.session_cache import SessionCache
 from engine.model.recommender import Recommender
 from engine.model.weights import Weights, WeightsError
+from engine.pace import counted
 from engine.state.copying import GraphCopy
 from engine.state.graph import LiveGraph
 from engine.state.ring import Neighbors
 from engine.state.state import Folded, State
 
 _QUERIES = 64  # that the index is measured with when it is built
+_EMBEDDING_SHARE = 0.3  # of a build's time, about; the graph of the index takes the rest
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,23 @@ class FrozenCopy:
         return self._frozen(graph=self._graph.graph())
 
 
+@dataclass(frozen=True)
+class Build:
+    """How a model is built.
+
+    Attributes:
+        again: it has served before, or somebody has chosen it, so that the canary compares it with no other.
+        named: the registry names it, so that its version may be below one that has served.
+        hurried: nobody is served meanwhile, so that it takes a whole core.
+        progress: hears how far the build is, from 0 to 1, about.
+    """
+
+    again: bool = False
+    named: bool = False
+    hurried: bool = False
+    progress: Callable[[float], object] = lambda done: None
+
+
 def check_fits(weights: Weights, config: Config) -> None:
     """Raises WeightsError where a model can't run over this engine's state."""
     shape = weights.model.shape
@@ -181,15 +200,21 @@ def build_generation(
     frozen: Frozen,
     config: Config,
     stopped: Callable[[], bool] = lambda: False,
+    progress: Callable[[float], object] = lambda done: None,
 ) -> Generation:
-    """Computes all embeddings and a new index. Takes seconds; meant for a thread of its own.
+    """Computes all embeddings and a new index. Takes seconds to minutes; meant for a thread of its own.
+
+    Args:
+        progress: hears how far the build is, from 0 to 1, about.
 
     Raises:
         WeightsError: the embeddings are not finite.
         BuildStoppedError: `stopped`, asked now and then, returned True.
     """
     embedder = Embedder(weights.model, weights.vocabulary, config.inference, frozen.user_rows, frozen.item_rows)
-    embedder.build(frozen.graph, frozen.item_ids, frozen.content, frozen.users, stopped)
+    pieces = embedder.build_pieces(len(frozen.item_ids), len(frozen.users))
+    embedding = counted(stopped, pieces, lambda done: progress(_EMBEDDING_SHARE * done))
+    embedder.build(frozen.graph, frozen.item_ids, frozen.content, frozen.users, embedding)
     if stopped():
         raise BuildStoppedError(f"the build of model version {version} was stopped")
     items = embedder.items.numpy()
@@ -197,7 +222,10 @@ def build_generation(
         raise WeightsError("the model gives embeddings that are not finite on the live graph")
     queries = _some_queries(weights, embedder, frozen)
     found = frozen.available[embedder.known.numpy()[frozen.available]]
-    index = LiveIndex.build(found, items[found], config.index, stopped, queries)
+    indexing = counted(
+        stopped, build_pieces(len(found)), lambda done: progress(_EMBEDDING_SHARE + (1 - _EMBEDDING_SHARE) * done)
+    )
+    index = LiveIndex.build(found, items[found], config.index, indexing, queries)
     model = weights.model.served_in(config.inference.precision)
     sessions = SessionCache(model.sequence, config.inference.sessions, config.state.history)
     cache = QueryCache(sessions, config.inference.queries, model.sequence.reach, model.shape.dim)

@@ -22,6 +22,10 @@ class RollBackRefused(RuntimeError):
     """There is nothing to roll back to, or another version serves than the caller expected."""
 
 
+class StaleVersion(ValueError):
+    """A pushed version is not greater than all that came before."""
+
+
 class Missed:
     """Rows that were folded since a moment and that a generation still has to follow, each once."""
 
@@ -150,6 +154,16 @@ class Generations:
         dropped, self.serving, self.previous = self.serving, self.previous.generation, None
         self.versions.append(self.serving.version)
         return dropped
+
+    def withdraw(self) -> list[Generation]:
+        """Has none serve any more.
+
+        Returns:
+            All that there were: their indexes are to be closed.
+        """
+        dropped = [self.serving, self.previous.generation if self.previous else None]
+        self.serving = self.previous = None
+        return [generation for generation in dropped if generation is not None]
 
     def close(self) -> None:
         """Ends what their indexes run aside."""

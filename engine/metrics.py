@@ -103,11 +103,17 @@ MODEL_TIME = Gauge(
     "ousel_model_timestamp_seconds", "When the serving model was built here, since 1970; 0 before the first"
 )
 MODEL_PUSHES = Counter("ousel_model_pushes", "Pushed models by outcome", ["outcome"])
-MODEL_ROLL_BACKS = Counter("ousel_model_roll_backs", "Times that the generation before was made to serve again")
+MODEL_ROLL_BACKS = Counter("ousel_model_roll_backs", "Times that this engine was asked to take the serving model back")
+MODEL_BUILDS = Counter(
+    "ousel_model_builds", "Models that the registry names, by what this engine made of them", ["outcome"]
+)
+MODEL_BUILD_PROGRESS = Gauge("ousel_model_build_progress_ratio", "How far the build of a model is; 1 without one")
+MODEL_REFUSED = Gauge("ousel_model_refused", "1 while this engine does not take the model that is to serve")
+REGISTRY_PROBLEM = Gauge("ousel_registry_problem", "1 while this engine can't follow the registry of models")
 SWAP_SECONDS = Histogram(
     "ousel_swap_seconds",
-    "From the last chunk of a push to the new model serving",
-    buckets=(0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0),
+    "From the announcement of a model being read to this engine serving it",
+    buckets=(0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1800.0),
 )
 INDEX_SIZE = Gauge("ousel_index_items", "Items in the index")
 INDEX_DELTA = Gauge("ousel_index_delta_items", "Items that are searched exactly until the next rebuild")

@@ -34,6 +34,19 @@ class Pace:
         return self._stop.is_set()
 
 
+def counted(stopped: Callable[[], bool], pieces: int, report: Callable[[float], object]) -> Callable[[], bool]:
+    """`stopped`, which is asked before each of about `pieces` pieces of work, and reports their share that is done."""
+    done = 0
+
+    def ask() -> bool:
+        nonlocal done
+        report(min(1.0, done / max(1, pieces)))
+        done += 1
+        return stopped()
+
+    return ask
+
+
 class Allowance:
     """How long a thread may work on something that can wait: a share of the time that passes, saved up to a limit.
 

@@ -25,23 +25,20 @@ from engine.events.source import Assignment, EventSource, Partition, SourceError
 from engine.exports import Exports
 from engine.generation import FrozenCopy, Generation
 from engine.generations import Generations, Missed
-from engine.installer import Installer, RollBackRefused, StaleVersion
-from engine.log_fields import of_model
+from engine.installer import Installer
 from engine.partitions import Snapshots, take
 from engine.passing_time import new_state, pass_time, settled
 from engine.publisher import Audience, Due, NotFollowing, Overloaded, Publisher
 from engine.ranking.query import Position, Query, Ranking
-from engine.readiness import Readiness
+from engine.readiness import ModelGate, Readiness
 from engine.record_counts import RecordCounts
 from engine.state.copying import StateCopy
 from engine.state.digest import StateDigest, state_digest
 from engine.state.export import Subject
 from engine.state.state import Folded
-from engine.status import EngineStatus, StateMetrics, look
+from engine.status import EngineStatus, StateMetrics, announce, look
 
-__all__ = [
-    "Audience", "Due", "NotFollowing", "Overloaded", "Pipeline", "RollBackRefused", "SnapshotsOff", "StaleVersion",
-]  # fmt: skip
+__all__ = ["Audience", "Due", "NotFollowing", "Overloaded", "Pipeline", "SnapshotsOff"]
 
 _log = logging.getLogger(__name__)
 
@@ -60,8 +57,10 @@ class Pipeline:
         on_ready: called once the log is caught up with, and whenever it answers again after a silence.
         on_unready: called when the log has not answered for serving.max_log_age_s.
         read_items: reads the items topic again, for records that a full catalog has dropped too early.
+        models: keeps it from being ready while the model that is to serve is on its way; None: nobody brings one.
 
     Attributes:
+        installer: builds models and makes them live.
         waiting: the calls whose lists must reflect a record that is not folded yet.
     """
 
@@ -74,6 +73,7 @@ class Pipeline:
         on_ready: Callable[[], object] = lambda: None,
         on_unready: Callable[[], object] = lambda: None,
         read_items: ReadItems | None = None,
+        models: ModelGate | None = None,
     ) -> None:
         self._config = config
         self._audience = audience
@@ -81,14 +81,14 @@ class Pipeline:
         self.waiting = self._publisher.waiting
         self._open_snapshots = snapshots
         self._snapshots: Snapshots | None = None
-        self._readiness = Readiness(config.serving.max_log_age_s, lambda ready: on_ready() if ready else on_unready())
+        max_age_s, gate = config.serving.max_log_age_s, models or ModelGate(settled=True)
+        self._readiness = Readiness(max_age_s, on_ready, on_unready, gate)
         self._decoder = Decoder(config.kafka, config.events, config.state.features_dim)
         self.state = new_state(config)
         self.generations = Generations()
         self._source: EventSource | None = None
         self._letters: DeadLetters | None = None
-        self._ready = False  # has been, once
-        self._caught_up = False  # with all that the log held when partitions last came
+        self._ready = self._caught_up = False  # once; with all that the log held when partitions last came
         self._counts = RecordCounts(config.kafka.events_topic, config.kafka.items_topic)
         self._unspread = 0  # steps since anything was let spread
         self._rest_s = self._observe_at = 0.0  # while nobody waits, before more is let spread; when metrics are due
@@ -101,7 +101,7 @@ class Pipeline:
         self._checkpoints: Checkpoints | None = None
         self._recheck: CatalogRecheck | None = None  # of the catalog that a snapshot had
         self._recall = CatalogRecall(config, read_items, self.wake)
-        self._installer = Installer(
+        self.installer = Installer(
             config,
             self.generations,
             state=lambda: self.state,
@@ -109,8 +109,8 @@ class Pipeline:
             in_engine_thread=self.errands.run,
             announce=self._announce,
         )
-        self.install = self._installer.install
-        self.roll_back = self._installer.roll_back
+        self.install = self.installer.install
+        self.roll_back = self.installer.roll_back
 
     @property
     def generation(self) -> Generation | None:
@@ -325,16 +325,13 @@ class Pipeline:
         self.errands.run(lambda: self._copies.want(begin, done, whole.set_exception))
         return whole
 
-    def _announce(self, generation: Generation) -> None:
-        metrics.MODEL_VERSION.set(generation.version)
-        metrics.MODEL_TIME.set(generation.made_s)
-        version, size = generation.version, generation.index.size
-        _log.info("model version %d serves, %d items in its index", version, size, extra=of_model(version))
+    def _announce(self, generation: Generation | None) -> None:
+        announce(generation)
         self._audience.mark((), model=True)
 
     def close(self) -> None:
         """Ends what runs aside, after `run` has returned: a thread cut off inside a library would abort the process."""
-        self._installer.closing.set()
+        self.installer.closing.set()
         self._recall.close()
         over = NotFollowing("the engine is stopping")
         self._exports.close()
@@ -343,9 +340,9 @@ class Pipeline:
             if self._checkpoints is not None:
                 self._checkpoints.abandon(over)
             self._copies.drop(over)  # the state may have been left half folded
-            if not self._installer.running:
+            if not self.installer.running:
                 break
-            self._installer.join(0.05)  # it may wait for an errand, or for a copy
+            self.installer.join(0.05)  # it may wait for an errand, or for a copy
         self.generations.close()
 
     def export(self, subject: str) -> Future[tuple[Subject, ...]]:
@@ -381,8 +378,8 @@ class Pipeline:
             return StateCopy(self.state, self._config.snapshot.piece_bytes)
 
         def done(copy: StateCopy) -> None:
-            config = self._config
-            in_background("digest", lambda: state_digest(copy.saved(), config.state, config.events), answer)
+            state, events = self._config.state, self._config.events
+            in_background("digest", lambda: state_digest(copy.saved(), state, events), answer)
 
         self.errands.submit(lambda: self._copies.want(begin, done, answer.set_exception))
         return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -12,9 +13,12 @@ from engine import metrics
 from engine.config import StateConfig
 from engine.events.source import EventSource, Partition
 from engine.generation import Generation
+from engine.log_fields import of_model
 from engine.ranking.query import Position
 from engine.state.slice import Slice
 from engine.state.state import State
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,17 @@ def look(
         targets_evicted=sum(one.evicted_targets for one in slices.values()),
         snapshot_time_s=snapshot_time_s,
     )
+
+
+def announce(generation: Generation | None) -> None:
+    """Says which model serves from now on, or that none does any more."""
+    metrics.MODEL_VERSION.set(generation.version if generation else 0)
+    metrics.MODEL_TIME.set(generation.made_s if generation else 0)
+    if generation is None:
+        _log.warning("no model serves any more: lists come from the best scorer that counts")
+        return
+    version, size = generation.version, generation.index.size
+    _log.info("model version %d serves, %d items in its index", version, size, extra=of_model(version))
 
 
 class RisingCount:

@@ -172,11 +172,9 @@ class TrainSection(Section):
         False, description="the token is sent in plain text, also to another machine; everybody on the way can read it"
     )
     push_timeout_s: float = Field(
-        300.0, gt=0, le=DAY_S, description="one push, the engine's rebuild of its index included"
+        300.0, gt=0, le=DAY_S, description="one push, until the registry has the model; no build is waited for"
     )
-    check_s: float = Field(
-        5.0, gt=0, le=DAY_S, description="how often to ask the engine whether it still has the model"
-    )
+    check_s: float = Field(5.0, gt=0, le=DAY_S, description="how often to ask the engine what has become of the model")
 
     # Where it can be watched.
     metrics_enabled: bool = Field(

@@ -190,7 +190,7 @@ class _Demo:
         line = self._services.last_line("trainer")
         phase.update(line)
         # It was over before the status was asked for, and it would go on only after events that never come.
-        if self._trained_out and status is not None and not status.model_versions:
+        if self._trained_out and status is not None and not status.model_versions and status.building is None:
             log = ", ".join(map(str, self._services.log_paths()))
             raise DemoError(f"no model was better than the scorers that count; try more --train-minutes, see {log}")
         self._trained_out = line.startswith(_TRAINED_OUT)

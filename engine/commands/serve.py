@@ -37,6 +37,8 @@ from engine.model.device import check_device
 from engine.partitions import Snapshots
 from engine.pipeline import Pipeline
 from engine.process_metrics import describe_build, describe_settings, watch_disk
+from engine.readiness import ModelGate
+from engine.registry.models import open_models
 from engine.security.exposure import check_exposure, warn_of_exposure
 from engine.serving.calls import log_clients_that_left
 from engine.serving.errors import is_expected
@@ -99,7 +101,7 @@ def _snapshots(config: Config, held: ExitStack) -> OpenSnapshots | None:
         return None
     folder, shared = chosen.dir, config.snapshot.dir is None
     watch_disk("snapshots", folder)
-    name = config.snapshot.engine or usual_name(socket.gethostname(), config.serving.port)
+    name = engine_name(config)
     started_ms = time.time_ns() // 1_000_000
 
     def open_for(assignment: Assignment) -> Snapshots:
@@ -122,6 +124,11 @@ def _snapshots(config: Config, held: ExitStack) -> OpenSnapshots | None:
     return open_for
 
 
+def engine_name(config: Config) -> str:
+    """The name by which others know this engine, in the folder of snapshots and in the registry of models."""
+    return config.snapshot.engine or usual_name(socket.gethostname(), config.serving.port)
+
+
 async def _serve(config: Config, snapshots: OpenSnapshots | None) -> None:
     loop = asyncio.get_running_loop()
     log_loop_failures(loop, is_expected)
@@ -131,7 +138,7 @@ async def _serve(config: Config, snapshots: OpenSnapshots | None) -> None:
         loop.add_signal_handler(number, _stop, loop, stopping)
 
     follower = _Follower(config, snapshots, loop, stopping)
-    server = Server(config, follower.pipeline, follower.subscriptions, follower)
+    server = Server(config, follower.pipeline, follower.subscriptions, follower, follower.models)
 
     def ready() -> None:
         collector.set_aside()  # The state that was replayed stays.
@@ -185,6 +192,7 @@ class _Follower:
         self._producer: EventProducer | None = None
         self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
         self.subscriptions = Subscriptions(config.serving.max_streams, wake=lambda: self.pipeline.wake())
+        gate = ModelGate()
         self.pipeline = Pipeline(
             config,
             self.subscriptions,
@@ -192,7 +200,9 @@ class _Follower:
             on_ready=lambda: self.on_ready(),
             on_unready=lambda: self.on_unready(),
             read_items=partial(read_from_begin, config.kafka),
+            models=gate,
         )
+        self.models = open_models(config, self.pipeline.installer, gate, engine_name(config))
         self.failure: Exception | None = None
         self.on_ready: Callable[[], object] = lambda: None
         self.on_unready: Callable[[], object] = lambda: None
@@ -202,6 +212,7 @@ class _Follower:
 
     def stop(self) -> None:
         self._stop.set()
+        self.models.stop()
         self.pipeline.wake()
         self._thread.join()
         self.pipeline.close()
@@ -224,6 +235,7 @@ class _Follower:
                 if log is None:
                     return
                 self._producer = log.producer
+                self.models.start()
                 with closing(EndCheck(self.pipeline.waiting, KafkaLogEnds(kafka))):
                     self.pipeline.run(log.source, log.dead_letters, self._stop)
         except (SourceError, KafkaError) as error:

@@ -13,6 +13,7 @@ from engine.config.log import LogConfig, LogFormat
 from engine.config.model import CanaryConfig, IndexConfig, InferenceConfig, ModelConfig
 from engine.config.quality import QualityConfig
 from engine.config.ranking import RankingConfig
+from engine.config.registry import RegistryConfig, models_topic
 from engine.config.section import ConfigError, Device, Precision, Section
 from engine.config.security import SecurityConfig
 from engine.config.serving import ServingConfig
@@ -37,6 +38,7 @@ __all__ = [
     "Precision",
     "QualityConfig",
     "RankingConfig",
+    "RegistryConfig",
     "Section",
     "SecurityConfig",
     "ServingConfig",
@@ -48,4 +50,5 @@ __all__ = [
     "ignored_variables",
     "load_config",
     "load_settings",
+    "models_topic",
 ]

@@ -20,6 +20,7 @@ from engine.config.names import KnownNames
 from engine.config.places import Places
 from engine.config.quality import QualityConfig
 from engine.config.ranking import RankingConfig
+from engine.config.registry import RegistryConfig, models_topic
 from engine.config.section import ConfigError
 from engine.config.security import SecurityConfig
 from engine.config.serving import ServingConfig
@@ -61,6 +62,7 @@ class Config(Settings):
     index: IndexConfig = IndexConfig()
     ranking: RankingConfig = RankingConfig()
     tls: TlsConfig = TlsConfig()
+    registry: RegistryConfig = RegistryConfig()
     serving: ServingConfig = ServingConfig()
     quality: QualityConfig = QualityConfig()
     security: SecurityConfig = SecurityConfig()
@@ -82,6 +84,17 @@ class Config(Settings):
         if serving.metrics_tls and tls is not None and tls.certificate is None:
             raise ValueError("metrics_tls needs tls.certificate and tls.key")
         return serving
+
+    @field_validator("registry")
+    @classmethod
+    def _topic_is_its_own(cls, registry: RegistryConfig, info: ValidationInfo) -> RegistryConfig:
+        kafka = info.data.get("kafka")
+        if kafka is not None:
+            topic = models_topic(registry, kafka)
+            for other in ("events_topic", "items_topic", "dead_letters_topic"):
+                if getattr(kafka, other) == topic:
+                    raise ValueError(f"topic must differ from kafka.{other}, got {topic!r}")
+        return registry
 
 
 def load_config(path: Path | None = None) -> Config:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from kafka.admin import KafkaAdminClient
 from kafka.errors import NoError, TopicAlreadyExistsError, for_code
 
@@ -16,12 +18,27 @@ def ensure_topics(config: KafkaConfig) -> None:
     Raises:
         kafka.errors.KafkaError: the broker is away, or refuses one of them.
     """
-    wanted = {
-        config.events_topic: _topic(config, config.events_partitions),
-        # Compacted: the newest record of each item is the catalog, and it is kept for as long as the topic.
-        config.items_topic: _topic(config, 1, {"cleanup.policy": "compact"}),
-        config.dead_letters_topic: _topic(config, 1),
-    }
+    _ensure(
+        config,
+        {
+            config.events_topic: _topic(config, config.events_partitions),
+            # Compacted: the newest record of each item is the catalog, and it is kept for as long as the topic.
+            config.items_topic: _topic(config, 1, {"cleanup.policy": "compact"}),
+            config.dead_letters_topic: _topic(config, 1),
+        },
+    )
+
+
+def ensure_compacted(config: KafkaConfig, name: str) -> None:
+    """Creates a compacted topic of one partition where it is missing, as `ensure_topics` does.
+
+    Raises:
+        kafka.errors.KafkaError: the broker is away, or refuses it.
+    """
+    _ensure(config, {name: _topic(config, 1, {"cleanup.policy": "compact"})})
+
+
+def _ensure(config: KafkaConfig, wanted: Mapping[str, dict[str, object]]) -> None:
     admin = open_client(KafkaAdminClient, connection_settings(config))
     try:
         existing = set(admin.list_topics())

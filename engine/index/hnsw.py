@@ -47,6 +47,11 @@ def worth_a_graph(size: int, config: IndexConfig) -> bool:
     return size >= config.scan_below and size > config.ef_search
 
 
+def build_pieces(size: int) -> int:
+    """How often `HnswGraph.build` asks whether it is stopped, for so many vectors, about."""
+    return 2 * -(-size // _CHUNK)
+
+
 class BuildStoppedError(RuntimeError):
     """The build was told to stop before it ended."""
 

@@ -77,6 +77,11 @@ class Embedder:
         """Users and items that still have to spread or to follow."""
         return len(self._stale) + len(self._moved) + len(self._waiting)
 
+    def build_pieces(self, items: int, users: int) -> int:
+        """How often `build` asks whether it is stopped, for so many items and users."""
+        size = min(self._config.chunk_rows, _BUILD_ROWS)
+        return 2 * -(-items // size) + (-(-users // size) if self._model.linked else 0)
+
     @torch.inference_mode()
     def build(
         self,

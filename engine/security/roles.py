@@ -34,6 +34,10 @@ ACCESS: Mapping[str, Allowed] = {
     "/ousel.v1.EventService/Track": (Role.TRACK,),
     "/ousel.v1.ModelService/PushWeights": (Role.PUSH,),
     "/ousel.v1.ModelService/RollBack": (Role.ADMIN,),
+    "/ousel.v1.ModelService/ListModels": (Role.PUSH, Role.ADMIN),
+    "/ousel.v1.ModelService/PinModel": (Role.ADMIN,),
+    "/ousel.v1.ModelService/UnpinModel": (Role.ADMIN,),
+    "/ousel.v1.ModelService/PruneModels": (Role.ADMIN,),
     "/ousel.v1.ModelService/GetStatus": (Role.ADMIN, Role.PUSH, Role.RECOMMEND),
     "/ousel.v1.PrivacyService/ForgetUser": (Role.ADMIN,),
     "/ousel.v1.PrivacyService/ExportUser": (Role.ADMIN,),
@@ -52,6 +56,11 @@ EVENT_ON_A_STREAM = Role.TRACK
 # sees whether it may expect lists. How many users there are, and where the log stands, is the operator's business.
 STATUS_FIELDS: Mapping[Role, frozenset[str] | None] = {
     Role.ADMIN: None,
-    Role.PUSH: frozenset({"serving", "model_version", "model_versions", "model_metrics"}),
+    Role.PUSH: frozenset(
+        {
+            *("serving", "model_version", "model_versions", "model_metrics"),
+            *("building", "refused", "model_origin", "registry_problem"),
+        }
+    ),
     Role.RECOMMEND: frozenset({"serving", "model_version"}),
 }

@@ -24,15 +24,6 @@ class Engine(Protocol):
             Overloaded: too many calls wait already.
         """
 
-    def install(self, data: bytes | bytearray, version: int, model_metrics: Mapping[str, float]) -> Future[None]:
-        """Makes a pushed model serve. The future fails with WeightsError or StaleVersion; then the old one goes on."""
-
-    def roll_back(self, expected: int | None = None) -> Future[int]:
-        """Makes the model before the serving one serve again; its version. The future can't be cancelled.
-
-        It fails with RollBackRefused where there is none, or another version than `expected` serves.
-        """
-
     def export(self, subject: str, /) -> Future[tuple[Subject, ...]]:
         """All that is held about a user or an anonymous session, by its `subject_key`, and its linked sessions.
 

@@ -8,8 +8,10 @@ from dataclasses import dataclass
 import grpc
 
 from engine.failures import is_of_the_machine
+from engine.generations import RollBackRefused, StaleVersion
 from engine.model.weights import WeightsError
-from engine.pipeline import NotFollowing, Overloaded, RollBackRefused, SnapshotsOff, StaleVersion
+from engine.pipeline import NotFollowing, Overloaded, SnapshotsOff
+from engine.registry.errors import NoSuchModel, PushOvertaken, RegistryError, VersionPinned
 from engine.security.errors import OverLimit, RoleMissing, TooLarge, Unauthenticated
 from engine.serving.details import DETAILS_KEY, packed
 from engine.waiting import NoSuchRecord
@@ -59,7 +61,11 @@ class SnapshotFailed(RuntimeError):
 
 
 class PushInProgress(RuntimeError):
-    """Another push is being received or installed."""
+    """Another push is being received or stored."""
+
+
+class NoRegistry(RuntimeError):
+    """The engine has no registry, so that nothing can be done with models."""
 
 
 class StreamOver(RuntimeError):
@@ -106,9 +112,14 @@ KINDS = (
     Kind(NoSuchRecord, grpc.StatusCode.OUT_OF_RANGE, "NO_SUCH_RECORD"),
     Kind(StaleVersion, grpc.StatusCode.FAILED_PRECONDITION, "VERSION_NOT_NEWER"),
     Kind(RollBackRefused, grpc.StatusCode.FAILED_PRECONDITION, "ROLL_BACK_REFUSED"),
+    Kind(VersionPinned, grpc.StatusCode.FAILED_PRECONDITION, "VERSION_PINNED"),
+    Kind(NoRegistry, grpc.StatusCode.FAILED_PRECONDITION, "NO_REGISTRY"),
+    Kind(NoSuchModel, grpc.StatusCode.NOT_FOUND, "NO_SUCH_MODEL"),
     Kind(SnapshotsOff, grpc.StatusCode.FAILED_PRECONDITION, "SNAPSHOTS_OFF"),
     Kind(SnapshotFailed, grpc.StatusCode.INTERNAL, "SNAPSHOT_FAILED"),
     Kind(PushInProgress, grpc.StatusCode.ABORTED, "PUSH_IN_PROGRESS"),
+    Kind(PushOvertaken, grpc.StatusCode.ABORTED, "PUSH_OVERTAKEN"),
+    Kind(RegistryError, grpc.StatusCode.UNAVAILABLE, "REGISTRY_UNAVAILABLE"),
     Kind(NotFollowing, grpc.StatusCode.UNAVAILABLE, "NOT_FOLLOWING"),
     Kind(CatchingUp, grpc.StatusCode.UNAVAILABLE, "CATCHING_UP"),
     Kind(ShuttingDown, grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"),

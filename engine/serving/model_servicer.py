@@ -1,110 +1,161 @@
-"""ModelService: receives new weights whole and intact, hands them to the engine, and shows how it is doing."""
+"""ModelService: receives new weights whole and intact, hands them to the registry, and shows how all of it is doing."""
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from ousel.v1 import event_pb2, model_service_pb2, model_service_pb2_grpc
 
 from engine import metrics
 from engine.config import Config
+from engine.ranking.query import Position
+from engine.registry.ledger import Ledger
+from engine.registry.models import Models
+from engine.registry.registry import Push
 from engine.security.caller import current_caller
 from engine.security.roles import STATUS_FIELDS
+from engine.serving import model_messages
 from engine.serving.calls import CallObserver
 from engine.serving.engine import Engine
-from engine.serving.errors import PushInProgress
+from engine.serving.errors import NoRegistry, PushInProgress
 from engine.serving.requests import check_header
 from engine.serving.subscriptions import Subscriptions
 from engine.serving.upload import Blocks, Reception, read_header
 
-_BUSY = "another push is being received or installed, try again later"
+R = TypeVar("R")
+
+_BUSY = "another push is being received or stored, try again later"
 _MAX_HEADERLESS = 16  # pushes that may be open and have sent no header yet
 
 
 class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
-    """Takes one push at a time, and one swap at a time. A roll back is a swap, and waits for no push to be received."""
+    """Takes one push at a time. What changes the registry goes on, and alone, even if its caller leaves.
 
-    def __init__(self, config: Config, engine: Engine, subscriptions: Subscriptions, calls: CallObserver) -> None:
+    Args:
+        models: the registry; None answers everything about it with FAILED_PRECONDITION.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        engine: Engine,
+        subscriptions: Subscriptions,
+        calls: CallObserver,
+        models: Models | None = None,
+    ) -> None:
         self._config = config
         self._engine = engine
         self._subscriptions = subscriptions
         self._calls = calls
+        self._models = models
         self._headerless = 0
         self._receiving = Reception(config.model)
         self._pushing = asyncio.Lock()
-        self._swapping = asyncio.Lock()
         for outcome in ("accepted", "refused"):
             metrics.MODEL_PUSHES.labels(outcome)  # or Prometheus would not see that the first one has raised it
 
     async def PushWeights(self, _: Any, context: Any) -> model_service_pb2.PushWeightsResponse:
-        """Answers once the new model serves; until then, and on any error, the old one does."""
+        """Answers once the model is stored and announced; each engine builds it in its own time."""
+        models = self._registry()
         if (self._pushing.locked() and not self._receiving.slow) or self._headerless >= _MAX_HEADERLESS:
             raise PushInProgress(_BUSY)
-        # Its own task: once the weights are here, the swap goes on and keeps its place even if the caller leaves.
-        swap: asyncio.Task[float] | None = None
+        # Its own task: once the weights are here, it goes on and keeps its place even if the caller leaves.
+        storing: asyncio.Task[model_service_pb2.PushWeightsResponse] | None = None
         held = False
         try:
-            header = await self._header(context)
+            header = await self._header(context, models)
             if self._pushing.locked() and not self._receiving.give_way():
                 raise PushInProgress(_BUSY)
             held = await self._pushing.acquire()
             self._receiving = Reception(self._config.model)
             blocks = await self._receiving.read(context, header.size_bytes)
-            swap = asyncio.create_task(self._install(header, blocks))
-            swap_s = await asyncio.shield(swap)
+            storing = asyncio.create_task(self._store(models, header, blocks, header.pushed_by or context.peer()))
+            return await asyncio.shield(storing)
         finally:
-            if swap is None:
+            if storing is None:
                 metrics.MODEL_PUSHES.labels("refused").inc()
                 if held:
                     self._pushing.release()
-        return model_service_pb2.PushWeightsResponse(version=header.version, swap_ms=swap_s * 1000)
 
-    async def _header(self, context: Any) -> model_service_pb2.WeightsHeader:
+    async def _header(self, context: Any, models: Models) -> model_service_pb2.WeightsHeader:
         """Takes no place yet: a push that never says what it brings must not keep others from theirs."""
         self._headerless += 1
         try:
             header = await read_header(context, self._config.model)
         finally:
             self._headerless -= 1
-        check_header(header, self._config, max(self._engine.status().model_versions, default=0))
+        check_header(header, self._config, models.newest)
+        models.check_version(header.version)
         return header
 
-    async def _install(self, header: model_service_pb2.WeightsHeader, blocks: Blocks) -> float:
-        """Checks the digest and has the engine swap; seconds since the last chunk."""
-        started = time.perf_counter()
+    async def _store(
+        self, models: Models, header: model_service_pb2.WeightsHeader, blocks: Blocks, pushed_by: str
+    ) -> model_service_pb2.PushWeightsResponse:
+        """Checks the digest and has the registry take the model."""
+        started_s = time.perf_counter()
         outcome = "refused"
         try:
             data = await asyncio.to_thread(blocks.verified, header.sha256)
-            async with self._swapping:
-                await asyncio.wrap_future(self._engine.install(data, header.version, dict(header.metrics)))
+            trained_on = tuple(Position(at.topic, at.partition, at.offset) for at in header.trained_on)
+            push = Push(data, header.version, header.sha256.hex(), dict(header.metrics), trained_on, pushed_by)
+            ledger: Ledger = await asyncio.to_thread(models.accept, push)
             outcome = "accepted"
-            swap_s = time.perf_counter() - started
-            metrics.SWAP_SECONDS.observe(swap_s)
-            return swap_s
         finally:
             metrics.MODEL_PUSHES.labels(outcome).inc()
             self._pushing.release()
+        return model_service_pb2.PushWeightsResponse(
+            version=header.version,
+            swap_ms=1000 * (time.perf_counter() - started_s),
+            announced=True,
+            pinned_version=ledger.pinned or 0,
+        )
 
     async def RollBack(
         self, request: model_service_pb2.RollBackRequest, context: Any
     ) -> model_service_pb2.RollBackResponse:
-        """Answers once the generation before serves again."""
-        if self._swapping.locked():
-            raise PushInProgress("a pushed model is being installed, or another roll back runs, try again later")
-        await self._swapping.acquire()
-        # As with a push: it goes on, and alone, even if the caller leaves.
-        return await asyncio.shield(asyncio.create_task(self._roll_back(request.expected_version or None)))
-
-    async def _roll_back(self, expected: int | None) -> model_service_pb2.RollBackResponse:
-        started = time.perf_counter()
-        try:
-            version = await asyncio.wrap_future(self._engine.roll_back(expected))
-        finally:
-            self._swapping.release()
+        """Answers once all engines are told, and where that takes next to nothing once this one has followed."""
+        started_s, models = time.perf_counter(), self._registry()
+        back = await _to_its_end(models.roll_back, request.expected_version or None, context.peer())
         metrics.MODEL_ROLL_BACKS.inc()
-        return model_service_pb2.RollBackResponse(version=version, swap_ms=1000 * (time.perf_counter() - started))
+        return model_service_pb2.RollBackResponse(
+            version=back.version, swap_ms=1000 * (time.perf_counter() - started_s), serving=back.serving
+        )
+
+    async def ListModels(
+        self, request: model_service_pb2.ListModelsRequest, context: Any
+    ) -> model_service_pb2.ListModelsResponse:
+        """The models of the registry, and what this engine makes of them."""
+        return model_messages.model_list(self._registry().listed(), ready=self._engine.status().ready)
+
+    async def PinModel(
+        self, request: model_service_pb2.PinModelRequest, context: Any
+    ) -> model_service_pb2.PinModelResponse:
+        """Answers once all engines are told."""
+        await _to_its_end(self._registry().pin, request.version, context.peer())
+        return model_service_pb2.PinModelResponse(version=request.version)
+
+    async def UnpinModel(
+        self, request: model_service_pb2.UnpinModelRequest, context: Any
+    ) -> model_service_pb2.UnpinModelResponse:
+        """Answers once all engines are told."""
+        ledger = await _to_its_end(self._registry().pin, None, context.peer())
+        serving = ledger.serving
+        return model_service_pb2.UnpinModelResponse(version=serving.model.version if serving else 0)
+
+    async def PruneModels(
+        self, request: model_service_pb2.PruneModelsRequest, context: Any
+    ) -> model_service_pb2.PruneModelsResponse:
+        """Answers once the models are deleted."""
+        versions = await _to_its_end(self._registry().prune, request.keep or None)
+        return model_service_pb2.PruneModelsResponse(versions=versions)
+
+    def _registry(self) -> Models:
+        if self._models is None:
+            raise NoRegistry("this engine has no registry of models")
+        return self._models
 
     async def GetStatus(
         self, request: model_service_pb2.GetStatusRequest, context: Any
@@ -142,6 +193,8 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         )
         if status.snapshot_time_s is not None:
             answer.snapshot_time.FromMilliseconds(round(status.snapshot_time_s * 1000))
+        if self._models is not None:
+            model_messages.add_standing(answer, self._models.standing())
         return _as_far_as_shown(answer)
 
 
@@ -154,3 +207,8 @@ def _as_far_as_shown(answer: model_service_pb2.GetStatusResponse) -> model_servi
             if field.name not in shown:
                 answer.ClearField(field.name)
     return answer
+
+
+async def _to_its_end(change: Callable[..., R], *arguments: Any) -> R:
+    """Runs a change of the registry in a thread; it goes on where the caller leaves."""
+    return await asyncio.shield(asyncio.create_task(asyncio.to_thread(change, *arguments)))

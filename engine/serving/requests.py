@@ -22,6 +22,7 @@ from engine.serving.errors import InvalidRequest
 MAX_EXCLUDED = 1000
 SHA256_BYTES = 32
 MAX_METRICS, MAX_METRIC_BYTES = 64, 128
+MAX_TRAINED_ON, MAX_PUSHED_BY_BYTES = 1024, 128
 MAX_VERSION_STEP = 100_000_000
 MAX_VERSION_AHEAD_S = 86_400
 EARLIEST_VERSION_S = 1_000_000_000  # in 2001; a smaller number is no time
@@ -133,7 +134,7 @@ def check_header(header: model_service_pb2.WeightsHeader, config: Config, newest
     """Checks what a push announces.
 
     Args:
-        newest: the greatest version that has served.
+        newest: the greatest version of the registry.
 
     Raises:
         InvalidRequest: names field, value and what is allowed.
@@ -155,10 +156,22 @@ def check_header(header: model_service_pb2.WeightsHeader, config: Config, newest
             raise InvalidRequest(problem, "header.metrics")
         if not math.isfinite(value):
             raise InvalidRequest(f"metrics[{shown(name)}] must be finite, got {value}", "header.metrics")
+    if problem := id_problem("pushed_by", header.pushed_by, MAX_PUSHED_BY_BYTES):
+        raise InvalidRequest(problem, "header.pushed_by")
+    if len(header.trained_on) > MAX_TRAINED_ON:
+        raise InvalidRequest(
+            f"trained_on must be at most {MAX_TRAINED_ON}, got {len(header.trained_on)}", "header.trained_on"
+        )
+    for number, at in enumerate(header.trained_on):
+        place = f"trained_on[{number}]"
+        if problem := id_problem(f"{place}.topic", at.topic, config.events.max_id_bytes):
+            raise InvalidRequest(problem, f"header.{place}.topic")
+        if at.partition < 0:
+            raise InvalidRequest(f"{place}.partition must be >= 0, got {at.partition}", f"header.{place}.partition")
 
 
 def _check_version(version: int, newest: int, now_s: float) -> None:
-    """A version that is too great would block all later pushes, which must be above it, until the engine restarts.
+    """A version that is too great would block all later pushes, which must be above it.
 
     `ousel-trainer` counts: one above the newest. Others number their models by the time, in seconds or milliseconds.
     """
@@ -170,7 +183,7 @@ def _check_version(version: int, newest: int, now_s: float) -> None:
         return
     if not 1000 * EARLIEST_VERSION_S <= version <= 1000 * latest_s:
         raise InvalidRequest(
-            f"version must be at most {count}, {MAX_VERSION_STEP} above the newest that has served, or a time in"
+            f"version must be at most {count}, {MAX_VERSION_STEP} above the newest of the registry, or a time in"
             f" seconds or milliseconds since 1970 of at most a day from now, got {version}",
             "header.version",
         )

@@ -24,6 +24,7 @@ from engine.config import Config, ServingConfig
 from engine.config.address import host_and_port
 from engine.descriptors import connections, limit
 from engine.metrics_server import MetricsServer, Refusal
+from engine.registry.models import Models
 from engine.security.guard import Guard
 from engine.security.limits import ClientLimits
 from engine.security.metrics_access import MetricsAccess
@@ -67,6 +68,7 @@ class Server:
 
     Args:
         log: where events are written; None answers every write with UNAVAILABLE.
+        registry: of models; None answers everything about it with FAILED_PRECONDITION.
 
     Attributes:
         port: of gRPC, once started; the one taken where the configuration says 0.
@@ -74,11 +76,19 @@ class Server:
         health_port: of health alone, likewise; None where the configuration has none.
     """
 
-    def __init__(self, config: Config, engine: Engine, subscriptions: Subscriptions, log: EventLog | None) -> None:
+    def __init__(
+        self,
+        config: Config,
+        engine: Engine,
+        subscriptions: Subscriptions,
+        log: EventLog | None,
+        registry: Models | None = None,
+    ) -> None:
         self._config = config
         self._engine = engine
         self._subscriptions = subscriptions
         self._log = log
+        self._registry = registry
         self._health = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._grpc: grpc.aio.Server | None = None
         self._http: MetricsServer | None = None
@@ -140,7 +150,7 @@ class Server:
             RecommenderServicer(self._config, self._engine, self._subscriptions, writer, first), server
         )
         event_service_pb2_grpc.add_EventServiceServicer_to_server(EventServicer(writer), server)
-        self.models = ModelServicer(self._config, self._engine, self._subscriptions, calls)
+        self.models = ModelServicer(self._config, self._engine, self._subscriptions, calls, self._registry)
         model_service_pb2_grpc.add_ModelServiceServicer_to_server(self.models, server)
         privacy_service_pb2_grpc.add_PrivacyServiceServicer_to_server(
             PrivacyServicer(self._config, self._engine, writer), server

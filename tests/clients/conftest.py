@@ -58,8 +58,8 @@ class FakeEngine(
     Attributes:
         requests: every unary request, in order.
         stream_messages: every message of every stream, in order.
-        list: what Recommend answers; likewise `status`, `export`, `forgotten`, `digest`, `snapshot` and
-            `rolled_back`.
+        list: what Recommend answers; likewise `status`, `export`, `forgotten`, `digest`, `snapshot`,
+            `rolled_back` and `models`.
         on_subscribe: what a stream gets for its subscription, (cause, list) each.
         failures: statuses that the next unary calls fail with, one each.
         pushback_ms: the hint that goes with each of these failures; None: none does.
@@ -93,7 +93,33 @@ class FakeEngine(
         self.snapshot = state_service_pb2.TakeSnapshotResponse(
             reflects=[{"topic": "ousel.events", "partition": 2, "offset": 7}]
         )
-        self.rolled_back = model_service_pb2.RollBackResponse(version=2, swap_ms=12.0)
+        self.rolled_back = model_service_pb2.RollBackResponse(version=2, swap_ms=12.0, serving=True)
+        self.models = model_service_pb2.ListModelsResponse(
+            models=[
+                {
+                    "version": version,
+                    "sha256": bytes([version]) * 32,
+                    "size_bytes": 2_500_000,
+                    "metrics": {"hit_rate@20": 0.1 * version},
+                    "trained_on": [{"topic": "ousel.events", "partition": 1, "offset": 41}],
+                    "accepted": {"seconds": 1_700_000_000 + version},
+                    "pushed_by": "ousel-trainer on host",
+                    "engine": "engine-1",
+                    "state": state,
+                    "reason": reason,
+                }
+                for version, state, reason in (
+                    (3, "MODEL_STATE_WITHDRAWN", "the canary"),
+                    (2, "MODEL_STATE_SERVING", ""),
+                    (1, "MODEL_STATE_STORED", ""),
+                )
+            ],
+            announced_version=2, pinned_version=2, newest_version=3, serving_version=1, serving=True,
+            building={"version": 2, "progress": 0.25, "seconds": 1.5},
+            refused={"version": 3, "reason": "the canary", "time": {"seconds": 1_700_000_005}},
+            origin="MODEL_ORIGIN_LOCAL_COPY", registry_problem="it is away",
+            dir="s3://shop/models", topic="ousel.models",
+        )  # fmt: skip
         self.failures: deque = deque()
         self.pushback_ms: int | None = None
         self.by_engine = False
@@ -139,6 +165,22 @@ class FakeEngine(
     def RollBack(self, request, context):
         self._unary(request, context)
         return self.rolled_back
+
+    def ListModels(self, request, context):
+        self._unary(request, context)
+        return self.models
+
+    def PinModel(self, request, context):
+        self._unary(request, context)
+        return model_service_pb2.PinModelResponse(version=request.version)
+
+    def UnpinModel(self, request, context):
+        self._unary(request, context)
+        return model_service_pb2.UnpinModelResponse(version=3)
+
+    def PruneModels(self, request, context):
+        self._unary(request, context)
+        return model_service_pb2.PruneModelsResponse(versions=[2, 1])
 
     def ExportUser(self, request, context):
         self._unary(request, context)

@@ -302,7 +302,11 @@ def test_snapshot_says_what_is_safe(capsys, engine):
 
 def test_rollback_says_what_serves_again(capsys, engine):
     assert run(capsys, "rollback") == (0, "model version 2 serves again, 12 ms to swap\n", "")
-    assert json.loads(run(capsys, "rollback", "--expect", "3", "--json")[1]) == {"version": 2, "swap_ms": 12.0}
+    assert json.loads(run(capsys, "rollback", "--expect", "3", "--json")[1]) == {
+        "version": 2,
+        "swap_ms": 12.0,
+        "serving": True,
+    }
     assert [request.expected_version for request in engine.requests] == [0, 3]
 
 

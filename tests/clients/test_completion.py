@@ -12,7 +12,7 @@ from ousel.completion import SHELLS, script
 PARSER = make_parser()
 COMMANDS = [
     *("recommend", "watch", "track", "status", "export", "forget", "digest", "snapshot", "rollback"),
-    "completion",
+    *("models", "completion"),
 ]
 ALL = [
     *("--address", "--tls-ca", "--tls-cert", "--tls-key", "--tls-name", "--token-file", "--tls", "--insecure"),

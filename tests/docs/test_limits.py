@@ -49,6 +49,7 @@ CONSTANTS = {
     "model versions whose live figures are shown": [live_quality.VERSIONS, live_quality.DEPTH],
     "items whose part of a list is kept as bytes": [lists.KEPT_ITEMS, lists.MOST_KEPT_CHARS],
     "pushes that are open and have sent no header": [model_servicer._MAX_HEADERLESS],
+    "partitions that the header of a push says it was trained on": [requests.MAX_TRAINED_ON],
     "metrics in the header of a push": [requests.MAX_METRICS, requests.MAX_METRIC_BYTES],
     "version of a pushed model": [requests.MAX_VERSION_STEP],
     "unknown fields that a log line or a reason names": [payload._MAX_NAMES],

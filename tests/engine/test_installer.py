@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from engine.generation import Frozen, build_generation
-from engine.installer import RollBackRefused, StaleVersion
+from engine.generations import RollBackRefused, StaleVersion
 from engine.model.weights import encode_weights
 from engine.ranking.query import Cause, Query
 from engine.ranking.recommender import recommend

@@ -14,9 +14,10 @@ from engine.events.batch import Record
 from engine.events.dead_letter import MemoryDeadLetters
 from engine.events.source import LogHealth, MemorySource, SourceError
 from engine.generation import Frozen, Generation, build_generation
+from engine.generations import StaleVersion
 from engine.index.hnsw import BuildStoppedError
 from engine.model.weights import WeightsError, encode_weights
-from engine.pipeline import NotFollowing, Overloaded, Pipeline, StaleVersion
+from engine.pipeline import NotFollowing, Overloaded, Pipeline
 from engine.ranking.query import Cause, Origin, Position, Query, Turn
 from engine.ranking.recommender import recommend
 from tests.engine.models import small_weights

@@ -6,7 +6,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from engine.events.source import LogHealth
-from engine.readiness import Readiness
+from engine.readiness import ModelGate, Readiness
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def told() -> list[bool]:
 
 @pytest.fixture
 def readiness(told: list[bool]) -> Readiness:
-    return Readiness(30.0, told.append)
+    return Readiness(30.0, lambda: told.append(True), lambda: told.append(False), ModelGate(settled=True))
 
 
 def test_a_silent_log_ends_readiness_once_and_its_answer_brings_it_back(
@@ -58,3 +58,17 @@ def test_a_broker_that_has_not_answered_for_ten_seconds_is_not_reachable(readine
         readiness.observe(LogHealth(age_s))
         shown.append(REGISTRY.get_sample_value("ousel_kafka_reachable"))
     assert shown == [1, 1, 0, 1]
+
+
+def test_an_engine_whose_model_is_on_its_way_is_not_ready(told: list[bool]) -> None:
+    gate = ModelGate()
+    readiness = Readiness(30.0, lambda: told.append(True), lambda: told.append(False), gate)
+    readiness.observe(LogHealth(0.1))
+    assert not gate.caught_up.is_set()
+    readiness.catch_up()
+    assert gate.caught_up.is_set()
+    readiness.observe(LogHealth(0.1))
+    assert told == []
+    gate.settled.set()
+    readiness.observe(LogHealth(0.1))
+    assert told == [True]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
 import subprocess
@@ -13,8 +14,9 @@ from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import grpc
+import ousel
 from grpc_health.v1 import health_pb2, health_pb2_grpc
-from ousel.v1 import catalog_pb2, event_pb2
+from ousel.v1 import catalog_pb2, event_pb2, model_service_pb2, model_service_pb2_grpc
 
 from engine.config import KafkaConfig
 from engine.events.producer import EventProducer
@@ -106,6 +108,22 @@ def running(kafka: KafkaConfig, log_path: Path, **variables: str) -> Iterator[En
         yield engine
     finally:
         engine.kill()
+
+
+def push(address: str, data: bytes, version: int, sha256: bytes | None = None) -> model_service_pb2.PushWeightsResponse:
+    """Pushes a model; all engines build it from now on."""
+    header = model_service_pb2.WeightsHeader(
+        version=version, size_bytes=len(data), sha256=sha256 or hashlib.sha256(data).digest()
+    )
+    messages = [model_service_pb2.PushWeightsRequest(header=header)]
+    messages += [model_service_pb2.PushWeightsRequest(chunk=data[at : at + 8192]) for at in range(0, len(data), 8192)]
+    with grpc.insecure_channel(address) as channel:
+        return model_service_pb2_grpc.ModelServiceStub(channel).PushWeights(iter(messages), timeout=DEADLINE_S)
+
+
+def wait_until_it_serves(client: ousel.Client, version: int) -> None:
+    """Waits for a model; fails with what the engine says of it."""
+    until(lambda: client.status().model_version == version, client.list_models)
 
 
 def purchase(user_id: str, item_id: str, event_id: str) -> event_pb2.Event:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import subprocess
@@ -16,26 +15,27 @@ import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_health.v1 import health_pb2
 from kafka import KafkaConsumer
-from ousel.v1 import event_pb2, model_service_pb2, model_service_pb2_grpc
+from ousel.v1 import event_pb2
 from prometheus_client.parser import text_string_to_metric_families
 
 from engine.config import KafkaConfig, StateConfig
 from engine.events.connection import connection_settings
 from engine.model.weights import encode_weights
 from tests.engine.models import small_weights
-from tests.integration.engines import DEADLINE_S, ITEMS, EngineProcess, load, purchase, running, until, write
+from tests.integration.engines import (
+    DEADLINE_S,
+    ITEMS,
+    EngineProcess,
+    load,
+    purchase,
+    push,
+    running,
+    until,
+    wait_until_it_serves,
+    write,
+)
 
 pytestmark = pytest.mark.integration
-
-
-def push(address: str, data: bytes, version: int, sha256: bytes | None = None) -> model_service_pb2.PushWeightsResponse:
-    header = model_service_pb2.WeightsHeader(
-        version=version, size_bytes=len(data), sha256=sha256 or hashlib.sha256(data).digest()
-    )
-    messages = [model_service_pb2.PushWeightsRequest(header=header)]
-    messages += [model_service_pb2.PushWeightsRequest(chunk=data[at : at + 8192]) for at in range(0, len(data), 8192)]
-    with grpc.insecure_channel(address) as channel:
-        return model_service_pb2_grpc.ModelServiceStub(channel).PushWeights(iter(messages), timeout=DEADLINE_S)
 
 
 def test_a_click_changes_the_next_list_before_and_after_a_model(kafka_config, tmp_path):
@@ -49,6 +49,7 @@ def test_a_click_changes_the_next_list_before_and_after_a_model(kafka_config, tm
 
         weights = encode_weights(small_weights(ITEMS, content_dim=StateConfig().content_dim))
         assert push(engine.address, weights, 1).version == 1
+        wait_until_it_serves(client, 1)
         with client.stream("u1", k=5) as updates:
             lists = iter(updates)
             first = next(lists)
@@ -79,6 +80,7 @@ def test_a_bad_push_is_refused_and_the_old_model_goes_on(kafka_config, tmp_path)
     good = encode_weights(small_weights(ITEMS, content_dim=StateConfig().content_dim))
     with running(kafka_config, tmp_path / "engine.log") as engine, ousel.Client(engine.address, DEADLINE_S) as client:
         push(engine.address, good, 3)
+        wait_until_it_serves(client, 3)
         for data, version, sha256, reason in (
             (good, 4, b"0" * 32, "sha256"),
             (good[:-40], 4, None, "safetensors"),
@@ -122,6 +124,7 @@ def test_metrics_tell_of_ingest_lag_freshness_latency_model_and_index(kafka_conf
     load(kafka_config)
     with running(kafka_config, tmp_path / "engine.log") as engine, ousel.Client(engine.address, DEADLINE_S) as client:
         push(engine.address, encode_weights(small_weights(ITEMS, content_dim=StateConfig().content_dim)), 1)
+        wait_until_it_serves(client, 1)
         with client.stream("u1", k=5) as updates:
             lists = iter(updates)
             next(lists)
@@ -154,7 +157,9 @@ def test_it_restarts_to_the_same_lists_from_the_log(kafka_config, tmp_path):
             running(kafka_config, tmp_path / f"engine{attempt}.log") as engine,
             ousel.Client(engine.address, DEADLINE_S) as client,
         ):
-            push(engine.address, encode_weights(small_weights(ITEMS, content_dim=StateConfig().content_dim)), 1)
+            if attempt == 0:  # The registry has it after that.
+                push(engine.address, encode_weights(small_weights(ITEMS, content_dim=StateConfig().content_dim)), 1)
+                wait_until_it_serves(client, 1)
             lists.append([[item.item_id for item in client.recommend(f"u{at}", k=10).items] for at in range(10)])
     assert lists[0] == lists[1]
 

@@ -26,8 +26,7 @@ from deploy.demo.writer import LogWriter
 from engine.config import KafkaConfig, StateConfig
 from engine.model.weights import encode_weights
 from tests.engine.models import small_weights
-from tests.integration.engines import DEADLINE_S, EngineProcess, running, write
-from trainer.push import push
+from tests.integration.engines import DEADLINE_S, EngineProcess, push, running, wait_until_it_serves, write
 
 pytestmark = pytest.mark.integration
 
@@ -77,7 +76,9 @@ def engine(kafka_config: KafkaConfig, tmp_path: Path) -> Iterator[EngineProcess]
     with running(kafka_config, tmp_path / "engine.log", **variables) as engine:
         for version in (1, 2):
             weights = small_weights(list(map(str, PRODUCTS)), version, content_dim=StateConfig().content_dim)
-            push(engine.address, encode_weights(weights), version, {}, DEADLINE_S)
+            push(engine.address, encode_weights(weights), version)
+            with Client(engine.address, timeout_s=DEADLINE_S) as client:
+                wait_until_it_serves(client, version)
         yield engine
 
 

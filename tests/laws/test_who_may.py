@@ -33,7 +33,7 @@ from engine.security.roles import ACCESS, Role
 from engine.serving.reflection import V1
 from engine.serving.server import SERVICES, Server
 from tests.engine.security.tokens import ROLES, TOKENS, bearer, line, lines_of, put
-from tests.engine.serving.fakes import FakeEngine, FakeLog, Served, Stream, failure, until
+from tests.engine.serving.fakes import FakeEngine, FakeLog, FakeModels, Served, Stream, failure, until
 from tests.laws.transports import TRANSPORTS, Transport, certificates
 
 QUERY = recommender_service_pb2.Query(user_id="u1", k=5)
@@ -57,6 +57,10 @@ REQUESTS: dict[str, list[Any]] = {
         model_service_pb2.PushWeightsRequest(header=HEADER), model_service_pb2.PushWeightsRequest(chunk=WEIGHTS)
     ],
     "/ousel.v1.ModelService/RollBack": [model_service_pb2.RollBackRequest()],
+    "/ousel.v1.ModelService/ListModels": [model_service_pb2.ListModelsRequest()],
+    "/ousel.v1.ModelService/PinModel": [model_service_pb2.PinModelRequest(version=2)],
+    "/ousel.v1.ModelService/UnpinModel": [model_service_pb2.UnpinModelRequest()],
+    "/ousel.v1.ModelService/PruneModels": [model_service_pb2.PruneModelsRequest()],
     "/ousel.v1.ModelService/GetStatus": [model_service_pb2.GetStatusRequest()],
     "/ousel.v1.PrivacyService/ForgetUser": [privacy_service_pb2.ForgetUserRequest(user_id="u1")],
     "/ousel.v1.PrivacyService/ExportUser": [privacy_service_pb2.ExportUserRequest(user_id="u1")],
@@ -105,8 +109,8 @@ async def house(
         "security": {"tokens_file": path},
         **transport.sections(folder),
     }
-    engine, log = FakeEngine(), FakeLog()
-    server = Server(Config(**sections), engine, engine.subscriptions, log)
+    engine, log, models = FakeEngine(), FakeLog(), FakeModels()
+    server = Server(Config(**sections), engine, engine.subscriptions, log, models)
     await server.start()
     await server.set_serving(True)
     address, credentials = f"localhost:{server.port}", transport.credentials(folder)

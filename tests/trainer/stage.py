@@ -17,7 +17,7 @@ from engine.ranking.scorers import SCORERS
 from trainer.archive.archive import Archive
 from trainer.config import TrainerConfig
 from trainer.divergence import Diverged
-from trainer.push import Pushed, PushError, Versions, WeightsRefused
+from trainer.push import Outcome, Pushed, PushError, Versions, WeightsRefused
 from trainer.service import TrainerService
 from trainer.train import Trained
 
@@ -71,11 +71,11 @@ class Stage:
         metrics = {f"{scorer}_{name}": 0.1 for scorer in SCORERS} | {name: own, "hit_rate@20": own, "events": 5.0}
         return [Trained(Weights(self._model, []), metrics, None, steps=1, seconds=0.1)]
 
-    def _push(self, address, data, metrics, timeout_s, stop) -> Pushed:  # type: ignore[no-untyped-def]
+    def _push(self, address, file, timeout_s, stop) -> Pushed:  # type: ignore[no-untyped-def]
         if self.push_failures:
             self.push_failures -= 1
             raise PushError("away")
-        self.tried.append(metrics["hit_rate@20"])
+        self.tried.append(file.metrics["hit_rate@20"])
         if len(self.tried) in self.refuse_pushes:
             raise WeightsRefused("INVALID_ARGUMENT: the canary")
         self.pushed.append(len(self.pushed) + 1)
@@ -86,4 +86,7 @@ class Stage:
             self.stop.set()
             return None
         known = self.versions.pop(0)
-        return Versions(known, known) if isinstance(known, int) else known
+        if not isinstance(known, int):
+            return known
+        outcomes = dict.fromkeys(range(1, known), (Outcome.STORED, ""))
+        return Versions(known, known, known, outcomes | {known: (Outcome.SERVING, "")})

@@ -13,7 +13,7 @@ from ousel.v1 import event_pb2
 from engine.events.batch import Record
 from tests.trainer.stage import BEGIN_MS, TOPIC, Stage, records
 from trainer.model_file import load_model
-from trainer.push import Versions
+from trainer.push import Outcome, Versions
 from trainer.train import Trained
 
 
@@ -129,7 +129,7 @@ def test_trains_again_after_enough_new_events_starting_from_the_last_weights() -
     assert stage.pushed == [1, 2]
 
 
-def test_an_engine_that_lost_the_model_gets_it_again() -> None:
+def test_a_registry_that_lost_the_model_gets_it_again() -> None:
     stage = Stage([records(0, 30)], [0.2])
     stage.versions = [1, None, 0, 2]
     stage.service.run()
@@ -137,7 +137,15 @@ def test_an_engine_that_lost_the_model_gets_it_again() -> None:
     assert stage.pushed == [1, 2]
 
 
-def test_an_engine_that_loses_the_model_while_a_training_goes_on_gets_it_at_once() -> None:
+def test_an_engine_that_starts_again_gets_no_push_since_the_registry_has_the_model() -> None:
+    stage = Stage([records(0, 30)], [0.2])
+    building = Versions(0, 1, 1, {1: (Outcome.BUILDING, "")}, 0.5)
+    stage.versions = [building, 1, None, building, 1]
+    stage.service.run()
+    assert stage.pushed == [1]
+
+
+def test_a_registry_that_loses_the_model_while_a_training_goes_on_gets_it_at_once() -> None:
     stage = Stage([records(0, 30)], [0.2])
     stage.versions = [1, 0]
     first = stage.service._train
@@ -179,19 +187,41 @@ def twice_trained(versions: Sequence[int | Versions | None], **refused: list[int
     return stage
 
 
+ROLLED_BACK = Versions(1, 2, 1, {1: (Outcome.SERVING, ""), 2: (Outcome.ROLLED_BACK, "by me")})
+REFUSED = Versions(1, 2, 1, {1: (Outcome.SERVING, ""), 2: (Outcome.REFUSED, "the canary")})
+
+
 def test_a_model_that_was_rolled_back_is_not_pushed_again(caplog: pytest.LogCaptureFixture) -> None:
-    stage = twice_trained([1, 2, Versions(1, 2), Versions(1, 2), Versions(1, 2)])
+    stage = twice_trained([1, 2, ROLLED_BACK, ROLLED_BACK, ROLLED_BACK])
     assert stage.tried == [0.2, 0.3]
-    assert caplog.text.count("version 2 was rolled back and is not pushed again; the engine serves version 1") == 1
+    line = "version 2 was rolled back (by me) and is not pushed again; the engine serves version 1"
+    assert caplog.text.count(line) == 1
 
 
-def test_an_engine_that_restarts_after_a_roll_back_gets_the_model_before() -> None:
-    assert twice_trained([1, 2, Versions(1, 2), 0, 3]).tried == [0.2, 0.3, 0.2]
+def test_a_model_that_the_canary_refuses_after_the_push_is_not_pushed_again(caplog: pytest.LogCaptureFixture) -> None:
+    stage = twice_trained([1, Versions(1, 2, 2, {2: (Outcome.BUILDING, "")}), REFUSED, REFUSED, REFUSED])
+    assert stage.tried == [0.2, 0.3]
+    line = "version 2 was refused (the canary) and is not pushed again; the engine serves version 1"
+    assert caplog.text.count(line) == 1
+
+
+def test_a_registry_that_is_made_anew_after_a_roll_back_gets_the_model_before() -> None:
+    assert twice_trained([1, 2, ROLLED_BACK, 0, 3]).tried == [0.2, 0.3, 0.2]
+
+
+def test_once_waits_for_what_becomes_of_the_model() -> None:
+    building = Versions(0, 1, 1, {1: (Outcome.BUILDING, "")}, 0.5)
+    stage = Stage([records(0, 30)], [0.2])
+    stage.versions = [building, building, building, 1, 1, 1]
+    assert stage.service.run(once=True)
+    refusing = Stage([records(0, 30)], [0.2])
+    refusing.versions = [building, Versions(0, 1, 0, {1: (Outcome.REFUSED, "the canary")})] * 3
+    assert not refusing.service.run(once=True)
 
 
 def test_after_a_roll_back_of_the_only_model_known_here_nothing_is_pushed(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = Stage([records(0, 30)], [0.2])
-    stage.versions = [Versions(0, 1), 0, 0]
+    stage.versions = [Versions(0, 1, 0, {1: (Outcome.ROLLED_BACK, "by me")}), 0, 0]
     poll, polls = stage.source.poll, itertools.count()
 
     def limited(timeout_s: float) -> Sequence[Record]:

@@ -15,7 +15,7 @@ from engine.log_start import start_log
 from engine.signals import stopping
 from trainer.config import TrainerConfig
 from trainer.model_file import load_model
-from trainer.push import PushError, push_next
+from trainer.push import PushError, WeightsFile, await_serving, push_next
 
 _log = logging.getLogger(__name__)
 
@@ -27,7 +27,7 @@ def push(
     ] = None,
     config: Annotated[Path | None, config_option()] = None,
 ) -> None:
-    """Push a weights file to an engine, as its next version; exit code 1 where it does not take it."""
+    """Push a weights file as the next version, and wait until the engine serves it; exit code 1 where it does not."""
     try:
         settings = load_settings(TrainerConfig, config)
         problem = None if engine is None else address_problem(engine)
@@ -44,7 +44,10 @@ def push(
         _log.warning("`run` would not push this model: %s", model.figures["refused"])
     with stopping() as stop:
         try:
-            pushed = push_next(reached, model.data, model.metrics, settings.trainer.push_timeout_s, stop)
+            file = WeightsFile(model.data, model.metrics)
+            pushed = push_next(reached, file, settings.trainer.push_timeout_s, stop)
+            print(f"pushed to {reached.name} as version {pushed.version}: stored and announced", flush=True)
+            await_serving(reached, pushed.version, settings.trainer.push_timeout_s, stop)
         except PushError as error:
             raise SystemExit(f"ousel-trainer push: {error}") from None
-    print(f"pushed to {reached.name} as version {pushed.version}, {pushed.swap_ms:.0f} ms to swap")
+    print(f"version {pushed.version} serves")

@@ -13,6 +13,16 @@ from ousel.errors import (
     StreamEnded,
     Unavailable,
 )
+from ousel.model_types import (
+    ModelBuild,
+    ModelList,
+    ModelOrigin,
+    ModelState,
+    RefusedModel,
+    RegisteredModel,
+    RolledBack,
+)
+from ousel.status import Status
 from ousel.subscription import Subscription
 from ousel.types import (
     Cause,
@@ -26,10 +36,8 @@ from ousel.types import (
     RecommendationList,
     RememberedEvent,
     RememberedRelation,
-    RolledBack,
     Source,
     StateDigest,
-    Status,
     Subject,
     Tracked,
     Update,
@@ -46,6 +54,10 @@ __all__ = [
     "Forgotten",
     "HeldSubject",
     "InvalidArgument",
+    "ModelBuild",
+    "ModelList",
+    "ModelOrigin",
+    "ModelState",
     "Origin",
     "OuselError",
     "OutOfRange",
@@ -53,6 +65,8 @@ __all__ = [
     "Position",
     "Recommendation",
     "RecommendationList",
+    "RefusedModel",
+    "RegisteredModel",
     "RememberedEvent",
     "RememberedRelation",
     "ResourceExhausted",

@@ -11,20 +11,20 @@ from weakref import WeakSet
 
 import grpc
 
-from ousel import convert
+from ousel import convert, convert_models
 from ousel.aio_subscription import AsyncSubscription, is_cancelled, running_loop
 from ousel.arguments import seconds, text
 from ousel.channel import DEFAULT_ADDRESS, RESUME_S, SLOW_TIMEOUT_S, engines
 from ousel.credentials import Credentials
 from ousel.errors import client_closed, from_call, no_answer, plain_reading, wrong_loop
+from ousel.model_types import ModelList, RolledBack
+from ousel.status import Status
 from ousel.types import (
     Exported,
     Forgotten,
     Position,
     RecommendationList,
-    RolledBack,
     StateDigest,
-    Status,
     Tracked,
 )
 from ousel.v1 import (
@@ -189,8 +189,33 @@ class AsyncClient:
     ) -> RolledBack:
         """Has the model before the serving one serve again. Arguments and errors: see `Client.roll_back`."""
         stub = model_service_pb2_grpc.ModelServiceStub(self._channel())
-        request = convert.roll_back_request(expected_version)
-        return await self._call(stub.RollBack, request, timeout_s, convert.rolled_back)
+        request = convert_models.roll_back_request(expected_version)
+        return await self._call(stub.RollBack, request, timeout_s, convert_models.rolled_back)
+
+    async def list_models(self, *, timeout_s: float | None = None) -> ModelList:
+        """The models of the registry, and what this engine makes of them. Errors: see `Client.list_models`."""
+        stub = model_service_pb2_grpc.ModelServiceStub(self._channel())
+        request = model_service_pb2.ListModelsRequest()
+        return await self._call(stub.ListModels, request, timeout_s, convert_models.model_list)
+
+    async def pin_model(self, version: int, *, timeout_s: float | None = SLOW_TIMEOUT_S) -> int:
+        """Has all engines serve this version until `unpin_model`. Errors and the answer: see `Client.pin_model`."""
+        stub = model_service_pb2_grpc.ModelServiceStub(self._channel())
+        return await self._call(stub.PinModel, convert_models.pin_request(version), timeout_s, convert_models.pinned)
+
+    async def unpin_model(self, *, timeout_s: float | None = SLOW_TIMEOUT_S) -> int:
+        """Has all engines serve the newest version again. Errors and the answer: see `Client.unpin_model`."""
+        stub = model_service_pb2_grpc.ModelServiceStub(self._channel())
+        request = model_service_pb2.UnpinModelRequest()
+        return await self._call(stub.UnpinModel, request, timeout_s, convert_models.unpinned)
+
+    async def prune_models(
+        self, keep: int | None = None, *, timeout_s: float | None = SLOW_TIMEOUT_S
+    ) -> tuple[int, ...]:
+        """Deletes old models of the registry. Arguments, errors and the answer: see `Client.prune_models`."""
+        stub = model_service_pb2_grpc.ModelServiceStub(self._channel())
+        request = convert_models.prune_request(keep)
+        return await self._call(stub.PruneModels, request, timeout_s, convert_models.pruned)
 
     async def forget_user(
         self, user_id: str | None = None, session_id: str | None = None, *, timeout_s: float | None = None

@@ -20,6 +20,7 @@ from ousel.types import Position
 
 INT32 = (-(2**31), 2**31 - 1)
 INT64 = (-(2**63), 2**63 - 1)
+UINT32_FROM_1 = (1, 2**32 - 1)
 UINT64_FROM_1 = (1, 2**64 - 1)
 _LARGEST_FLOAT = (2 - 2**-23) * 2.0**127  # the wire has four bytes for it
 _LONGEST_S = 1e9  # 31 years: beyond some such number gRPC fails to count nanoseconds

@@ -1,4 +1,4 @@
-"""The command line: `ousel recommend|watch|track|status|export|forget|digest|snapshot|rollback|completion`.
+"""The command line: `ousel recommend|watch|track|status|export|forget|digest|snapshot|rollback|models|completion`.
 
 Exit codes: 0 done; 1 the call failed, or you did not confirm it; 2 wrong usage or a wrong value; 130 Ctrl-C.
 """
@@ -18,7 +18,7 @@ from typing import Any
 # gRPC reads it when the first channel opens; its own log lines would mix with ours.
 os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
 
-from ousel import render
+from ousel import cli_models, render
 from ousel.cli_arguments import in_options, make_parser, parse
 from ousel.client import Client
 from ousel.completion import script
@@ -134,7 +134,12 @@ def _snapshot(client: Client, args: argparse.Namespace) -> None:
 
 def _rollback(client: Client, args: argparse.Namespace) -> None:
     done = client.roll_back(args.expect)
-    _say(_as_json(done) if args.json else f"model version {done.version} serves again, {done.swap_ms:.0f} ms to swap")
+    _say(_as_json(done) if args.json else cli_models.rolled_back(done))
+
+
+def _models(client: Client, args: argparse.Namespace) -> None:
+    answer = cli_models.models(client, args)
+    _say(answer if isinstance(answer, str) else _as_json(answer))
 
 
 def _who(args: argparse.Namespace) -> tuple[str | None, str | None]:
@@ -177,6 +182,7 @@ _COMMANDS: dict[str, Callable[[Client, argparse.Namespace], None]] = {
     "digest": _digest,
     "snapshot": _snapshot,
     "rollback": _rollback,
+    "models": _models,
 }
 
 

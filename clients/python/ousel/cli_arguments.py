@@ -55,6 +55,8 @@ _OPTIONS = {
     "session_id": "USER",
     "expected_version": "--expect",
     **{name: option for option, _, name, _, _ in _CREDENTIALS},
+    "version": "VERSION",
+    "keep": "--keep",
 }
 _FIELD = re.compile(r"^(?:the )?(?:event\.|query\.)?(\w+)(?=\[\d+\] | must | needs )")
 
@@ -103,13 +105,12 @@ def make_parser() -> argparse.ArgumentParser:
     text = "only if this one serves; default: whichever does"
     rollback.add_argument("--expect", type=_whole, metavar="VERSION", help=text)
     _add_json(rollback)
+    _add_models(command)
     completion = command("completion", "print a script that has a shell complete commands and options")
     completion.add_argument("shell", choices=SHELLS, help="the shell that the script is for")
 
-    text = f"host:port of the engine, or several with commas, default {ADDRESS_VARIABLE} or {DEFAULT_ADDRESS}"
     for one in (parser, *commands.choices.values()):  # so that it may stand before or after the command
-        one.add_argument("--address", default=argparse.SUPPRESS, help=text)
-        _add_credentials(one)
+        _add_connection(one)
     return parser
 
 
@@ -151,9 +152,43 @@ def _add_track(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
     _add_json(track)
 
 
+def _add_models(command: Callable[[str, str], argparse.ArgumentParser]) -> None:
+    models = command("models", "the models of the registry: list, compare, pin, roll back and prune them")
+    _add_json(models)
+    actions = models.add_subparsers(metavar="ACTION", dest="action")
+
+    def action(name: str, text: str) -> argparse.ArgumentParser:
+        added: argparse.ArgumentParser = actions.add_parser(
+            name, help=text, description=f"{text[0].upper()}{text[1:]}."
+        )
+        added.set_defaults(wrong_usage=added.error)
+        added.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="one JSON object")
+        _add_connection(added)
+        return added
+
+    action("list", "all of them, the newest first, and what this engine makes of them; this is the default")
+    compare = action("compare", "what two versions scored, side by side")
+    compare.add_argument("left", type=_whole, metavar="VERSION", help="one version")
+    compare.add_argument("right", type=_whole, metavar="VERSION", help="the other")
+    pin = action("pin", "have all engines serve a version, whatever is pushed meanwhile")
+    pin.add_argument("pinned", type=_whole, metavar="VERSION", help="the version")
+    action("unpin", "have all engines serve the newest version again")
+    rollback = action("rollback", "take the serving version back, and have the one before it serve again")
+    text = "only if this one serves; default: whichever does"
+    rollback.add_argument("--expect", type=_whole, metavar="VERSION", help=text)
+    prune = action("prune", "delete all versions but the newest, those that serve and a pinned one")
+    prune.add_argument("--keep", type=_whole, metavar="N", help="newest versions to keep; default: registry.keep")
+
+
 def _add_user(command: argparse.ArgumentParser) -> None:
     command.add_argument("user", type=_text, metavar="USER", help="user id")
     command.add_argument("--session", action="store_true", help="USER is an anonymous session id")
+
+
+def _add_connection(command: argparse.ArgumentParser) -> None:
+    text = f"host:port of the engine, or several with commas, default {ADDRESS_VARIABLE} or {DEFAULT_ADDRESS}"
+    command.add_argument("--address", default=argparse.SUPPRESS, help=text)
+    _add_credentials(command)
 
 
 def _add_json(command: argparse.ArgumentParser, text: str = "one JSON object") -> None:

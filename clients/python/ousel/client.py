@@ -11,13 +11,15 @@ from weakref import WeakSet
 
 import grpc
 
-from ousel import convert
+from ousel import convert, convert_models
 from ousel.arguments import seconds, text
 from ousel.channel import DEFAULT_ADDRESS, RESUME_S, SLOW_TIMEOUT_S, engines
 from ousel.credentials import Credentials
 from ousel.errors import client_closed, from_call, no_answer, plain_reading
+from ousel.model_types import ModelList, RolledBack
+from ousel.status import Status
 from ousel.subscription import Subscription
-from ousel.types import Exported, Forgotten, Position, RecommendationList, RolledBack, StateDigest, Status, Tracked
+from ousel.types import Exported, Forgotten, Position, RecommendationList, StateDigest, Tracked
 from ousel.v1 import (
     event_service_pb2,
     event_service_pb2_grpc,
@@ -229,9 +231,9 @@ class Client:
         return self._call(self._model.GetStatus, model_service_pb2.GetStatusRequest(), timeout_s, convert.status)
 
     def roll_back(self, expected_version: int | None = None, *, timeout_s: float | None = SLOW_TIMEOUT_S) -> RolledBack:
-        """Has the model before the serving one serve again, and drops the serving one; returns once that is so.
+        """Takes the serving model back and has the one before it serve again, in all engines.
 
-        The engine keeps one model before the serving one, and after a roll back none until the next push.
+        Returns once that is announced, and where this engine has the model before at hand once it serves it.
 
         Args:
             expected_version: the one to roll back from; refused where another serves by now. None: whichever serves.
@@ -239,10 +241,47 @@ class Client:
 
         Raises:
             OuselError: by kind, see `ousel.errors`; with code FAILED_PRECONDITION where there is no model before, or
-                another version serves, and ABORTED while a model is being pushed.
+                another version serves, or a version is pinned.
         """
-        request = convert.roll_back_request(expected_version)
-        return self._call(self._model.RollBack, request, timeout_s, convert.rolled_back)
+        request = convert_models.roll_back_request(expected_version)
+        return self._call(self._model.RollBack, request, timeout_s, convert_models.rolled_back)
+
+    def list_models(self, *, timeout_s: float | None = None) -> ModelList:
+        """The models of the registry, and what this engine makes of them.
+
+        Raises:
+            OuselError: by kind, see `ousel.errors`.
+        """
+        request = model_service_pb2.ListModelsRequest()
+        return self._call(self._model.ListModels, request, timeout_s, convert_models.model_list)
+
+    def pin_model(self, version: int, *, timeout_s: float | None = SLOW_TIMEOUT_S) -> int:
+        """Has all engines serve this version until `unpin_model`, whatever is pushed meanwhile; the version.
+
+        Raises:
+            OuselError: by kind, see `ousel.errors`; with code NOT_FOUND where the registry has no such version.
+        """
+        return self._call(self._model.PinModel, convert_models.pin_request(version), timeout_s, convert_models.pinned)
+
+    def unpin_model(self, *, timeout_s: float | None = SLOW_TIMEOUT_S) -> int:
+        """Has all engines serve the newest version that was not taken back; that version, 0: there is none.
+
+        Raises:
+            OuselError: by kind, see `ousel.errors`.
+        """
+        request = model_service_pb2.UnpinModelRequest()
+        return self._call(self._model.UnpinModel, request, timeout_s, convert_models.unpinned)
+
+    def prune_models(self, keep: int | None = None, *, timeout_s: float | None = SLOW_TIMEOUT_S) -> tuple[int, ...]:
+        """Deletes all models of the registry but the newest, those that serve and a pinned one; the versions deleted.
+
+        Args:
+            keep: as many as this; None: as many as registry.keep of the engine says.
+
+        Raises:
+            OuselError: by kind, see `ousel.errors`.
+        """
+        return self._call(self._model.PruneModels, convert_models.prune_request(keep), timeout_s, convert_models.pruned)
 
     def forget_user(
         self, user_id: str | None = None, session_id: str | None = None, *, timeout_s: float | None = None

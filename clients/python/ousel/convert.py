@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from typing import TypeVar
 
+from ousel import convert_models
 from ousel.arguments import (
     INT32,
-    UINT64_FROM_1,
     flag,
     moment,
     number,
@@ -21,6 +21,7 @@ from ousel.arguments import (
     whole,
 )
 from ousel.errors import InvalidArgument
+from ousel.status import Status
 from ousel.types import (
     Cause,
     Exported,
@@ -33,10 +34,8 @@ from ousel.types import (
     RecommendationList,
     RememberedEvent,
     RememberedRelation,
-    RolledBack,
     Source,
     StateDigest,
-    Status,
     Subject,
     Tracked,
     Update,
@@ -179,20 +178,6 @@ def subject_request(kind: type[R], user_id: str | None, session_id: str | None) 
     return kind(user_id=optional_text("user_id", user_id), session_id=optional_text("session_id", session_id))
 
 
-def roll_back_request(expected_version: int | None) -> model_service_pb2.RollBackRequest:
-    """A request to roll back, from `expected_version` only where it is given.
-
-    Raises:
-        InvalidArgument: a version that the message can't carry, or 0, which would stand for any.
-    """
-    version = None if expected_version is None else whole("expected_version", expected_version, UINT64_FROM_1)
-    return model_service_pb2.RollBackRequest(expected_version=version)
-
-
-def rolled_back(message: model_service_pb2.RollBackResponse) -> RolledBack:
-    return RolledBack(message.version, message.swap_ms)
-
-
 def recommended(message: recommender_service_pb2.RecommendResponse) -> RecommendationList:
     return recommendation_list(message.list)
 
@@ -255,6 +240,10 @@ def status(message: model_service_pb2.GetStatusResponse) -> Status:
         snapshot_time=message.snapshot_time.ToDatetime(UTC) if message.HasField("snapshot_time") else None,
         targets=message.targets,
         targets_evicted=message.targets_evicted,
+        building=convert_models.building(message),
+        refused=convert_models.refused(message),
+        model_origin=convert_models.origin(message.model_origin),
+        registry_problem=message.registry_problem,
     )
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from engine.config import Config, EventsConfig, KafkaConfig, ModelConfig, ServingConfig
 from engine.serving.server import Server
-from tests.engine.serving.fakes import FakeEngine, FakeLog, Served
+from tests.engine.serving.fakes import FakeEngine, FakeLog, FakeModels, Served
 
 
 @pytest.fixture
@@ -34,8 +34,8 @@ def quick_stop(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def served(config: Config) -> AsyncIterator[Served]:
-    engine, log = FakeEngine(), FakeLog()
-    server = Server(config, engine, engine.subscriptions, log)
+    engine, log, models = FakeEngine(), FakeLog(), FakeModels()
+    server = Server(config, engine, engine.subscriptions, log, models)
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         yield Served(server, engine, log, channel)

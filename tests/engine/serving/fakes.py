@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
@@ -20,8 +21,13 @@ from ousel.v1 import (
     state_service_pb2_grpc,
 )
 
+from engine.generations import StaleVersion
 from engine.ranking.list_bases import ListBases, Place
 from engine.ranking.query import Basis, Cause, Origin, Position, Query, RankedItem, Ranking, Source
+from engine.registry.ledger import Ledger
+from engine.registry.models import ModelList, RolledBack
+from engine.registry.registry import Push
+from engine.registry.standing import Standing
 from engine.serving.server import Server
 from engine.serving.subscriptions import Subscriptions
 from engine.state.digest import StateDigest
@@ -63,10 +69,6 @@ class FakeEngine:
         self.asked: list[Query] = []
         self.asked_after: list[Position | None] = []
         self.asked_futures: list[Future[Ranking]] = []
-        self.installed: list[tuple[bytes, int, dict[str, float]]] = []
-        self.swaps: list[Future[None]] = []
-        self.rolled_back: list[int | None] = []
-        self.roll_backs: list[Future[int]] = []
         self.held: tuple[Subject, ...] = ()
         self.exported: list[str] = []
         self.exports: list[Future[tuple[Subject, ...]]] = []
@@ -79,8 +81,6 @@ class FakeEngine:
         self.hold = False
         self.refuse_snapshots: Exception | None = None
         self.refuse_asking: Exception | None = None
-        self.refuse_installing: Exception | None = None
-        self.refuse_rolling_back: Exception | None = None
 
     def ask(self, query: Query, after: Position | None = None) -> Future[Ranking]:
         if self.refuse_asking:
@@ -92,26 +92,6 @@ class FakeEngine:
         if not self.hold:
             answer.set_result(self.lists(query))
         return answer
-
-    def install(self, data: bytes | bytearray, version: int, model_metrics: Mapping[str, float]) -> Future[None]:
-        self.installed.append((data, version, dict(model_metrics)))
-        done: Future[None] = Future()
-        self.swaps.append(done)
-        if self.refuse_installing:
-            done.set_exception(self.refuse_installing)
-        elif not self.hold:
-            done.set_result(None)
-        return done
-
-    def roll_back(self, expected: int | None = None) -> Future[int]:
-        self.rolled_back.append(expected)
-        done: Future[int] = Future()
-        self.roll_backs.append(done)
-        if self.refuse_rolling_back:
-            done.set_exception(self.refuse_rolling_back)
-        elif not self.hold:
-            done.set_result(2)
-        return done
 
     def export(self, subject: str) -> Future[tuple[Subject, ...]]:
         self.exported.append(subject)
@@ -177,6 +157,66 @@ class FakeEngine:
         self.publish()
 
 
+class FakeModels:
+    """A registry that takes what it gets, unless told to hold or to refuse; it answers in the caller's thread.
+
+    Attributes:
+        ledger: what the topic is said to hold.
+        taken: the pushes.
+        asked: all else that it was asked for, in order.
+        may_answer: while it is not set, whatever changes the registry waits.
+    """
+
+    def __init__(self) -> None:
+        self.newest = 3
+        self.ledger = Ledger(newest=3)
+        self.standing_now = Standing()
+        self.taken: list[Push] = []
+        self.asked: list[tuple[object, ...]] = []
+        self.may_answer = threading.Event()
+        self.may_answer.set()
+        self.waiting = 0
+        self.refuse: Exception | None = None
+
+    def check_version(self, version: int) -> int:
+        if version <= self.newest:
+            raise StaleVersion(f"version must be > {self.newest}, the newest of the registry, got {version}")
+        return self.newest
+
+    def accept(self, push: Push) -> Ledger:
+        self.taken.append(push)
+        self._answer()
+        self.newest = push.version
+        return self.ledger
+
+    def roll_back(self, expected: int | None, by: str) -> RolledBack:
+        self.asked.append(("roll back", expected, by.partition(":")[0]))
+        self._answer()
+        return RolledBack(2, True)
+
+    def pin(self, version: int | None, by: str) -> Ledger:
+        self.asked.append(("pin", version, by.partition(":")[0]))
+        self._answer()
+        return self.ledger
+
+    def prune(self, keep: int | None) -> list[int]:
+        self.asked.append(("prune", keep))
+        self._answer()
+        return [2, 1]
+
+    def listed(self) -> ModelList:
+        return ModelList(self.ledger, self.standing_now, 3, "s3://shop/models", "ousel.models")
+
+    def standing(self) -> Standing:
+        return self.standing_now
+
+    def _answer(self) -> None:
+        self.waiting += 1
+        assert self.may_answer.wait(10)
+        if self.refuse is not None:
+            raise self.refuse
+
+
 class FakeLog:
     """Keeps what is sent; acknowledges at once unless told to hold or to fail.
 
@@ -225,6 +265,7 @@ class Served:
     channel: grpc.aio.Channel
 
     def __post_init__(self) -> None:
+        self.models: FakeModels = self.server._registry
         self.recommender = recommender_service_pb2_grpc.RecommenderServiceStub(self.channel)
         self.events = event_service_pb2_grpc.EventServiceStub(self.channel)
         self.model = model_service_pb2_grpc.ModelServiceStub(self.channel)

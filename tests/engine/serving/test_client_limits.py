@@ -19,7 +19,7 @@ from engine.config import ClientsConfig, Config, ServingConfig
 from engine.security import guard
 from engine.serving.server import Server
 from tests.engine.security.tokens import bearer, line, put
-from tests.engine.serving.fakes import FakeEngine, FakeLog, Served, Stream, until
+from tests.engine.serving.fakes import FakeEngine, FakeLog, FakeModels, Served, Stream, until
 
 REQUEST = recommender_service_pb2.RecommendRequest(query=recommender_service_pb2.Query(user_id="u1", k=5))
 SHOP, OTHER = bearer("shop"), bearer("other")
@@ -37,7 +37,7 @@ async def served(folder: Path | None, **limits: Any) -> AsyncIterator[Served]:
         serving=ServingConfig(port=0, metrics_port=0), security=security, clients=ClientsConfig(**limits)
     )  # fmt: skip
     engine, log = FakeEngine(), FakeLog()
-    server = Server(config, engine, engine.subscriptions, log)
+    server = Server(config, engine, engine.subscriptions, log, FakeModels())
     await server.start()
     async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
         yield Served(server, engine, log, channel)

@@ -77,7 +77,7 @@ async def test_the_python_client_shows_reason_and_field(served: Served):
         with pytest.raises(InvalidArgument) as refused:
             await client.recommend("u1", after=Position("ousel.events", -1, 0))
         assert refused.value.field == "after.partition"
-        served.engine.refuse_rolling_back = Overloaded("busy")
+        served.models.refuse = Overloaded("busy")
         with pytest.raises(OuselError) as failed:
             await client.roll_back()
         assert (failed.value.reason, failed.value.field) == ("OVERLOADED", None)

@@ -6,14 +6,17 @@ import grpc
 import pytest
 from google.rpc import error_details_pb2, status_pb2
 
+from engine.generations import RollBackRefused, StaleVersion
 from engine.model.weights import WeightsError
-from engine.pipeline import NotFollowing, Overloaded, RollBackRefused, SnapshotsOff, StaleVersion
+from engine.pipeline import NotFollowing, Overloaded, SnapshotsOff
+from engine.registry.errors import NoSuchModel, PushOvertaken, RegistryError, VersionPinned
 from engine.security.errors import OverLimit, RoleMissing, TooLarge
 from engine.serving.errors import (
     KINDS,
     CatchingUp,
     InvalidRequest,
     LogUnavailable,
+    NoRegistry,
     PushInProgress,
     ShuttingDown,
     SnapshotFailed,
@@ -31,6 +34,11 @@ from engine.waiting import NoSuchRecord
         (NoSuchRecord("why"), grpc.StatusCode.OUT_OF_RANGE),
         (StaleVersion("why"), grpc.StatusCode.FAILED_PRECONDITION),
         (RollBackRefused("why"), grpc.StatusCode.FAILED_PRECONDITION),
+        (VersionPinned("why"), grpc.StatusCode.FAILED_PRECONDITION),
+        (NoRegistry("why"), grpc.StatusCode.FAILED_PRECONDITION),
+        (NoSuchModel("why"), grpc.StatusCode.NOT_FOUND),
+        (PushOvertaken("why"), grpc.StatusCode.ABORTED),
+        (RegistryError("why"), grpc.StatusCode.UNAVAILABLE),
         (SnapshotsOff("why"), grpc.StatusCode.FAILED_PRECONDITION),
         (SnapshotFailed("why"), grpc.StatusCode.INTERNAL),
         (NotFollowing("why"), grpc.StatusCode.UNAVAILABLE),

@@ -8,10 +8,16 @@ import grpc
 import pytest
 from ousel.v1 import event_pb2
 from ousel.v1.model_service_pb2 import (
+    MODEL_ORIGIN_LOCAL_COPY,
+    MODEL_STATE_WITHDRAWN,
     GetStatusRequest,
+    ListModelsRequest,
+    PinModelRequest,
+    PruneModelsRequest,
     PushWeightsRequest,
     PushWeightsResponse,
     RollBackRequest,
+    UnpinModelRequest,
     WeightsHeader,
 )
 from ousel.v1.model_service_pb2_grpc import ModelServiceStub
@@ -19,13 +25,19 @@ from ousel.v1.recommender_service_pb2 import Query, RecommendRequest
 
 from engine import metrics
 from engine.config import Config, ModelConfig, ServingConfig
+from engine.generations import RollBackRefused, StaleVersion
 from engine.model.weights import WeightsError
-from engine.pipeline import Overloaded, RollBackRefused, StaleVersion
+from engine.pipeline import Overloaded
+from engine.ranking.query import Position
+from engine.registry.errors import NoSuchModel, PushOvertaken, RegistryError, VersionPinned
+from engine.registry.ledger import Ledger, ListedModel, ModelState
+from engine.registry.standing import Building, RefusedHere, Source, Standing
+from engine.registry.stored import StoredModel
 from tests.engine.serving.fakes import Served, Stream, failure, until
 
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 WEIGHTS = bytes(range(256)) * 200
-BESIDE = (grpc.StatusCode.ABORTED, "another push is being received or installed, try again later")
+BESIDE = (grpc.StatusCode.ABORTED, "another push is being received or stored, try again later")
 DIGEST = hashlib.sha256(WEIGHTS).digest()
 
 
@@ -61,18 +73,38 @@ def pushes(accepted: int = 0, refused: int = 0) -> Iterator[None]:
 # -- PushWeights -----------------------------------------------------------------------------------------------------
 
 
-async def test_installs_what_was_pushed_and_answers_once_it_serves(served: Served):
-    served.engine.hold = True
+async def test_hands_what_was_pushed_to_the_registry_and_answers_once_it_is_announced(served: Served):
+    served.models.may_answer.clear()
+    at = event_pb2.LogPosition(topic="ousel.events", partition=1, offset=41)
     with pushes(accepted=1):
-        call = asyncio.create_task(push(served, [header(), *chunks()]))
-        await until(lambda: bool(served.engine.swaps), "the engine has the weights")
-        assert served.engine.installed == [(WEIGHTS, 4, {"hit_rate@20": 0.5})]
-        assert isinstance(served.engine.installed[0][0], bytearray)  # which is read where it is
+        call = asyncio.create_task(push(served, [header(trained_on=[at], pushed_by="me"), *chunks()]))
+        await until(lambda: bool(served.models.taken), "the registry has the weights")
+        (taken,) = served.models.taken
+        assert (taken.data, taken.version, taken.metrics) == (WEIGHTS, 4, {"hit_rate@20": 0.5})
+        assert (taken.sha256, taken.trained_on, taken.pushed_by) == (
+            DIGEST.hex(), (("ousel.events", 1, 41),), "me",
+        )  # fmt: skip
+        assert isinstance(taken.data, bytearray)  # which is read where it is
         assert not call.done()
-        served.engine.swaps[0].set_result(None)
+        served.models.may_answer.set()
         answer = await call
-    assert answer.version == 4
+    assert (answer.version, answer.announced, answer.pinned_version) == (4, True, 0)
     assert answer.swap_ms > 0
+
+
+async def test_a_push_without_a_name_bears_its_callers_address_and_hears_of_a_pin(served: Served):
+    served.models.ledger = Ledger(pinned=2)
+    assert (await push(served, [header(), *chunks()])).pinned_version == 2
+    assert served.models.taken[0].pushed_by.startswith("ipv4:127.0.0.1:")
+
+
+async def test_a_version_that_is_not_above_all_others_is_refused_before_its_weights_come(served: Served):
+    call = served.model.PushWeights()
+    await call.write(header(version=3))
+    assert await failure(call) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "version must be > 3, the newest of the registry, got 3",
+    )
 
 
 @pytest.mark.parametrize(
@@ -96,7 +128,7 @@ async def test_installs_what_was_pushed_and_answers_once_it_serves(served: Serve
 async def test_refuses_a_push_that_is_not_as_announced(served: Served, messages, message):
     with pushes(refused=1):
         assert await failure(push(served, messages)) == (INVALID, message)
-    assert served.engine.installed == []
+    assert served.models.taken == []
 
 
 async def test_refuses_weights_of_another_digest(served: Served):
@@ -107,7 +139,7 @@ async def test_refuses_weights_of_another_digest(served: Served):
     assert code is INVALID
     got = hashlib.sha256(damaged).hexdigest()
     assert message == f"sha256 must be the digest of the weights, got {DIGEST.hex()} for {got}"
-    assert served.engine.installed == []
+    assert served.models.taken == []
 
 
 async def test_refuses_too_many_bytes_at_once_without_waiting_for_the_end(served: Served):
@@ -122,11 +154,13 @@ async def test_refuses_too_many_bytes_at_once_without_waiting_for_the_end(served
     ("error", "code"),
     [
         (WeightsError("tensor item.table must be (7, 4), got (7, 5)"), INVALID),
-        (StaleVersion("version must be > 9, the one that serves, got 4"), grpc.StatusCode.FAILED_PRECONDITION),
+        (StaleVersion("version must be > 9, the newest of the registry, got 4"), grpc.StatusCode.FAILED_PRECONDITION),
+        (PushOvertaken("another push was announced first"), grpc.StatusCode.ABORTED),
+        (RegistryError("registry.dir memory can't be used"), grpc.StatusCode.UNAVAILABLE),
     ],
 )
-async def test_passes_on_why_the_engine_refused(served: Served, error, code):
-    served.engine.refuse_installing = error
+async def test_passes_on_why_the_registry_refused(served: Served, error, code):
+    served.models.refuse = error
     with pushes(refused=1):
         assert await failure(push(served, [header(), *chunks()])) == (code, str(error))
 
@@ -151,7 +185,7 @@ async def test_refuses_a_second_push_beside_a_first(served: Served):
     with pushes():
         assert await failure(push(served, [header(), *chunks()])) == BESIDE
     assert (await finish(first)).version == 4
-    assert len(served.engine.installed) == 1
+    assert len(served.models.taken) == 1
 
 
 async def test_a_push_that_sends_no_header_keeps_nobody_from_pushing_and_only_few_may_be_open(served: Served):
@@ -179,21 +213,19 @@ async def test_takes_a_push_after_one_that_broke_off(served: Served):
     assert (await push(served, [header(), *chunks()])).version == 4
 
 
-async def test_a_swap_goes_on_and_stays_alone_when_its_caller_leaves(served: Served):
-    served.engine.hold = True
+async def test_a_push_is_announced_and_stays_alone_when_its_caller_leaves(served: Served):
+    served.models.may_answer.clear()
     cancelled = metrics.CALLS.labels("ModelService/PushWeights", "CANCELLED")._value
     before = cancelled.get()
     call = served.model.PushWeights(iter([header(), *chunks()]))
-    await until(lambda: bool(served.engine.swaps), "the engine has the weights")
+    await until(lambda: bool(served.models.taken), "the registry has the weights")
     call.cancel()
     await until(lambda: cancelled.get() == before + 1, "the server knows")
     assert await failure(push(served, [header(), *chunks()])) == BESIDE
-    served.engine.hold = False
     accepted = metrics.MODEL_PUSHES.labels("accepted")._value
     count = accepted.get()
-    assert not served.engine.swaps[0].cancelled()
-    served.engine.swaps[0].set_result(None)
-    await until(lambda: accepted.get() == count + 1, "the swap is done")
+    served.models.may_answer.set()
+    await until(lambda: accepted.get() == count + 1, "it is announced")
     assert (await push(served, [header(version=5), *chunks()])).version == 5
 
 
@@ -269,42 +301,42 @@ async def test_a_slow_push_gives_its_place_to_the_next_one_and_a_brisk_one_keeps
     assert (await brisk).version == 5
 
 
-async def test_a_push_that_is_being_installed_gives_way_to_nobody(served: Served, monkeypatch):
+async def test_a_push_that_is_being_stored_gives_way_to_nobody(served: Served, monkeypatch):
     monkeypatch.setattr("engine.serving.upload._PACE_S", 0.0)
-    served.engine.hold = True
+    served.models.may_answer.clear()
     call = served.model.PushWeights(iter([header(), *chunks()]))
-    await until(lambda: bool(served.engine.swaps), "the engine has the weights")
+    await until(lambda: bool(served.models.taken), "the registry has the weights")
     assert await failure(push(served, [header(), *chunks()])) == BESIDE
-    served.engine.swaps[0].set_result(None)
+    served.models.may_answer.set()
     assert (await call).version == 4
 
 
-# -- RollBack --------------------------------------------------------------------------------------------------------
+# -- RollBack, pins, ListModels --------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("wanted", "passed_on"), [(0, None), (3, 3)])
-async def test_rolls_back_and_answers_once_the_model_before_serves(served: Served, wanted, passed_on):
-    served.engine.hold = True
+async def test_rolls_back_and_says_what_serves_again(served: Served, wanted, passed_on):
     before = metrics.MODEL_ROLL_BACKS._value.get()
-    call = asyncio.ensure_future(served.model.RollBack(RollBackRequest(expected_version=wanted)))
-    await until(lambda: bool(served.engine.roll_backs), "the engine is asked")
-    assert served.engine.rolled_back == [passed_on]
-    assert not call.done()
-    served.engine.roll_backs[0].set_result(2)
-    answer = await call
-    assert answer.version == 2
+    answer = await served.model.RollBack(RollBackRequest(expected_version=wanted))
+    assert served.models.asked == [("roll back", passed_on, "ipv4")]
+    assert (answer.version, answer.serving) == (2, True)
     assert answer.swap_ms > 0
     assert metrics.MODEL_ROLL_BACKS._value.get() == before + 1
 
 
-async def test_says_why_there_is_nothing_to_roll_back_to_and_takes_a_push_afterwards(served: Served):
-    served.engine.refuse_rolling_back = RollBackRefused("there is no generation before version 3 to roll back to")
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (RollBackRefused("there is no model before version 3 to roll back to"), grpc.StatusCode.FAILED_PRECONDITION),
+        (VersionPinned("version 2 is pinned: unpin it first"), grpc.StatusCode.FAILED_PRECONDITION),
+    ],
+)
+async def test_says_why_there_is_nothing_to_roll_back_to_and_takes_a_push_afterwards(served: Served, error, code):
+    served.models.refuse = error
     before = metrics.MODEL_ROLL_BACKS._value.get()
-    assert await failure(served.model.RollBack(RollBackRequest())) == (
-        grpc.StatusCode.FAILED_PRECONDITION,
-        "there is no generation before version 3 to roll back to",
-    )
+    assert await failure(served.model.RollBack(RollBackRequest())) == (code, str(error))
     assert metrics.MODEL_ROLL_BACKS._value.get() == before
+    served.models.refuse = None
     assert (await push(served, [header(), *chunks()])).version == 4
 
 
@@ -314,28 +346,47 @@ async def test_a_roll_back_does_not_wait_for_a_push_that_is_being_received(serve
     assert (await finish(first)).version == 4
 
 
-async def test_neither_rolls_back_during_a_swap_nor_swaps_during_a_roll_back(served: Served):
-    served.engine.hold = True
-    first = await under_way(served)
-    pushed = asyncio.create_task(finish(first))
-    await until(lambda: bool(served.engine.swaps), "the model is being installed")
-    assert await failure(served.model.RollBack(RollBackRequest())) == (
-        grpc.StatusCode.ABORTED,
-        "a pushed model is being installed, or another roll back runs, try again later",
+async def test_pins_unpins_and_prunes(served: Served):
+    assert (await served.model.PinModel(PinModelRequest(version=2))).version == 2
+    assert (await served.model.UnpinModel(UnpinModelRequest())).version == 0
+    assert list((await served.model.PruneModels(PruneModelsRequest())).versions) == [2, 1]
+    await served.model.PruneModels(PruneModelsRequest(keep=5))
+    assert served.models.asked == [("pin", 2, "ipv4"), ("pin", None, "ipv4"), ("prune", None), ("prune", 5)]
+    served.models.refuse = NoSuchModel("version must be one of the registry's (3), got 9")
+    assert await failure(served.model.PinModel(PinModelRequest(version=9))) == (
+        grpc.StatusCode.NOT_FOUND,
+        "version must be one of the registry's (3), got 9",
     )
-    assert served.engine.rolled_back == []
-    served.engine.swaps[0].set_result(None)
-    await pushed
-    call = asyncio.ensure_future(served.model.RollBack(RollBackRequest()))
-    await until(lambda: bool(served.engine.roll_backs), "the engine is asked")
-    second = asyncio.create_task(finish(await under_way(served, version=5)))
-    await until(lambda: len(served.server.models._swapping._waiters or ()) == 1, "it is received, and waits")
-    assert len(served.engine.installed) == 1
-    served.engine.roll_backs[0].set_result(2)
-    await call
-    await until(lambda: len(served.engine.swaps) == 2, "its turn has come")
-    served.engine.swaps[1].set_result(None)
-    assert (await second).version == 5
+
+
+async def test_lists_the_models_and_what_this_engine_makes_of_them(served: Served):
+    stored = StoredModel(
+        3, "ab" * 32, 51200, {"hit_rate@20": 0.5}, (Position("ousel.events", 1, 41),), 1_700_000_000_123, "me", "host-1"
+    )
+    listed = ListedModel(stored, ModelState.WITHDRAWN, "the canary", "model/3-x")
+    served.models.ledger = Ledger((listed,), newest=3, pinned=None)
+    served.models.standing_now = Standing(
+        Source.LOCAL_COPY,
+        Building(4, 0.25, 0.0, 1.5),
+        RefusedHere(3, "the canary", 1_700_000_001.5),
+        "it is away",
+    )
+    answer = await served.model.ListModels(ListModelsRequest())
+    (model,) = answer.models
+    assert (model.version, model.sha256.hex(), model.size_bytes, dict(model.metrics)) == (
+        3, "ab" * 32, 51200, {"hit_rate@20": 0.5},
+    )  # fmt: skip
+    assert (model.trained_on[0].offset, model.accepted.ToMilliseconds()) == (41, 1_700_000_000_123)
+    assert (model.pushed_by, model.engine, model.reason) == ("me", "host-1", "the canary")
+    assert model.state == MODEL_STATE_WITHDRAWN
+    assert (answer.newest_version, answer.announced_version, answer.serving_version, answer.serving) == (3, 0, 3, True)
+    assert (answer.building.version, answer.building.progress, answer.building.seconds) == (4, 0.25, 1.5)
+    assert (answer.refused.version, answer.refused.time.ToMilliseconds()) == (3, 1_700_000_001_500)
+    assert (answer.origin, answer.registry_problem) == (MODEL_ORIGIN_LOCAL_COPY, "it is away")
+    assert (answer.dir, answer.topic) == ("s3://shop/models", "ousel.models")
+    status = await served.model.GetStatus(GetStatusRequest())
+    assert (status.building, status.refused) == (answer.building, answer.refused)
+    assert (status.model_origin, status.registry_problem) == (MODEL_ORIGIN_LOCAL_COPY, "it is away")
 
 
 # -- GetStatus -------------------------------------------------------------------------------------------------------

@@ -93,7 +93,15 @@ async def test_a_stock_reflection_client_lists_and_describes_our_services(served
         "ousel.v1.StateService",
     }
     assert methods["ousel.v1.RecommenderService"] == ["Recommend", "StreamRecommendations"]
-    assert methods["ousel.v1.ModelService"] == ["PushWeights", "RollBack", "GetStatus"]
+    assert methods["ousel.v1.ModelService"] == [
+        "PushWeights",
+        "RollBack",
+        "ListModels",
+        "PinModel",
+        "UnpinModel",
+        "PruneModels",
+        "GetStatus",
+    ]
     assert methods["ousel.v1.PrivacyService"] == ["ForgetUser", "ExportUser"]
     assert methods["ousel.v1.StateService"] == ["GetDigest", "TakeSnapshot"]
 

@@ -24,6 +24,7 @@ LATE = grpc.StatusCode.DEADLINE_EXCEEDED
 WATCH, REFLECT = "/grpc.health.v1.Health/Watch", "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 UNARY = [
     *("RecommenderService/Recommend", "EventService/Track", "ModelService/GetStatus", "ModelService/RollBack"),
+    *("ModelService/ListModels", "ModelService/PinModel", "ModelService/UnpinModel", "ModelService/PruneModels"),
     *("PrivacyService/ExportUser", "PrivacyService/ForgetUser", "StateService/GetDigest", "StateService/TakeSnapshot"),
 ]
 

@@ -33,7 +33,7 @@ def test_the_engine_gets_the_file_and_its_figures(weights: Path, engine: tuple[s
     address, servicer = engine
     done = push(weights, "--engine", address)
     assert done.exit_code == 0, done.output
-    assert f"pushed to {address} as version 8" in done.output
+    assert f"pushed to {address} as version 8: stored and announced\nversion 8 serves\n" in done.output
     assert b"".join(servicer.chunks) == weights.read_bytes()
     assert servicer.header is not None and dict(servicer.header.metrics) == {"hit_rate@20": 0.25}
 
@@ -64,7 +64,7 @@ def test_an_engine_that_is_not_there_is_named(
     monkeypatch.setenv("OUSEL_TRAINER__PUSH_TIMEOUT_S", "0.2")
     done = push(weights, "--engine", free_address)
     assert done.exit_code == 1
-    assert f"push not done within 0.2 s: engine at {free_address} is not serving" in str(done.exception)
+    assert f"push not done within 0.2 s: engine at {free_address} does not answer" in str(done.exception)
 
 
 def test_a_file_without_weights_is_not_pushed(weights: Path, engine: tuple[str, RecordingServicer]) -> None:

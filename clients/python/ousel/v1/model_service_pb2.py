@@ -16,7 +16,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from ousel.v1 import event_pb2 as ousel_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cousel/v1/model_service.proto\x12\x08ousel.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14ousel/v1/event.proto\"[\n\x12PushWeightsRequest\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.ousel.v1.WeightsHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"\xab\x01\n\rWeightsHeader\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\x12\x35\n\x07metrics\x18\x04 \x03(\x0b\x32$.ousel.v1.WeightsHeader.MetricsEntry\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"7\n\x13PushWeightsResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07swap_ms\x18\x02 \x01(\x01\"+\n\x0fRollBackRequest\x12\x18\n\x10\x65xpected_version\x18\x01 \x01(\x04\"4\n\x10RollBackResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07swap_ms\x18\x02 \x01(\x01\"\x12\n\x10GetStatusRequest\"\xd9\x05\n\x11GetStatusResponse\x12\x0f\n\x07serving\x18\x01 \x01(\x08\x12\x15\n\rmodel_version\x18\x02 \x01(\x04\x12\x44\n\rmodel_metrics\x18\x03 \x03(\x0b\x32-.ousel.v1.GetStatusResponse.ModelMetricsEntry\x12\x16\n\x0emodel_versions\x18\x04 \x03(\x04\x12\r\n\x05users\x18\x05 \x01(\x04\x12\r\n\x05items\x18\x06 \x01(\x04\x12\x13\n\x0bindex_items\x18\x07 \x01(\x04\x12\x15\n\revents_folded\x18\x08 \x01(\x04\x12\x14\n\x0citems_folded\x18\t \x01(\x04\x12\x1c\n\x14\x65vents_dead_lettered\x18\n \x01(\x04\x12\x0b\n\x03lag\x18\x0b \x01(\x04\x12\x0f\n\x07streams\x18\x0c \x01(\x04\x12\x14\n\x0c\x66\x61iled_calls\x18\r \x01(\x04\x12\'\n\x08reflects\x18\x0e \x03(\x0b\x32\x15.ousel.v1.LogPosition\x12\x10\n\x08uptime_s\x18\x0f \x01(\x01\x12\x12\n\npartitions\x18\x10 \x03(\x05\x12\x18\n\x10partitions_total\x18\x11 \x01(\r\x12\x13\n\x0busers_limit\x18\x12 \x01(\x04\x12\x15\n\rusers_evicted\x18\x13 \x01(\x04\x12\x15\n\ritems_evicted\x18\x14 \x01(\x04\x12\x17\n\x0fusers_forgotten\x18\x15 \x01(\x04\x12\x18\n\x10\x65vents_duplicate\x18\x16 \x01(\x04\x12\x1b\n\x13records_redelivered\x18\x17 \x01(\x04\x12\x31\n\rsnapshot_time\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07targets\x18\x19 \x01(\x04\x12\x17\n\x0ftargets_evicted\x18\x1a \x01(\x04\x1a\x33\n\x11ModelMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\x32\xe5\x01\n\x0cModelService\x12L\n\x0bPushWeights\x12\x1c.ousel.v1.PushWeightsRequest\x1a\x1d.ousel.v1.PushWeightsResponse(\x01\x12\x41\n\x08RollBack\x12\x19.ousel.v1.RollBackRequest\x1a\x1a.ousel.v1.RollBackResponse\x12\x44\n\tGetStatus\x12\x1a.ousel.v1.GetStatusRequest\x1a\x1b.ousel.v1.GetStatusResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1cousel/v1/model_service.proto\x12\x08ousel.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x14ousel/v1/event.proto\"[\n\x12PushWeightsRequest\x12)\n\x06header\x18\x01 \x01(\x0b\x32\x17.ousel.v1.WeightsHeaderH\x00\x12\x0f\n\x05\x63hunk\x18\x02 \x01(\x0cH\x00\x42\t\n\x07message\"\xe9\x01\n\rWeightsHeader\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x12\n\nsize_bytes\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\x12\x35\n\x07metrics\x18\x04 \x03(\x0b\x32$.ousel.v1.WeightsHeader.MetricsEntry\x12)\n\ntrained_on\x18\x05 \x03(\x0b\x32\x15.ousel.v1.LogPosition\x12\x11\n\tpushed_by\x18\x06 \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"b\n\x13PushWeightsResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07swap_ms\x18\x02 \x01(\x01\x12\x11\n\tannounced\x18\x03 \x01(\x08\x12\x16\n\x0epinned_version\x18\x04 \x01(\x04\"+\n\x0fRollBackRequest\x12\x18\n\x10\x65xpected_version\x18\x01 \x01(\x04\"E\n\x10RollBackResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0f\n\x07swap_ms\x18\x02 \x01(\x01\x12\x0f\n\x07serving\x18\x03 \x01(\x08\"\x13\n\x11ListModelsRequest\"\xe2\x02\n\x12ListModelsResponse\x12)\n\x06models\x18\x01 \x03(\x0b\x32\x19.ousel.v1.RegisteredModel\x12\x19\n\x11\x61nnounced_version\x18\x02 \x01(\x04\x12\x16\n\x0epinned_version\x18\x03 \x01(\x04\x12\x16\n\x0enewest_version\x18\x04 \x01(\x04\x12\x17\n\x0fserving_version\x18\x05 \x01(\x04\x12\x0f\n\x07serving\x18\x06 \x01(\x08\x12&\n\x08\x62uilding\x18\x07 \x01(\x0b\x32\x14.ousel.v1.ModelBuild\x12\'\n\x07refused\x18\x08 \x01(\x0b\x32\x16.ousel.v1.RefusedModel\x12%\n\x06origin\x18\t \x01(\x0e\x32\x15.ousel.v1.ModelOrigin\x12\x18\n\x10registry_problem\x18\n \x01(\t\x12\x0b\n\x03\x64ir\x18\x0b \x01(\t\x12\r\n\x05topic\x18\x0c \x01(\t\"\xe0\x02\n\x0fRegisteredModel\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12\x12\n\nsize_bytes\x18\x03 \x01(\x04\x12\x37\n\x07metrics\x18\x04 \x03(\x0b\x32&.ousel.v1.RegisteredModel.MetricsEntry\x12)\n\ntrained_on\x18\x05 \x03(\x0b\x32\x15.ousel.v1.LogPosition\x12,\n\x08\x61\x63\x63\x65pted\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tpushed_by\x18\x07 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x08 \x01(\t\x12#\n\x05state\x18\t \x01(\x0e\x32\x14.ousel.v1.ModelState\x12\x0e\n\x06reason\x18\n \x01(\t\x1a.\n\x0cMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"@\n\nModelBuild\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x10\n\x08progress\x18\x02 \x01(\x01\x12\x0f\n\x07seconds\x18\x03 \x01(\x01\"Y\n\x0cRefusedModel\x12\x0f\n\x07version\x18\x01 \x01(\x04\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12(\n\x04time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\"\n\x0fPinModelRequest\x12\x0f\n\x07version\x18\x01 \x01(\x04\"#\n\x10PinModelResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\"\x13\n\x11UnpinModelRequest\"%\n\x12UnpinModelResponse\x12\x0f\n\x07version\x18\x01 \x01(\x04\"\"\n\x12PruneModelsRequest\x12\x0c\n\x04keep\x18\x01 \x01(\r\"\'\n\x13PruneModelsResponse\x12\x10\n\x08versions\x18\x01 \x03(\x04\"\x12\n\x10GetStatusRequest\"\xf1\x06\n\x11GetStatusResponse\x12\x0f\n\x07serving\x18\x01 \x01(\x08\x12\x15\n\rmodel_version\x18\x02 \x01(\x04\x12\x44\n\rmodel_metrics\x18\x03 \x03(\x0b\x32-.ousel.v1.GetStatusResponse.ModelMetricsEntry\x12\x16\n\x0emodel_versions\x18\x04 \x03(\x04\x12\r\n\x05users\x18\x05 \x01(\x04\x12\r\n\x05items\x18\x06 \x01(\x04\x12\x13\n\x0bindex_items\x18\x07 \x01(\x04\x12\x15\n\revents_folded\x18\x08 \x01(\x04\x12\x14\n\x0citems_folded\x18\t \x01(\x04\x12\x1c\n\x14\x65vents_dead_lettered\x18\n \x01(\x04\x12\x0b\n\x03lag\x18\x0b \x01(\x04\x12\x0f\n\x07streams\x18\x0c \x01(\x04\x12\x14\n\x0c\x66\x61iled_calls\x18\r \x01(\x04\x12\'\n\x08reflects\x18\x0e \x03(\x0b\x32\x15.ousel.v1.LogPosition\x12\x10\n\x08uptime_s\x18\x0f \x01(\x01\x12\x12\n\npartitions\x18\x10 \x03(\x05\x12\x18\n\x10partitions_total\x18\x11 \x01(\r\x12\x13\n\x0busers_limit\x18\x12 \x01(\x04\x12\x15\n\rusers_evicted\x18\x13 \x01(\x04\x12\x15\n\ritems_evicted\x18\x14 \x01(\x04\x12\x17\n\x0fusers_forgotten\x18\x15 \x01(\x04\x12\x18\n\x10\x65vents_duplicate\x18\x16 \x01(\x04\x12\x1b\n\x13records_redelivered\x18\x17 \x01(\x04\x12\x31\n\rsnapshot_time\x18\x18 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07targets\x18\x19 \x01(\x04\x12\x17\n\x0ftargets_evicted\x18\x1a \x01(\x04\x12&\n\x08\x62uilding\x18\x1b \x01(\x0b\x32\x14.ousel.v1.ModelBuild\x12\'\n\x07refused\x18\x1c \x01(\x0b\x32\x16.ousel.v1.RefusedModel\x12+\n\x0cmodel_origin\x18\x1d \x01(\x0e\x32\x15.ousel.v1.ModelOrigin\x12\x18\n\x10registry_problem\x18\x1e \x01(\t\x1a\x33\n\x11ModelMetricsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01*\x92\x01\n\nModelState\x12\x1b\n\x17MODEL_STATE_UNSPECIFIED\x10\x00\x12\x17\n\x13MODEL_STATE_SERVING\x10\x01\x12\x16\n\x12MODEL_STATE_STORED\x10\x02\x12\x19\n\x15MODEL_STATE_WITHDRAWN\x10\x03\x12\x1b\n\x17MODEL_STATE_ROLLED_BACK\x10\x04*z\n\x0bModelOrigin\x12\x1c\n\x18MODEL_ORIGIN_UNSPECIFIED\x10\x00\x12\x15\n\x11MODEL_ORIGIN_NONE\x10\x01\x12\x19\n\x15MODEL_ORIGIN_REGISTRY\x10\x02\x12\x1b\n\x17MODEL_ORIGIN_LOCAL_COPY\x10\x03\x32\x86\x04\n\x0cModelService\x12L\n\x0bPushWeights\x12\x1c.ousel.v1.PushWeightsRequest\x1a\x1d.ousel.v1.PushWeightsResponse(\x01\x12\x41\n\x08RollBack\x12\x19.ousel.v1.RollBackRequest\x1a\x1a.ousel.v1.RollBackResponse\x12G\n\nListModels\x12\x1b.ousel.v1.ListModelsRequest\x1a\x1c.ousel.v1.ListModelsResponse\x12\x41\n\x08PinModel\x12\x19.ousel.v1.PinModelRequest\x1a\x1a.ousel.v1.PinModelResponse\x12G\n\nUnpinModel\x12\x1b.ousel.v1.UnpinModelRequest\x1a\x1c.ousel.v1.UnpinModelResponse\x12J\n\x0bPruneModels\x12\x1c.ousel.v1.PruneModelsRequest\x1a\x1d.ousel.v1.PruneModelsResponse\x12\x44\n\tGetStatus\x12\x1a.ousel.v1.GetStatusRequest\x1a\x1b.ousel.v1.GetStatusResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -25,26 +25,56 @@ if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
   _globals['_WEIGHTSHEADER_METRICSENTRY']._options = None
   _globals['_WEIGHTSHEADER_METRICSENTRY']._serialized_options = b'8\001'
+  _globals['_REGISTEREDMODEL_METRICSENTRY']._options = None
+  _globals['_REGISTEREDMODEL_METRICSENTRY']._serialized_options = b'8\001'
   _globals['_GETSTATUSRESPONSE_MODELMETRICSENTRY']._options = None
   _globals['_GETSTATUSRESPONSE_MODELMETRICSENTRY']._serialized_options = b'8\001'
+  _globals['_MODELSTATE']._serialized_start=2647
+  _globals['_MODELSTATE']._serialized_end=2793
+  _globals['_MODELORIGIN']._serialized_start=2795
+  _globals['_MODELORIGIN']._serialized_end=2917
   _globals['_PUSHWEIGHTSREQUEST']._serialized_start=97
   _globals['_PUSHWEIGHTSREQUEST']._serialized_end=188
   _globals['_WEIGHTSHEADER']._serialized_start=191
-  _globals['_WEIGHTSHEADER']._serialized_end=362
-  _globals['_WEIGHTSHEADER_METRICSENTRY']._serialized_start=316
-  _globals['_WEIGHTSHEADER_METRICSENTRY']._serialized_end=362
-  _globals['_PUSHWEIGHTSRESPONSE']._serialized_start=364
-  _globals['_PUSHWEIGHTSRESPONSE']._serialized_end=419
-  _globals['_ROLLBACKREQUEST']._serialized_start=421
-  _globals['_ROLLBACKREQUEST']._serialized_end=464
-  _globals['_ROLLBACKRESPONSE']._serialized_start=466
-  _globals['_ROLLBACKRESPONSE']._serialized_end=518
-  _globals['_GETSTATUSREQUEST']._serialized_start=520
-  _globals['_GETSTATUSREQUEST']._serialized_end=538
-  _globals['_GETSTATUSRESPONSE']._serialized_start=541
-  _globals['_GETSTATUSRESPONSE']._serialized_end=1270
-  _globals['_GETSTATUSRESPONSE_MODELMETRICSENTRY']._serialized_start=1219
-  _globals['_GETSTATUSRESPONSE_MODELMETRICSENTRY']._serialized_end=1270
-  _globals['_MODELSERVICE']._serialized_start=1273
-  _globals['_MODELSERVICE']._serialized_end=1502
+  _globals['_WEIGHTSHEADER']._serialized_end=424
+  _globals['_WEIGHTSHEADER_METRICSENTRY']._serialized_start=378
+  _globals['_WEIGHTSHEADER_METRICSENTRY']._serialized_end=424
+  _globals['_PUSHWEIGHTSRESPONSE']._serialized_start=426
+  _globals['_PUSHWEIGHTSRESPONSE']._serialized_end=524
+  _globals['_ROLLBACKREQUEST']._serialized_start=526
+  _globals['_ROLLBACKREQUEST']._serialized_end=569
+  _globals['_ROLLBACKRESPONSE']._serialized_start=571
+  _globals['_ROLLBACKRESPONSE']._serialized_end=640
+  _globals['_LISTMODELSREQUEST']._serialized_start=642
+  _globals['_LISTMODELSREQUEST']._serialized_end=661
+  _globals['_LISTMODELSRESPONSE']._serialized_start=664
+  _globals['_LISTMODELSRESPONSE']._serialized_end=1018
+  _globals['_REGISTEREDMODEL']._serialized_start=1021
+  _globals['_REGISTEREDMODEL']._serialized_end=1373
+  _globals['_REGISTEREDMODEL_METRICSENTRY']._serialized_start=378
+  _globals['_REGISTEREDMODEL_METRICSENTRY']._serialized_end=424
+  _globals['_MODELBUILD']._serialized_start=1375
+  _globals['_MODELBUILD']._serialized_end=1439
+  _globals['_REFUSEDMODEL']._serialized_start=1441
+  _globals['_REFUSEDMODEL']._serialized_end=1530
+  _globals['_PINMODELREQUEST']._serialized_start=1532
+  _globals['_PINMODELREQUEST']._serialized_end=1566
+  _globals['_PINMODELRESPONSE']._serialized_start=1568
+  _globals['_PINMODELRESPONSE']._serialized_end=1603
+  _globals['_UNPINMODELREQUEST']._serialized_start=1605
+  _globals['_UNPINMODELREQUEST']._serialized_end=1624
+  _globals['_UNPINMODELRESPONSE']._serialized_start=1626
+  _globals['_UNPINMODELRESPONSE']._serialized_end=1663
+  _globals['_PRUNEMODELSREQUEST']._serialized_start=1665
+  _globals['_PRUNEMODELSREQUEST']._serialized_end=1699
+  _globals['_PRUNEMODELSRESPONSE']._serialized_start=1701
+  _globals['_PRUNEMODELSRESPONSE']._serialized_end=1740
+  _globals['_GETSTATUSREQUEST']._serialized_start=1742
+  _globals['_GETSTATUSREQUEST']._serialized_end=1760
+  _globals['_GETSTATUSRESPONSE']._serialized_start=1763
+  _globals['_GETSTATUSRESPONSE']._serialized_end=2644
+  _globals['_GETSTATUSRESPONSE_MODELMETRICSENTRY']._serialized_start=2593
+  _globals['_GETSTATUSRESPONSE_MODELMETRICSENTRY']._serialized_end=2644
+  _globals['_MODELSERVICE']._serialized_start=2920
+  _globals['_MODELSERVICE']._serialized_end=3438
 # @@protoc_insertion_point(module_scope)

@@ -24,6 +24,26 @@ class ModelServiceStub(object):
                 request_serializer=ousel_dot_v1_dot_model__service__pb2.RollBackRequest.SerializeToString,
                 response_deserializer=ousel_dot_v1_dot_model__service__pb2.RollBackResponse.FromString,
                 )
+        self.ListModels = channel.unary_unary(
+                '/ousel.v1.ModelService/ListModels',
+                request_serializer=ousel_dot_v1_dot_model__service__pb2.ListModelsRequest.SerializeToString,
+                response_deserializer=ousel_dot_v1_dot_model__service__pb2.ListModelsResponse.FromString,
+                )
+        self.PinModel = channel.unary_unary(
+                '/ousel.v1.ModelService/PinModel',
+                request_serializer=ousel_dot_v1_dot_model__service__pb2.PinModelRequest.SerializeToString,
+                response_deserializer=ousel_dot_v1_dot_model__service__pb2.PinModelResponse.FromString,
+                )
+        self.UnpinModel = channel.unary_unary(
+                '/ousel.v1.ModelService/UnpinModel',
+                request_serializer=ousel_dot_v1_dot_model__service__pb2.UnpinModelRequest.SerializeToString,
+                response_deserializer=ousel_dot_v1_dot_model__service__pb2.UnpinModelResponse.FromString,
+                )
+        self.PruneModels = channel.unary_unary(
+                '/ousel.v1.ModelService/PruneModels',
+                request_serializer=ousel_dot_v1_dot_model__service__pb2.PruneModelsRequest.SerializeToString,
+                response_deserializer=ousel_dot_v1_dot_model__service__pb2.PruneModelsResponse.FromString,
+                )
         self.GetStatus = channel.unary_unary(
                 '/ousel.v1.ModelService/GetStatus',
                 request_serializer=ousel_dot_v1_dot_model__service__pb2.GetStatusRequest.SerializeToString,
@@ -35,17 +55,50 @@ class ModelServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def PushWeights(self, request_iterator, context):
-        """A header, then the weights in chunks. Answers once the new model serves; the old one serves until then and stays if
-        anything is wrong.
+        """A header, then the weights in chunks, to any engine. Answers once the digest, the shapes and the version are checked
+        and the model is stored in the registry and announced to all engines. Each engine then builds the model in its own
+        time, whatever becomes of this call, tries it, and serves it: ListModels and GetStatus show how far that is.
+        FAILED_PRECONDITION where the version is not above all that were pushed. ABORTED while this engine takes another push,
+        and where another push was announced first. UNAVAILABLE where the registry can't be reached.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollBack(self, request, context):
-        """Has the generation before the serving one serve again, and drops the serving one. Answers once that is so.
-        FAILED_PRECONDITION where there is none before it: one is kept, and after a roll back none until the next push.
-        ABORTED while a pushed model is being installed; one that is still being received is not waited for.
+        """Takes the serving version back, and has the version before it serve again, in all engines. Answers once that is
+        announced, and where this engine still has that version at hand once it serves it. The bad one does not come back,
+        also after a restart, unless it is pinned. FAILED_PRECONDITION where there is no version before it, where another one
+        serves than the caller expected, and where a version is pinned.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListModels(self, request, context):
+        """The models of the registry, and what this engine makes of them.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PinModel(self, request, context):
+        """Has all engines serve this version until UnpinModel, whatever is pushed meanwhile. Answers once that is announced.
+        NOT_FOUND where the registry has no such version.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def UnpinModel(self, request, context):
+        """Has all engines serve the newest version again that was neither withdrawn nor rolled back.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def PruneModels(self, request, context):
+        """Deletes the models of the registry but the newest. The one that serves and a pinned one are kept in any case.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -69,6 +122,26 @@ def add_ModelServiceServicer_to_server(servicer, server):
                     servicer.RollBack,
                     request_deserializer=ousel_dot_v1_dot_model__service__pb2.RollBackRequest.FromString,
                     response_serializer=ousel_dot_v1_dot_model__service__pb2.RollBackResponse.SerializeToString,
+            ),
+            'ListModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListModels,
+                    request_deserializer=ousel_dot_v1_dot_model__service__pb2.ListModelsRequest.FromString,
+                    response_serializer=ousel_dot_v1_dot_model__service__pb2.ListModelsResponse.SerializeToString,
+            ),
+            'PinModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.PinModel,
+                    request_deserializer=ousel_dot_v1_dot_model__service__pb2.PinModelRequest.FromString,
+                    response_serializer=ousel_dot_v1_dot_model__service__pb2.PinModelResponse.SerializeToString,
+            ),
+            'UnpinModel': grpc.unary_unary_rpc_method_handler(
+                    servicer.UnpinModel,
+                    request_deserializer=ousel_dot_v1_dot_model__service__pb2.UnpinModelRequest.FromString,
+                    response_serializer=ousel_dot_v1_dot_model__service__pb2.UnpinModelResponse.SerializeToString,
+            ),
+            'PruneModels': grpc.unary_unary_rpc_method_handler(
+                    servicer.PruneModels,
+                    request_deserializer=ousel_dot_v1_dot_model__service__pb2.PruneModelsRequest.FromString,
+                    response_serializer=ousel_dot_v1_dot_model__service__pb2.PruneModelsResponse.SerializeToString,
             ),
             'GetStatus': grpc.unary_unary_rpc_method_handler(
                     servicer.GetStatus,
@@ -116,6 +189,74 @@ class ModelService(object):
         return grpc.experimental.unary_unary(request, target, '/ousel.v1.ModelService/RollBack',
             ousel_dot_v1_dot_model__service__pb2.RollBackRequest.SerializeToString,
             ousel_dot_v1_dot_model__service__pb2.RollBackResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def ListModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/ousel.v1.ModelService/ListModels',
+            ousel_dot_v1_dot_model__service__pb2.ListModelsRequest.SerializeToString,
+            ousel_dot_v1_dot_model__service__pb2.ListModelsResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def PinModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/ousel.v1.ModelService/PinModel',
+            ousel_dot_v1_dot_model__service__pb2.PinModelRequest.SerializeToString,
+            ousel_dot_v1_dot_model__service__pb2.PinModelResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def UnpinModel(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/ousel.v1.ModelService/UnpinModel',
+            ousel_dot_v1_dot_model__service__pb2.UnpinModelRequest.SerializeToString,
+            ousel_dot_v1_dot_model__service__pb2.UnpinModelResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def PruneModels(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/ousel.v1.ModelService/PruneModels',
+            ousel_dot_v1_dot_model__service__pb2.PruneModelsRequest.SerializeToString,
+            ousel_dot_v1_dot_model__service__pb2.PruneModelsResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
