@@ -42,7 +42,7 @@ class Generation:
 
     Attributes:
         goal: kind of event that queries are for; None: any.
-        made_s: when it was made, since 1970.
+        made_s: when it was accepted by the registry, or else built, since 1970.
     """
 
     version: int
@@ -162,12 +162,14 @@ class Build:
     Attributes:
         again: it has served before, or somebody has chosen it, so that the canary compares it with no other.
         named: the registry names it, so that its version may be below one that has served.
+        made_s: when it was accepted, since 1970; None: now. A restart does not make a model younger.
         hurried: nobody is served meanwhile, so that it takes a whole core.
         progress: hears how far the build is, from 0 to 1, about.
     """
 
     again: bool = False
     named: bool = False
+    made_s: float | None = None
     hurried: bool = False
     progress: Callable[[float], object] = lambda done: None
 

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from engine.canary import Trial, check_vectors
@@ -167,7 +168,8 @@ class Installer:
             return pace.stopped() or self._given_up.is_set()
 
         metrics = dict(model_metrics)
-        return build_generation(weights, version, metrics, frozen, self._config, stopped, build.progress)
+        built = build_generation(weights, version, metrics, frozen, self._config, stopped, build.progress)
+        return built if build.made_s is None else replace(built, made_s=build.made_s)
 
     def _say_what_lists_will_lack(self, weights: Weights, version: int) -> None:
         goal = self._config.ranking.goal

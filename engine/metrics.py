@@ -100,7 +100,7 @@ _SESSION_QUERIES = Counter("ousel_session_queries", "Queries of sessions asked f
 QUERIES_KEPT, QUERIES_ENCODED = _SESSION_QUERIES.labels("kept"), _SESSION_QUERIES.labels("encoded")
 MODEL_VERSION = Gauge("ousel_model_version", "Version of the serving model, 0 before the first")
 MODEL_TIME = Gauge(
-    "ousel_model_timestamp_seconds", "When the serving model was built here, since 1970; 0 before the first"
+    "ousel_model_timestamp_seconds", "When the serving model was accepted, since 1970; 0 before the first"
 )
 MODEL_PUSHES = Counter("ousel_model_pushes", "Pushed models by outcome", ["outcome"])
 MODEL_ROLL_BACKS = Counter("ousel_model_roll_backs", "Times that this engine was asked to take the serving model back")

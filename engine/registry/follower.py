@@ -78,6 +78,8 @@ class ModelFollower:
         self._taken: StoredModel | None = None  # what this engine serves
         self._retry_at_s, self._backoff_s = 0.0, _FIRST_BACKOFF_S
         self._began_s = 0.0
+        for outcome in ("served", "refused", "failed"):
+            metrics.MODEL_BUILDS.labels(outcome)  # or Prometheus would not see that the first one has raised it
 
     def start(self) -> None:
         self._reader.start()
@@ -295,7 +297,13 @@ class ModelFollower:
             metrics.MODEL_BUILD_PROGRESS.set(done)
             self._stand(building=replace(building, progress=done))
 
-        build = Build(again=again, named=True, hurried=self._is_starting, progress=progress)
+        build = Build(
+            again=again,
+            named=True,
+            made_s=model.accepted_ms / 1000,
+            hurried=self._is_starting,
+            progress=progress,
+        )
         try:
             self._wait_for(self._swapper.install(data, model.version, model.metrics, build), unwanted)
         finally:

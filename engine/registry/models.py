@@ -119,9 +119,6 @@ def open_models(
     Args:
         engine: names this engine.
         topic: in place of the one in Kafka.
-
-    Raises:
-        RuntimeError: no folder is named and the system knows no home folder of this user.
     """
     topic = topic or KafkaModelsTopic(config.kafka, models_topic(config.registry, config.kafka))
     registry = ModelRegistry(config, ModelFiles(registry_place(config)), topic, engine)

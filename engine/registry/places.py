@@ -14,9 +14,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
-from pyarrow import ArrowException
-from pyarrow.fs import FileSystem, FileType
-
 from engine.failures import told
 from engine.registry.errors import DamagedModel, RegistryError
 from engine.snapshot.files import DamagedError, make_folder, open_plain, sync_folder, write_file
@@ -53,6 +50,24 @@ def place_of(address: str) -> Place:
     if not separator:
         return LocalFolder(Path(address))
     return LocalFolder(Path("/" + rest.lstrip("/"))) if scheme == "file" else Store(address)
+
+
+class Nowhere:
+    """In place of a folder that can't be told: nothing can be kept, and whoever tries hears why."""
+
+    shown = "nowhere"
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    def write(self, name: str, data: bytes | bytearray) -> None:
+        raise RegistryError(self._why)
+
+    def read(self, name: str, limit: int) -> bytearray:
+        raise RegistryError(self._why)
+
+    def delete(self, name: str) -> None:
+        raise RegistryError(self._why)
 
 
 class LocalFolder:
@@ -117,7 +132,7 @@ class Store:
             system, folder = self._open()
             path = f"{folder}/{name}"
             info = system.get_file_info(path)
-            if info.type != FileType.File:
+            if not info.is_file:
                 raise DamagedModel(f"{self.shown}/{name}: is missing")
             _check_size(f"{self.shown}/{name}", info.size, limit)
             with system.open_input_stream(path) as stream:
@@ -126,12 +141,14 @@ class Store:
     def delete(self, name: str) -> None:
         with _said(self.shown):
             system, folder = self._open()
-            if system.get_file_info(f"{folder}/{name}").type == FileType.File:
+            if system.get_file_info(f"{folder}/{name}").is_file:
                 system.delete_file(f"{folder}/{name}")
 
     def _open(self) -> tuple[Any, str]:
         # Not before it is needed: S3 is asked for the region of a bucket, which takes long where it does not answer.
         if self._opened is None:
+            from pyarrow.fs import FileSystem  # An engine with a folder of its own does without its memory.
+
             system, folder = FileSystem.from_uri(self._address)
             self._opened = system, folder.rstrip("/")
         return self._opened
@@ -152,5 +169,5 @@ def _said(shown: str) -> Iterator[None]:
     """Has every failure of the place name it."""
     try:
         yield
-    except (OSError, ArrowException) as error:
+    except (OSError, ValueError, LookupError, NotImplementedError) as error:  # Arrow's are of these kinds, too.
         raise RegistryError(f"registry.dir {shown} can't be used: {' '.join(told(error).split())[:400]}") from error
