@@ -20,6 +20,7 @@ from engine import metrics
 from engine.errands import begun, in_background
 from engine.generation import Build
 from engine.index.hnsw import BuildStoppedError
+from engine.log_fields import of_model
 from engine.model.weights import WeightsError
 from engine.readiness import ModelGate
 from engine.registry.errors import RegistryError
@@ -198,6 +199,7 @@ class ModelFollower:
             self._install(model, data, again=True, unwanted=lambda: False)
         except (RegistryError, WeightsError) as error:
             _log.error("the local copy of model version %d can't serve: %s", model.version, error)
+            self._stand(building=None)
             return
         self._taken = model
         source = Source.REGISTRY if listed is not None and listed.state is ModelState.SERVING else Source.LOCAL_COPY
@@ -287,9 +289,8 @@ class ModelFollower:
                     ) from None
 
     def _install(self, model: StoredModel, data: bytearray, *, again: bool, unwanted: Callable[[], bool]) -> None:
-        _log.info(
-            "model version %d is built%s", model.version, ", before calls are sent here" if self._is_starting else ""
-        )
+        before = ", before calls are sent here" if self._is_starting else ""
+        _log.info("building model version %d%s", model.version, before, extra=of_model(model.version))
         building = Building(model.version, 0.0, time.monotonic())
         self._stand(building=building)
 
@@ -324,7 +325,8 @@ class ModelFollower:
 
     def _refuse(self, model: StoredModel, reason: str) -> None:
         """The model does not serve here. Where this engine took it, it is to serve nowhere."""
-        _log.error("model version %d is refused, and what served goes on: %s", model.version, reason)
+        said = "model version %d is refused, and what served goes on: %s"
+        _log.error(said, model.version, reason, extra=of_model(model.version))
         metrics.MODEL_BUILDS.labels("refused").inc()
         metrics.MODEL_REFUSED.set(1)
         self._refused = model.version, model.sha256
