@@ -47,11 +47,11 @@ def pods(name: str) -> dict[str, dict[str, Any]]:
 
 
 def on_this_machine(text: str, folder: Path) -> str:
-    """Settings with the files that pods mount below /etc as empty files in a folder of this machine."""
+    """Settings with the files that pods mount below /etc as files in a folder of this machine."""
     for path in set(re.findall(r'"(/etc/[^"]+)"', text)):
         placed = folder / path.lstrip("/")
         placed.parent.mkdir(parents=True, exist_ok=True)
-        placed.touch()
+        placed.write_text("of-no-meaning\n")
         text = text.replace(f'"{path}"', f'"{placed}"')
     return text
 

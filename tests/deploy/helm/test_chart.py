@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import copy
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from engine.config import load_config, load_settings
+from engine.security.exposure import check_exposure
 from tests.deploy.helm.charts import CHART, VALUES, helm, of_kind, on_this_machine, pods, rendered
+from tests.tools import tool
 from trainer.config import TrainerConfig
 
+RULES = CHART.parents[1] / "prometheus/rules"
 KUBERNETES = "1.37"
 CUSTOM = "monitoring.coreos.com/"
 every_set = pytest.mark.parametrize("name", VALUES)
@@ -72,6 +77,7 @@ def test_the_programs_take_the_settings_in_the_config_map(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, trainer = settings_of(name, tmp_path, monkeypatch)
+    check_exposure(engine)
     assert engine.snapshot.engine == "shop-ousel-engine-0"
     assert engine.kafka == trainer.kafka and engine.events == trainer.events
     kept = [engine.snapshot.dir, trainer.trainer.archive_dir, trainer.trainer.models_dir]
@@ -94,11 +100,50 @@ def test_ports_and_services_are_those_of_the_settings(
     services = {one["metadata"]["name"]: one["spec"] for one in of_kind(name, "Service")}
     host, _, port = trainer.trainer.engine.partition(":")
     assert int(port) in {each["port"] for each in services[host]["ports"]}
-    labels = pods(name)["engine"]["metadata"]["labels"]
     for service in services.values():
-        assert service["selector"].items() <= labels.items()
-        assert {each["targetPort"] for each in service["ports"]} <= ports.keys()
-    assert {one["spec"]["serviceName"] for one in of_kind(name, "StatefulSet")} & services.keys()
+        pod = pods(name)[service["selector"]["app.kubernetes.io/component"]]
+        assert service["selector"].items() <= pod["metadata"]["labels"].items()
+        ports = {port["name"]: port["containerPort"] for port in pod["spec"]["containers"][0]["ports"]}
+        assert {each["targetPort"]: each["port"] for each in service["ports"]}.items() <= ports.items()
+    assert {one["spec"]["serviceName"] for one in of_kind(name, "StatefulSet")} <= services.keys()
+
+
+@every_set
+def test_secrets_are_mounted_where_the_settings_name_them(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine, trainer = settings_of(name, tmp_path, monkeypatch)
+    named = {"engine": engine.security.tokens_file, "trainer": trainer.trainer.token_file}
+    for part, template in pods(name).items():
+        pod = template["spec"]
+        secrets = {volume["name"] for volume in pod["volumes"] if "secret" in volume} - {"kafka-ca"}
+        mounts = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] in secrets]
+        folders = [str(tmp_path) + mount["mountPath"] for mount in mounts]
+        assert folders == ([str(named[part].parent)] if named[part] else [])
+
+
+def test_the_rules_and_what_is_asked_for_metrics_go_by_the_same_names() -> None:
+    found = of_kind("production", "PrometheusRule")
+    rules = {one["metadata"]["name"].removeprefix("shop-ousel-"): one["spec"] for one in found}
+    assert rules == {path.stem: yaml.safe_load(path.read_text()) for path in RULES.glob("*.yml")}
+    monitors = of_kind("production", "ServiceMonitor")
+    endpoints = [end for one in monitors for end in one["spec"]["endpoints"]]
+    jobs = {label["replacement"] for end in endpoints for label in end["relabelings"]}
+    assert set(re.findall(r'job="([^"]+)"', str(rules))) <= jobs
+    for one in monitors:
+        wanted = one["spec"]["selector"]["matchLabels"].items()
+        services = [each for each in of_kind("production", "Service") if wanted <= each["metadata"]["labels"].items()]
+        assert [port["name"] for each in services for port in each["spec"]["ports"] if port["name"] == "metrics"]
+        assert len(services) == 1  # or each pod would be asked twice
+
+
+def test_prometheus_takes_the_rules_of_the_custom_resources(tmp_path: Path) -> None:
+    for one in of_kind("production", "PrometheusRule"):
+        path = tmp_path / f"{one['metadata']['name']}.yml"
+        path.write_text(yaml.safe_dump(one["spec"]))
+        command = [tool("promtool"), "check", "rules", str(path)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stdout + done.stderr
 
 
 @every_set
@@ -116,7 +161,7 @@ def test_an_engine_is_asked_whether_it_serves_and_has_the_time_to_end_well(
 
 def test_a_change_of_the_settings_starts_the_pods_anew() -> None:
     def sums(*given: str) -> set[str]:
-        done = helm("template", "shop", str(CHART), *given)
+        done = helm("template", "shop", str(CHART), "--values", str(VALUES["gpu"]), *given)
         return set(re.findall(r"checksum/settings: (\w{64})", done.stdout))
 
     assert len(sums()) == 1  # of both programs
@@ -126,6 +171,18 @@ def test_a_change_of_the_settings_starts_the_pods_anew() -> None:
 def test_values_that_the_schema_refuses_make_nothing() -> None:
     done = helm("template", "shop", str(CHART), "--set", "engine.replicas=0")
     assert done.returncode != 0 and "replicas" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("security.tokensSecret=", "security.tokensSecret must name a Secret"),
+        ("security.trainerTokenSecret=", "security.trainerTokenSecret must name a Secret"),
+    ],
+)
+def test_engines_that_would_let_everybody_in_are_refused(given: str, said: str) -> None:
+    done = helm("template", "shop", str(CHART), "--values", str(VALUES["production"]), "--set", given)
+    assert done.returncode != 0 and said in done.stderr
 
 
 def test_every_variable_that_the_chart_sets_is_a_setting() -> None:

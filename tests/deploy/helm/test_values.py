@@ -44,6 +44,7 @@ def test_values_are_what_the_schema_allows(name: str) -> None:
         ({"config": {"events": {"kinds": {"view": 1}}}}, "$.config.events"),
         ({"files": [{"name": "a", "mountPath": "/a"}]}, "$.files[0]"),
         ({"files": [{"name": "state", "secret": "a", "mountPath": "/a"}]}, "$.files[0].name"),
+        ({"security": {"token": "hush"}}, "$.security"),
         ({"trainer": {"storage": {"size": "much"}}}, "$.trainer.storage.size"),
     ],
 )

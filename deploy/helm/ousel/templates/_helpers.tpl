@@ -23,13 +23,29 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "ousel.decided" -}}
 serving:
   host: {{ .Values.listen | quote }}
+  insecure: {{ and .Values.security.insecure (not .Values.security.tokensSecret) }}
   port: 50051
   metrics_host: {{ .Values.listen | quote }}
   metrics_port: 9464
 snapshot:
   dir: /var/lib/ousel/snapshots
+{{- if .Values.security.tokensSecret }}
+security:
+  tokens_file: /etc/ousel-tokens/tokens
+{{- else if not .Values.security.insecure }}
+{{- fail "security.tokensSecret must name a Secret with the tokens of clients, or security.insecure must be true" }}
+{{- end }}
 trainer:
   engine: {{ include "ousel.name" . }}:50051
+  metrics_host: {{ .Values.listen | quote }}
+  metrics_port: 9465
+{{- if .Values.security.trainerTokenSecret }}
+  token_file: /etc/ousel-token/token
+  # It does not leave the cluster's network.
+  insecure: true
+{{- else if and .Values.trainer.enabled .Values.security.tokensSecret }}
+{{- fail "security.trainerTokenSecret must name a Secret with the trainer's token, since engines ask for one" }}
+{{- end }}
   archive_dir: /var/lib/ousel/archive
   models_dir: /var/lib/ousel/models
 {{- end -}}
@@ -111,18 +127,28 @@ volumeMounts:
   - { name: state, mountPath: /var/lib/ousel }
   - { name: temporary, mountPath: /tmp }
   - { name: settings, mountPath: /etc/ousel, readOnly: true }
+{{- if .secret }}
+  - { name: {{ .secretPath | base }}, mountPath: {{ .secretPath }}, readOnly: true }
+{{- end }}
 {{- range .root.Values.files }}
   - { name: {{ .name }}, mountPath: {{ .mountPath }}, readOnly: true }
 {{- end }}
 {{- end -}}
 
+{{/* Called with a dict of root, secret and secretPath, as the container is. */}}
 {{- define "ousel.volumes" -}}
 - name: temporary
   emptyDir: { sizeLimit: 256Mi }
 - name: settings
   configMap:
-    name: {{ include "ousel.name" . }}
-{{- range .Values.files }}
+    name: {{ include "ousel.name" .root }}
+{{- if .secret }}
+- name: {{ .secretPath | base }}
+  secret:
+    secretName: {{ .secret }}
+    defaultMode: 0440
+{{- end }}
+{{- range .root.Values.files }}
 - name: {{ .name }}
 {{- if .secret }}
   secret:
