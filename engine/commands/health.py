@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from engine.config import ServingConfig, address_problem, load_config
+from engine.config import Config, address_problem, load_config
 from engine.config.address import host_and_port
 from engine.failures import WrongValue
 
@@ -29,7 +29,7 @@ def health(address: str | None, config: Path | None, timeout_s: float) -> None:
     """
     if address is None:
         try:
-            address = address_of(load_config(config).serving)
+            address = address_of(load_config(config))
         except ValueError as error:
             raise WrongValue(f"ousel-engine health: {error}") from None
     elif (problem := address_problem(address)) is not None:
@@ -39,15 +39,18 @@ def health(address: str | None, config: Path | None, timeout_s: float) -> None:
         raise SystemExit(f"ousel-engine health: {address}: {answer}")
 
 
-def address_of(serving: ServingConfig) -> str:
-    """Where the engine of these settings answers health.
+def address_of(config: Config) -> str:
+    """Where the engine of these settings answers health in plain text.
 
     Raises:
-        ValueError: its port is one that is only known once it has started.
+        ValueError: there is no such port, or it is only known once the engine has started.
     """
+    serving = config.serving
     setting, host, port = "serving.port", serving.host, serving.port
     if serving.health_port is not None:  # It is without TLS and without tokens.
         setting, host, port = "serving.health_port", serving.health_host, serving.health_port
+    elif config.tls.certificate is not None:
+        raise ValueError("the engine speaks TLS (tls.certificate): set serving.health_port, and health is asked there")
     if port == 0:
         raise ValueError(f"{setting} is 0, so the engine has taken a free port: name the address, as host:port")
     return host_and_port(_LOOPBACK.get(host, host), port)

@@ -53,6 +53,10 @@ SERVICES = (
     state_service_pb2.DESCRIPTOR.services_by_name["StateService"].full_name,
 )
 
+# By this name health says that the engine runs, whether or not it serves: an engine that reads the log, or whose broker
+# is away, must not be started again for that.
+ALIVE = "ousel.alive"
+
 _FIRST_FRAME_MS = 10_000  # from a connection to the first frame on it
 _IDLE_MS = 300_000  # of a connection without any call or stream
 _PING_MS, _PING_ANSWER_MS = 60_000, 20_000  # from one ping of ours to the next, and how long a client may take over it
@@ -139,6 +143,7 @@ class Server:
             await self._stop_beside()
             raise
         await server.start()
+        await self._health.set(ALIVE, health_pb2.HealthCheckResponse.SERVING)
         self._grpc = server
         if self._certificates is not None:
             self._reloading = asyncio.create_task(_reload(self._certificates))

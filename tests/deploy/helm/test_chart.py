@@ -13,6 +13,7 @@ import yaml
 
 from engine.config import load_config, load_settings
 from engine.security.exposure import check_exposure
+from engine.serving.server import ALIVE
 from tests.deploy.helm.charts import CHART, VALUES, helm, of_kind, on_this_machine, pods, rendered
 from tests.tools import tool
 from trainer.config import TrainerConfig
@@ -96,7 +97,11 @@ def test_ports_and_services_are_those_of_the_settings(
     engine, trainer = settings_of(name, tmp_path, monkeypatch)
     (container,) = pods(name)["engine"]["spec"]["containers"]
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
-    assert ports == {"grpc": engine.serving.port, "metrics": engine.serving.metrics_port}
+    assert ports == {
+        "grpc": engine.serving.port,
+        "metrics": engine.serving.metrics_port,
+        "health": engine.serving.health_port,
+    }
     services = {one["metadata"]["name"]: one["spec"] for one in of_kind(name, "Service")}
     host, _, port = trainer.trainer.engine.partition(":")
     assert int(port) in {each["port"] for each in services[host]["ports"]}
@@ -113,13 +118,17 @@ def test_secrets_are_mounted_where_the_settings_name_them(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine, trainer = settings_of(name, tmp_path, monkeypatch)
-    named = {"engine": engine.security.tokens_file, "trainer": trainer.trainer.token_file}
+    push = trainer.trainer
+    files = {
+        "engine": [engine.security.tokens_file, engine.tls.certificate, engine.tls.key, engine.tls.client_authorities],
+        "trainer": [push.token_file, push.tls_authorities, push.tls_certificate, push.tls_key],
+    }
     for part, template in pods(name).items():
         pod = template["spec"]
         secrets = {volume["name"] for volume in pod["volumes"] if "secret" in volume} - {"kafka-ca"}
         mounts = [mount for mount in pod["containers"][0]["volumeMounts"] if mount["name"] in secrets]
-        folders = [str(tmp_path) + mount["mountPath"] for mount in mounts]
-        assert folders == ([str(named[part].parent)] if named[part] else [])
+        folders = {str(tmp_path) + mount["mountPath"] for mount in mounts}
+        assert folders == {str(path.parent) for path in files[part] if path is not None}
 
 
 def test_the_rules_and_what_is_asked_for_metrics_go_by_the_same_names() -> None:
@@ -153,10 +162,11 @@ def test_an_engine_is_asked_whether_it_serves_and_has_the_time_to_end_well(
     engine, _ = settings_of(name, tmp_path, monkeypatch)
     pod = pods(name)["engine"]["spec"]
     (container,) = pod["containers"]
-    assert container["readinessProbe"]["grpc"] == {"port": engine.serving.port}
+    assert container["readinessProbe"]["grpc"] == {"port": engine.serving.health_port}
     # Health says no while a log is read or a broker is away, and a restart would begin anew.
-    assert "grpc" not in container["livenessProbe"]
-    assert pod["terminationGracePeriodSeconds"] > engine.serving.grace_s + 60
+    for probe in ("startupProbe", "livenessProbe"):
+        assert container[probe]["grpc"] == {"port": engine.serving.health_port, "service": ALIVE}
+    assert pod["terminationGracePeriodSeconds"] > engine.serving.drain_s + engine.serving.grace_s + 60
 
 
 def test_a_change_of_the_settings_starts_the_pods_anew() -> None:
@@ -176,7 +186,9 @@ def test_values_that_the_schema_refuses_make_nothing() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("security.tokensSecret=", "security.tokensSecret must name a Secret"),
+        ("security.tokensSecret=,security.mutualTls=false", "security.tokensSecret must name a Secret"),
+        ("security.tlsSecret=", "security.tlsSecret must name a Secret"),
+        ("security.trainerTlsSecret=", "security.trainerTlsSecret must name a Secret"),
         ("security.trainerTokenSecret=", "security.trainerTokenSecret must name a Secret"),
     ],
 )

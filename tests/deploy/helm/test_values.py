@@ -43,6 +43,7 @@ def test_values_are_what_the_schema_allows(name: str) -> None:
         ({"config": {"kafka": {"sasl_password": "hush"}}}, "$.config.kafka"),
         ({"config": {"events": {"kinds": {"view": 1}}}}, "$.config.events"),
         ({"files": [{"name": "a", "mountPath": "/a"}]}, "$.files[0]"),
+        ({"files": [{"name": "ousel-tls", "secret": "a", "mountPath": "/a"}]}, "$.files[0].name"),
         ({"files": [{"name": "state", "secret": "a", "mountPath": "/a"}]}, "$.files[0].name"),
         ({"security": {"token": "hush"}}, "$.security"),
         ({"trainer": {"storage": {"size": "much"}}}, "$.trainer.storage.size"),

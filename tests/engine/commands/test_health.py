@@ -14,7 +14,7 @@ from grpc_health.v1 import health as standard
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from engine.commands.health import address_of, health
-from engine.config import ServingConfig
+from engine.config import Config, ServingConfig
 from engine.failures import WrongValue
 
 SERVING = health_pb2.HealthCheckResponse.SERVING
@@ -72,13 +72,22 @@ def test_without_an_address_the_engine_of_the_settings_is_asked(
     ("host", "address"), [("127.0.0.1", "127.0.0.1:7"), ("0.0.0.0", "127.0.0.1:7"), ("::", "[::1]:7"), ("a.b", "a.b:7")]
 )
 def test_an_engine_on_every_interface_is_asked_on_the_loopback(host: str, address: str) -> None:
-    assert address_of(ServingConfig(host=host, port=7)) == address
+    assert address_of(Config(serving=ServingConfig(host=host, port=7))) == address
 
 
 def test_the_port_of_health_alone_is_asked_where_there_is_one() -> None:
-    assert address_of(ServingConfig(port=7, health_host="0.0.0.0", health_port=8)) == "127.0.0.1:8"
+    assert address_of(Config(serving=ServingConfig(port=7, health_host="0.0.0.0", health_port=8))) == "127.0.0.1:8"
     with pytest.raises(ValueError, match=r"serving\.health_port is 0"):
-        address_of(ServingConfig(port=7, health_port=0))
+        address_of(Config(serving=ServingConfig(port=7, health_port=0)))
+
+
+def test_an_engine_that_speaks_tls_needs_a_port_of_health_alone(tmp_path: Path) -> None:
+    for name in ("certificate", "key"):
+        (tmp_path / name).touch()
+    tls = {"certificate": tmp_path / "certificate", "key": tmp_path / "key"}
+    with pytest.raises(ValueError, match=r"\(tls.certificate\): set serving.health_port"):
+        address_of(Config(tls=tls))
+    assert address_of(Config(tls=tls, serving=ServingConfig(health_port=8))) == "127.0.0.1:8"
 
 
 def test_a_port_that_only_the_engine_knows_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from ousel.v1.model_service_pb2 import GetStatusRequest
 from ousel.v1.model_service_pb2_grpc import ModelServiceStub
 
 from engine.config import Config, ServingConfig
-from engine.serving.server import PortTaken, Server
+from engine.serving.server import ALIVE, PortTaken, Server
 from tests.engine.security.tokens import lines_of, put
 from tests.engine.serving.fakes import FakeEngine, failure
 
@@ -46,6 +46,16 @@ async def test_both_ports_say_the_same_and_a_watcher_of_either_is_told():
             await server.set_serving(serving)
             assert [(await stub.Check(REQUEST)).status for stub in found] == [said, said]
             assert [(await watch.read()).status for watch in watches] == [said, said]
+    await server.stop(0)
+
+
+async def test_an_engine_that_does_not_serve_is_alive_all_the_same():
+    server = made()
+    await server.start()
+    async with stubs(server.port, server.health_port) as found, asyncio.timeout(10):
+        for stub in found:
+            assert (await stub.Check(REQUEST)).status == NOT_SERVING
+            assert (await stub.Check(health_pb2.HealthCheckRequest(service=ALIVE))).status == SERVING
     await server.stop(0)
 
 

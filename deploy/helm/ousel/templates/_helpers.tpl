@@ -23,28 +23,52 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- define "ousel.decided" -}}
 serving:
   host: {{ .Values.listen | quote }}
-  insecure: {{ and .Values.security.insecure (not .Values.security.tokensSecret) }}
+  insecure: {{ .Values.security.insecure }}
   port: 50051
   metrics_host: {{ .Values.listen | quote }}
   metrics_port: 9464
+  health_host: {{ .Values.listen | quote }}
+  health_port: 50052
 snapshot:
   dir: /var/lib/ousel/snapshots
-{{- if .Values.security.tokensSecret }}
+{{- $security := .Values.security }}
+{{- if $security.tokensSecret }}
 security:
   tokens_file: /etc/ousel-tokens/tokens
-{{- else if not .Values.security.insecure }}
+{{- else if not (or $security.insecure $security.mutualTls) }}
 {{- fail "security.tokensSecret must name a Secret with the tokens of clients, or security.insecure must be true" }}
+{{- end }}
+{{- if $security.tlsSecret }}
+tls:
+  certificate: /etc/ousel-tls/tls.crt
+  key: /etc/ousel-tls/tls.key
+{{- if $security.mutualTls }}
+  client_authorities: /etc/ousel-tls/ca.crt
+{{- end }}
+{{- else if $security.mutualTls }}
+{{- fail "security.tlsSecret must name a Secret with the engines' certificate where security.mutualTls is true" }}
 {{- end }}
 trainer:
   engine: {{ include "ousel.name" . }}:50051
   metrics_host: {{ .Values.listen | quote }}
   metrics_port: 9465
-{{- if .Values.security.trainerTokenSecret }}
+{{- if $security.trainerTokenSecret }}
   token_file: /etc/ousel-token/token
-  # It does not leave the cluster's network.
-  insecure: true
-{{- else if and .Values.trainer.enabled .Values.security.tokensSecret }}
+{{- else if and .Values.trainer.enabled $security.tokensSecret }}
 {{- fail "security.trainerTokenSecret must name a Secret with the trainer's token, since engines ask for one" }}
+{{- end }}
+{{- if $security.tlsSecret }}
+{{- if and .Values.trainer.enabled (not $security.trainerTlsSecret) }}
+{{- fail "security.trainerTlsSecret must name a Secret with the authorities by which the trainer checks the engines" }}
+{{- end }}
+  tls_authorities: /etc/ousel-trainer-tls/ca.crt
+{{- if $security.mutualTls }}
+  tls_certificate: /etc/ousel-trainer-tls/tls.crt
+  tls_key: /etc/ousel-trainer-tls/tls.key
+{{- end }}
+{{- else }}
+  # Its token does not leave the cluster's network.
+  insecure: {{ not (empty $security.trainerTokenSecret) }}
 {{- end }}
   archive_dir: /var/lib/ousel/archive
   models_dir: /var/lib/ousel/models
@@ -127,26 +151,30 @@ volumeMounts:
   - { name: state, mountPath: /var/lib/ousel }
   - { name: temporary, mountPath: /tmp }
   - { name: settings, mountPath: /etc/ousel, readOnly: true }
-{{- if .secret }}
-  - { name: {{ .secretPath | base }}, mountPath: {{ .secretPath }}, readOnly: true }
+{{- range $name, $secret := .secrets }}
+{{- if $secret }}
+  - { name: {{ $name }}, mountPath: /etc/{{ $name }}, readOnly: true }
+{{- end }}
 {{- end }}
 {{- range .root.Values.files }}
   - { name: {{ .name }}, mountPath: {{ .mountPath }}, readOnly: true }
 {{- end }}
 {{- end -}}
 
-{{/* Called with a dict of root, secret and secretPath, as the container is. */}}
+{{/* Called as the container is: with a dict of root, part and secrets, whose names are those of their folders. */}}
 {{- define "ousel.volumes" -}}
 - name: temporary
   emptyDir: { sizeLimit: 256Mi }
 - name: settings
   configMap:
     name: {{ include "ousel.name" .root }}
-{{- if .secret }}
-- name: {{ .secretPath | base }}
+{{- range $name, $secret := .secrets }}
+{{- if $secret }}
+- name: {{ $name }}
   secret:
-    secretName: {{ .secret }}
+    secretName: {{ $secret }}
     defaultMode: 0440
+{{- end }}
 {{- end }}
 {{- range .root.Values.files }}
 - name: {{ .name }}
