@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from engine.generation import Frozen, build_generation
+from engine.generation import Build, Frozen, build_generation
 from engine.generations import RollBackRefused, StaleVersion
+from engine.index.hnsw import BuildStoppedError
 from engine.model.weights import encode_weights
-from engine.ranking.query import Cause, Query
+from engine.ranking.query import Cause, Origin, Query
 from engine.ranking.recommender import recommend
 from tests.engine.models import small_weights
 from tests.engine.test_pipeline import CONFIG, DEADLINE_S, Engine, events
@@ -98,3 +99,41 @@ def test_generations_that_are_dropped_have_their_indexes_closed():
         engine.pipeline.roll_back().result(DEADLINE_S)
         assert [one.index._closed for one in served] == [True, False, True]
     assert served[1].index._closed
+
+
+def test_a_build_says_how_far_it_is_and_what_is_named_may_be_below_what_has_served():
+    done: list[float] = []
+    with Engine() as engine:
+        engine.source.append(events(20))
+        install(engine, 3)
+        data = encode_weights(small_weights(ITEMS, 2))
+        build = Build(named=True, made_s=1_700_000_000.0, progress=done.append)
+        engine.pipeline.installer.install(data, 2, {}, build).result(DEADLINE_S)
+        assert engine.pipeline.installer.serving == 2
+        assert engine.pipeline.generation.made_s == 1_700_000_000.0
+    assert done[0] == 0.0 and done == sorted(done) and done[-1] <= 1.0
+
+
+def test_a_model_that_is_not_wanted_any_more_is_not_built_to_its_end():
+    with Engine() as engine:
+        engine.source.append(events(20))
+        install(engine, 1)
+        data = encode_weights(small_weights(ITEMS, 2))
+        build = Build(progress=lambda done: engine.pipeline.installer.give_up())
+        with pytest.raises(BuildStoppedError):
+            engine.pipeline.installer.install(data, 2, {}, build).result(DEADLINE_S)
+        assert ask(engine).model_version == 1
+        install(engine, 3)
+        assert ask(engine).model_version == 3
+
+
+def test_without_a_model_that_may_serve_lists_are_made_by_counting():
+    with Engine() as engine:
+        engine.source.append(events(20))
+        for version in (1, 2):
+            install(engine, version)
+        served = engine.pipeline.generation
+        engine.pipeline.installer.withdraw().result(DEADLINE_S)
+        assert (ask(engine).model_version, ask(engine).origin) == (0, Origin.COVISITATION)
+        assert engine.pipeline.installer.at_rest == 0
+    assert served.index._closed

@@ -19,7 +19,7 @@ def test_it_ends_once_the_training_is_over_and_no_model_serves() -> None:
     services = Mock()
     services.log_paths.return_value = [Path("trainer.log")]
     demo = _Demo(Mock(live_view=False), services, Console(), AsyncExitStack())
-    none, one = SimpleNamespace(model_versions=()), SimpleNamespace(model_versions=(1,))
+    none, one = (SimpleNamespace(model_versions=versions, building=None) for versions in ((), (1,)))
     services.last_line.return_value = "not pushed: ndcg@20 must be above that of frequency, got 0.1 and 0.2"
     for _ in range(3):
         demo._show_training(Mock(), none)  # the next model of the same training may pass
