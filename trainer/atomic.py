@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whenever the process is killed."""
+"""Files that are there whole or not at all, whenever the process is killed, and that nobody else may read."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
 
+from engine.private_files import open_private
+
 
 def write_atomically(path: Path, write: Callable[[BinaryIO], object]) -> None:
     """Has `write` fill `path`.part, and gives that the name `path` once it is safe on the disk."""
     part = part_of(path)
     try:
-        with part.open("wb") as file:
+        with open_private(part) as file:
             write(file)
             file.flush()
             os.fsync(file.fileno())

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from engine.model.device import CPU
+from engine.private_files import make_private_folder
 from trainer.atomic import write_atomically
 
 
@@ -64,7 +65,7 @@ class Checkpoint:
 
     def save(self, state: Mapping[str, Any]) -> None:
         """Replaces the file, or leaves the one before where it is killed meanwhile."""
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(self._path.parent)
         write_atomically(self._path, lambda file: torch.save({"run": self._run, **state}, file))
         self._saved_s = time.monotonic()
 

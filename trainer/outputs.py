@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from engine.private_files import make_private_file, make_private_folder
 from trainer.atomic import part_of
 
 
@@ -27,7 +28,7 @@ def check_output(option: str, path: Path) -> None:
 def check_output_folder(option: str, path: Path) -> None:
     """`check_output` for a folder that files are written to."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{option} must name a folder, got {str(path)!r}: {_reason(error)}") from None
     if not os.access(path, os.W_OK | os.X_OK):
@@ -38,9 +39,9 @@ def _written_where(path: Path) -> str:
     """Tries to write beside a path; what it is where it is no file, and else nothing."""
     if path.exists() and not path.is_file():
         return "a folder" if path.is_dir() else "no plain file"
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_private_folder(path.parent)
     part = part_of(path)
-    part.open("ab").close()
+    make_private_file(part)
     part.unlink(missing_ok=True)
     return ""
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from engine.failures import told
+from engine.private_files import make_private_folder, warn_of_others
 from engine.registry.errors import DamagedModel, RegistryError
-from engine.snapshot.files import DamagedError, make_folder, open_plain, sync_folder, write_file
+from engine.snapshot.files import DamagedError, open_plain, sync_folder, write_file
 
 _PIECE_BYTES = 2**20
 
@@ -79,10 +80,8 @@ class LocalFolder:
 
     def write(self, name: str, data: bytes | bytearray) -> None:
         with _said(self.shown):
-            if not self._folder.is_dir():
-                self._folder.parent.mkdir(parents=True, exist_ok=True)
-                with suppress(FileExistsError):  # Another engine may have made it meanwhile.
-                    make_folder(self._folder)
+            make_private_folder(self._folder)
+            warn_of_others(self._folder)
             unfinished = self._folder / f".{name}.{uuid.uuid4().hex[:12]}"
             try:
                 write_file(unfinished, _pieces(data))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from engine.config import SnapshotConfig
 from engine.events.source import LogIdentity
-from engine.snapshot.files import make_folder
+from engine.private_files import make_private_folder
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +45,7 @@ def with_folder(config: SnapshotConfig) -> SnapshotConfig | None:
         return config
     try:
         folder = default_folder(os.environ)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        if not folder.is_dir():
-            make_folder(folder)
+        make_private_folder(folder)
         if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
             raise PermissionError(f"{folder} can't be written")
     except (OSError, RuntimeError) as error:

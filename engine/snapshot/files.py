@@ -19,9 +19,9 @@ from typing import BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.private_files import open_private
+
 _PIECE_BYTES = 2**20
-# The events of users are nobody else's business, whatever the umask says.
-_FILE_MODE, _FOLDER_MODE = 0o600, 0o700
 
 
 class DamagedError(Exception):
@@ -40,9 +40,7 @@ class FileEntry:
 def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> FileEntry:
     """Writes a new file through to the disk."""
     digest, size = hashlib.sha256(), 0
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, _FILE_MODE)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, _FILE_MODE)
+    with open_private(path, new=True) as file:
         for piece in pieces:
             file.write(piece)
             digest.update(piece)
@@ -50,12 +48,6 @@ def write_file(path: Path, pieces: Iterable[bytes | memoryview]) -> FileEntry:
         file.flush()
         os.fsync(file.fileno())
     return FileEntry(path.name, size, digest.hexdigest())
-
-
-def make_folder(path: Path) -> None:
-    """Makes a new folder that only this user may read."""
-    path.mkdir(mode=_FOLDER_MODE)
-    path.chmod(_FOLDER_MODE)
 
 
 def buffer_pieces(arrays: Iterable[NDArray[np.generic]]) -> Iterator[memoryview]:

@@ -11,6 +11,7 @@ import os
 import socket
 from pathlib import Path
 
+from engine.private_files import make_private_file
 from engine.snapshot.losses import SnapshotError
 
 log = logging.getLogger(__name__)
@@ -30,7 +31,8 @@ class EngineLock:
     def __init__(self, folder: Path, engine: str) -> None:
         path = folder / f".{engine}.lock"
         try:
-            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            make_private_file(path)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
         except OSError as error:
             raise SnapshotError(f"snapshot.dir {folder} can't be locked, {path} can't be written: {error}") from error
         try:
@@ -48,7 +50,6 @@ class EngineLock:
                 "snapshot.dir %s can't be locked (%s): no two engines may have the name %s", folder, error, engine
             )
             return
-        os.fchmod(self._descriptor, 0o600)
         os.ftruncate(self._descriptor, 0)
         os.pwrite(self._descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode(), 0)
 

@@ -17,9 +17,10 @@ from typing import Any, TypeVar
 
 from engine.config import SnapshotConfig
 from engine.events.source import LogIdentity, LogRange, Partition
+from engine.private_files import make_new_private_folder, make_private_folder, warn_of_others
 from engine.snapshot.checks import check_slice
 from engine.snapshot.conversion import OtherSettingsError, converted
-from engine.snapshot.files import DamagedError, make_folder, sync_folder
+from engine.snapshot.files import DamagedError, sync_folder
 from engine.snapshot.fit import catalog_misfit, slice_misfit
 from engine.snapshot.folders import (
     LAST_SEQUENCE,
@@ -113,7 +114,7 @@ class SnapshotStore:
                     " away, or give the engine another name (snapshot.engine)"
                 )
             writing = new.writing
-            make_folder(writing)
+            make_new_private_folder(writing)
             skipped = self._skipped_names()
             write_snapshot(writing, saved, self._engine, self._settings, self._identity, skipped)
             # Step 3: make it appear.
@@ -210,9 +211,8 @@ class SnapshotStore:
         return max(losses, key=_size, default=None)
 
     def _make_dir(self) -> None:
-        if not self._dir.is_dir():
-            self._dir.parent.mkdir(parents=True, exist_ok=True)
-            make_folder(self._dir)
+        make_private_folder(self._dir)
+        warn_of_others(self._dir)
 
     def _best(
         self,

@@ -8,7 +8,8 @@ from pathlib import Path
 from engine.security.roles import ACCESS, EVENT_ON_A_STREAM, STATUS_FIELDS, Role
 from engine.security.tokens import parse_tokens
 
-PAGE = (Path(__file__).parents[2] / "docs" / "security.md").read_text()
+ROOT = Path(__file__).parents[2]
+PAGE = (ROOT / "docs" / "security.md").read_text()
 
 
 def test_the_table_of_roles_is_the_one_in_force():
@@ -27,6 +28,16 @@ def test_what_the_status_shows_to_a_role_is_said():
         [said] = re.findall(rf"[Tt]o `{role}` it shows ([^.;,]*(?:, [^.;,]*)*)", text)
         named = set(re.findall(r"`(\w+)`", said.split(", by")[0]))
         assert named == STATUS_FIELDS[role]
+
+
+def test_each_threat_has_tests_and_they_exist():
+    rows = [line for line in PAGE.split("## Threats")[1].split("\n## ")[0].splitlines() if line.startswith("| ")][2:]
+    assert len(rows) > 10
+    for row in rows:
+        shown = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", row)
+        assert shown, row
+        for path, name in shown:
+            assert re.search(rf"^(async )?def {name}\(", (ROOT / path).read_text(), re.MULTILINE), f"{path}::{name}"
 
 
 def test_the_tokens_file_that_it_shows_can_be_read():

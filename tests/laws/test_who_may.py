@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import logging
 import socketserver
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -91,6 +92,15 @@ def transport(request: pytest.FixtureRequest) -> Transport:
     return request.param
 
 
+@pytest.fixture(autouse=True)
+def no_secret_is_logged(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """A search through all that is logged by any of these tests, whatever its level."""
+    caplog.set_level(logging.DEBUG)
+    yield
+    for record in [record for when in ("setup", "call") for record in caplog.get_records(when)]:
+        assert not any(token in record.getMessage() for token in TOKENS.values()), record
+
+
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Certificates, which take time to make."""
@@ -138,6 +148,8 @@ async def ended(house: House, method: str, metadata: Any = ()) -> tuple[grpc.Sta
             call.cancel()
             return grpc.StatusCode.OK, ""
         except grpc.RpcError as error:
+            said = f"{error.details()} {error.trailing_metadata()}"
+            assert not any(token in said for token in TOKENS.values()), said
             return error.code(), error.details()
 
     return await asyncio.to_thread(made)

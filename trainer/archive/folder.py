@@ -21,6 +21,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as parquet
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from engine.private_files import make_private_file, make_private_folder, open_private, warn_of_others
+
 _MANIFEST = "archive.json"
 _LOCK = "lock"
 _OURS = re.compile(r"day=\d{4}-\d\d-\d\d/(?P<number>\d+)\.parquet(\.writing)?")
@@ -98,9 +100,9 @@ class ArchiveFolder:
     def __init__(self, path: Path, topic: str, topic_id: str | None) -> None:
         self._path = path
         try:
-            _make_folder(path)
-            _make_file(path / _LOCK)
-            self._lock = (path / _LOCK).open("a")
+            make_private_folder(path)
+            warn_of_others(path)
+            self._lock = open_private(path / _LOCK)
         except OSError as error:
             raise ArchiveError(f"trainer.archive_dir {path} can't be made or written: {error}") from error
         try:
@@ -134,8 +136,8 @@ class ArchiveFolder:
         self._number += 1
         name = f"day={day}/{self._number:08}.parquet"
         path = self._path / name
-        _make_folder(path.parent)
-        _make_file(writing := path.with_name(f"{path.name}.writing"))
+        make_private_folder(path.parent)
+        make_private_file(writing := path.with_name(f"{path.name}.writing"))
         parquet.write_table(table, writing, compression="zstd", row_group_size=_ROW_GROUP, write_page_checksum=True)
         _sync(writing)
         writing.replace(path)
@@ -223,8 +225,8 @@ class ArchiveFolder:
     def _note(self, manifest: Manifest) -> None:
         path = self._path / _MANIFEST
         writing = path.with_name(f"{path.name}.writing")
-        _make_file(writing)
-        writing.write_text(manifest.model_dump_json())
+        with open_private(writing) as file:
+            file.write(manifest.model_dump_json().encode())
         _sync(writing)
         _sync(self._path)  # new days
         writing.replace(path)
@@ -261,23 +263,6 @@ class ArchiveFolder:
 
 def _shown(topic: str, topic_id: str | None) -> str:
     return f"{topic!r} (id {topic_id})" if topic_id else repr(topic)
-
-
-def _make_folder(path: Path) -> None:
-    """A folder that only this user may read, whatever the umask: what users have done is nobody else's business."""
-    if not path.is_dir():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.mkdir()
-        path.chmod(0o700)
-
-
-def _make_file(path: Path) -> None:
-    """An empty file that only this user may read, or one that is there already."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    try:
-        os.fchmod(descriptor, 0o600)
-    finally:
-        os.close(descriptor)
 
 
 def _sync(path: Path) -> None:

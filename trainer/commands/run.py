@@ -24,6 +24,7 @@ from engine.kernel_cache import report
 from engine.log_start import start_log
 from engine.metrics_server import MetricsServer
 from engine.model.device import check_device
+from engine.private_files import warn_of_others
 from engine.process_metrics import describe_build, watch_disk
 from engine.signals import Stopped, stopping
 from trainer import metrics
@@ -52,6 +53,8 @@ def run(
     except ValueError as error:
         raise WrongValue(f"ousel-trainer: {error}") from None
     start_log(settings)
+    if settings.trainer.models_dir is not None:
+        warn_of_others(settings.trainer.models_dir)
     report.log(_log)
     torch.set_num_threads(settings.trainer.threads)
     os.nice(settings.trainer.nice)
