@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from engine.checks.finding import Finding, error, ok, warning
-from engine.config import KafkaConfig
+from engine.config import KafkaConfig, TlsConfig
 from engine.failures import told
 
 _DAY_S = 86_400
@@ -36,6 +36,14 @@ def look_at_kafka_certificates(config: KafkaConfig) -> Iterator[Finding]:
     if config.ssl_certfile is not None:
         key = config.ssl_keyfile or config.ssl_certfile
         yield from look_at_certificates(CertificateFile("kafka.ssl_certfile", config.ssl_certfile, key))
+
+
+def look_at_tls_certificates(config: TlsConfig) -> Iterator[Finding]:
+    """The files that the section tls names, which callers of the engine are shown and checked with."""
+    if config.certificate is not None:
+        yield from look_at_certificates(CertificateFile("tls.certificate", config.certificate, config.key))
+    if config.client_authorities is not None:
+        yield from look_at_certificates(CertificateFile("tls.client_authorities", config.client_authorities))
 
 
 def look_at_certificates(file: CertificateFile) -> Iterator[Finding]:

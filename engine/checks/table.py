@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from itertools import chain
+
 from engine.checks.brokers import look_at_brokers
-from engine.checks.certificates import look_at_kafka_certificates
+from engine.checks.certificates import look_at_kafka_certificates, look_at_tls_certificates
 from engine.checks.clock import look_at_clock
 from engine.checks.permissions import engine_needs, look_at_permissions
 from engine.checks.ports import look_at_ports
@@ -16,7 +18,10 @@ from engine.config import Config
 # In this order. Those that ask the brokers are skipped where none can be reached.
 CHECKS: tuple[Check[Config], ...] = (
     Check("settings", look_at_settings),
-    Check("certificates", lambda config: look_at_kafka_certificates(config.kafka)),
+    Check(
+        "certificates",
+        lambda config: chain(look_at_kafka_certificates(config.kafka), look_at_tls_certificates(config.tls)),
+    ),
     Check("brokers", lambda config: look_at_brokers(config.kafka)),
     Check("topics", lambda config: look_at_topics(config.kafka, config.snapshot), after="brokers"),
     Check(

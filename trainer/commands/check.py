@@ -9,7 +9,7 @@ from typing import Annotated
 import grpc
 
 from engine.checks.brokers import look_at_brokers
-from engine.checks.certificates import look_at_kafka_certificates
+from engine.checks.certificates import CertificateFile, look_at_certificates, look_at_kafka_certificates
 from engine.checks.clock import look_at_clock
 from engine.checks.finding import Finding, ok, warning
 from engine.checks.folders import look_at_folder, look_at_room
@@ -49,10 +49,21 @@ def look_at_folders(config: TrainerConfig) -> Iterator[Finding]:
             yield from look_at_room(f"trainer.{name}", folder, _LEAST_BYTES, "what comes first")
 
 
+def look_at_certificate_files(config: TrainerConfig) -> Iterator[Finding]:
+    """The files for the brokers, and those that the engine is checked with and shown."""
+    yield from look_at_kafka_certificates(config.kafka)
+    section = config.trainer
+    if section.tls_authorities is not None:
+        yield from look_at_certificates(CertificateFile("trainer.tls_authorities", section.tls_authorities))
+    if section.tls_certificate is not None:
+        shown = CertificateFile("trainer.tls_certificate", section.tls_certificate, section.tls_key)
+        yield from look_at_certificates(shown)
+
+
 def look_at_engine(config: TrainerConfig) -> Iterator[Finding]:
     """Whether an engine listens at the address that models are pushed to."""
     address = config.trainer.engine
-    with grpc.insecure_channel(address) as channel:
+    with config.trainer.engines().open() as channel:
         try:
             grpc.channel_ready_future(channel).result(timeout=_CONNECT_S)
         except grpc.FutureTimeoutError:
@@ -66,7 +77,7 @@ def look_at_engine(config: TrainerConfig) -> Iterator[Finding]:
 
 CHECKS: tuple[Check[TrainerConfig], ...] = (
     Check("settings", look_at_settings),
-    Check("certificates", lambda config: look_at_kafka_certificates(config.kafka)),
+    Check("certificates", look_at_certificate_files),
     Check("brokers", lambda config: look_at_brokers(config.kafka)),
     Check("topics", lambda config: look_at_topics(config.kafka), after="brokers"),
     Check(

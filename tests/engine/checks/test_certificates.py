@@ -9,8 +9,14 @@ from pathlib import Path
 import pytest
 
 from deploy.local.certificates import issue_certificates
-from engine.checks.certificates import CertificateFile, _validity, look_at_certificates, look_at_kafka_certificates
-from engine.config import KafkaConfig
+from engine.checks.certificates import (
+    CertificateFile,
+    _validity,
+    look_at_certificates,
+    look_at_kafka_certificates,
+    look_at_tls_certificates,
+)
+from engine.config import KafkaConfig, TlsConfig
 
 pytestmark = pytest.mark.skipif(shutil.which("openssl") is None, reason="certificates are made by openssl")
 
@@ -88,3 +94,13 @@ def test_the_files_of_the_section_kafka_are_looked_at(folder: Path) -> None:
     )  # fmt: skip
     assert [one.level for one in look_at_kafka_certificates(config)] == ["ok", "error"]
     assert list(look_at_kafka_certificates(KafkaConfig())) == []
+
+
+def test_what_callers_of_the_engine_are_shown_is_looked_at(folder: Path) -> None:
+    config = TlsConfig(
+        certificate=folder / "server.crt", key=folder / "server.key", client_authorities=folder / "ca.pem"
+    )
+    first, second = look_at_tls_certificates(config)
+    assert f"tls.certificate {folder / 'server.crt'} is valid until" in first.message
+    assert f"tls.client_authorities {folder / 'ca.pem'} is valid until" in second.message
+    assert not list(look_at_tls_certificates(TlsConfig()))
