@@ -21,6 +21,7 @@ from engine.errands import Errands, begun, in_background
 from engine.events.batch import Decoded, EventBatch
 from engine.events.codec import Decoder
 from engine.events.dead_letter import DeadLetters
+from engine.events.records import traced_of
 from engine.events.source import Assignment, EventSource, Partition, SourceError
 from engine.exports import Exports
 from engine.generation import FrozenCopy, Generation
@@ -181,7 +182,7 @@ class Pipeline:
                 self._change_catalog(self._recall.step(self.state, source.caught_up(), self._caught_up))
         # Step 5.
         with metrics.timed("publish"):
-            self._publisher.mark(batch, folded, live=self._caught_up)
+            self._publisher.mark(batch, folded, live=self._caught_up, traced=traced_of(records))
             self._publisher.publish(self.state, self.generation)
         # Step 6.
         with metrics.timed("spread"):

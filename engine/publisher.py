@@ -7,7 +7,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from engine import metrics
 from engine.call_queue import WIDE_PART, CallQueue, weight_of
 from engine.catalog_watch import CatalogWatch
 from engine.config import Config
-from engine.events.batch import Decoded
+from engine.events.batch import Decoded, EventBatch
 from engine.favourite import Favourite
 from engine.generation import Generation
 from engine.live_quality import LiveQuality
@@ -25,6 +25,8 @@ from engine.ranking.query import Cause, Origin, Position, Query, Ranking, Turn
 from engine.ranking.recommender import recommend
 from engine.state.state import Folded, State
 from engine.state.subjects import subject_key
+from engine.tracing import spans
+from engine.tracing.spans import Link
 from engine.waiting import Call, NotFollowing, Overloaded, WaitingCalls
 
 __all__ = ["Audience", "Due", "NotFollowing", "Overloaded", "Publisher"]
@@ -40,6 +42,7 @@ _FAILED = metrics.STEP_FAILURES.labels(
 # Of lists that changes of the catalog may have made at once, where they were rare before; and of further ones that show
 # an item which may not be listed any more.
 _CATALOG_BURST_S, _CATALOG_DEBT_S = 0.3, 2.0
+_NONE: Mapping[tuple[str, int, int], str] = {}
 _FADE = 0.9  # of what is known of the pace of lists, at each batch
 _REFUSING_S = 0.005  # before the interpreter is handed over, while calls are refused
 _RELEASED = 4  # one place of so many is for calls whose record has come, where as many other calls wait
@@ -60,6 +63,9 @@ class Audience(Protocol):
 
     def mark(self, subjects: Collection[str], *, model: bool) -> None:
         """`subjects` have new events; the model has changed for all."""
+
+    def trace(self, subjects: Collection[str], fold: Link) -> None:
+        """`subjects` have new events that are traced; their next list follows from this batch."""
 
     def mark_catalog(self, change: CatalogChange) -> None:
         """The catalog has changed, for the streams whose lists that concerns."""
@@ -135,8 +141,15 @@ class Publisher:
             self._calls.add(Call(query, None, answer), weight)
         return answer
 
-    def mark(self, batch: Decoded, folded: Folded, *, live: bool) -> None:
-        """Notes whom a batch concerns; `live` once the log is caught up with, when freshness counts."""
+    def mark(
+        self, batch: Decoded, folded: Folded, *, live: bool, traced: Mapping[tuple[str, int, int], str] = _NONE
+    ) -> None:
+        """Notes whom a batch concerns.
+
+        Args:
+            live: whether the log is caught up with, so that freshness counts.
+            traced: the traceparent of each record that is traced, by topic, partition and offset.
+        """
         events = batch.events
         self._catalog.note_timed(folded.timed.numpy())
         if len(events) == 0 and len(folded.catalog) == 0:
@@ -150,7 +163,19 @@ class Publisher:
                 del self._record_ms[subject]
         # The relation of an item names nobody: its key, of no user and no session, is no one's.
         self._audience.mark(set(subjects), model=False)
+        if traced:
+            self._trace(traced, events, subjects)
         self._catalog.note(folded.catalog.numpy())
+
+    def _trace(self, traced: Mapping[tuple[str, int, int], str], events: EventBatch, subjects: Sequence[str]) -> None:
+        topic = self._config.kafka.events_topic
+        places = zip(events.partition.tolist(), events.offset.tolist(), strict=True)
+        rows = {row: traced[topic, *place] for row, place in enumerate(places) if (topic, *place) in traced}
+        if rows:
+            oldest_ms = min(int(events.timestamp_ms[row]) for row in rows)
+            link = spans.fold(list(rows.values()), oldest_ms, len(events))
+            if link is not None:
+                self._audience.trace({subjects[row] for row in rows}, link)
 
     def publish(self, state: State, generation: Generation | None) -> None:
         """Makes one batch of lists: of waiting calls, and of streams by urgency, which always get a part of it."""

@@ -49,6 +49,7 @@ from engine.snapshot.default_folder import folder_of_log, usual_name, with_folde
 from engine.snapshot.lock import EngineLock
 from engine.snapshot.settings import fingerprint
 from engine.snapshot.store import SnapshotError, SnapshotStore
+from engine.tracing import spans
 
 _log = logging.getLogger("engine")
 
@@ -86,6 +87,8 @@ def serve(config: Path | None) -> None:
     collector.collect_old_rarely()
     try:
         with ExitStack() as held:
+            spans.start(settings.traces, engine_name(settings))
+            held.callback(spans.stop)
             snapshots = _snapshots(settings, held)
             uvloop.run(_serve(settings, snapshots))
     except ConfigError as error:
@@ -125,7 +128,7 @@ def _snapshots(config: Config, held: ExitStack) -> OpenSnapshots | None:
 
 
 def engine_name(config: Config) -> str:
-    """The name by which others know this engine, in the folder of snapshots and in the registry of models."""
+    """The name by which others know this engine, in the folder of snapshots, in the registry of models and in traces."""
     return config.snapshot.engine or usual_name(socket.gethostname(), config.serving.port)
 
 
@@ -231,7 +234,8 @@ class _Follower:
     def _run(self) -> None:
         kafka = self._config.kafka
         try:
-            with opening(kafka, partial(open_log, kafka), self._stop, _log.warning) as log:
+            traced = self._config.traces.endpoint is not None
+            with opening(kafka, partial(open_log, kafka, traced=traced), self._stop, _log.warning) as log:
                 if log is None:
                     return
                 self._producer = log.producer

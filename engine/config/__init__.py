@@ -20,6 +20,7 @@ from engine.config.serving import ServingConfig
 from engine.config.snapshot import SnapshotConfig
 from engine.config.state import StateConfig
 from engine.config.tls import TlsConfig
+from engine.config.traces import TracesConfig
 
 __all__ = [
     "Address",
@@ -46,6 +47,7 @@ __all__ = [
     "SnapshotConfig",
     "StateConfig",
     "TlsConfig",
+    "TracesConfig",
     "address_problem",
     "ignored_variables",
     "load_config",

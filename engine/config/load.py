@@ -28,6 +28,7 @@ from engine.config.snapshot import SnapshotConfig
 from engine.config.state import StateConfig
 from engine.config.tls import TlsConfig
 from engine.config.toml_file import TomlFile, read_toml
+from engine.config.traces import TracesConfig
 from engine.config.variables import DELIMITER, PREFIX, Variables
 from engine.log_output import one_line
 
@@ -67,6 +68,7 @@ class Config(Settings):
     quality: QualityConfig = QualityConfig()
     security: SecurityConfig = SecurityConfig()
     clients: ClientsConfig = ClientsConfig()
+    traces: TracesConfig = TracesConfig()
 
     # Of the one section, so that a message shows no other's values.
     @field_validator("ranking")

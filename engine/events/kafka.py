@@ -68,13 +68,19 @@ class KafkaSource:
     Args:
         topics: those to read; the events and items topics unless given.
         max_pause_s: how much later than at once a record may be noticed after a silence; longer costs less.
+        traced: whether records say which of them are traced.
 
     Raises:
         SourceError: the broker is away or a topic doesn't exist.
     """
 
     def __init__(
-        self, config: KafkaConfig, topics: Sequence[str] | None = None, *, max_pause_s: float = MAX_PAUSE_S
+        self,
+        config: KafkaConfig,
+        topics: Sequence[str] | None = None,
+        *,
+        max_pause_s: float = MAX_PAUSE_S,
+        traced: bool = False,
     ) -> None:
         self._config = config
         self._topics = topics or (config.events_topic, config.items_topic)
@@ -104,7 +110,7 @@ class KafkaSource:
         self._link = BrokerLink(settings["kafka_client"])
         self._began_s = time.monotonic()
         try:
-            self._consumer = LogConsumer(**settings | {"kafka_client": self._link})
+            self._consumer = LogConsumer(traced=traced, **settings | {"kafka_client": self._link})
         except KafkaError as error:
             self._link.close()
             problem = connection_problem(config, connection_settings(config))

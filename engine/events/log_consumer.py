@@ -18,7 +18,14 @@ from kafka.errors import CorruptRecordError, UnknownError, UnsupportedCompressio
 
 from engine.events.fetch_turns import FetchTurns
 from engine.events.held_partitions import HeldPartitions
-from engine.events.partition_reader import FetchedRecord, PartitionAnswer, PartitionReader, ReadLimits, Refetches
+from engine.events.partition_reader import (
+    FetchedRecord,
+    PartitionAnswer,
+    PartitionReader,
+    ReadLimits,
+    Refetches,
+    Traced,
+)
 from engine.events.source import LogIdentity
 
 # Errors by which a broker says that it can't read or send a partition's log, whatever else it can do.
@@ -31,14 +38,14 @@ class LogConsumer(KafkaConsumer):
     Args:
         max_poll_bytes: keys and values in one poll; it may exceed that by one record.
         max_record_bytes: a longer record is returned as a flaw, without its value.
+        traced: whether `take_traced` is to know of the records that are traced.
         settings: of `KafkaConsumer`.
     """
 
-    def __init__(self, *, max_poll_bytes: int, max_record_bytes: int, **settings: Any) -> None:
+    def __init__(self, *, max_poll_bytes: int, max_record_bytes: int, traced: bool = False, **settings: Any) -> None:
         super().__init__(**settings)
-        self._fetcher = _LogFetcher(
-            self._client, self._subscription, max_poll_bytes, ReadLimits(max_record_bytes), **self.config
-        )
+        self._limits = ReadLimits(max_record_bytes, traced={} if traced else None)
+        self._fetcher = _LogFetcher(self._client, self._subscription, max_poll_bytes, self._limits, **self.config)
 
     def poll(self, *args: Any, **kwargs: Any) -> Any:
         """See `KafkaConsumer.poll`.
@@ -50,6 +57,14 @@ class LogConsumer(KafkaConsumer):
         if self._coordinator.rejoining:
             self._coordinator.request_rejoin()
         return super().poll(*args, **kwargs)
+
+    def take_traced(self) -> dict[Traced, str]:
+        """The traceparents of the records that were returned since the last call."""
+        found = self._limits.traced
+        if not found:
+            return {}
+        self._limits.traced = {}
+        return found
 
     def last_stable_offset(self, partition: TopicPartition) -> int | None:
         """One past the last offset whose transaction is decided, as of the last fetch; None before one."""

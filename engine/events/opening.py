@@ -35,8 +35,11 @@ class OpenLog(NamedTuple):
     source: ProcessSource
 
 
-def open_log(config: KafkaConfig, opened: ExitStack) -> OpenLog:
+def open_log(config: KafkaConfig, opened: ExitStack, *, traced: bool = False) -> OpenLog:
     """Makes the topics that are missing, and opens the engine's ways to the log; `opened` closes them again.
+
+    Args:
+        traced: whether records say which of them are traced.
 
     Raises:
         SourceError, kafka.errors.KafkaError: one of them can't be opened.
@@ -45,7 +48,7 @@ def open_log(config: KafkaConfig, opened: ExitStack) -> OpenLog:
     producer = opened.enter_context(closing(EventProducer(config)))
     dead_letters = opened.enter_context(closing(KafkaDeadLetters(config)))
     # In a process of its own: the time that polling costs is taken from no list.
-    reader = partial(KafkaSource, config)
+    reader = partial(KafkaSource, config, traced=traced)
     limits = config.queue_batches, config.max_poll_records, config.max_poll_bytes
     source = ProcessSource(reader, *limits, items_topic=config.items_topic)
     opened.enter_context(closing(source))

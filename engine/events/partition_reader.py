@@ -35,6 +35,11 @@ _REFETCHES = 2
 _LEGACY_BYTES = 26  # the shortest message of the formats before Kafka 0.11
 
 
+MAX_TRACED = 256  # records in one poll whose traces go on; more say nothing new of a batch
+
+Traced = tuple[str, int, int]  # topic, partition and offset of a record that is traced
+
+
 class FetchedRecord(NamedTuple):
     """A record as it was fetched; with a `flaw`, the place of records that can't be read, from `offset` on."""
 
@@ -71,10 +76,17 @@ class ReadLimits:
     Attributes:
         max_record_bytes: a longer record is passed over.
         room_bytes: keys and values that this poll may still return; it may exceed that by one record.
+        traced: takes the traceparent of each record that has one, by topic, partition and offset; none: nobody asks.
     """
 
     max_record_bytes: int
     room_bytes: int = 0
+    traced: dict[Traced, str] | None = None
+
+    def note(self, partition: TopicPartition, offset: int, traceparent: str) -> None:
+        """Keeps a traceparent, unless there are many."""
+        if self.traced is not None and len(self.traced) < MAX_TRACED:
+            self.traced[partition.topic, partition.partition, offset] = traceparent
 
 
 class Refetches:
@@ -204,7 +216,9 @@ class PartitionReader:
         if self._skipped(batch, header):
             self._move_behind(header.last_offset)
             return True
-        records = read_records(batch, header, max_record_bytes=self._limits.max_record_bytes)
+        limits = self._limits
+        traced = limits.traced is not None
+        records = read_records(batch, header, max_record_bytes=limits.max_record_bytes, traced=traced)
         go_on = yield from self._guarded(records, header.base_offset, header.last_offset, header.records)
         return go_on
 
@@ -218,10 +232,12 @@ class PartitionReader:
                     yield None
                     continue
                 read += 1
-                offset, timestamp_ms, key, value, too_large_bytes = record
+                offset, timestamp_ms, key, value, too_large_bytes, traceparent = record
                 if offset < self._fetch_offset:
                     continue
                 self.next_fetch_offset = offset + 1
+                if traceparent is not None:
+                    self._limits.note(self.topic_partition, offset, traceparent)
                 flaw = None
                 if too_large_bytes:
                     most = self._limits.max_record_bytes

@@ -21,6 +21,7 @@ from engine import metrics
 from engine.config import KafkaConfig
 from engine.events.broker_client import open_client
 from engine.events.connection import connection_settings
+from engine.tracing.spans import record_headers
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,8 @@ class EventProducer:
             future.set_exception(_explained(error, topic, size))
 
         try:
-            sent = self._producer.send(topic, key=key.encode(), value=value, **where)
+            headers = record_headers()
+            sent = self._producer.send(topic, key=key.encode(), value=value, headers=headers, **where)
         except KafkaTimeoutError:  # It had no time to wait in.
             fail(UnknownTopicOrPartitionError(f"the broker knows no partitions of topic {topic!r} now"))
         except Exception as error:  # of any kind: too large, closed

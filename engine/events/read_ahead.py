@@ -43,7 +43,7 @@ def pack_fetched(
             positions[partition] = position
     told = {partition: consumer.last_stable_offset(partition) for partition in polled}
     ends = {partition: end for partition, end in told.items() if end is not None}
-    return Fetched(Records.fetched(fetched.values()), positions, ends)
+    return Fetched(Records.fetched(fetched.values(), consumer.take_traced()), positions, ends)
 
 
 class ReadAhead:

@@ -6,6 +6,7 @@ record that is too large is passed over, and a fault ends the batch alone.
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -30,11 +31,16 @@ class BatchDamaged(ValueError):
     """The content of a batch is not what a producer may write; the message says what is wrong."""
 
 
+# A header of W3C Trace Context whose last bit says that the trace is recorded.
+_TRACED = re.compile(rb"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f][13579bdf]")
+
+
 class RawRecord(NamedTuple):
     """A record of a batch.
 
     Attributes:
         too_large_bytes: 0, or the length of a record that is longer than may be read and so has no value.
+        traceparent: names the span that the record was written in, where that is wanted and recorded.
     """
 
     offset: int
@@ -42,6 +48,7 @@ class RawRecord(NamedTuple):
     key: bytes | None
     value: bytes | None
     too_large_bytes: int = 0
+    traceparent: str | None = None
 
 
 class BatchHeader(NamedTuple):
@@ -90,8 +97,13 @@ def aborts(batch: memoryview, header: BatchHeader) -> bool:
     return False
 
 
-def read_records(batch: memoryview, header: BatchHeader, *, max_record_bytes: int) -> Iterator[RawRecord | None]:
+def read_records(
+    batch: memoryview, header: BatchHeader, *, max_record_bytes: int, traced: bool = False
+) -> Iterator[RawRecord | None]:
     """The records of a whole batch, one by one; None where much was passed over since the last of them.
+
+    Args:
+        traced: whether the traceparent among the headers of each is wanted.
 
     Raises:
         BatchDamaged: the records that were not returned yet can't be read.
@@ -113,7 +125,8 @@ def read_records(batch: memoryview, header: BatchHeader, *, max_record_bytes: in
             else:
                 window.need(_PREFIX_BYTES)
             end = window.at + length
-            record = _record(window, end, header, append_time_ms, too_large=length > max_record_bytes)
+            too_large = length > max_record_bytes
+            record = _record(window, end, header, append_time_ms, too_large=too_large, traced=traced)
         except IndexError:
             raise BatchDamaged(f"it ends within record {index + 1} of {header.records}") from None
         if not last_offset < record.offset <= header.last_offset:
@@ -134,7 +147,7 @@ def read_records(batch: memoryview, header: BatchHeader, *, max_record_bytes: in
 
 
 def _record(
-    window: _Window, end: int, header: BatchHeader, append_time_ms: int | None, *, too_large: bool
+    window: _Window, end: int, header: BatchHeader, append_time_ms: int | None, *, too_large: bool, traced: bool
 ) -> RawRecord:
     """Reads up to the value's end, or up to its beginning where the record is too large."""
     data, at = window.data, window.at
@@ -157,10 +170,32 @@ def _record(
             at += value_size
         if at > end or end > len(data):
             raise BatchDamaged(f"a record of {length} bytes holds a longer key or value")
+    traceparent = _traceparent(data, at, end) if traced and not too_large else None
     timestamp_ms = header.first_timestamp_ms + delta_ms if append_time_ms is None else append_time_ms
     if timestamp_ms not in _INT64:
         timestamp_ms = -1
-    return RawRecord(header.base_offset + offset_delta, timestamp_ms, key, value, length if too_large else 0)
+    too_large_bytes = length if too_large else 0
+    return RawRecord(header.base_offset + offset_delta, timestamp_ms, key, value, too_large_bytes, traceparent)
+
+
+def _traceparent(data: bytes, at: int, end: int) -> str | None:
+    """The header of that name of a record that is traced; headers that make no sense are nobody's."""
+    try:
+        count, at = _varint(data, at)
+        for _ in range(count):
+            size, at = _varint(data, at)
+            name = data[at : at + size]
+            at += max(size, 0)
+            size, at = _varint(data, at)
+            value = data[at : at + size] if size >= 0 else b""
+            at += max(size, 0)
+            if at > end:
+                return None
+            if name == b"traceparent" and _TRACED.fullmatch(value):
+                return value.decode()
+    except (IndexError, BatchDamaged):
+        pass
+    return None
 
 
 def _varint(data: bytes, at: int) -> tuple[int, int]:

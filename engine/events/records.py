@@ -6,7 +6,7 @@ Shapes: N records, in the order in which they were polled.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import accumulate, chain, groupby
 from operator import attrgetter
@@ -79,6 +79,8 @@ class Records(Sequence[Record]):
         key: N byte strings.
         value: N byte strings.
         flaws: the flaw of each position whose record stands for some that can't be read.
+        traced: the traceparent of each record that is traced, by topic, partition and offset. A part of a batch has
+            those of the whole.
     """
 
     runs: tuple[Run, ...]
@@ -87,6 +89,7 @@ class Records(Sequence[Record]):
     key: Blobs
     value: Blobs
     flaws: Mapping[int, Flaw] = field(default_factory=dict)
+    traced: Mapping[tuple[str, int, int], str] = field(default_factory=dict)
 
     @property
     def size_bytes(self) -> int:
@@ -102,9 +105,12 @@ class Records(Sequence[Record]):
         return cls._of(runs, "timestamp_ms")
 
     @classmethod
-    def fetched(cls, partitions: Iterable[Sequence[Any]]) -> Records:
+    def fetched(
+        cls, partitions: Iterable[Sequence[Any]], traced: Mapping[tuple[str, int, int], str] | None = None
+    ) -> Records:
         """Packs `FetchedRecord`s: the lists that `LogConsumer.poll` returns by partition."""
-        return cls._of([run for run in partitions if run], "timestamp")
+        packed = cls._of([run for run in partitions if run], "timestamp")
+        return replace(packed, traced=traced) if traced else packed
 
     @classmethod
     def _of(cls, runs: Sequence[Sequence[Any]], timestamp: str) -> Records:
@@ -139,6 +145,7 @@ class Records(Sequence[Record]):
                 for first, part in zip(accumulate(map(len, parts), initial=0), parts, strict=False)
                 for position, flaw in part.flaws.items()
             },
+            traced={place: name for part in parts for place, name in part.traced.items()},
         )
 
     @cached_property
@@ -201,6 +208,7 @@ class Records(Sequence[Record]):
             key=self.key.part(first, last),
             value=self.value.part(first, last),
             flaws={at - first: flaw for at, flaw in self.flaws.items() if first <= at < last},
+            traced=self.traced,
         )
 
     def __len__(self) -> int:
@@ -216,4 +224,9 @@ class Records(Sequence[Record]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # The fields alone, not what was derived from them and kept.
-        return Records, (self.runs, self.offset, self.timestamp_ms, self.key, self.value, self.flaws)
+        return Records, (self.runs, self.offset, self.timestamp_ms, self.key, self.value, self.flaws, self.traced)
+
+
+def traced_of(records: Sequence[Record]) -> Mapping[tuple[str, int, int], str]:
+    """The traceparents of a batch; none where it is not packed."""
+    return records.traced if isinstance(records, Records) else {}

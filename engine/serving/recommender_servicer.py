@@ -21,6 +21,7 @@ from engine.serving.inbox import Inbox
 from engine.serving.lists import response_bytes, update_bytes
 from engine.serving.requests import for_subscriber, parse_after, parse_query, read_request
 from engine.serving.subscriptions import Subscription, Subscriptions
+from engine.tracing import spans
 from engine.waiting import NoSuchRecord, Overloaded
 
 # Shares of serving.max_connection_age_grace_s after which a stream ends. So it ends before its connection does, even if
@@ -131,7 +132,8 @@ class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceService
 async def _write(subscription: Subscription, context: Any) -> None:
     while True:
         ranking, cause = await subscription.next()
-        await context.write(update_bytes(ranking, cause))
+        with spans.push(subscription.folds, len(ranking.items)):
+            await context.write(update_bytes(ranking, cause))
 
 
 def _age_s(serving: ServingConfig) -> float | None:

@@ -18,6 +18,9 @@ from engine.ranking.catalog_change import CatalogChange
 from engine.ranking.list_bases import ListBases, Place
 from engine.ranking.query import Cause, Query, Ranking, Turn
 from engine.serving.errors import SHUTTING, ShuttingDown
+from engine.tracing.spans import Link
+
+_MAX_FOLDS = 8  # traced batches that one list is known to follow from
 
 
 class Subscription:
@@ -35,6 +38,8 @@ class Subscription:
         self.pending: tuple[Ranking, Set[Cause]] | None = None  # made, not taken
         self.taken: Ranking | None = None
         self.place: Place | None = None  # of what the newest list was made from, whether or not the list was news
+        self.folded: tuple[Link, ...] = ()  # traced batches since the list that was taken
+        self.folds: tuple[Link, ...] = ()  # those of the list that was taken
 
     async def next(self) -> tuple[Ranking, Cause]:
         """Waits for a list that the reader has not had, and why it was made. One reader at a time.
@@ -142,6 +147,7 @@ class Subscriptions:
                 changed.clear()
                 return None
             ranking, causes = subscription.pending
+            subscription.folds, subscription.folded = subscription.folded, ()
             subscription.pending, subscription.taken = None, ranking
         cause = min(causes)
         metrics.LISTS_PUSHED.labels(cause.name.lower()).inc()
@@ -178,6 +184,13 @@ class Subscriptions:
                     self._add(subscription, Cause.EVENTS)
             for subscription in self._all if model else ():
                 self._add(subscription, Cause.MODEL)
+
+    def trace(self, subjects: Collection[str], fold: Link) -> None:
+        """`subjects` have new events that are traced; their next list follows from this batch."""
+        with self._lock:
+            for subject in subjects:
+                for subscription in self._by_subject.get(subject, ()):
+                    subscription.folded = (*subscription.folded[1 - _MAX_FOLDS :], fold)
 
     def mark_catalog(self, change: CatalogChange) -> None:
         """The catalog has changed, for the streams whose lists that concerns."""
@@ -231,6 +244,8 @@ class Subscriptions:
             causes = due.causes | waiting[1] if waiting else due.causes
             news = _is_news(ranking, subscription.taken, causes)
             subscription.pending = (ranking, causes) if news else None
+            if not news:
+                subscription.folded = ()  # These batches have changed nothing that is sent.
         if waiting:
             metrics.LISTS_REPLACED.inc()
         elif news:
