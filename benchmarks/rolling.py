@@ -31,7 +31,7 @@ from ousel.v1 import catalog_pb2, event_pb2
 from benchmarks.recovery_engine import EngineError, KillableEngine, environment
 from benchmarks.report import Figure, report, shown
 from benchmarks.rolling_load import RollingLoad, Seen
-from deploy.local.brokers import start_broker
+from deploy.local.brokers import Broker, start_broker
 from engine.config import Config, KafkaConfig, SnapshotConfig
 from engine.events.producer import EventProducer
 from engine.events.topics import ensure_topics
@@ -124,7 +124,8 @@ def main() -> int:
         args.streams, args.calls, args.rounds = args.streams // 5, args.calls / 5, 1
     with ExitStack() as opened:
         folder = Path(opened.enter_context(tempfile.TemporaryDirectory(prefix="ousel-rolling-")))
-        broker = opened.enter_context(start_broker(folder / "broker"))
+        broker: Broker = start_broker(folder / "broker")
+        opened.callback(broker.stop)
         config = Config(
             kafka=KafkaConfig(**broker.client_settings()), snapshot=SnapshotConfig(dir=folder / "snapshots")
         )

@@ -128,7 +128,7 @@ def _snapshots(config: Config, held: ExitStack) -> OpenSnapshots | None:
 
 
 def engine_name(config: Config) -> str:
-    """The name by which others know this engine, in the folder of snapshots, in the registry of models and in traces."""
+    """The name of this engine in the folder of snapshots, in the registry of models and in traces."""
     return config.snapshot.engine or usual_name(socket.gethostname(), config.serving.port)
 
 
