@@ -22,7 +22,7 @@ def s3() -> Iterator[str]:
     """The address of a folder in an S3 server."""
     missing = [name for name in ("moto", "flask", "flask_cors") if importlib.util.find_spec(name) is None]
     if missing:
-        pytest.skip(f"no S3 server: {', '.join(missing)} is not installed")
+        pytest.skip(f"there is no S3 server here ({', '.join(missing)} not installed): make test-s3 brings one")
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
