@@ -47,7 +47,7 @@ def test_the_topic_is_named_after_that_of_the_events(events: str, models: str):
         ("DIR", "ftp://host/models", "registry.dir: must be a folder, or an address that begins with one of file, s3"),
         ("DIR", "s3://", "must be a folder"),
         ("DIR", "s3://me:hunter2@bucket/models", "must not hold a user or a password"),
-        ("TOPIC", "ousel.items", r"registry: topic must differ from kafka\.items_topic, got 'ousel.items'"),
+        ("TOPIC", "ousel.items", r"registry: topic must differ from kafka\.items_topic"),
         ("KEEP", "0", "registry.keep: must be a whole number >= 1"),
     ],
 )
