@@ -105,7 +105,17 @@ class RollingLoad:
             self.seen.waits_s.append(time.monotonic() - began_s)
 
     async def _stream(self, client: ousel.AsyncClient, number: int, over: asyncio.Event) -> None:
-        user = self._users[number % len(self._users)]
+        try:
+            await self._held(client, self._users[number % len(self._users)], over)
+        except ousel.OuselError as error:
+            self.seen.broken[f"{type(error).__name__}: {error}"] += 1
+
+    async def _held(self, client: ousel.AsyncClient, user: str, over: asyncio.Event) -> None:
+        """Reads a stream until `over` is set and one more list has come.
+
+        Raises:
+            OuselError: the stream did not go on.
+        """
         async with client.stream(user) as updates:
             reading = asyncio.create_task(self._read(updates))
             stop = asyncio.create_task(over.wait())
@@ -116,12 +126,16 @@ class RollingLoad:
             reading.cancel()
             await asyncio.wait([reading])
             if not reading.cancelled() and (error := reading.exception()) is not None:
-                self.seen.broken[f"{type(error).__name__}: {error}"] += 1
+                raise error
 
     async def _is_alive(self, client: ousel.AsyncClient, user: str, reading: asyncio.Task[None]) -> None:
         """Has one more event bring a list, at the end; else the stream counts as silent."""
         before, limit_s = self._lists_of[reading], time.monotonic() + _ALIVE_S
-        await client.track(self._random.choice(self._items), user)
+        try:
+            await client.track(self._random.choice(self._items), user)
+        except ousel.OuselError as error:
+            self.seen.failed[f"{error.code}: {error}"] += 1
+            return
         while self._lists_of[reading] == before and not reading.done() and time.monotonic() < limit_s:
             await asyncio.sleep(_TICK_S)
         self.seen.silent += self._lists_of[reading] == before
