@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes the secrets that compose.yaml names, in the folder `secrets` beside it: a token for the trainer, one for an app
-# and one for whoever operates the engine, and the file by which the engine knows them. What is there already stays.
+# and one for whoever operates the engine, the file by which the engine knows them, and a password for Grafana's user
+# `admin`. What is there already stays.
 #
 # ENGINE_COMMAND is how `ousel-engine` is run; without it the image does.
 set -eu
@@ -31,5 +32,10 @@ token trainer push
 token app recommend track
 token admin admin
 
+if [ ! -s secrets/grafana-password ]; then
+    head -c 18 /dev/urandom | base64 | tr -d '\n' >secrets/grafana-password
+    echo "secrets/grafana-password: for http://127.0.0.1:3000"
+fi
+
 # The containers run as a user of their own, which must be able to read these; nobody else can enter the folder.
-chmod 0644 secrets/tokens secrets/*-token
+chmod 0644 secrets/tokens secrets/*-token secrets/grafana-password

@@ -105,8 +105,8 @@ def test_a_service_has_the_secrets_that_its_settings_name_and_no_other(secrets: 
 
 def test_all_that_is_kept_lies_in_a_volume(secrets: Path) -> None:
     trainer = trainer_settings(secrets).trainer
-    for path in (SETTINGS.snapshot.dir, trainer.archive_dir, trainer.models_dir):
-        assert path is not None and path.is_relative_to("/var/lib/ousel")
+    for path in (SETTINGS.snapshot.dir, SETTINGS.registry.dir, trainer.archive_dir, trainer.models_dir):
+        assert path is not None and Path(path).is_relative_to("/var/lib/ousel")
     for name in OWN:
         assert f"{name}:/var/lib/ousel" in SERVICES[name]["volumes"] and name in COMPOSE["volumes"]
 
@@ -153,6 +153,14 @@ def test_prometheus_asks_both_programs_where_they_answer_and_by_the_names_of_the
     assert f"127.0.0.1:{trainer.metrics_port}/" in SERVICES["trainer"]["healthcheck"]["test"][-1]
     rules = "".join(path.read_text() for path in (FOLDER / "../prometheus/rules").glob("*.yml"))
     assert set(re.findall(r'job="([^"]+)"', rules)) <= targets.keys()
+
+
+def test_grafana_finds_the_metrics_and_every_dashboard() -> None:
+    (source,) = yaml.safe_load((FOLDER / "grafana-datasources.yml").read_text())["datasources"]
+    assert source["url"] == "http://prometheus:9090" and source["isDefault"]  # The dashboards take the usual one.
+    (provider,) = yaml.safe_load((FOLDER / "grafana-dashboards.yml").read_text())["providers"]
+    mounts = dict(volume.split(":")[:2][::-1] for volume in SERVICES["grafana"]["volumes"])
+    assert list((FOLDER / mounts[provider["options"]["path"]]).glob("*.json"))
 
 
 def test_prometheus_takes_its_settings(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -18,9 +19,15 @@ from tests.deploy.helm.charts import CHART, VALUES, helm, of_kind, on_this_machi
 from tests.tools import tool
 from trainer.config import TrainerConfig
 
+DASHBOARDS = CHART.parents[1] / "grafana/dashboards"
 RULES = CHART.parents[1] / "prometheus/rules"
 KUBERNETES = "1.37"
 CUSTOM = "monitoring.coreos.com/"
+PLACES_OF_MODELS = {
+    "minimal": "/var/lib/ousel/registry",
+    "production": "s3://shop-models/ousel",
+    "gpu": "/var/lib/ousel-registry",
+}
 every_set = pytest.mark.parametrize("name", VALUES)
 
 
@@ -57,8 +64,7 @@ def test_pods_can_do_as_little_as_possible(name: str) -> None:
             assert limits["readOnlyRootFilesystem"] is True and limits["allowPrivilegeEscalation"] is False
             assert limits["capabilities"] == {"drop": ["ALL"]}
             mounted = {mount["name"] for mount in container["volumeMounts"]}
-            claims = {"state"}  # of the StatefulSet
-            assert mounted == claims | {volume["name"] for volume in pod["volumes"]}
+            assert mounted == {"state"} | {volume["name"] for volume in pod["volumes"]}  # with the StatefulSet's claim
 
 
 def settings_of(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Any, Any]:
@@ -81,6 +87,7 @@ def test_the_programs_take_the_settings_in_the_config_map(
     check_exposure(engine)
     assert engine.snapshot.engine == "shop-ousel-engine-0"
     assert engine.kafka == trainer.kafka and engine.events == trainer.events
+    assert engine.registry.dir == PLACES_OF_MODELS[name]
     kept = [engine.snapshot.dir, trainer.trainer.archive_dir, trainer.trainer.models_dir]
     assert all(path is not None and path.is_relative_to("/var/lib/ousel") for path in kept)
 
@@ -146,6 +153,12 @@ def test_the_rules_and_what_is_asked_for_metrics_go_by_the_same_names() -> None:
         assert len(services) == 1  # or each pod would be asked twice
 
 
+def test_every_dashboard_is_a_config_map_that_grafana_looks_for() -> None:
+    found = [one for one in of_kind("production", "ConfigMap") if "grafana_dashboard" in one["metadata"]["labels"]]
+    files = {name: json.loads(text) for one in found for name, text in one["data"].items()}
+    assert files == {path.name: json.loads(path.read_text()) for path in DASHBOARDS.glob("*.json")}
+
+
 def test_prometheus_takes_the_rules_of_the_custom_resources(tmp_path: Path) -> None:
     for one in of_kind("production", "PrometheusRule"):
         path = tmp_path / f"{one['metadata']['name']}.yml"
@@ -187,12 +200,13 @@ def test_values_that_the_schema_refuses_make_nothing() -> None:
     ("given", "said"),
     [
         ("security.tokensSecret=,security.mutualTls=false", "security.tokensSecret must name a Secret"),
+        ("registry.address=", "registry.address or registry.claim must say where several engines"),
         ("security.tlsSecret=", "security.tlsSecret must name a Secret"),
         ("security.trainerTlsSecret=", "security.trainerTlsSecret must name a Secret"),
         ("security.trainerTokenSecret=", "security.trainerTokenSecret must name a Secret"),
     ],
 )
-def test_engines_that_would_let_everybody_in_are_refused(given: str, said: str) -> None:
+def test_what_could_not_work_or_would_let_everybody_in_is_refused(given: str, said: str) -> None:
     done = helm("template", "shop", str(CHART), "--values", str(VALUES["production"]), "--set", given)
     assert done.returncode != 0 and said in done.stderr
 

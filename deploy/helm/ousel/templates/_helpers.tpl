@@ -31,6 +31,16 @@ serving:
   health_port: 50052
 snapshot:
   dir: /var/lib/ousel/snapshots
+registry:
+{{- if .Values.registry.address }}
+  dir: {{ .Values.registry.address | quote }}
+{{- else if .Values.registry.claim }}
+  dir: /var/lib/ousel-registry
+{{- else if gt (int .Values.engine.replicas) 1 }}
+{{- fail "registry.address or registry.claim must say where several engines keep their models" }}
+{{- else }}
+  dir: /var/lib/ousel/registry
+{{- end }}
 {{- $security := .Values.security }}
 {{- if $security.tokensSecret }}
 security:
@@ -156,6 +166,9 @@ volumeMounts:
   - { name: {{ $name }}, mountPath: /etc/{{ $name }}, readOnly: true }
 {{- end }}
 {{- end }}
+{{- with .claim }}
+  - { name: registry, mountPath: /var/lib/ousel-registry }
+{{- end }}
 {{- range .root.Values.files }}
   - { name: {{ .name }}, mountPath: {{ .mountPath }}, readOnly: true }
 {{- end }}
@@ -175,6 +188,11 @@ volumeMounts:
     secretName: {{ $secret }}
     defaultMode: 0440
 {{- end }}
+{{- end }}
+{{- with .claim }}
+- name: registry
+  persistentVolumeClaim:
+    claimName: {{ . }}
 {{- end }}
 {{- range .root.Values.files }}
 - name: {{ .name }}
