@@ -2,26 +2,34 @@
 
 from __future__ import annotations
 
-from itertools import chain
+from collections.abc import Iterator
 
 from engine.checks.brokers import look_at_brokers
 from engine.checks.certificates import look_at_kafka_certificates, look_at_tls_certificates
 from engine.checks.clock import look_at_clock
+from engine.checks.credentials import look_at_credentials
+from engine.checks.finding import Finding
 from engine.checks.permissions import engine_needs, look_at_permissions
 from engine.checks.ports import look_at_ports
+from engine.checks.registry import look_at_registry
 from engine.checks.running import Check
 from engine.checks.settings import look_at_settings
 from engine.checks.snapshots import look_at_snapshot_folder, look_at_snapshots
 from engine.checks.topics import look_at_topics
 from engine.config import Config
 
+
+def look_at_all_certificates(config: Config) -> Iterator[Finding]:
+    """Those that the engine shows, and those that it is shown."""
+    yield from look_at_tls_certificates(config.tls)
+    yield from look_at_kafka_certificates(config.kafka)
+
+
 # In this order. Those that ask the brokers are skipped where none can be reached.
 CHECKS: tuple[Check[Config], ...] = (
     Check("settings", look_at_settings),
-    Check(
-        "certificates",
-        lambda config: chain(look_at_kafka_certificates(config.kafka), look_at_tls_certificates(config.tls)),
-    ),
+    Check("certificates", look_at_all_certificates),
+    Check("credentials", look_at_credentials),
     Check("brokers", lambda config: look_at_brokers(config.kafka)),
     Check("topics", lambda config: look_at_topics(config.kafka, config.snapshot), after="brokers"),
     Check(
@@ -32,5 +40,6 @@ CHECKS: tuple[Check[Config], ...] = (
     Check("clock", lambda config: look_at_clock(config.kafka), after="brokers"),
     Check("folders", look_at_snapshot_folder),
     Check("snapshots", look_at_snapshots, after="brokers"),
+    Check("registry", look_at_registry, after="brokers"),
     Check("ports", lambda config: look_at_ports(config.serving)),
 )
