@@ -103,22 +103,26 @@ class KillableEngine:
     def log(self) -> str:
         return self._child.log_path.read_text(errors="replace")
 
-    def wait_until(self, what: str, true: Callable[[], object], tick_s: float = 0.005) -> None:
+    def wait_until(
+        self, what: str, true: Callable[[], object], tick_s: float = 0.005, within_s: float = _TIMEOUT_S
+    ) -> None:
         """Raises EngineError where that does not come, or the engine ends."""
-        deadline, pause = time.monotonic() + _TIMEOUT_S, threading.Event()
+        deadline, pause = time.monotonic() + within_s, threading.Event()
         while not true():
             if self._child.wait(0) is not None or time.monotonic() > deadline:
                 raise EngineError(f"waited for the engine: {what}\n{self._child.log_tail(20)}")
             pause.wait(tick_s)
 
-    def wait_until_serving(self) -> float:
+    def wait_until_serving(self, within_s: float = _TIMEOUT_S) -> float:
         """Waits until its health is SERVING; returns the seconds since its start."""
-        self.wait_until("to be ready", lambda: _READY.search(self.log()))
+        self.wait_until("to be ready", lambda: _READY.search(self.log()), within_s=within_s)
         with grpc.insecure_channel(self.address) as channel:
             check = health_pb2_grpc.HealthStub(channel).Check
             serving = health_pb2.HealthCheckResponse.SERVING
             self.wait_until(
-                "to be SERVING", lambda: check(health_pb2.HealthCheckRequest(), timeout=5.0).status == serving
+                "to be SERVING",
+                lambda: check(health_pb2.HealthCheckRequest(), timeout=5.0).status == serving,
+                within_s=within_s,
             )
         return time.perf_counter() - self._started_s
 
