@@ -1,6 +1,16 @@
 import grpc
 import pytest
-from ousel import Client, DeadlineExceeded, InvalidArgument, OuselError, OutOfRange, ResourceExhausted, Unavailable
+from ousel import (
+    Client,
+    DeadlineExceeded,
+    InvalidArgument,
+    OuselError,
+    OutOfRange,
+    ResourceExhausted,
+    StreamEnded,
+    Unavailable,
+)
+from ousel.errors import from_call
 
 
 @pytest.mark.parametrize(
@@ -110,3 +120,12 @@ def test_an_answer_that_is_too_large_is_not_said_to_be_the_callers_fault(engine,
     with pytest.raises(OuselError, match=r"the answer of the engine at .* is larger than this client takes") as failed:
         client.export_user("ann", timeout_s=30)
     assert type(failed.value) is OuselError
+
+
+def test_a_call_that_the_engine_ends_at_its_time_limit_has_had_no_answer_in_time():
+    class Ended:
+        code, details, trailing_metadata = (lambda self: grpc.StatusCode.CANCELLED), (lambda self: "CANCELLED"), dict
+
+    assert type(from_call(Ended(), "a:1", 5.0, took_s=4.95)) is DeadlineExceeded
+    assert type(from_call(Ended(), "a:1", 5.0, took_s=1.0)) is StreamEnded
+    assert type(from_call(Ended(), "a:1", None, took_s=99.0)) is StreamEnded

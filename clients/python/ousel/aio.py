@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
@@ -279,12 +280,14 @@ class AsyncClient:
         timeout_s = self._timeout_s if timeout_s is None else seconds("timeout_s", timeout_s)
         if timeout_s <= 0:  # which gRPC takes for no limit, or for one, depending on the version
             raise no_answer(self.address, timeout_s)
+        began_s = monotonic()
         try:
             call = method(request, timeout=timeout_s, metadata=self._engines.metadata())
             self._calls.add(call)
             message = await call
         except grpc.aio.AioRpcError as error:
-            raise client_closed() if self._closed else from_call(error, self.address, timeout_s) from None
+            took_s = monotonic() - began_s
+            raise client_closed() if self._closed else from_call(error, self.address, timeout_s, took_s) from None
         except grpc.aio.BaseError:  # The channel is closed: gRPC has no other reason before a call has begun.
             raise client_closed() from None
         except asyncio.CancelledError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from time import monotonic
 from types import TracebackType
 from typing import Any, Self, TypeVar
 from weakref import WeakSet
@@ -365,10 +366,12 @@ class Client:
         """The client's own errors in place of gRPC's; nothing but calls of gRPC happens inside."""
         if self._closed:
             raise client_closed()
+        began_s = monotonic()
         try:
             yield
         except grpc.RpcError as error:
-            raise client_closed() if self._closed else from_call(error, self.address, timeout_s) from None
+            took_s = monotonic() - began_s
+            raise client_closed() if self._closed else from_call(error, self.address, timeout_s, took_s) from None
         except ValueError:  # Another thread has closed the channel.
             if self._closed:
                 raise client_closed() from None

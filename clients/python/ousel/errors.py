@@ -100,6 +100,7 @@ def plain_reading(address: str) -> Iterator[None]:
         raise OuselError(f"this client can't read the answer of the engine at {address}: {error}") from None
 
 
+_AHEAD_S = 0.1  # that an engine may end a call before our own time limit does
 _SAID_BY = "ousel-said-by"  # in the trailing metadata of a status that an engine gives
 _RETRY_AFTER = "grpc-retry-pushback-ms"  # there as well (gRFC A6)
 _MOST_RETRY_MS = 60_000  # A longer hint is a mistake of whoever gives it.
@@ -113,8 +114,14 @@ _BY_CODE: dict[str, type[OuselError]] = {
 }
 
 
-def from_call(error: Any, address: str, timeout_s: float | None) -> OuselError:
-    """The error for a call to the engine at `address` that was given `timeout_s` and failed with a gRPC error."""
+def from_call(error: Any, address: str, timeout_s: float | None, took_s: float = 0.0) -> OuselError:
+    """The error for a call to the engine at `address` that was given `timeout_s` and failed with a gRPC error.
+
+    Args:
+        took_s: how long the call took.
+    """
+    if error.code() is grpc.StatusCode.CANCELLED and timeout_s is not None and took_s >= timeout_s - _AHEAD_S:
+        return no_answer(address, timeout_s)  # The engine's clock was first to see that the time is over.
     trailing = dict(error.trailing_metadata() or ())
     made = from_status(error.code(), error.details(), address, timeout_s, by_engine=_SAID_BY in trailing)
     details = read(trailing.get(KEY))
