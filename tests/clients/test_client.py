@@ -2,7 +2,20 @@ from datetime import UTC, datetime, timedelta, timezone
 
 import grpc
 import pytest
-from ousel import Client, InvalidArgument, Origin, OuselError, Position, RolledBack, Source, Unavailable
+from ousel import (
+    Client,
+    InvalidArgument,
+    ModelBuild,
+    ModelOrigin,
+    Origin,
+    OuselError,
+    Position,
+    RefusedModel,
+    RolledBack,
+    Source,
+    Unavailable,
+)
+from ousel.v1 import model_service_pb2
 
 
 def test_recommend_sends_every_option(engine, client):
@@ -111,6 +124,15 @@ def test_status_returns_every_figure(engine, client):
             engine.status.partitions.extend([0, 2])
         elif field.name == "snapshot_time":
             engine.status.snapshot_time.FromMilliseconds(1_700_000_000_250)
+        elif field.name == "building":
+            engine.status.building.MergeFrom(model_service_pb2.ModelBuild(version=4, progress=0.5, seconds=2.0))
+        elif field.name == "refused":
+            engine.status.refused.MergeFrom(model_service_pb2.RefusedModel(version=2, reason="it is worse"))
+            engine.status.refused.time.FromMilliseconds(1_700_000_000_250)
+        elif field.name == "model_origin":
+            engine.status.model_origin = model_service_pb2.MODEL_ORIGIN_LOCAL_COPY
+        elif field.name == "registry_problem":
+            engine.status.registry_problem = "the disk is away"
         elif field.name != "serving":
             setattr(engine.status, field.name, number)
     status = client.status()
@@ -126,6 +148,12 @@ def test_status_returns_every_figure(engine, client):
             expected = (0, 2)
         elif field.name == "snapshot_time":
             expected = datetime(2023, 11, 14, 22, 13, 20, 250_000, tzinfo=UTC)
+        elif field.name == "building":
+            expected = ModelBuild(4, 0.5, 2.0)
+        elif field.name == "refused":
+            expected = RefusedModel(2, "it is worse", datetime(2023, 11, 14, 22, 13, 20, 250_000, tzinfo=UTC))
+        elif field.name == "model_origin":
+            expected = ModelOrigin.LOCAL_COPY
         assert getattr(status, field.name) == expected, field.name
 
 

@@ -370,7 +370,7 @@ async def test_an_event_on_a_stream_needs_the_role_of_events(house: House):
     ("role", "fields"),
     [
         ("recommend", {"serving", "model_version"}),
-        ("push", {"serving", "model_version", "model_versions", "model_metrics"}),
+        ("push", {"serving", "model_version", "model_versions", "model_metrics", "model_origin"}),
     ],
 )
 async def test_the_status_shows_a_role_what_it_needs(house: House, role: str, fields: set[str]):
