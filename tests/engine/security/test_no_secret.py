@@ -65,7 +65,7 @@ async def test_a_server_under_all_sorts_of_callers_says_no_secret(tmp_path, capl
     path = put(tmp_path / "tokens", lines())
     config = Config(
         serving=ServingConfig(port=0, metrics_port=0), security={"tokens_file": path, "metrics_token": True},
-        clients=ClientsConfig(max_calls_per_s=40, max_streams=2, max_message_bytes=1024, max_metadata_bytes=512),
+        clients=ClientsConfig(max_calls_per_s=3, max_streams=2, max_message_bytes=1024, max_metadata_bytes=512),
         kafka=_kafka(),
     )  # fmt: skip
     engine, log = FakeEngine(), FakeLog()
@@ -83,10 +83,14 @@ async def test_a_server_under_all_sorts_of_callers_says_no_secret(tmp_path, capl
         await stream.list()
         put(path, line("valid", "recommend,metrics", SECRETS["valid"]))
         texts.append(str(await stream.end()))
-        for damaged in (SECRETS["pasted"], f"late {SECRETS['late']}", f"a roles={SECRETS['pasted']} sha256={'0' * 64}"):
+        for damaged in (
+            SECRETS["pasted"],
+            f"\nlate {SECRETS['late']}",
+            f"a roles={SECRETS['pasted']} sha256={'0' * 64}",
+        ):
             put(path, damaged)
             await until(lambda: len(_errors(caplog)) > 0, "the damage is told")
-            texts += _errors(caplog)
+            texts += [record.getMessage() for record in caplog.records]
             caplog.clear()
         texts.append(await asyncio.to_thread(_metrics, server.metrics_port))
     await server.stop(0)
