@@ -35,9 +35,8 @@ _log = logging.getLogger(__name__)
 
 # Found once: to find a counter by its label costs as much as to raise it.
 _LISTS = {origin: metrics.LISTS.labels(origin.name.lower()) for origin in Origin}
-_FAILED = metrics.STEP_FAILURES.labels(
-    "publish"
-)  # It is shown from 0 on: Prometheus must see that the first one raised it.
+# It is shown from 0 on: of a counter that begins at 1 Prometheus does not see that it has risen.
+_FAILED = metrics.STEP_FAILURES.labels("publish")
 
 # Of lists that changes of the catalog may have made at once, where they were rare before; and of further ones that show
 # an item which may not be listed any more.

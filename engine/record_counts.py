@@ -35,10 +35,10 @@ class RecordCounts:
         self._items_topic = items_topic
         self._repeated = self._redelivered = 0  # as the state counted them before the batch
         self.dead_lettered = 0
+        # They are shown from 0 on: of a counter that begins at 1 Prometheus does not see that it has risen.
         for topic in (events_topic, items_topic):
-            metrics.DEAD_LETTERS.labels(
-                topic
-            )  # Of a counter that begins at 1 Prometheus does not see that it has risen.
+            metrics.RECORDS_POLLED.labels(topic)
+            metrics.DEAD_LETTERS.labels(topic)
 
     def polled(self, records: Sequence[Record], batch: Decoded, state: State) -> None:
         """Counts what was polled and what broke a rule, and warns of the latter."""

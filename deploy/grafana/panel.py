@@ -26,7 +26,6 @@ class Panel(NamedTuple):
     Attributes:
         unit: by Grafana's name for it.
         least: drawn as a line that the values should not fall below.
-        rare: may have no series though all is well, such as what only a failure begins.
     """
 
     title: str
@@ -35,7 +34,6 @@ class Panel(NamedTuple):
     description: str
     stat: bool = False
     least: float | None = None
-    rare: bool = False
 
 
 class Board(NamedTuple):
@@ -63,10 +61,9 @@ def graph(
     description: str,
     *queries: tuple[str, str],
     least: float | None = None,
-    rare: bool = False,
 ) -> Panel:
     """A graph of some queries, each a legend and an expression; `least` is what they should not fall below."""
-    return Panel(title, unit, tuple(Query(*query) for query in queries), description, least=least, rare=rare)
+    return Panel(title, unit, tuple(Query(*query) for query in queries), description, least=least)
 
 
 def stat(title: str, unit: str, description: str, expression: str) -> Panel:
