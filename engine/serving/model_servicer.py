@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -11,6 +12,7 @@ from ousel.v1 import event_pb2, model_service_pb2, model_service_pb2_grpc
 
 from engine import metrics
 from engine.config import Config
+from engine.failures import told
 from engine.ranking.query import Position
 from engine.registry.ledger import Ledger
 from engine.registry.models import Models
@@ -26,6 +28,8 @@ from engine.serving.subscriptions import Subscriptions
 from engine.serving.upload import Blocks, Reception, read_header
 
 R = TypeVar("R")
+
+_log = logging.getLogger(__name__)
 
 _BUSY = "another push is being received or stored, try again later"
 _MAX_HEADERLESS = 16  # pushes that may be open and have sent no header yet
@@ -73,7 +77,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
             self._receiving = Reception(self._config.model)
             blocks = await self._receiving.read(context, header.size_bytes)
             storing = asyncio.create_task(self._store(models, header, blocks, header.pushed_by or context.peer()))
-            return await asyncio.shield(storing)
+            return await _to_its_end(storing)
         finally:
             if storing is None:
                 metrics.MODEL_PUSHES.labels("refused").inc()
@@ -118,7 +122,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
     ) -> model_service_pb2.RollBackResponse:
         """Answers once all engines are told, and where that takes next to nothing once this one has followed."""
         started_s, models = time.perf_counter(), self._registry()
-        back = await _to_its_end(models.roll_back, request.expected_version or None, context.peer())
+        back = await _in_a_thread(models.roll_back, request.expected_version or None, context.peer())
         metrics.MODEL_ROLL_BACKS.inc()
         return model_service_pb2.RollBackResponse(
             version=back.version, swap_ms=1000 * (time.perf_counter() - started_s), serving=back.serving
@@ -134,14 +138,14 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.PinModelRequest, context: Any
     ) -> model_service_pb2.PinModelResponse:
         """Answers once all engines are told."""
-        await _to_its_end(self._registry().pin, request.version, context.peer())
+        await _in_a_thread(self._registry().pin, request.version, context.peer())
         return model_service_pb2.PinModelResponse(version=request.version)
 
     async def UnpinModel(
         self, request: model_service_pb2.UnpinModelRequest, context: Any
     ) -> model_service_pb2.UnpinModelResponse:
         """Answers once all engines are told."""
-        ledger = await _to_its_end(self._registry().pin, None, context.peer())
+        ledger = await _in_a_thread(self._registry().pin, None, context.peer())
         serving = ledger.serving
         return model_service_pb2.UnpinModelResponse(version=serving.model.version if serving else 0)
 
@@ -149,7 +153,7 @@ class ModelServicer(model_service_pb2_grpc.ModelServiceServicer):
         self, request: model_service_pb2.PruneModelsRequest, context: Any
     ) -> model_service_pb2.PruneModelsResponse:
         """Answers once the models are deleted."""
-        versions = await _to_its_end(self._registry().prune, request.keep or None)
+        versions = await _in_a_thread(self._registry().prune, request.keep or None)
         return model_service_pb2.PruneModelsResponse(versions=versions)
 
     def _registry(self) -> Models:
@@ -209,6 +213,21 @@ def _as_far_as_shown(answer: model_service_pb2.GetStatusResponse) -> model_servi
     return answer
 
 
-async def _to_its_end(change: Callable[..., R], *arguments: Any) -> R:
+async def _in_a_thread(change: Callable[..., R], *arguments: Any) -> R:
     """Runs a change of the registry in a thread; it goes on where the caller leaves."""
-    return await asyncio.shield(asyncio.create_task(asyncio.to_thread(change, *arguments)))
+    return await _to_its_end(asyncio.create_task(asyncio.to_thread(change, *arguments)))
+
+
+async def _to_its_end(task: asyncio.Task[R]) -> R:
+    """Waits for a task that goes on where the caller leaves; the log then says what the caller does not hear."""
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        task.add_done_callback(_log_failure)
+        raise
+
+
+def _log_failure(task: asyncio.Task[Any]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if error is not None:
+        _log.warning("what a caller that has left has asked for failed: %s", told(error))

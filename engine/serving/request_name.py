@@ -18,22 +18,24 @@ class RequestName:
     """Becomes a text when somebody asks for it: nearly every call ends without a line in the log.
 
     Args:
-        context: of the call.
+        given: the client's own name; None has one made.
     """
 
-    def __init__(self, context: Any) -> None:
-        self._context = context
-        self._name: str | None = None
+    def __init__(self, given: str | None) -> None:
+        self._name = given
 
     def __str__(self) -> str:
         if self._name is None:
-            self._name = _given(self._context) or uuid.uuid4().hex
+            self._name = uuid.uuid4().hex
         return self._name
 
 
 def name_request(context: Any) -> RequestName:
-    """Gives this task's lines of the log the name of its request, also those of tasks and threads that it starts."""
-    name = RequestName(context)
+    """Gives this task's lines of the log the name of its request, also those of tasks and threads that it starts.
+
+    The metadata are read now: once the call is over, gRPC has freed them, and a thread of the call may log later.
+    """
+    name = RequestName(_given(context))
     current_request.set(name)
     return name
 

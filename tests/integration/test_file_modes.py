@@ -47,8 +47,7 @@ def test_snapshots_archive_and_models_are_for_their_user_alone(
         ousel.Client(engine.address, DEADLINE_S) as client,
     ):
         client.take_snapshot()
-    model, checkpoint = state / "models" / "m.safetensors", state / "checkpoints" / "c"
-    done = CliRunner().invoke(app, ["train", "--out", str(model), "--checkpoint", str(checkpoint)])
+    done = CliRunner().invoke(app, ["train", "--out", str(state / "models" / "m.safetensors")])
     assert done.exit_code == 0, done.output
     _archive(state / "archive", tmp_path / "trainer.log")
     written = [state, *state.rglob("*")]

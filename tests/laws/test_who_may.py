@@ -182,8 +182,8 @@ async def test_a_role_may_make_its_calls_and_no_others(house: House, role: str):
     done = {
         "recommend": bool(house.engine.asked),
         "track": any(event.item_id for event in house.log.events),  # ForgetUser writes to the log as well.
-        "push": bool(house.engine.installed),
-        "admin": any([house.engine.rolled_back, house.engine.exported, house.engine.digests, house.engine.snapshots]),
+        "push": bool(house.models.taken),
+        "admin": any([house.models.asked, house.engine.exported, house.engine.digests, house.engine.snapshots]),
     }
     assert done == {other: other == role for other in ROLES}
 
@@ -223,7 +223,7 @@ async def test_without_a_valid_token_only_health_answers(house: House, how: str)
         code, details = await ended(house, method, wrong(TOKENS["admin"])[how])
         assert code is (grpc.StatusCode.UNAUTHENTICATED if allowed else grpc.StatusCode.OK), method
         assert details in ("", NOBODY)
-    assert not house.engine.asked and not house.log.events and not house.engine.installed
+    assert not house.engine.asked and not house.log.events and not house.models.taken
 
 
 async def test_the_scheme_is_read_whatever_its_case(house: House):

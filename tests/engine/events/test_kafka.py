@@ -62,6 +62,9 @@ class FakeConsumer:
     def seek(self, _: TopicPartition, offset: int) -> None:
         self.offset = offset
 
+    def take_traced(self) -> dict[Any, str]:
+        return {}
+
     def pause(self, *partitions: TopicPartition) -> None:
         self.flowing = self.flowing and not partitions
 

@@ -44,8 +44,11 @@ def test_a_call_without_a_name_is_given_one_that_stays(metadata: dict[str, Any])
     assert str(name) != str(name_request(call()))
 
 
-def test_no_metadata_is_read_before_somebody_asks() -> None:
-    name_request(SimpleNamespace())
+def test_no_metadata_are_read_after_the_call_has_begun() -> None:
+    context = call(x_request_id="4bf9-1")
+    name = name_request(context)
+    del context.invocation_metadata
+    assert str(name) == "4bf9-1"
 
 
 def test_calls_side_by_side_have_each_its_own() -> None:
