@@ -59,12 +59,14 @@ def test_snapshots_archive_and_models_are_for_their_user_alone(
 
 
 def _archive(folder: Path, log_path: Path) -> None:
-    """Has a trainer follow the log until its archive has the events."""
+    """Has a trainer read the log, and write its archive at its end."""
     with log_path.open("wb") as log:
         trainer = subprocess.Popen([sys.executable, "-m", "trainer", "run"], stdout=log, stderr=subprocess.STDOUT)
     try:
-        until(lambda: list(folder.rglob("*.parquet")) or trainer.poll() is not None, log_path.read_text)
-        assert trainer.poll() is None, log_path.read_text()
+        until(lambda: "the log is read" in log_path.read_text() or trainer.poll() is not None, log_path.read_text)
+        trainer.terminate()
+        until(lambda: trainer.poll() is not None, log_path.read_text)
+        assert list(folder.rglob("*.parquet")), log_path.read_text()
     finally:
         trainer.kill()
         trainer.wait()
