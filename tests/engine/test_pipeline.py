@@ -316,7 +316,7 @@ def test_closing_ends_an_install_that_is_under_way(monkeypatch):
 
     def endless(*arguments):
         building.set()
-        stopped = arguments[-1]
+        stopped = arguments[-2]
         while not stopped():
             building.wait(0.001)
         raise BuildStoppedError("stopped")

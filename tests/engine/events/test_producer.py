@@ -45,7 +45,9 @@ class FakeKafkaProducer:
     def partitions_for(self, _: str) -> set[int]:
         return self.partitions
 
-    def send(self, topic: str, key: bytes, value: bytes, partition: int | None = None) -> KafkaFuture:
+    def send(
+        self, topic: str, key: bytes, value: bytes, headers: object = None, partition: int | None = None
+    ) -> KafkaFuture:
         if self.refuse and (not self.away or partition in self.away):
             raise self.refuse
         self.asked.append(partition)
