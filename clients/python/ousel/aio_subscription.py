@@ -18,6 +18,7 @@ from ousel.types import Update
 from ousel.v1 import recommender_service_pb2
 
 _OVER = "the stream is over; open a new one"
+_END_S = 1.0  # in which a call whose write has failed tells how it has ended
 
 
 def running_loop() -> asyncio.AbstractEventLoop:
@@ -155,9 +156,11 @@ class AsyncSubscription:
     async def _is_lost(self) -> bool:
         """Whether the call has ended in a way after which reading goes on with another."""
         call = self._call
-        if not call.done():
+        try:
+            # gRPC may fail a write a moment before it tells how the call has ended.
+            code = await asyncio.wait_for(call.code(), _END_S)
+        except TimeoutError:
             return False
-        code = await call.code()
         ended = from_status(code, await call.details(), self._address, None)
         return self._progress.may_resume(ended)
 
