@@ -78,7 +78,7 @@ class Pair:
 
 
 def under_load(load: RollingLoad, pair: Pair, rounds: int, settled_s: float) -> Seen:
-    """What callers see while each engine of the pair is restarted so many times.
+    """Counts how calls and streams fare while each engine of the pair is restarted so many times.
 
     The load has a thread of its own, because the engines are started by the main one: Linux ends a process with the
     thread that has started it.

@@ -19,7 +19,7 @@ _TICK_S = 0.01
 
 @dataclass
 class Seen:
-    """What the callers saw.
+    """The outcomes of the calls and the streams.
 
     Attributes:
         calls: that were made; each has ended.

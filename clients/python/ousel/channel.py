@@ -97,7 +97,7 @@ class Engines:
         return grpc.aio.secure_channel(self.target, self.channel_credentials, options=self.options)
 
     def metadata(self) -> tuple[tuple[str, str], ...] | None:
-        """What goes with each call."""
+        """The metadata of each call."""
         return self.bearer.metadata()
 
 

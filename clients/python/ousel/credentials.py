@@ -71,7 +71,7 @@ class Credentials:
         return self.tls or self.authorities is not None or self.certificate is not None
 
     def channel_credentials(self) -> grpc.ChannelCredentials | None:
-        """What gRPC opens a channel with; None: it is one in plain text.
+        """The credentials of a gRPC channel; None for a channel in plain text.
 
         Raises:
             InvalidArgument: a file can't be read.

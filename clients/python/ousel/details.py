@@ -1,4 +1,4 @@
-"""What an engine says of a failed call beside its text: google.rpc's messages, read without the package that has them.
+"""The details of a failed call: google.rpc's messages, read without the package that has them.
 
 Only the fields that this client shows are described here. protobuf passes over all others, and goes by their numbers,
 so that these messages may have names of their own, beside google.rpc's in a process that has both.
@@ -38,7 +38,7 @@ class Details:
 
 
 def read(packed: Any) -> Details:
-    """What the trailing metadata of a status holds; nothing where it can't be read, or another server wrote it."""
+    """The details in the trailing metadata of a status; none where they are damaged, or of another server."""
     if not isinstance(packed, bytes):
         return Details()
     try:

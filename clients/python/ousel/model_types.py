@@ -1,4 +1,4 @@
-"""What the client hands out about models: small frozen values, free of protobuf and gRPC."""
+"""The values that the client returns about models: small, frozen, and free of protobuf and gRPC."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the client hands out about an engine."""
+"""The values that the client returns about an engine."""
 
 from __future__ import annotations
 
