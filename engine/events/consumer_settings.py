@@ -9,6 +9,7 @@ from engine.events.connection import connection_settings
 from engine.events.sharing import SharedEvents
 
 _FETCH_WAIT_MS = 50  # The broker may hold a fetch that finds nothing for so long.
+EMPTY_FETCH_MS = 20  # A broker that holds no fetch is asked again after so long, once it has been quiet.
 _FETCH_BYTES = 16 << 20  # A broker puts at most so much into one answer, or one batch.
 # The group waits so long for a member to join again; its thread is never busy for longer than two look-ups of offsets.
 _MAX_POLL_INTERVAL_MS = 60_000
@@ -20,6 +21,7 @@ def consumer_settings(config: KafkaConfig) -> dict[str, Any]:
         "enable_auto_commit": False,
         "fetch_min_bytes": 1,
         "fetch_max_wait_ms": _FETCH_WAIT_MS,
+        "empty_fetch_ms": EMPTY_FETCH_MS,
         "fetch_max_bytes": min(_FETCH_BYTES, config.max_answer_bytes),
         "max_poll_records": config.max_poll_records,
         "max_poll_bytes": config.max_poll_bytes,

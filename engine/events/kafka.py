@@ -26,7 +26,7 @@ from engine.config import KafkaConfig
 from engine.events.broker_client import BrokerLink, open_client
 from engine.events.committer import Committer
 from engine.events.connection import connection_settings
-from engine.events.consumer_settings import consumer_settings
+from engine.events.consumer_settings import EMPTY_FETCH_MS, consumer_settings
 from engine.events.deletions import deletions_from
 from engine.events.diagnosis import connection_problem
 from engine.events.log_consumer import LogConsumer
@@ -40,16 +40,13 @@ from engine.failures import told
 
 log = logging.getLogger(__name__)
 
-# Pauses between polls that find nothing. Kafka holds a fetch until there is something, but the embedded broker answers
-# at once, and the client would ask again without a break: two idle readers took most of two cores.
-_FIRST_PAUSE_S = 0.001
-MAX_PAUSE_S = 0.005
 _ROOM_S = 0.05  # how long a full queue is waited for before the partitions are paused
-# How long polls of a group's member may take; for others they return at once. Joining happens within a poll, and the
-# client forgets an answer that comes between two and asks to join anew: so there is no pause between them, and they are
-# long while the group forms. Each lasts its time where all is paused, even if the group has formed before.
-_MEMBER_POLL_MS = 50
+# How long polls may take. A group is joined within a poll, and the client forgets an answer that comes between two and
+# asks to join anew: so members make no pause between them, and they are long while the group forms. Each lasts its time
+# where all is paused, even if the group has formed before.
+_POLL_MS = 50
 _JOINING_POLL_MS = 200
+_PAUSE_S = 0.005  # between polls of one that is no member, while it has no room
 _LOOK_S = 0.1  # how often positions are looked at while nothing comes
 _COMMIT_BOOTSTRAP_MS = 2000
 _CLOSE_MS = 3000
@@ -67,7 +64,8 @@ class KafkaSource:
 
     Args:
         topics: those to read; the events and items topics unless given.
-        max_pause_s: how much later than at once a record may be noticed after a silence; longer costs less.
+        max_pause_s: how much later than at once a record may be noticed after a silence where a broker holds no
+            fetch; longer costs less.
         traced: whether records say which of them are traced.
 
     Raises:
@@ -79,12 +77,11 @@ class KafkaSource:
         config: KafkaConfig,
         topics: Sequence[str] | None = None,
         *,
-        max_pause_s: float = MAX_PAUSE_S,
+        max_pause_s: float = EMPTY_FETCH_MS / 1000,
         traced: bool = False,
     ) -> None:
         self._config = config
         self._topics = topics or (config.events_topic, config.items_topic)
-        self._max_pause_s = max_pause_s
         # Guarded by `_ready`; the consumer itself belongs to the polling thread once that runs.
         self._ready = threading.Condition()
         self._queue = ReadAhead(
@@ -104,9 +101,8 @@ class KafkaSource:
         self._seeked: dict[TopicPartition, int] | None = None  # the start that the consumer reads from
         self._polled: dict[TopicPartition, int] = {}
         self._flowing: frozenset[TopicPartition] = frozenset()  # not paused
-        self._pause_s = _FIRST_PAUSE_S
         self._looked_s = 0.0
-        settings = consumer_settings(config)
+        settings = consumer_settings(config) | {"empty_fetch_ms": 1000 * max_pause_s}
         self._link = BrokerLink(settings["kafka_client"])
         self._began_s = time.monotonic()
         try:
@@ -326,12 +322,9 @@ class KafkaSource:
         self._committer.send()
         fetched = self._consumer.poll(timeout_ms=self._poll_ms())
         # Step 4. Queue what came, unless the reader starts elsewhere by now.
-        if fetched:
-            self._pause_s = _FIRST_PAUSE_S
-        else:
-            if not self._config.share:
-                self._closing.wait(self._pause_s)
-                self._pause_s = min(2 * self._pause_s, self._max_pause_s)
+        if not fetched:
+            if not self._config.share and not self._flowing:
+                self._closing.wait(_PAUSE_S)
             if time.monotonic() - self._looked_s < _LOOK_S:
                 return
         if start is not None and start is self._start:
@@ -340,8 +333,8 @@ class KafkaSource:
 
     def _poll_ms(self) -> int:
         if not self._config.share:
-            return 0
-        return _JOINING_POLL_MS if self._assignment is None else _MEMBER_POLL_MS
+            return _POLL_MS if self._flowing else 0
+        return _JOINING_POLL_MS if self._assignment is None else _POLL_MS
 
     def _wanted(self, start: dict[TopicPartition, int] | None) -> frozenset[TopicPartition]:
         """The partitions to fetch: none while the queue is full, the catalog's alone until it is through, then all."""

@@ -74,8 +74,11 @@ class LetterReader:
     def following(self, stop: threading.Event) -> Iterator[FoundLetter]:
         """The letters that come, until `stop` is set."""
         while not stop.is_set():
-            for records in self._consumer.poll(timeout_ms=_POLL_MS).values():
+            fetched = self._consumer.poll(timeout_ms=0)
+            for records in fetched.values():
                 yield from map(_letter, records)
+            if not fetched:
+                stop.wait(_POLL_MS / 1000)  # A broker that never holds a fetch would be asked without a pause.
 
     def close(self) -> None:
         """Disconnects. Safe to call twice."""

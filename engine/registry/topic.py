@@ -27,6 +27,8 @@ from engine.registry.ledger import LedgerRecord
 _log = logging.getLogger(__name__)
 
 _POLL_MS = 500
+# Nobody waits for the milliseconds in which a model is heard of. It must be shorter than any kafka.request_timeout_ms.
+_FETCH_MS = 80
 _LOOK_S = 5.0  # between two looks whether the topic was made anew
 _CLOSE_MS = 3000
 
@@ -73,7 +75,8 @@ class KafkaModelsTopic:
     def read(self, stop: threading.Event) -> Iterator[Batch]:
         try:
             ensure_compacted(self._config, self.name)
-            consumer = open_client(LogConsumer, consumer_settings(self._config))
+            settings = consumer_settings(self._config) | {"fetch_max_wait_ms": _FETCH_MS, "empty_fetch_ms": _FETCH_MS}
+            consumer = open_client(LogConsumer, settings)
             try:
                 yield from self._follow(consumer, stop)
             finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,6 +16,7 @@ from engine.events.log_consumer import _LogFetcher
 from engine.events.partition_reader import FetchedRecord, ReadLimits
 from tests.engine.events.batches import batch_of
 
+EMPTY_FETCH_MS = 20
 ONE, TWO = TopicPartition("t", 1), TopicPartition("t", 2)
 
 
@@ -29,7 +31,12 @@ class Answers:
         cluster = SimpleNamespace(request_update=lambda: None)
         client: Any = SimpleNamespace(_manager=SimpleNamespace(_net=None, cluster=cluster), shortened_answers=0)
         self.fetcher = _LogFetcher(
-            client, self.subscription, max_poll_bytes, ReadLimits(1 << 20), isolation_level="read_committed"
+            client,
+            self.subscription,
+            max_poll_bytes,
+            ReadLimits(1 << 20),
+            EMPTY_FETCH_MS,
+            isolation_level="read_committed",
         )
 
     def put(self, partition: TopicPartition, data: bytes | None, *, error: int = 0, stable: int = -1) -> None:
@@ -145,3 +152,48 @@ def test_answers_to_what_was_asked_before_a_seek_are_dropped() -> None:
     answers.subscription.seek(ONE, 9)
     assert answers.poll() == {}
     assert answers.position(ONE) == 9
+
+
+class Asked(Answers):
+    """A broker that holds no fetch: each is answered at once, and is counted."""
+
+    def __init__(self, data: bytes | None) -> None:
+        super().__init__()
+        self.fetches = 0
+        self.data = data
+        manager = SimpleNamespace(run=lambda _: self._answer(), wait_for=None)
+        self.fetcher._manager, self.fetcher._net = manager, SimpleNamespace(run=lambda *_: None)
+
+    def _answer(self) -> None:
+        self.fetches += 1
+        self.put(ONE, self.data)
+        self.fetcher._fetch_futures = [SimpleNamespace(is_done=True, add_both=lambda _: None)]
+
+
+def test_a_broker_that_holds_no_fetch_is_asked_again_only_after_a_pause():
+    asked, began_s = Asked(None), time.monotonic()
+    for _ in range(5):
+        records, idle = asked.fetcher.fetch_records(100, timeout_ms=1000)
+        assert not records
+        assert not idle
+    assert asked.fetches <= 5
+    assert time.monotonic() - began_s >= 0.99 * 5 * EMPTY_FETCH_MS / 1000
+
+
+def test_a_poll_without_patience_is_not_paused(monkeypatch):
+    paused = []
+    monkeypatch.setattr(
+        "engine.events.log_consumer.time", SimpleNamespace(sleep=paused.append, monotonic=time.monotonic)
+    )
+    Asked(None).fetcher.fetch_records(100, timeout_ms=0)
+    assert paused == [0]
+
+
+def test_no_pause_follows_an_answer_with_records(monkeypatch):
+    paused = []
+    monkeypatch.setattr(
+        "engine.events.log_consumer.time", SimpleNamespace(sleep=paused.append, monotonic=time.monotonic)
+    )
+    records, _ = Asked(batch_of([(None, b"a")])).fetcher.fetch_records(100, timeout_ms=1000)
+    assert [record.value for record in records[ONE]] == [b"a"]
+    assert not paused

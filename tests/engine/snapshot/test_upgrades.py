@@ -38,6 +38,7 @@ def session_users(saved: SavedSlice) -> dict[int, set[int]]:
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_snapshot_of_an_older_format_is_restored_to_what_folding_its_log_gives_now(tmp_path, caplog, version):
     shutil.copytree(DATA / f"format-{version}", tmp_path, dirs_exist_ok=True)
+    tmp_path.chmod(0o700)  # It took the mode of the folder that was copied.
     store = SnapshotStore(SnapshotConfig(dir=tmp_path), "new", SETTINGS)
     copy = StateCopy(folded(), 2**30)
     while not copy.step():
