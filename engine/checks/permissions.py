@@ -31,8 +31,12 @@ class Need(NamedTuple):
     level: Level = Level.ERROR
 
 
-def engine_needs(config: KafkaConfig) -> list[Need]:
-    """The rights of the engine."""
+def engine_needs(config: KafkaConfig, models: str) -> list[Need]:
+    """The rights of the engine.
+
+    Args:
+        models: the name of the models' topic.
+    """
     letters = config.dead_letters_topic
     return [
         Need(config.events_topic, "READ", "the engine does not start"),
@@ -40,6 +44,8 @@ def engine_needs(config: KafkaConfig) -> list[Need]:
         Need(config.items_topic, "READ", "the engine does not start"),
         Need(letters, "WRITE", "records that break a rule can't be kept, and reading stops once many of them wait"),
         Need(letters, "READ", "the engine can't tell which letters are there already, and writes none"),
+        Need(models, "READ", "no model can be pushed here, and none serves but this engine's own copy of the last one"),
+        Need(models, "WRITE", "no model can be pushed, pinned or rolled back here", Level.WARNING),
     ]
 
 

@@ -16,13 +16,19 @@ from engine.checks.running import Check
 from engine.checks.settings import look_at_settings
 from engine.checks.snapshots import look_at_snapshot_folder, look_at_snapshots
 from engine.checks.topics import look_at_topics
-from engine.config import Config
+from engine.config import Config, models_topic
 
 
 def look_at_all_certificates(config: Config) -> Iterator[Finding]:
     """Those that the engine shows, and those that it is shown."""
     yield from look_at_tls_certificates(config.tls)
     yield from look_at_kafka_certificates(config.kafka)
+
+
+def look_at_engine_permissions(config: Config) -> Iterator[Finding]:
+    """What the engine does with its topics and its group."""
+    needs = engine_needs(config.kafka, models_topic(config.registry, config.kafka))
+    yield from look_at_permissions(config.kafka, needs, in_group=True)
 
 
 # In this order. Those that ask the brokers are skipped where none can be reached.
@@ -34,7 +40,7 @@ CHECKS: tuple[Check[Config], ...] = (
     Check("topics", lambda config: look_at_topics(config.kafka, config.snapshot), after="brokers"),
     Check(
         "permissions",
-        lambda config: look_at_permissions(config.kafka, engine_needs(config.kafka), in_group=True),
+        look_at_engine_permissions,
         after="brokers",
     ),
     Check("clock", lambda config: look_at_clock(config.kafka), after="brokers"),

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 
-from engine.config.explained import types_of
+from engine.config.explained import SECRET_NAME, types_of
 from engine.config.load import Settings, ignored_variables, load_with_places
 from engine.config.places import Places
 from engine.config.toml_file import Location
@@ -19,11 +19,10 @@ from engine.log_output import one_line
 
 DEFAULT = "default"
 
-_SECRET_NAME = re.compile("pass|pwd|secret|token|credential|key", re.IGNORECASE)
 _BARE_KEY = re.compile(r"[A-Za-z0-9_-]+")
 # The user, the password and the parameters of an address may be what a store is opened with.
 _USER_OF_ADDRESS = re.compile(r"(?<=://)[^/@\s]*@")
-_PARAMETER_OF_ADDRESS = re.compile(rf"([?&][^=&\s]*(?:{_SECRET_NAME.pattern})[^=&\s]*=)[^&\s]*", re.IGNORECASE)
+_PARAMETER_OF_ADDRESS = re.compile(rf"([?&][^=&\s]*(?:{SECRET_NAME.pattern})[^=&\s]*=)[^&\s]*", re.IGNORECASE)
 
 
 def effective_toml(kind: type[Settings], path: Path | None, *, only_changed: bool = False) -> str:
@@ -65,7 +64,7 @@ def effective_toml(kind: type[Settings], path: Path | None, *, only_changed: boo
 def is_hidden(name: str, field: FieldInfo) -> bool:
     """Whether a setting may hold a secret. A path names a file, and neither a number nor a fixed choice is a secret."""
     types = types_of(field.annotation)
-    return SecretStr in types or (str in types and _SECRET_NAME.search(name) is not None)
+    return SecretStr in types or (str in types and SECRET_NAME.search(name) is not None)
 
 
 def _told(location: Location, field: FieldInfo, value: Any, places: Places, only_changed: bool) -> Iterator[str]:

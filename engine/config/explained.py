@@ -20,7 +20,10 @@ from engine.config.places import Places
 from engine.config.toml_file import Location
 
 _MAX_CHARS = 200
-_SECRET_NAME = re.compile("pass|pwd|secret|token|credential|sasl|key", re.IGNORECASE)
+# In the name of a setting that holds a secret.
+SECRET_NAME = re.compile("pass|pwd|secret|token|credential|key", re.IGNORECASE)
+# Where a value is wrong, a password may stand in the place of the user or of the mechanism.
+_MISPLACED = re.compile(f"{SECRET_NAME.pattern}|sasl", re.IGNORECASE)
 # Texts that were meant as a number, with or without a unit, or as a switch.
 _NUMBER = re.compile(r"[-+]?[0-9.,_]{1,24}(e[-+]?\d{1,3})? ?(ns|us|ms|s|m|h|d|[kMGT]i?B?|B|%)?|[-+]?(inf|nan|infinity)")
 _NAME = re.compile(r"[A-Za-z][A-Za-z_/ -]{0,31}|")
@@ -139,7 +142,7 @@ def _is_secret(location: Location, field: FieldInfo) -> bool:
     if SecretStr in types_of(field.annotation):
         return True
     # A path names a file; everything else under such a name is taken for the secret itself.
-    return Path not in types_of(field.annotation) and any(_SECRET_NAME.search(str(part)) for part in location[1:])
+    return Path not in types_of(field.annotation) and any(_MISPLACED.search(str(part)) for part in location[1:])
 
 
 def _field(location: Location, kind: type[BaseModel]) -> tuple[FieldInfo | None, Location]:

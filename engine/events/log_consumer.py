@@ -3,9 +3,9 @@
 kafka-python raises where a batch is damaged or its codec is not installed, and raises the same again at every poll. It
 also unpacks each batch as a whole, and counts records where bytes are what fills the memory. This module replaces its
 fetcher's view of one partition (`PartitionReader`) and the choice of partitions to fetch (`FetchTurns`), carries a join
-of the group through, spares a broker that never holds a fetch, and leaves the network and the positions to it. The names
-that it relies on are private ones of kafka-python 3.0; `tests/engine/events/test_log_consumer.py` and
-`tests/integration/test_group.py` fail if they change.
+of the group through, spares a broker that never holds a fetch, and leaves the network and the positions to it. All this
+relies on private names of kafka-python 3.0: where they change, `tests/engine/events/test_log_consumer.py` and
+`tests/integration/test_group.py` fail.
 """
 
 from __future__ import annotations

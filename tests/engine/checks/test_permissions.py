@@ -8,12 +8,14 @@ from tests.engine.checks.brokers import ALL, FakeAdmin, answering
 
 KAFKA = KafkaConfig()
 EVENTS, ITEMS, LETTERS = KAFKA.events_topic, KAFKA.items_topic, KAFKA.dead_letters_topic
-TOPICS = {EVENTS: 4, ITEMS: 1, LETTERS: 1, "__consumer_offsets": 4}
+MODELS = "ousel.models"
+TOPICS = {EVENTS: 4, ITEMS: 1, LETTERS: 1, MODELS: 1, "__consumer_offsets": 4}
 
 
 def found(monkeypatch: pytest.MonkeyPatch, admin: FakeAdmin, config: KafkaConfig = KAFKA) -> list[tuple[str, str]]:
     answering(monkeypatch, "permissions", admin)
-    return [(one.level.value, one.message) for one in look_at_permissions(config, engine_needs(config), in_group=True)]
+    needs = engine_needs(config, MODELS)
+    return [(one.level.value, one.message) for one in look_at_permissions(config, needs, in_group=True)]
 
 
 def without(right: str) -> list[str]:
@@ -34,6 +36,8 @@ def test_a_client_that_may_do_everything_is_ok(monkeypatch: pytest.MonkeyPatch) 
         (ITEMS, "READ", "error", "the engine does not start"),
         (LETTERS, "WRITE", "error", "records that break a rule can't be kept"),
         (LETTERS, "READ", "error", "can't tell which letters are there already"),
+        (MODELS, "READ", "error", "none serves but this engine's own copy of the last one"),
+        (MODELS, "WRITE", "warning", "no model can be pushed, pinned or rolled back here"),
         (ITEMS, "DESCRIBE_CONFIGS", "warning", "no right DESCRIBE_CONFIGS on topic 'ousel.items'"),
     ],
 )
@@ -61,7 +65,7 @@ def test_a_group_that_may_not_be_used_matters_where_engines_share(
 
 
 def test_nobody_asks_for_a_group_before_there_are_any_since_that_makes_a_topic(monkeypatch: pytest.MonkeyPatch) -> None:
-    admin = FakeAdmin({EVENTS: 4, ITEMS: 1, LETTERS: 1})
+    admin = FakeAdmin({EVENTS: 4, ITEMS: 1, LETTERS: 1, MODELS: 1})
     assert found(monkeypatch, admin)[0][0] == "ok"
     assert admin.asked_for_groups == 0
 
