@@ -20,6 +20,7 @@ from engine.errands import in_background
 from engine.generation import Build, Frozen, FrozenCopy, Generation, build_generation, check_fits, goal_of
 from engine.generations import Aside, Generations, Missed, StaleVersion
 from engine.index.hnsw import BuildStoppedError
+from engine.log_fields import of_model
 from engine.model.weights import Weights, decode_weights
 from engine.pace import Pace, step_back
 from engine.state.state import State
@@ -176,13 +177,14 @@ class Installer:
         if goal is not None and goal_of(weights, self._config) is None:
             _log.warning(
                 "model version %d has no goals: its lists are for events of any kind, not for ranking.goal %s."
-                " Train with trainer.by_kind", version, goal,
+                " Train with trainer.by_kind", version, goal, extra=of_model(version),
             )  # fmt: skip
         reach, history = weights.model.sequence.reach, self._config.state.history
         if self._config.inference.sessions and reach >= history:
             _log.warning(
                 "model version %d looks at a session's latest %d events and state.history is %d: its sessions are"
                 " computed anew for each list. Raise state.history above it", version, reach, history,
+                extra=of_model(version),
             )  # fmt: skip
 
     def _roll_back(self, expected: int | None) -> int:

@@ -204,7 +204,7 @@ def await_serving(engine: str | Engines, version: int, silence_s: float, stop: t
             if now_s - said_s > _SAY_S:
                 said_s = now_s
                 done = "waits for its turn" if known.progress is None else f"is built, {100 * known.progress:.0f}%"
-                _log.info("version %d %s%s", version, done, f": {why}" if why else "")
+                _log.info("version %d %s%s", version, done, f": {why}" if why else "", extra=of_model(version))
         elif now_s - heard_s > silence_s:
             raise PushError(f"engine at {engine.name} does not answer; version {version} is announced all the same")
         stop.wait(_LOOK_S)

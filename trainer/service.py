@@ -18,6 +18,7 @@ from ousel.channel import Engines
 from ousel.v1 import event_pb2
 
 from engine.events.source import EventSource
+from engine.log_fields import of_model
 from engine.model.weights import Weights, encode_weights
 from trainer import metrics
 from trainer.archive.archive import Archive
@@ -197,7 +198,7 @@ class TrainerService:
         else:
             _log.info(
                 "pushed version %d: stored and announced in %.0f ms, engines build it now",
-                self._pushed.version, self._pushed.announce_ms,
+                self._pushed.version, self._pushed.announce_ms, extra=of_model(self._pushed.version),
             )  # fmt: skip
             if section.models_dir is not None:
                 _keep(section.models_dir / f"{self._pushed.version}{SUFFIX}", model)
@@ -219,17 +220,17 @@ class TrainerService:
         version = self._pushed.version
         outcome, why = known.outcome(version)
         if outcome is Outcome.LOST and known.newest < version:
-            _log.warning("the registry has lost version %d, pushing again", version)
+            _log.warning("the registry has lost version %d, pushing again", version, extra=of_model(version))
             self._push(section, self._model)
         elif outcome in (Outcome.REFUSED, Outcome.ROLLED_BACK):
             _log.warning(
                 "version %d %s (%s) and is not pushed again; the engine serves version %d",
-                version, outcome.value, why, known.serving,
+                version, outcome.value, why, known.serving, extra=of_model(version),
             )  # fmt: skip
             self._go_back()
         elif outcome is not self._outcome:
             self._outcome = outcome
-            _log.info("version %d %s", version, outcome.value)
+            _log.info("version %d %s", version, outcome.value, extra=of_model(version))
 
     def _wait_for_the_outcome(self) -> None:
         """Until the engine serves the last push or has refused it, for as long as it answers."""

@@ -192,13 +192,22 @@ class ModelFollower:
             return
         listed = ledger.find(model.version) if ledger is not None else None
         if self._refused == (model.version, model.sha256) or (ledger is not None and self._is_gone(ledger, model)):
-            _log.warning("the local copy of model version %d is not served: it was taken back", model.version)
+            _log.warning(
+                "the local copy of model version %d is not served: it was taken back",
+                model.version,
+                extra=of_model(model.version),
+            )
             return
         try:
             data = self._local.load(model)
             self._install(model, data, again=True, unwanted=lambda: False)
         except (RegistryError, WeightsError) as error:
-            _log.error("the local copy of model version %d can't serve: %s", model.version, error)
+            _log.error(
+                "the local copy of model version %d can't serve: %s",
+                model.version,
+                error,
+                extra=of_model(model.version),
+            )
             self._stand(building=None)
             return
         self._taken = model
@@ -245,7 +254,9 @@ class ModelFollower:
             self._local.keep(model, self._fetched(model) if data is None else data)
         except RegistryError as error:
             self._local.drop()  # A model that was taken back must not come back.
-            _log.warning("no local copy of model version %d is kept: %s", model.version, error)
+            _log.warning(
+                "no local copy of model version %d is kept: %s", model.version, error, extra=of_model(model.version)
+            )
 
     def _is_known(self, listed: ListedModel, ledger: Ledger) -> bool:
         """Whether a model was tried before, or chosen by somebody, so that no canary compares it with others."""
@@ -335,7 +346,12 @@ class ModelFollower:
             try:
                 self._registry.withdraw(model.version, reason)
             except RegistryError as error:
-                _log.error("model version %d is refused here and could not be withdrawn: %s", model.version, error)
+                _log.error(
+                    "model version %d is refused here and could not be withdrawn: %s",
+                    model.version,
+                    error,
+                    extra=of_model(model.version),
+                )
 
     def _put_off(self, problem: str) -> None:
         """Another try comes later."""

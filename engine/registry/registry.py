@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from engine.config import Config
 from engine.generation import check_fits
 from engine.generations import RollBackRefused, StaleVersion
+from engine.log_fields import of_model
 from engine.model.weights import decode_weights
 from engine.ranking.query import Position
 from engine.registry.errors import NoSuchModel, PushOvertaken, RegistryError, VersionPinned
@@ -103,7 +104,13 @@ class ModelRegistry:
                 f"another push was announced first, version {ledger.newest}: version {push.version} is not taken; push"
                 f" it again, above {ledger.newest}"
             )
-        _log.info("model version %d of %s is announced, %d bytes", push.version, push.pushed_by, len(push.data))
+        _log.info(
+            "model version %d of %s is announced, %d bytes",
+            push.version,
+            push.pushed_by,
+            len(push.data),
+            extra=of_model(push.version),
+        )
         return ledger
 
     def check_version(self, version: int) -> Ledger:
@@ -129,7 +136,7 @@ class ModelRegistry:
         """Has no engine serve a model that this one took and has refused after all."""
         with self._one:
             self._write([withdrawal_record(version, reason, self.engine, now_ms())])
-        _log.warning("model version %d is withdrawn for all engines: %s", version, reason)
+        _log.warning("model version %d is withdrawn for all engines: %s", version, reason, extra=of_model(version))
 
     def roll_back(self, expected: int | None, by: str) -> ListedModel:
         """Takes the serving version back; the one that serves again.
@@ -149,7 +156,7 @@ class ModelRegistry:
             if previous is None:
                 raise RollBackRefused(f"there is no model before version {version} to roll back to")
             ledger = self._write([roll_back_record(version, by, now_ms())])
-        _log.warning("model version %d is rolled back by %s", version, by)
+        _log.warning("model version %d is rolled back by %s", version, by, extra=of_model(version))
         return ledger.serving or previous
 
     def pin(self, version: int | None, by: str) -> Ledger:
@@ -186,4 +193,6 @@ class ModelRegistry:
         try:
             self._files.delete(model)
         except RegistryError as error:
-            _log.warning("the files of model version %d are left: %s", model.version, error)
+            _log.warning(
+                "the files of model version %d are left: %s", model.version, error, extra=of_model(model.version)
+            )
