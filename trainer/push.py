@@ -21,6 +21,8 @@ import grpc
 from ousel.channel import Engines, engines
 from ousel.v1 import event_pb2, model_service_pb2, model_service_pb2_grpc
 
+from engine.log_fields import of_model
+
 CHUNK_BYTES = 1 << 20
 _FIRST_BACKOFF_S, _LAST_BACKOFF_S = 0.5, 8.0
 _STATUS_TIMEOUT_S = 5.0
