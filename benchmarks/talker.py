@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import Self
 
-from deploy.local.processes import die_with_parent
+from deploy.local.processes import dying_with_parent
 
 _TIMEOUT_S = 300.0
 
@@ -18,8 +18,8 @@ class Talker:
     def __init__(self, module: str, *arguments: str, env: Mapping[str, str] | None = None) -> None:
         self._module = module
         self._process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env, preexec_fn=die_with_parent(),
+            dying_with_parent([sys.executable, "-m", module, *arguments]),
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env,
         )  # fmt: skip
 
     def line(self) -> str:

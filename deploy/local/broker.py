@@ -23,7 +23,7 @@ from typing import Any, Self
 from kafka import KafkaConsumer
 from kafka.errors import KafkaError
 
-from deploy.local.processes import die_with_parent
+from deploy.local.processes import dying_with_parent
 
 _HOST = "127.0.0.1"
 _START_S = 20.0
@@ -56,12 +56,11 @@ class EmbeddedBroker:
         with self.log_path.open("wb") as log:
             # A session of its own: Ctrl-C reaches the parent alone, which then stops its parts in order.
             self._process = subprocess.Popen(
-                command,
+                dying_with_parent(command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                preexec_fn=die_with_parent(),
             )
         try:
             self.port = self._wait_until_ready(time.monotonic() + _START_S)

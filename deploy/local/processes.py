@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-import ctypes
+import errno
 import os
+import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-_PR_SET_PDEATHSIG = 1
+# 1 is PR_SET_PDEATHSIG, which outlasts exec. A parent that died before sends nothing any more.
+_BECOME = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL, 0, 0, 0)
+if os.getppid() == int(sys.argv[1]):
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
 _STOP_S = 8.0
 _TAIL_BYTES = 64 * 1024
 
@@ -36,13 +43,12 @@ class Child:
         with log_path.open("wb") as log:
             # A session of its own: Ctrl-C in the terminal reaches the parent alone, and it stops its parts in order.
             self._process = subprocess.Popen(
-                command,
+                dying_with_parent(command),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=env,
                 start_new_session=True,
-                preexec_fn=die_with_parent(),
             )
 
     @property
@@ -92,22 +98,20 @@ def tail(path: Path, lines: int) -> str:
     return "\n".join(text.splitlines()[-lines:])
 
 
-def die_with_parent() -> Callable[[], None]:
-    """Returns a `preexec_fn` that makes Linux kill the child when its parent dies; elsewhere it does nothing.
+def dying_with_parent(command: Sequence[str]) -> list[str]:
+    """Wraps a command so that Linux kills its process when the one that started it dies; elsewhere nothing is wrapped.
+
+    An interpreter asks the kernel for that and becomes the command. A `preexec_fn` could ask without it, but would run
+    Python in the copy of a process whose threads are gone, and has ended in a segmentation fault there.
 
     The kernel watches the thread that started the child, not the process: start children from a thread that lives as
     long as the process, such as the main one.
+
+    Raises:
+        FileNotFoundError: there is no such program.
     """
+    if shutil.which(command[0]) is None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), command[0])
     if sys.platform != "linux":
-        return lambda: None
-    # Loaded here and not in the child: little is safe between fork and exec.
-    prctl = ctypes.CDLL(None).prctl
-    parent = os.getpid()
-
-    def in_child() -> None:
-        prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        # A parent that died before the line above sends nothing any more.
-        if os.getppid() != parent:
-            os.kill(os.getpid(), signal.SIGKILL)
-
-    return in_child
+        return [*command]
+    return [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid()), *command]
