@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -20,6 +18,7 @@ from ousel.v1 import catalog_pb2, event_pb2, model_service_pb2, model_service_pb
 
 from engine.config import KafkaConfig
 from engine.events.producer import EventProducer
+from tests.integration.engine_process import ForkedEngine
 
 DEADLINE_S = 60.0
 _ANSWER_S = 5.0
@@ -28,7 +27,7 @@ SERVING = health_pb2.HealthCheckResponse.SERVING
 
 
 class EngineProcess:
-    """`python -m engine serve` on fresh ports."""
+    """`ousel-engine serve` on fresh ports."""
 
     def __init__(self, kafka: KafkaConfig, log_path: Path, **variables: str) -> None:
         environment = {name: value for name, value in os.environ.items() if not name.startswith("OUSEL_")}
@@ -42,10 +41,8 @@ class EngineProcess:
             environment["OUSEL_SNAPSHOT__ENABLED"] = "false"
         environment |= variables
         self._log_path = log_path
-        with log_path.open("wb") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "engine", "serve"], env=environment, stdout=log, stderr=subprocess.STDOUT
-            )
+        log_path.write_bytes(b"")
+        self.process = ForkedEngine(log_path, environment)
         try:
             listening = self.line(r"gRPC on 127.0.0.1:(\d+), metrics on 127.0.0.1:(\d+)")
         except BaseException:
