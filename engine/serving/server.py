@@ -58,6 +58,7 @@ SERVICES = (
 ALIVE = "ousel.alive"
 
 _FIRST_FRAME_MS = 10_000  # from a connection to the first frame on it
+_UNREQUESTED_S = 86_400  # that a call may wait for the event loop
 _IDLE_MS = 300_000  # of a connection without any call or stream
 _PING_MS, _PING_ANSWER_MS = 60_000, 20_000  # from one ping of ours to the next, and how long a client may take over it
 _CLIENT_PING_MS = 10_000  # A client that pings more often than this loses its connection.
@@ -227,6 +228,8 @@ def _options(serving: ServingConfig) -> tuple[tuple[str, int], ...]:
         # chance has no part in it, and up to there the engine itself answers or refuses every call.
         ("grpc.server.max_pending_requests", serving.max_backlog),
         ("grpc.server.max_pending_requests_hard_limit", serving.max_backlog),
+        # Nor does it then cancel, without such a status, those that have waited for 30 s; their deadlines end them.
+        ("grpc.server_max_unrequested_time_in_server", _UNREQUESTED_S),
         # A client that vanished without a word, with its power or its network, gives its stream free after 80 s.
         ("grpc.keepalive_time_ms", _PING_MS),
         ("grpc.keepalive_timeout_ms", _PING_ANSWER_MS),

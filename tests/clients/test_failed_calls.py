@@ -129,3 +129,18 @@ def test_a_call_that_the_engine_ends_at_its_time_limit_has_had_no_answer_in_time
     assert type(from_call(Ended(), "a:1", 5.0, took_s=4.95)) is DeadlineExceeded
     assert type(from_call(Ended(), "a:1", 5.0, took_s=1.0)) is StreamEnded
     assert type(from_call(Ended(), "a:1", None, took_s=99.0)) is StreamEnded
+
+
+def test_a_write_that_fails_before_its_call_has_a_status_is_a_lost_connection_whatever_code_grpc_makes_up():
+    class Lost:
+        trailing_metadata = dict
+
+        def code(self) -> grpc.StatusCode:
+            return grpc.StatusCode.INTERNAL
+
+        def details(self) -> str:
+            return "Internal error from Core"
+
+    failed = from_call(Lost(), "a:1", None)
+    assert type(failed) is Unavailable
+    assert "a:1 is not available (the connection was lost in a write)" in str(failed)

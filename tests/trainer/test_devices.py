@@ -34,8 +34,7 @@ def assert_same(there: dict[str, Tensor], here: dict[str, Tensor]) -> None:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-@pytest.mark.parametrize("aggregation", ["attention", "mean"])
-@pytest.mark.parametrize("full_softmax", [0, 1000])
+@pytest.mark.parametrize(("aggregation", "full_softmax"), [("attention", 0), ("mean", 1000)])
 def test_the_trainer_trains_the_same_on_every_device(device: str, aggregation: str, full_softmax: int) -> None:
     config = small_config(
         max_steps=12, graph_share=0.3, batch=16, patience=3, refit=True, validate_steps=3, by_kind=True,

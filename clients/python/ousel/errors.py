@@ -106,6 +106,7 @@ _RETRY_AFTER = "grpc-retry-pushback-ms"  # there as well (gRFC A6)
 _MOST_RETRY_MS = 60_000  # A longer hint is a mistake of whoever gives it.
 # gRPC's own words, with a code that else says to try again; the first are said by the side that receives an answer.
 _ANSWER_TOO_LARGE = ("CLIENT: Received message larger than max", f" vs. {MAX_ANSWER_BYTES})")  # the latter before 1.64
+_WRITE_FAILED = "Internal error from Core"  # grpc.aio's, where a write fails before the call's own status has come
 _TOO_LARGE = "message larger than max"
 
 _BY_CODE: dict[str, type[OuselError]] = {
@@ -147,6 +148,8 @@ def from_status(
     Args:
         by_engine: whether an engine gave it; else gRPC itself may have, because it reached none.
     """
+    if code is grpc.StatusCode.INTERNAL and details == _WRITE_FAILED and not by_engine:
+        code, details = grpc.StatusCode.UNAVAILABLE, "the connection was lost in a write"
     if by_engine and details:
         message = f"{details} (says the engine at {address})"
     elif any(words in (details or "") for words in _ANSWER_TOO_LARGE):

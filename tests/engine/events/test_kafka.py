@@ -47,6 +47,7 @@ class FakeConsumer:
         self.polls_while_paused = 0
         self.listener: ConsumerRebalanceListener | None = None
         self.exhausted = threading.Event()
+        self._nothing = threading.Event()  # never set
         self.closed = False
         self.partitions = 1
         self.holds: dict[TopicPartition, str] = {}
@@ -98,6 +99,7 @@ class FakeConsumer:
     def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Fetched]]:
         if not self.script:
             self.exhausted.set()
+            self._nothing.wait(min(timeout_ms, 1) / 1000)
             return {}
         if callable(self.script[0]):
             self.script.pop(0)()
@@ -271,7 +273,7 @@ def test_topics_that_cannot_be_listed_are_a_source_error(monkeypatch: pytest.Mon
     monkeypatch.setattr(consumer, "end_offsets", fail)
     monkeypatch.setattr(module, "LogConsumer", consumer)
     with pytest.raises(SourceError, match=r"localhost:1234 can't be read.*too slow"):
-        KafkaSource(KafkaConfig(bootstrap="localhost:1234"))
+        KafkaSource(KafkaConfig(bootstrap="localhost:1234", request_timeout_ms=100))
     assert consumer.closed
 
 
@@ -315,6 +317,7 @@ def test_a_start_goes_where_it_is_told_and_drops_what_was_read_ahead(monkeypatch
         source.start({tuple(PARTITION): 7, ("not assigned", 0): 99})
         assert source.lag() == 2
         assert source.poll(0) == []
+        eventually(lambda: consumer.offset == 7)
         consumer.script = [2]
         assert offsets(source.poll(DEADLINE_S)) == [7, 8]
         assert source.caught_up()
