@@ -65,6 +65,8 @@ def _serve(log_path: str, variables: dict[str, str]) -> None:
     os.close(log)
     os.environ.clear()
     os.environ.update(variables)
+    # The interpreter reads it as it begins, and the engine hands its path on to the process that reads the log.
+    sys.path[:0] = filter(None, variables.get("PYTHONPATH", "").split(os.pathsep))
     sys.argv = ["ousel-engine", "serve"]
     from engine.__main__ import main
 
