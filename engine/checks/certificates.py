@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import ssl
 import time
 from collections.abc import Iterator
@@ -10,15 +9,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
+from engine.certificate_times import validity
 from engine.checks.finding import Finding, error, ok, warning
 from engine.config import KafkaConfig, TlsConfig
 from engine.failures import told
 
 _DAY_S = 86_400
 _SOON_S = 14 * _DAY_S  # long enough to renew one by hand
-_PEM = re.compile(r"-----BEGIN CERTIFICATE-----.+?-----END CERTIFICATE-----", re.DOTALL)
-
-_SEQUENCE, _VERSION, _UTC_TIME = 0x30, 0xA0, 0x17
 
 
 class CertificateFile(NamedTuple):
@@ -50,7 +47,7 @@ def look_at_certificates(file: CertificateFile) -> Iterator[Finding]:
     """Whether the certificates of a file are valid, and belong to the key; of several the first to end counts."""
     name = f"{file.setting} {file.path}"
     try:
-        spans = [_validity(found) for found in _PEM.findall(file.path.read_text("ascii", "replace"))]
+        spans = validity(file.path.read_text("ascii", "replace"))
     except (ValueError, IndexError):
         spans = []
     except OSError as problem:
@@ -82,39 +79,3 @@ def _by_time(name: str, begin_s: float, end_s: float) -> Finding:
 
 def _day(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d")
-
-
-def _validity(pem: str) -> tuple[float, float]:
-    """The first and the last second of a certificate, since 1970, out of its ASN.1 form (RFC 5280, section 4.1).
-
-    Python's own library tells them only to a peer that has checked the certificate.
-
-    Raises:
-        ValueError, IndexError: it is not in that form.
-    """
-    outer, _ = _inside(ssl.PEM_cert_to_DER_cert(pem + "\n"), _SEQUENCE)
-    signed, _ = _inside(outer, _SEQUENCE)
-    if signed[0] == _VERSION:
-        _, signed = _inside(signed, _VERSION)
-    for _ in ("the serial number", "the algorithm", "the issuer"):
-        _, signed = _inside(signed, signed[0])
-    times, _ = _inside(signed, _SEQUENCE)
-    first, rest = _inside(times, times[0])
-    last, _ = _inside(rest, rest[0])
-    return _seconds(times[0], first), _seconds(rest[0], last)
-
-
-def _inside(der: bytes, tag: int) -> tuple[bytes, bytes]:
-    """The content of the element at the head, and what follows it."""
-    if der[0] != tag:
-        raise ValueError(f"expected ASN.1 tag {tag:#x}, got {der[0]:#x}")
-    size, begin = der[1], 2
-    if size & 0x80:
-        begin += size & 0x7F
-        size = int.from_bytes(der[2:begin], "big")
-    return der[begin : begin + size], der[begin + size :]
-
-
-def _seconds(tag: int, text: bytes) -> float:
-    layout = "%y%m%d%H%M%SZ" if tag == _UTC_TIME else "%Y%m%d%H%M%SZ"
-    return datetime.strptime(text.decode("ascii"), layout).replace(tzinfo=UTC).timestamp()

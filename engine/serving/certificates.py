@@ -15,6 +15,7 @@ from pathlib import Path
 import grpc
 
 from engine import metrics
+from engine.certificate_times import validity
 from engine.config import ConfigError, TlsConfig
 from engine.failures import told
 
@@ -118,10 +119,11 @@ class Certificates:
         # The context reads the files itself. What gRPC shows must be the same.
         if files != self._read():
             raise CertificateError(f"tls.certificate: {self._certificate} or another file of tls is being written")
-        expires_s = _expiry_s(context, files.certificate, f"tls.certificate: {self._certificate}")
+        _serve_in_memory(context, files.certificate, f"tls.certificate: {self._certificate}")
         if files.client_authorities is not None:
             context.verify_mode = ssl.CERT_REQUIRED
-        metrics.CERTIFICATE_EXPIRY.set(expires_s)
+        # Of several, the first to end counts.
+        metrics.CERTIFICATE_EXPIRY.set(min(end for _, end in validity(files.certificate.decode("ascii", "replace"))))
         shown = grpc.ssl_server_certificate_configuration([(files.key, files.certificate)], files.client_authorities)
         return _InForce(files, context, shown)
 
@@ -157,11 +159,11 @@ def _content(setting: str, path: Path) -> bytes:
         raise CertificateError(f"{setting} must name a file that can be read, got {path} ({told(error)})") from None
 
 
-def _expiry_s(context: ssl.SSLContext, certificate: bytes, name: str) -> float:
-    """When the certificate ends, in seconds since 1970, by serving one connection in memory.
+def _serve_in_memory(context: ssl.SSLContext, certificate: bytes, name: str) -> None:
+    """Serves one connection in memory.
 
-    Python tells the fields of a certificate only to the peer that has checked it. So the peer here trusts this very
-    certificate, whether or not it is over: one that is over is shown as well, because clients then say what is wrong.
+    The peer trusts this very certificate, whether or not it is over: one that is over is shown as well, because clients
+    then say what is wrong.
     """
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
@@ -176,7 +178,7 @@ def _expiry_s(context: ssl.SSLContext, certificate: bytes, name: str) -> float:
                 side.do_handshake()
             except ssl.SSLWantReadError:
                 continue
-        found = theirs.getpeercert() or {}
-        return float(ssl.cert_time_to_seconds(str(found["notAfter"])))
-    except (ssl.SSLError, ValueError, KeyError) as error:
+        if theirs.version() is None:
+            raise ssl.SSLError("the handshake did not end")
+    except (ssl.SSLError, ValueError) as error:
         raise CertificateError(f"{name} holds no certificate of a server ({told(error)})") from None

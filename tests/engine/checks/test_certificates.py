@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import ssl
 import subprocess
 import time
 from pathlib import Path
@@ -11,7 +10,6 @@ import pytest
 from deploy.local.certificates import issue_certificates
 from engine.checks.certificates import (
     CertificateFile,
-    _validity,
     look_at_certificates,
     look_at_kafka_certificates,
     look_at_tls_certificates,
@@ -33,15 +31,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def found(path: Path, key: Path | None = None) -> tuple[str, str]:
     (one,) = look_at_certificates(CertificateFile("tls.certificate", path, key))
     return one.level.value, one.message
-
-
-def test_the_times_are_those_that_openssl_reads(folder: Path) -> None:
-    for name in ("ca.pem", "server.crt"):
-        text = (folder / name).read_text()
-        command = ["openssl", "x509", "-noout", "-startdate", "-enddate", "-in", str(folder / name)]
-        said = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split("\n")
-        dates = [ssl.cert_time_to_seconds(line.partition("=")[2]) for line in said if line]
-        assert list(_validity(text)) == dates
 
 
 def test_a_certificate_that_goes_with_its_key_is_ok(folder: Path) -> None:
