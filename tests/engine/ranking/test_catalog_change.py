@@ -167,7 +167,7 @@ def compare(world: World) -> tuple[set[int], set[int]]:
     return told, differ
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 2**32), modelled=st.booleans())
 def test_every_list_that_a_catalog_change_would_alter_is_told_of_it(seed, modelled):
     world = World(seed, modelled=modelled)
