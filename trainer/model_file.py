@@ -27,6 +27,12 @@ class ModelFile:
     def metrics(self) -> dict[str, float]:
         return dict(self.figures["metrics"]) if self.figures else {}
 
+    @property
+    def positions(self) -> dict[tuple[str, int], int]:
+        """Up to where the model has learned, in each partition of each topic; nothing where files were read."""
+        found = self.figures.get("positions", ()) if self.figures else ()
+        return {(one["topic"], one["partition"]): one["position"] for one in found}
+
 
 def figures_path(path: Path) -> Path:
     """Where the JSON lies."""
@@ -65,6 +71,7 @@ def _figures(path: Path, weights: bytes) -> dict[str, Any]:
         figures = json.loads(path.read_bytes())
         sha256, metrics = figures["sha256"], figures["metrics"]
         usable = all(math.isfinite(value) for value in metrics.values())
+        usable = usable and _are_positions(figures.get("positions", []))
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         usable = False
     if not usable:
@@ -73,3 +80,10 @@ def _figures(path: Path, weights: bytes) -> dict[str, Any]:
     if sha256 != digest:
         raise WeightsError(f"{path}: must be of the weights beside it, with SHA-256 {digest}, got {sha256}")
     return dict(figures)
+
+
+def _are_positions(given: Any) -> bool:
+    kinds = {"topic": str, "partition": int, "position": int}
+    return isinstance(given, list) and all(
+        one.keys() == kinds.keys() and all(isinstance(one[name], kind) for name, kind in kinds.items()) for one in given
+    )

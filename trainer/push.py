@@ -89,6 +89,14 @@ class WeightsFile:
     trained_on: Sequence[event_pb2.LogPosition] = ()
 
 
+def last_records(positions: Mapping[tuple[str, int], int]) -> list[event_pb2.LogPosition]:
+    """The last record before the position of each topic's partition, as a push bears them."""
+    return [
+        event_pb2.LogPosition(topic=topic, partition=partition, offset=position - 1)
+        for (topic, partition), position in sorted(positions.items())
+    ]
+
+
 @dataclass(frozen=True)
 class Pushed:
     """What the engine answered; `announce_ms`: from the last chunk to the model being stored and announced."""

@@ -29,7 +29,17 @@ from trainer.follow import Follower
 from trainer.gate import refusal, summary
 from trainer.model_file import SUFFIX, save_model
 from trainer.progress import Progress
-from trainer.push import Outcome, Pushed, PushError, Versions, WeightsFile, WeightsRefused, push_next, versions
+from trainer.push import (
+    Outcome,
+    Pushed,
+    PushError,
+    Versions,
+    WeightsFile,
+    WeightsRefused,
+    last_records,
+    push_next,
+    versions,
+)
 from trainer.replay import Replay
 from trainer.train import Trained, train
 
@@ -148,10 +158,7 @@ class TrainerService:
     def _train_and_push(self, replay: Replay) -> None:
         section = self._config.trainer
         self._follower.new_events = 0
-        trained_on = [
-            event_pb2.LogPosition(topic=topic, partition=partition, offset=position - 1)
-            for (topic, partition), position in sorted(replay.state.positions.items())
-        ]
+        trained_on = last_records(replay.state.positions)
         try:
             with metrics.training(), Progress(meanwhile=self._check_engine) as progress:
                 previous = self._model.weights if self._model else None

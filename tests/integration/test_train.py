@@ -50,3 +50,6 @@ def test_a_model_trained_from_the_log_is_pushed_by_hand_and_served(
         assert done.exit_code == 0, done.exception
         assert "as version 1" in done.output
         assert client.recommend(user_id="u1", k=5).model_version == 1
+        (model,) = client.list_models().models
+        learned = {(at.topic, at.partition): at.offset for at in model.trained_on}
+        assert {(at.topic, at.partition): at.offset for at in client.status().reflects}.items() <= learned.items()

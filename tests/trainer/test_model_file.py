@@ -47,7 +47,17 @@ def test_figures_of_other_weights_are_refused(saved: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "figures", ["", "[]", "{}", '{"sha256": "", "metrics": {"a": NaN}}', '{"sha256": "", "metrics": {"a": "b"}}']
+    "figures",
+    [
+        "",
+        "[]",
+        "{}",
+        '{"sha256": "", "metrics": {"a": NaN}}',
+        '{"sha256": "", "metrics": {"a": "b"}}',
+        '{"sha256": "", "metrics": {}, "positions": {}}',
+        '{"sha256": "", "metrics": {}, "positions": [1]}',
+        '{"sha256": "", "metrics": {}, "positions": [{"topic": "t", "partition": 0, "position": "1"}]}',
+    ],
 )
 def test_broken_figures_are_refused(saved: Path, figures: str) -> None:
     figures_path(saved).write_text(figures)

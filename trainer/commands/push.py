@@ -15,7 +15,7 @@ from engine.log_start import start_log
 from engine.signals import stopping
 from trainer.config import TrainerConfig
 from trainer.model_file import load_model
-from trainer.push import PushError, WeightsFile, await_serving, push_next
+from trainer.push import PushError, WeightsFile, await_serving, last_records, push_next
 
 _log = logging.getLogger(__name__)
 
@@ -44,7 +44,7 @@ def push(
         _log.warning("`run` would not push this model: %s", model.figures["refused"])
     with stopping() as stop:
         try:
-            file = WeightsFile(model.data, model.metrics)
+            file = WeightsFile(model.data, model.metrics, last_records(model.positions))
             pushed = push_next(reached, file, settings.trainer.push_timeout_s, stop)
             print(f"pushed to {reached.name} as version {pushed.version}: stored and announced", flush=True)
             await_serving(reached, pushed.version, settings.trainer.push_timeout_s, stop)

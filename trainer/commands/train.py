@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import threading
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import torch
 import typer
@@ -77,11 +78,11 @@ def train(
         start_log(settings, None if ranks.is_first else "warning")
         report.log(_log)
         try:
-            data, start, run = _inputs(settings, events, items, previous, ranks, stop)
-            saved = Checkpoint(checkpoint, run, settings.trainer.checkpoint_s) if checkpoint else None
+            inputs = _inputs(settings, events, items, previous, ranks, stop)
+            saved = Checkpoint(checkpoint, inputs.run, settings.trainer.checkpoint_s) if checkpoint else None
             drawing = Curves(curves) if curves and ranks.is_first else None
             with Progress(None if ranks.is_first else Console(quiet=True)) as progress, drawing or nullcontext():
-                models = train_model(data, settings.trainer, start, stop, progress, saved, drawing, ranks)
+                models = train_model(inputs.data, settings.trainer, inputs.start, stop, progress, saved, drawing, ranks)
                 *_, trained = models
         except Helped:
             return
@@ -93,7 +94,7 @@ def train(
             raise SystemExit(f"ousel-trainer train: {error}") from None
         except Diverged as error:
             raise SystemExit(f"ousel-trainer train: {error}; nothing was written to {out}") from None
-    _write(out, trained, data, settings)
+    _write(out, trained, inputs, settings)
     if saved:
         saved.remove()  # nothing is left to go on with
 
@@ -118,15 +119,28 @@ def _check_paths(
         check_output_folder("--curves", curves)
 
 
-def _write(out: Path, trained: Trained, data: TrainingData, settings: TrainerConfig) -> None:
+class _Inputs(NamedTuple):
+    """What to train on, what to start from, the name of the run, and how far the log was read; files have no log."""
+
+    data: TrainingData
+    start: Weights | None
+    run: str
+    positions: Mapping[tuple[str, int], int]
+
+
+def _write(out: Path, trained: Trained, inputs: _Inputs, settings: TrainerConfig) -> None:
     """Writes the model and its figures, and says what they are."""
     why = refusal(trained, settings.trainer.max_drop)
     figures = {
         "metrics": trained.metrics,
         "before": trained.before,
         "refused": why,
-        "events": len(data.log),
-        "items": data.items,
+        "events": len(inputs.data.log),
+        "items": inputs.data.items,
+        "positions": [
+            {"topic": topic, "partition": partition, "position": position}
+            for (topic, partition), position in sorted(inputs.positions.items())
+        ],
         "steps": trained.steps,
         "seconds": round(trained.seconds, 1),
         "settings": settings.trainer.model_dump(mode="json"),
@@ -145,8 +159,7 @@ def _inputs(
     previous: Path | None,
     ranks: Ranks,
     stop: threading.Event,
-) -> tuple[TrainingData, Weights | None, str]:
-    """What to train on, what to start from, and the name of the run."""
+) -> _Inputs:
     try:
         start = None if previous is None else load_model(previous)
         if events is not None:
@@ -171,4 +184,5 @@ def _inputs(
     except (SourceError, KafkaError) as error:
         raise SystemExit(f"ousel-trainer train: {error}") from None
     _log.info("%d events and %d items to train from", len(data.log), data.items)
-    return data, start.weights if start else None, run
+    positions = replay.state.positions if events is None else {}
+    return _Inputs(data, start.weights if start else None, run, dict(positions))

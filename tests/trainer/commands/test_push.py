@@ -21,7 +21,12 @@ __all__ = ["engine", "free_address"]  # fixtures
 def weights(tmp_path: Path) -> Path:
     path = tmp_path / "model.safetensors"
     shape = ModelShape(vocabulary=1, content_dim=8, kinds=8, dim=8, heads=1, blocks=1, window=4)
-    save_model(path, Weights(Recommender(shape), ["a"]), {"metrics": {"hit_rate@20": 0.25}, "refused": None})
+    figures = {
+        "metrics": {"hit_rate@20": 0.25},
+        "refused": None,
+        "positions": [{"topic": "ousel.events", "partition": 1, "position": 42}],
+    }
+    save_model(path, Weights(Recommender(shape), ["a"]), figures)
     return path
 
 
@@ -36,6 +41,8 @@ def test_the_engine_gets_the_file_and_its_figures(weights: Path, engine: tuple[s
     assert f"pushed to {address} as version 8: stored and announced\nversion 8 serves\n" in done.output
     assert b"".join(servicer.chunks) == weights.read_bytes()
     assert servicer.header is not None and dict(servicer.header.metrics) == {"hit_rate@20": 0.25}
+    (last,) = servicer.header.trained_on
+    assert (last.topic, last.partition, last.offset) == ("ousel.events", 1, 41)
 
 
 def test_weights_without_figures_are_pushed_to_the_engine_of_the_settings(
