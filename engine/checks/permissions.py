@@ -7,7 +7,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 from kafka.admin import KafkaAdminClient
-from kafka.errors import KafkaError, NoError, for_code
+from kafka.errors import GroupIdNotFoundError, KafkaError, NoError, for_code
 
 from engine.checks.brokers import admin_client
 from engine.checks.finding import Finding, Level, error, ok, warning
@@ -122,6 +122,8 @@ def _cluster_operations(admin: KafkaAdminClient) -> list[str] | None:
 def _group(admin: KafkaAdminClient, group_id: str) -> Mapping[str, Any] | None:
     try:
         found: Mapping[str, Any] | None = admin.describe_groups([group_id]).get(group_id)
-        return found
+        # A client that may not see a group hears something else: the first positions make this one.
+        is_new = found is not None and GroupIdNotFoundError.__name__ in (found.get("error") or "")
+        return None if is_new else found
     except KafkaError as problem:
         return {"error": type(problem).__name__} if not problem.retriable else None

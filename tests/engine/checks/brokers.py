@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from kafka.errors import GroupAuthorizationFailedError, NoError, UnknownTopicOrPartitionError
+from kafka.errors import GroupAuthorizationFailedError, GroupIdNotFoundError, NoError, UnknownTopicOrPartitionError
 from kafka.structs import OffsetAndTimestamp
 
 ALL = ["READ", "WRITE", "CREATE", "DESCRIBE", "DESCRIBE_CONFIGS"]
@@ -30,6 +30,7 @@ class FakeAdmin:
         self._topics, self._settings, self._operations = topics, settings or {}, operations or {}
         self._errors, self._group, self._newest_ms = errors or {}, group, newest_ms
         self.asked_for_groups = 0
+        self.is_group_missing = False
 
     def describe_topics(self, names: Sequence[str]) -> list[dict[str, Any]]:
         return [
@@ -54,7 +55,8 @@ class FakeAdmin:
         self.asked_for_groups += 1
         if self._group is None:
             raise GroupAuthorizationFailedError
-        return {name: {"error": None, "authorized_operations": self._group} for name in names}
+        error = str(GroupIdNotFoundError("Group not found.")) if self.is_group_missing else None
+        return {name: {"error": error, "authorized_operations": self._group} for name in names}
 
     def list_partition_offsets(self, asked: Mapping[Any, Any]) -> dict[Any, OffsetAndTimestamp]:
         return {partition: OffsetAndTimestamp(0, self._newest_ms, None) for partition in asked}

@@ -64,6 +64,13 @@ def test_a_group_that_may_not_be_used_matters_where_engines_share(
     assert got == level and "group 'ousel-engine'" in line
 
 
+def test_a_group_that_is_not_there_yet_is_no_problem(monkeypatch: pytest.MonkeyPatch) -> None:
+    admin = FakeAdmin(TOPICS, group=ALL)
+    admin.is_group_missing = True
+    assert [level for level, _ in found(monkeypatch, admin)] == ["ok"]
+    assert admin.asked_for_groups == 1
+
+
 def test_nobody_asks_for_a_group_before_there_are_any_since_that_makes_a_topic(monkeypatch: pytest.MonkeyPatch) -> None:
     admin = FakeAdmin({EVENTS: 4, ITEMS: 1, LETTERS: 1, MODELS: 1})
     assert found(monkeypatch, admin)[0][0] == "ok"
