@@ -26,7 +26,7 @@ def look_at_all_certificates(config: Config) -> Iterator[Finding]:
 
 
 def look_at_engine_permissions(config: Config) -> Iterator[Finding]:
-    """What the engine does with its topics and its group."""
+    """The rights that the engine needs on its topics and its group."""
     needs = engine_needs(config.kafka, models_topic(config.registry, config.kafka))
     yield from look_at_permissions(config.kafka, needs, in_group=True)
 

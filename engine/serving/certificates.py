@@ -122,8 +122,7 @@ class Certificates:
         _serve_in_memory(context, files.certificate, f"tls.certificate: {self._certificate}")
         if files.client_authorities is not None:
             context.verify_mode = ssl.CERT_REQUIRED
-        # Of several, the first to end counts.
-        metrics.CERTIFICATE_EXPIRY.set(min(end for _, end in validity(files.certificate.decode("ascii", "replace"))))
+        metrics.CERTIFICATE_EXPIRY.set(_expiry_s(files.certificate, f"tls.certificate: {self._certificate}"))
         shown = grpc.ssl_server_certificate_configuration([(files.key, files.certificate)], files.client_authorities)
         return _InForce(files, context, shown)
 
@@ -157,6 +156,14 @@ def _content(setting: str, path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise CertificateError(f"{setting} must name a file that can be read, got {path} ({told(error)})") from None
+
+
+def _expiry_s(certificate: bytes, name: str) -> float:
+    """The end of the certificate that ends first, in seconds since 1970."""
+    try:
+        return min(end for _, end in validity(certificate.decode("ascii", "replace")))
+    except (ValueError, IndexError):
+        raise CertificateError(f"{name} holds no certificate in PEM form") from None
 
 
 def _serve_in_memory(context: ssl.SSLContext, certificate: bytes, name: str) -> None:

@@ -20,7 +20,7 @@ _forks.set_forkserver_preload(["engine.__main__", "engine.commands.serve"])
 
 
 class ForkedEngine:
-    """What `subprocess.Popen` tells of a process and does with it, of an engine.
+    """An engine, with the methods of `subprocess.Popen` that the tests use.
 
     Args:
         log_path: gets stdout and stderr.

@@ -120,7 +120,13 @@ def _check_paths(
 
 
 class _Inputs(NamedTuple):
-    """What to train on, what to start from, the name of the run, and how far the log was read; files have no log."""
+    """The input of one training.
+
+    Attributes:
+        start: the weights to start from.
+        run: the name of the run.
+        positions: where reading the log ended, by topic and partition; empty where files were read.
+    """
 
     data: TrainingData
     start: Weights | None
