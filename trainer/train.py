@@ -13,7 +13,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -22,6 +22,7 @@ from engine.model.weights import Weights
 from trainer.checkpoint import Checkpoint
 from trainer.config import Recipe, TrainSection
 from trainer.curves import Curves
+from trainer.data.log import Questions
 from trainer.dataset import Histories
 from trainer.encoder import EncoderTrainer, steps_of
 from trainer.evaluate import COVERAGE, JUDGED, evaluate
@@ -38,11 +39,12 @@ from trainer.validation import Validation
 
 _log = logging.getLogger(__name__)
 
-_FIRST_SHARE = 0.5  # of the time for a first model that the encoders take; the ranker and the verdict take the rest
+_FIRST_SHARE = 0.35  # of the time for a first model that the encoders take; the ranker and the verdict take the rest
 _SHARE = 0.35  # the same of the time for all: with the graph and anew from the whole log they take as long once more
 _LEARNED_WITHIN, _ASKED_WITHIN = 3, 1  # times that a basket is asked about again once it has begun
 _EARNS = 1.01  # of what the encoders score without the graph, for the graph layers to be worth what they cost
-_FIRST_LISTS = 5000  # that the ranker of a first model learns from, at most: nobody is to wait for all of them
+_FIRST_LISTS = 2500  # that the ranker of a first model learns from, at most: nobody is to wait for all of them
+_FIRST_ASKED = 1000  # questions of the verdict on a first model, at most; it is asked all of them beside the next
 _ATTEMPTS = 3
 _COLLAPSED = 0.5  # of the items that co-visitation lists: a model that lists fewer knows little but the popular ones
 _COUNTED = f"covisitation_{COVERAGE}"
@@ -134,7 +136,7 @@ class _Training:
         self._asked = with_begun(asked, config.evaluation_samples, _ASKED_WITHIN, config.seed + 1)
         validated = sampled(learned, config.validation_samples, config.seed + 2)
         self._validation = Validation(data, self._histories, validated, self._ranked) if config.patience else None
-        self._before: dict[str, float] | None = None
+        self._before: dict[int, dict[str, float]] = {}  # by the number of questions
 
     def models(self) -> Iterator[Trained]:
         """See `train`."""
@@ -149,6 +151,7 @@ class _Training:
         attempts = 1 if again else _ATTEMPTS
         for attempt in range(attempts):
             for made, score, took_s in self._attempt(attempt, first_s, all_s):
+                best = self._in_full(best) if best else None
                 if best is None or self._is_better(made, best):
                     best, without, spent_s, settings = made, score, took_s, self._config
                     yield best
@@ -181,8 +184,7 @@ class _Training:
                 " and of the verdict, nobody has two", self._ranked,
             )  # fmt: skip
         goes_on = not over and all_s > first_s
-        lists = _FIRST_LISTS if goes_on else len(self._learned)
-        yield self._judge(weights, encoder, encoder.best_step, lists), encoder.stopping.best, schedule.elapsed_s()
+        yield self._judge(weights, encoder, encoder.best_step, goes_on), encoder.stopping.best, schedule.elapsed_s()
         if goes_on:
             schedule.budget_s = max(schedule.budget_s, _SHARE * all_s)
             encoder.run(self._stop, self._progress)
@@ -201,6 +203,12 @@ class _Training:
             100 * made.metrics[COVERAGE], 100 * made.metrics[_COUNTED], rate,
         )  # fmt: skip
         return self._config.model_copy(update={"learning_rate": rate})
+
+    def _in_full(self, made: Trained) -> Trained:
+        """The same model, asked all questions where a first verdict asked some."""
+        if not self._ranks.is_first or made.metrics["events"] == len(self._asked):
+            return made
+        return replace(made, metrics=self._evaluate(self._forward(made.weights), self._asked))
 
     def _is_better(self, one: Trained, other: Trained) -> bool:
         """What the first rank says, which alone has figures: all go on alike."""
@@ -239,23 +247,35 @@ class _Training:
         )  # fmt: skip
         return encoder, schedule
 
-    def _judge(self, weights: Weights, encoder: EncoderTrainer, steps: int, lists: int | None = None) -> Trained:
-        """A copy of the model at its best, with a ranker that learned from so many lists or all, and the verdict."""
+    def _judge(self, weights: Weights, encoder: EncoderTrainer, steps: int, soon: bool = False) -> Trained:
+        """A copy of the model at its best, with a ranker and the verdict.
+
+        Args:
+            soon: both are made of a sample, as it does for a first model.
+        """
         with encoder.best():
             model = copy.deepcopy(weights.model).to(CPU)  # where the state lies that the ranker's lists are made of
         made = Weights(model, weights.vocabulary)
         if not self._ranks.is_first:
             return Trained(made, dict.fromkeys((JUDGED, COVERAGE, _COUNTED), 0.0), None, steps, 0.0)
         forward = self._forward(made)
-        learned = self._learned if lists is None else sampled(self._learned, lists, self._config.seed)
+        learned, asked = self._learned, self._asked
+        if soon:
+            learned = sampled(learned, _FIRST_LISTS, self._config.seed)
+            asked = sampled(asked, _FIRST_ASKED, self._config.seed)
         examples = make_examples(forward, self._data, self._histories, learned, self._stop, self._progress)
         if examples is not None:
             fit_ranker(forward, examples, self._config, self._stop, self._progress)
-        metrics = self._evaluate(forward)
-        if self._previous is not None and self._before is None:
-            self._before = self._evaluate(self._forward(self._previous))
+        metrics = self._evaluate(forward, asked)
+        before = None if self._previous is None else self._of_previous(self._previous, asked)
         model.eval().requires_grad_(False)
-        return Trained(made, metrics, self._before, steps, time.monotonic() - self._started_s)
+        return Trained(made, metrics, before, steps, time.monotonic() - self._started_s)
+
+    def _of_previous(self, previous: Weights, asked: Questions) -> dict[str, float]:
+        """What the weights before score on the same questions."""
+        if len(asked) not in self._before:
+            self._before[len(asked)] = self._evaluate(self._forward(previous), asked)
+        return self._before[len(asked)]
 
     def _refitted(self, best: Trained, budget_s: float) -> Trained:
         """The same model, whose encoders have learned anew from the whole log for as long."""
@@ -278,8 +298,8 @@ class _Training:
     def _forward(self, weights: Weights) -> ItemForward:
         return ItemForward(weights.model, words(self._data.item_ids, weights.vocabulary), self._data.content)
 
-    def _evaluate(self, forward: ItemForward) -> dict[str, float]:
-        return evaluate(forward, self._data, self._histories, self._asked, self._stop, self._progress)
+    def _evaluate(self, forward: ItemForward, asked: Questions) -> dict[str, float]:
+        return evaluate(forward, self._data, self._histories, asked, self._stop, self._progress)
 
 
 def _cut(log: EventLog, end: int, share: float, most: int) -> int:

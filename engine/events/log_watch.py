@@ -17,6 +17,9 @@ _CHECK_S = 1.0  # between two checks
 class LogWatch:
     """Checks the connection once a second; it belongs to the thread that polls the consumer.
 
+    A broker that starts may close a connection that it has just taken, and the client opens the next one at once. So
+    the connection is said to be gone when two checks in a row found none.
+
     Attributes:
         connected: whether the consumer had a connection to a broker at the last check.
     """
@@ -26,6 +29,7 @@ class LogWatch:
         self._consumer = consumer
         self._check_at = time.monotonic() + _CHECK_S
         self.connected = True
+        self._said_gone = False
 
     def check(self) -> None:
         """Checks the connection if a check is due."""
@@ -36,8 +40,10 @@ class LogWatch:
     def _check_connection(self) -> None:
         """Says once that the broker went, and once that it is back; the client itself reconnects."""
         now = self._consumer.metrics()["consumer-metrics"].get("connection-count", 0) > 0
-        if self.connected and not now:
-            log.warning("no Kafka broker answers at %s; reading goes on once one does", self._config.bootstrap)
-        elif now and not self.connected:
+        if now and self._said_gone:
             log.warning("connected to Kafka at %s again", self._config.bootstrap)
+            self._said_gone = False
+        elif not (now or self.connected or self._said_gone):
+            log.warning("no Kafka broker answers at %s; reading goes on once one does", self._config.bootstrap)
+            self._said_gone = True
         self.connected = now

@@ -83,6 +83,26 @@ def test_a_first_model_may_take_no_longer_than_the_whole_training(monkeypatch: p
     assert 0 < budgets[0] <= 60
 
 
+@pytest.mark.parametrize("next_is_better", [True, False])
+def test_a_first_verdict_asks_few_and_the_last_word_is_of_all(
+    once: Trained, monkeypatch: pytest.MonkeyPatch, next_is_better: bool
+) -> None:
+    monkeypatch.setattr("trainer.train._FIRST_ASKED", 10)
+    compared = []
+
+    def better(self: object, one: Trained, other: Trained) -> bool:
+        compared.append((one.metrics["events"], other.metrics["events"]))
+        return next_is_better
+
+    monkeypatch.setattr("trainer.train._Training._is_better", better)
+    config = small_config(max_steps=60, first_minutes=1e-9, max_minutes=60, refit=True)  # the first: of one step
+    models = list(train(replayed(LOG).data(), config, None, threading.Event(), Progress()))
+    asked = once.metrics["events"]
+    assert models[0].metrics["events"] == 10 < asked
+    assert models[-1].metrics["events"] == asked
+    assert compared[0] == (asked, asked)
+
+
 def test_a_stop_ends_it() -> None:
     stop = threading.Event()
     stop.set()
@@ -215,7 +235,7 @@ def test_a_model_that_falls_onto_the_popular_items_is_trained_anew_at_half_the_r
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     verdicts = iter([judged(0.1, 0.2), judged(0.2, 0.24), judged(0.15, 0.2)])
-    monkeypatch.setattr("trainer.train.evaluate", lambda *_: next(verdicts))
+    monkeypatch.setattr("trainer.train.evaluate", lambda *asked: next(verdicts) | {"events": float(len(asked[3]))})
     rates: list[float] = []
 
     class Seen(EncoderTrainer):
