@@ -107,7 +107,7 @@ def evaluate(
         start_log(settings, "info")
         ks = _lengths(k)
         check_device("trainer.device", settings.trainer.device)
-        _check_outputs(out or write_training, checkpoint, curves)
+        _check_outputs(out, write_training, checkpoint, curves)
         weights = load_model(model).weights if model else None
         asked = _asked(events, items, TimeRule.of(settings.events), protocol, validation, most, cold_share)
         if weights is not None:
@@ -162,8 +162,12 @@ def _check_fits(weights: Weights, asked: _Asked, settings: TrainerConfig) -> Non
         raise ValueError(f"--model must have kinds >= {len(kinds)} ({', '.join(kinds)}), got {shape.kinds}")
 
 
-def _check_outputs(out: Path | None, checkpoint: Path | None, curves: Path | None) -> None:
+def _check_outputs(out: Path | None, write_training: Path | None, checkpoint: Path | None, curves: Path | None) -> None:
     """Says before the training what would fail after it."""
+    if write_training is not None:
+        if write_training.suffix != ".csv":  # `train` takes the suffix at its word.
+            raise ValueError(f"--write-training must end in .csv, got {str(write_training)!r}")
+        check_output("--write-training", write_training)
     if out is not None:
         check_output("--out", out)
     if checkpoint is not None:
