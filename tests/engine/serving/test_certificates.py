@@ -117,3 +117,12 @@ def test_a_start_with_files_that_cannot_be_used_says_which(change, said, issued)
     with pytest.raises(CertificateError, match=said) as refused:
         Certificates(TlsConfig(**{name: issued / file for name, file in names.items()}))
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("header", ["TRUSTED CERTIFICATE", "X509 CERTIFICATE"])
+def test_a_certificate_under_another_header_is_refused_in_one_line(header, issued, tmp_path):
+    other = tmp_path / "other.crt"
+    other.write_text((issued / "server.crt").read_text().replace(" CERTIFICATE-", f" {header}-"))
+    with pytest.raises(CertificateError, match=r"tls.certificate: .*other.crt holds no certificate") as refused:
+        Certificates(TlsConfig(certificate=other, key=issued / "server.key"))
+    assert "\n" not in str(refused.value)
