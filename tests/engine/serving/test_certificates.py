@@ -126,3 +126,14 @@ def test_a_certificate_under_another_header_is_refused_in_one_line(header, issue
     with pytest.raises(CertificateError, match=r"tls.certificate: .*other.crt holds no certificate") as refused:
         Certificates(TlsConfig(certificate=other, key=issued / "server.key"))
     assert "\n" not in str(refused.value)
+
+
+def test_a_certificate_that_no_client_would_take_from_a_server_is_refused_before_it_is_shown(files, issued):
+    certificates = Certificates(files)
+    shutil.copy(issued / "ca.pem", files.certificate)  # good for signing others alone
+    shutil.copy(issued / "ca.key", files.key)
+    failed = failures()
+    certificates.reload()
+    assert failures() == failed + 1 and certificates._changed() is None
+    with pytest.raises(CertificateError, match=r"tls.certificate: .*cert.pem holds no certificate of a server"):
+        Certificates(files)
