@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from engine.registry.ledger import (
@@ -134,8 +134,15 @@ def test_what_a_writer_was_told_stays_so(steps: list[tuple[str, int, int]]) -> N
         assert versions(ledger) == sorted(set(versions(ledger)), reverse=True)
 
 
+PUSHES = [("push", 0, 1)] * 5
+
+
 @given(operations, st.integers(1, 5))
-def test_pruning_keeps_the_newest_and_what_serves(steps: list[tuple[str, int, int]], keep: int) -> None:
+@example([*PUSHES, ("pin", 1, 0)], 1)  # What serves is the oldest.
+@example([*PUSHES, ("withdraw", 4, 0), ("roll back", 3, 0)], 2)  # What a roll back leads to is older than what is kept.
+def test_pruning_keeps_the_newest_what_serves_and_what_a_roll_back_leads_to(
+    steps: list[tuple[str, int, int]], keep: int
+) -> None:
     log = written(steps)
     before = log.ledger()
     records, gone = pruning_records(before, keep, 1)
@@ -143,6 +150,7 @@ def test_pruning_keeps_the_newest_and_what_serves(steps: list[tuple[str, int, in
     after = log.ledger()
     assert set(versions(before)) - set(versions(after)) == {one.version for one in gone}
     assert versions(after)[:keep] == versions(before)[:keep]
+    assert after.previous == before.previous
     assert (serving(after), after.newest, after.pinned) == (serving(before), before.newest, before.pinned)
     assert len(after.models) <= keep + 2
     assert after.refused_keys == () or not gone
