@@ -102,6 +102,7 @@ def stand_in_at_rest() -> None:
     metrics.INDEX_LIVE_RECALL.set(0.999)
     metrics.MEMORY_LIMIT.set_function(lambda: 1e12)
     metrics.STEP_FAILURES.labels("publish")
+    trainer_metrics.PUSHES.labels("failed")
     metrics.HELD.labels("ousel.events", "0").set(0)
     metrics.LAG.labels("ousel.events", "0").set(0)
     metrics.RECORDS_POLLED.labels("ousel.events").inc(1000)

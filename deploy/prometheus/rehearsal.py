@@ -3,8 +3,9 @@
     python -m deploy.prometheus.rehearsal --prometheus PATH [--factor 60]
 
 It starts the embedded broker, an engine, a trainer, people who shop, and the Prometheus at PATH with the rules of
-deploy/prometheus/rules, all of whose windows, waits and ages are divided by the factor. It takes about ten minutes,
-prints a table, and exits with 1 where an alert did not fire or did not clear.
+deploy/prometheus/rules, all of whose windows, waits and ages are divided by the factor. So is a minute from one scrape
+to the next: a machine that can't be scraped every second needs a smaller factor. It takes about ten minutes with the
+factor 60, and twice as long with 30. It prints a table, and exits with 1 where an alert did not fire or did not clear.
 """
 
 from __future__ import annotations
@@ -30,14 +31,13 @@ from engine.metrics_server import MetricsServer
 from trainer import metrics as trainer_metrics
 
 _HOST = "127.0.0.1"
-_SCRAPE_S = 1.0
 _FACTOR = 60.0
-_FIRES_S, _CLEARS_S, _LASTING_S = 300.0, 300.0, 900.0
+# Divided by the factor, as the rules are.
+_SCRAPE_S, _FIRES_S, _CLEARS_S, _LASTING_S = (60.0 * minutes for minutes in (1, 300, 300, 900))
+_FIRST_S = 60.0 * 5  # for scrapes of a counter before it is raised: else Prometheus does not see that it has risen
+_LONG_S = 60.0 * 90  # of ordinary shopping, before the hit rate can fall below that of before
+_STARTS_S = 300.0
 _TARGETS = 4  # engine, trainer and their stand-ins
-_FIRST_S = (
-    5.0  # for some scrapes: of a counter that is raised before the first Prometheus does not see that it has risen
-)
-_LONG_S = 90.0  # of ordinary shopping, before the hit rate can fall below that of before
 _SETTINGS = {
     "OUSEL_SERVING__MAX_LOG_AGE_S": "12", "OUSEL_SERVING__MAX_QUERIES": "4", "OUSEL_KAFKA__REQUEST_TIMEOUT_MS": "1500",
 }  # fmt: skip
@@ -55,8 +55,9 @@ class Seen(NamedTuple):
 class Rehearsal:
     """Begins faults, waits for their alerts, ends them, and waits until these are gone."""
 
-    def __init__(self, prometheus: Prometheus) -> None:
+    def __init__(self, prometheus: Prometheus, factor: float) -> None:
         self._prometheus = prometheus
+        self._factor = factor
         self._fired: dict[str, float | None] = {}
         self._cleared: dict[str, float | None] = {}
         self._ended_s: dict[str, float] = {}
@@ -66,7 +67,7 @@ class Rehearsal:
         """Plays faults that don't disturb each other at the same time; what lasts is left to clear meanwhile."""
         self._faults += together
         alerts = [alert for fault in together for alert in fault.alerts]
-        if not wait_until(lambda: not self._names() & set(alerts), _CLEARS_S):
+        if not wait_until(lambda: not self._names() & set(alerts), _CLEARS_S / self._factor):
             print(f"fire without their fault: {sorted(self._names() & set(alerts))}", flush=True)
         for fault in together:
             print(f"begins: {fault.what}", flush=True)
@@ -77,12 +78,12 @@ class Rehearsal:
             self._ended_s |= dict.fromkeys(fault.alerts, time.monotonic())
             print(f"ended: {fault.what}", flush=True)
         short = [alert for fault in together if not fault.lasting for alert in fault.alerts]
-        self._wait_until_cleared(short, _CLEARS_S)
+        self._wait_until_cleared(short, _CLEARS_S / self._factor)
 
     def seen(self) -> list[Seen]:
         """Waits until what lasts has cleared; gives all alerts in the order of their faults."""
         lasting = [alert for fault in self._faults if fault.lasting for alert in fault.alerts]
-        self._wait_until_cleared(lasting, _LASTING_S)
+        self._wait_until_cleared(lasting, _LASTING_S / self._factor)
         return [
             Seen(alert, fault, self._fired[alert], self._cleared[alert])
             for fault in self._faults
@@ -108,7 +109,7 @@ class Rehearsal:
                 self._fired.setdefault(alert, time.monotonic() - began_s)
             return self._fired.keys() >= set(alerts)
 
-        if not wait_until(look, _FIRES_S):
+        if not wait_until(look, _FIRES_S / self._factor):
             print(f"did not fire: {sorted(set(alerts) - self._fired.keys())}", flush=True)
         for alert in alerts:
             self._fired.setdefault(alert, None)
@@ -134,18 +135,19 @@ def run(binary: Path, factor: float, work: Path) -> list[Seen]:
             "ousel-engine": [world.metrics_address, f"{_HOST}:{engine.port}"],
             "ousel-trainer": [world.trainer_address, f"{_HOST}:{trainer.port}"],
         }
-        prometheus = held.enter_context(Prometheus(binary, work / "prometheus", targets, work / "rules", _SCRAPE_S))
-        if not wait_until(lambda: len(prometheus.query("up == 1")) == _TARGETS, _FIRES_S):
+        scrape_s = _SCRAPE_S / factor
+        prometheus = held.enter_context(Prometheus(binary, work / "prometheus", targets, work / "rules", scrape_s))
+        if not wait_until(lambda: len(prometheus.query("up == 1")) == _TARGETS, _STARTS_S):
             raise PrometheusError(f"not all of these are scraped: {targets}")
-        time.sleep(_FIRST_S)
+        time.sleep(_FIRST_S / factor)
         shoppers = held.enter_context(Shoppers(world.address, per_s=10.0, streams=5))
         shoppers.hits = 0.6
-        rehearsal = Rehearsal(prometheus)
+        rehearsal = Rehearsal(prometheus, factor)
         rehearsal.play([faults.no_model(world), *faults.stand_in_faults()])
         for fault in faults.busy_machine(world):  # one would hide the other
             rehearsal.play([fault])
         rehearsal.play(faults.bad_input(world, shoppers))
-        time.sleep(_LONG_S)
+        time.sleep(_LONG_S / factor)
         rehearsal.play([faults.worse_lists(shoppers)])
         rehearsal.play([faults.engine_gone(world)])
         rehearsal.play([faults.broker_away(world)])

@@ -87,7 +87,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_alerts_that_fire_and_clear_are_seen_with_their_times(impatient: None, capsys: Any) -> None:
     alarm: Any = Alarm()
-    played = Rehearsal(alarm)
+    played = Rehearsal(alarm, 60)
     played.play([alarm.fault("One", "Two"), alarm.fault("Long", lasting=True)])
     seen = played.seen()
     assert [(one.alert, one.fired_s is not None, one.cleared_s is not None) for one in seen] == [
@@ -102,7 +102,7 @@ def test_an_alert_that_does_not_fire_or_clear_fails_the_rehearsal(
     impatient: None, capsys: Any, wrong: dict[str, tuple[str, ...]]
 ) -> None:
     alarm: Any = Alarm(**wrong)
-    played = Rehearsal(alarm)
+    played = Rehearsal(alarm, 60)
     played.play([alarm.fault("One", "Two")])
     assert report(played.seen(), 60) == 1
     assert "1 of 2" in capsys.readouterr().out
