@@ -40,6 +40,7 @@ from trainer.validation import Validation
 _log = logging.getLogger(__name__)
 
 _FIRST_SHARE = 0.35  # of the time for a first model that the encoders take; the ranker and the verdict take the rest
+_ONLY_SHARE = 0.5  # the same where nothing follows on it
 _SHARE = 0.35  # the same of the time for all: with the graph and anew from the whole log they take as long once more
 _LEARNED_WITHIN, _ASKED_WITHIN = 3, 1  # times that a basket is asked about again once it has begun
 _EARNS = 1.01  # of what the encoders score without the graph, for the graph layers to be worth what they cost
@@ -168,7 +169,7 @@ class _Training:
                 yield best
         # Step 3. Encoders that know everything, with the ranker that has learned to trust those before.
         if self._config.refit:
-            yield self._refitted(best, _FIRST_SHARE * first_s if again else math.inf)
+            yield self._refitted(best, _ONLY_SHARE * first_s if again else math.inf)
         if not self._ranks.is_first:
             raise Helped
 
@@ -176,7 +177,8 @@ class _Training:
         """A first model and what it becomes, each with what validation finds of it and how long its encoders took."""
         weights = start_weights(self._data, self._ranked, self._config, self._previous)
         checkpoint = self._checkpoint.beside(f"attempt{number}") if self._checkpoint and number else self._checkpoint
-        encoder, schedule = self._encoder(weights, self._ranked, _FIRST_SHARE * first_s, checkpoint)
+        share = _FIRST_SHARE if all_s > first_s else _ONLY_SHARE
+        encoder, schedule = self._encoder(weights, self._ranked, share * first_s, checkpoint)
         over = encoder.run(self._stop, self._progress)
         if not schedule.step:
             _log.warning(
