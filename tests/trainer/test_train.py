@@ -95,7 +95,7 @@ def test_a_first_verdict_asks_few_and_the_last_word_is_of_all(
         return next_is_better
 
     monkeypatch.setattr("trainer.train._Training._is_better", better)
-    config = small_config(max_steps=60, first_minutes=1e-9, max_minutes=60, refit=True)  # the first: of one step
+    config = small_config(max_steps=6, first_minutes=1e-9, max_minutes=60, refit=True)  # the first: of one step
     models = list(train(replayed(LOG).data(), config, None, threading.Event(), Progress()))
     asked = once.metrics["events"]
     assert models[0].metrics["events"] == 10 < asked

@@ -21,6 +21,14 @@ from tests.engine.events.sources import TOPIC, CuedSource, batch, broken, light,
 
 DEADLINE_S = 20.0
 Open = Callable[..., ProcessSource]
+_strangers: set[psutil.Process] = set()
+
+
+@pytest.fixture(autouse=True)
+def strangers() -> None:
+    """Notes the processes that other tests of this worker keep, such as a broker for all of them."""
+    _strangers.clear()
+    _strangers.update(psutil.Process().children())
 
 
 @pytest.fixture
@@ -59,8 +67,13 @@ def cue(source: ProcessSource, what: str, number: int = 0, value: int = 1) -> No
     until(lambda: source.lag_by_partition().get((what, number)) == value)
 
 
+def children() -> list[psutil.Process]:
+    """Those of this test."""
+    return [process for process in psutil.Process().children() if process not in _strangers]
+
+
 def child() -> psutil.Process:
-    (process,) = psutil.Process().children()
+    (process,) = children()
     return process
 
 
@@ -281,7 +294,7 @@ def test_an_unforeseen_failure_is_a_source_error(opened: Open) -> None:
 def test_a_source_that_can_not_be_made_fails_at_once(factory: Callable[[], EventSource], said: str) -> None:
     with pytest.raises(SourceError, match=said):
         ProcessSource(factory)
-    assert psutil.Process().children() == []
+    assert children() == []
 
 
 def test_the_child_imports_nothing_heavy(opened: Open) -> None:
@@ -321,7 +334,7 @@ def test_close_leaves_nothing_behind() -> None:
     source = ProcessSource(partial(CuedSource, numbered(*[1] * 20)), queue_batches=2)
     source.close()
     source.close()
-    assert psutil.Process().children() == []
+    assert children() == []
     assert psutil.Process().num_fds() == descriptors
     assert set(threading.enumerate()) <= threads  # A timer of an earlier test may have ended.
 

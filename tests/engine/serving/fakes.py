@@ -293,13 +293,13 @@ class Stream:
 
     async def list(self) -> tuple[list[str], Cause]:
         """The next list's items and its cause."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             message = await self.call.read()
         return [item.item_id for item in message.list.items], Cause(message.cause)
 
     async def end(self) -> tuple[grpc.StatusCode, str]:
         """Reads to the end: how the server ended the stream."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             try:
                 while await self.call.read() is not grpc.aio.EOF:
                     pass
@@ -309,19 +309,19 @@ class Stream:
 
 
 async def until(condition: Callable[[], bool], what: str) -> None:
-    """Waits for a condition, at most 5 s."""
+    """Waits for a condition, at most 30 s."""
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while not condition():
                 await asyncio.sleep(0.002)
     except TimeoutError:
-        raise AssertionError(f"not within 5 s: {what}") from None
+        raise AssertionError(f"not within 30 s: {what}") from None
 
 
 async def failure(call: object) -> tuple[grpc.StatusCode, str]:
     """The status of a call that must fail."""
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await call
     except grpc.RpcError as error:
         return error.code(), error.details()

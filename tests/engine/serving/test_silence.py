@@ -124,6 +124,7 @@ async def test_no_more_than_the_limit_may_be_silent_and_each_has_its_own_time():
 
 async def test_a_call_that_its_client_cancels_before_its_message_is_not_late(served: Served):
     left = metrics.CALLS.labels("RecommenderService/Recommend", "CANCELLED")._value
+    await until(lambda: silent() == 0, "no call of another test is left")
     before = left.get()
     call = served.channel.stream_unary("/ousel.v1.RecommenderService/Recommend")()
     await until(lambda: silent() == 1, "the call has come")
