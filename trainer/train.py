@@ -207,10 +207,11 @@ class _Training:
         return self._config.model_copy(update={"learning_rate": rate})
 
     def _in_full(self, made: Trained) -> Trained:
-        """The same model, asked all questions where a first verdict asked some."""
+        """The same model with the verdict of all questions, where a first verdict asked some."""
         if not self._ranks.is_first or made.metrics["events"] == len(self._asked):
             return made
-        return replace(made, metrics=self._evaluate(self._forward(made.weights), self._asked))
+        metrics = self._evaluate(self._forward(made.weights), self._asked)
+        return replace(made, metrics=metrics, before=self._of_previous(self._asked))
 
     def _is_better(self, one: Trained, other: Trained) -> bool:
         """What the first rank says, which alone has figures: all go on alike."""
@@ -269,14 +270,16 @@ class _Training:
         if examples is not None:
             fit_ranker(forward, examples, self._config, self._stop, self._progress)
         metrics = self._evaluate(forward, asked)
-        before = None if self._previous is None else self._of_previous(self._previous, asked)
+        before = self._of_previous(asked)
         model.eval().requires_grad_(False)
         return Trained(made, metrics, before, steps, time.monotonic() - self._started_s)
 
-    def _of_previous(self, previous: Weights, asked: Questions) -> dict[str, float]:
-        """What the weights before score on the same questions."""
+    def _of_previous(self, asked: Questions) -> dict[str, float] | None:
+        """The figures of the weights to start from, on the same questions; None where there are no such weights."""
+        if self._previous is None:
+            return None
         if len(asked) not in self._before:
-            self._before[len(asked)] = self._evaluate(self._forward(previous), asked)
+            self._before[len(asked)] = self._evaluate(self._forward(self._previous), asked)
         return self._before[len(asked)]
 
     def _refitted(self, best: Trained, budget_s: float) -> Trained:

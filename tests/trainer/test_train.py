@@ -96,8 +96,18 @@ def test_a_first_verdict_asks_few_and_the_last_word_is_of_all(
 
     monkeypatch.setattr("trainer.train._Training._is_better", better)
     config = small_config(max_steps=6, first_minutes=1e-9, max_minutes=60, refit=True)  # the first: of one step
-    models = list(train(replayed(LOG).data(), config, None, threading.Event(), Progress()))
+    another = last_of(
+        train(
+            replayed(planted_log(4000, catalog="x")).data(),
+            small_config(max_steps=2),
+            None,
+            threading.Event(),
+            Progress(),
+        )
+    )
+    models = list(train(replayed(LOG).data(), config, another.weights, threading.Event(), Progress()))
     asked = once.metrics["events"]
+    assert all(model.before is not None and model.before["events"] == model.metrics["events"] for model in models)
     assert models[0].metrics["events"] == 10 < asked
     assert models[-1].metrics["events"] == asked
     assert compared[0] == (asked, asked)

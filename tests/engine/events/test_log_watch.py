@@ -1,4 +1,4 @@
-"""What the watch over the connection says, and when."""
+"""The watch over the connection to the broker says once that it went, and once that it is back."""
 
 from __future__ import annotations
 

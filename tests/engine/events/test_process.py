@@ -68,7 +68,7 @@ def cue(source: ProcessSource, what: str, number: int = 0, value: int = 1) -> No
 
 
 def children() -> list[psutil.Process]:
-    """Those of this test."""
+    """The processes that this test has started."""
     return [process for process in psutil.Process().children() if process not in _strangers]
 
 

@@ -138,8 +138,8 @@ PUSHES = [("push", 0, 1)] * 5
 
 
 @given(operations, st.integers(1, 5))
-@example([*PUSHES, ("pin", 1, 0)], 1)  # What serves is the oldest.
-@example([*PUSHES, ("withdraw", 4, 0), ("roll back", 3, 0)], 2)  # What a roll back leads to is older than what is kept.
+@example([*PUSHES, ("pin", 1, 0)], 1)  # The oldest model serves.
+@example([*PUSHES, ("withdraw", 4, 0), ("roll back", 3, 0)], 2)  # A roll back leads to a model older than the kept.
 def test_pruning_keeps_the_newest_what_serves_and_what_a_roll_back_leads_to(
     steps: list[tuple[str, int, int]], keep: int
 ) -> None:
