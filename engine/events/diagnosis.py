@@ -185,7 +185,8 @@ def _kafka_failure(settings: Mapping[str, Any], everywhere: bool) -> Failure | N
     told: Failure | None = None
     for _ in range(_TRIES):
         left_s = deadline - time.monotonic()
-        if left_s <= 0:
+        # A try that ends before it has connected leaves its socket open until the garbage collector comes.
+        if left_s < _PAUSE_S:
             break
         failure = probe(settings, left_s, _CONNECT_S, everywhere=everywhere)
         if failure is None or failure.advertised or isinstance(failure.error, _TELLING):

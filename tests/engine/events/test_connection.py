@@ -6,7 +6,9 @@ import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from engine.config import ConfigError, KafkaConfig, load_config
 from engine.events import connection, diagnosis
 from engine.events.connection import connection_settings, wait_for_broker
 from engine.events.kafka import KafkaSource
+from engine.events.probe import Failure
 from engine.events.source import SourceError
 
 DEADLINE_S = 20.0
@@ -125,7 +128,7 @@ def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 class TlsServer:
-    """Shakes hands, and then hangs up."""
+    """Shakes hands and then hangs up, with each client on its own, as a broker does: a silent one stops no other."""
 
     def __init__(self, host: str, authority: Path, client_certificates: bool) -> None:
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
@@ -143,11 +146,11 @@ class TlsServer:
                 plain, _ = self.server.accept()
             except OSError:  # closed
                 return
-            try:
-                with plain, self.context.wrap_socket(plain, server_side=True) as connection:
-                    connection.recv(1)
-            except OSError:
-                continue
+            threading.Thread(target=self.shake_hands, args=(plain,), daemon=True).start()
+
+    def shake_hands(self, plain: socket.socket) -> None:
+        with suppress(OSError), plain, self.context.wrap_socket(plain, server_side=True) as connection:
+            connection.recv(1)
 
 
 @pytest.fixture
@@ -220,6 +223,25 @@ def test_tries_that_fail_leave_no_thread_behind(silent_port: int, monkeypatch: p
     before = threading.active_count()
     wait(KafkaConfig(bootstrap=f"127.0.0.1:{silent_port}"), reports=3)
     assert threading.active_count() <= before
+
+
+@pytest.mark.parametrize("spent_s", [2.5, 2.94, 2.96, 2.9999, 3.5])
+def test_a_try_that_cannot_connect_before_its_time_is_over_is_not_made(
+    monkeypatch: pytest.MonkeyPatch, spent_s: float
+) -> None:
+    clock, given = [0.0], []
+
+    def probe(settings: object, timeout_s: float, connect_s: float, *, everywhere: bool) -> Failure:
+        given.append(timeout_s)
+        clock[0] += spent_s
+        return Failure(OSError("silent"))
+
+    monkeypatch.setattr(diagnosis, "probe", probe)
+    monkeypatch.setattr(diagnosis, "time", SimpleNamespace(monotonic=lambda: clock[0], sleep=lambda _: None))
+    assert diagnosis._kafka_failure({}, everywhere=False) is not None
+    assert given[0] == diagnosis._ANSWER_S
+    assert all(each_s >= diagnosis._PAUSE_S for each_s in given)
+    assert len(given) == (2 if spent_s < diagnosis._ANSWER_S - diagnosis._PAUSE_S else 1)
 
 
 def secured(bootstrap: str) -> KafkaConfig:
