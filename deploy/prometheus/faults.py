@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import os
 import signal
+import statistics
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -24,7 +26,11 @@ from trainer import metrics as trainer_metrics
 from trainer.push import PushError, WeightsFile, push
 
 PROCESS, STAND_IN = "the shop's processes", "a stand-in's metrics"
-_PULSE_S, _BETWEEN_S = 1.2, 0.4
+# A broker so stopped makes most events late by more than the objective, and no request fails.
+_PULSE_S, _BETWEEN_S = 0.9, 0.3
+# An engine so stopped misses the objective of the call that it works on, and has time for its scrapes.
+_STALL_S, _WORK_S = 0.3, 0.2
+_USUAL_CALLS = 21
 
 
 class Fault(NamedTuple):
@@ -47,7 +53,7 @@ class Fault(NamedTuple):
 
 
 class Pulses:
-    """Stops a process again and again for a moment, as a machine does that is far too busy."""
+    """Stops a process again and again for a moment."""
 
     def __init__(self, pid: Callable[[], int]) -> None:
         self._pid = pid
@@ -63,9 +69,52 @@ class Pulses:
 
     def _run(self) -> None:
         while not self._over.wait(_BETWEEN_S):
-            os.kill(self._pid(), signal.SIGSTOP)
-            time.sleep(_PULSE_S)
-            os.kill(self._pid(), signal.SIGCONT)
+            _stop_for(self._pid(), _PULSE_S)
+
+
+class Stalls:
+    """Stops the engine for moments in which it works on a call, as a machine does that is far too busy.
+
+    Stops at any other time would show nothing: a call that comes while the engine stands still begins, by the engine's
+    own clock, when that goes on.
+    """
+
+    def __init__(self, pid: Callable[[], int], address: str) -> None:
+        self._pid, self._address = pid, address
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+
+    def begin(self) -> None:
+        self._thread.start()
+
+    def end(self) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        with ousel.Client(self._address, timeout_s=5.0) as client, ThreadPoolExecutor(1) as caller:
+            middle_s = statistics.median(_timed(client) for _ in range(_USUAL_CALLS)) / 2
+            while not self._over.wait(_WORK_S):
+                call = caller.submit(_timed, client)
+                time.sleep(middle_s)
+                _stop_for(self._pid(), _STALL_S)
+                call.result()
+
+
+def _stop_for(pid: int, seconds: float) -> None:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        time.sleep(seconds)
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+def _timed(client: ousel.Client) -> float:
+    """Seconds of a call of Recommend; one that is refused counts, too."""
+    began_s = time.monotonic()
+    with suppress(ousel.OuselError):
+        client.recommend("user1", k=10)
+    return time.monotonic() - began_s
 
 
 class Hammer:
@@ -149,10 +198,13 @@ def no_model(world: World) -> Fault:
 
 def busy_machine(world: World) -> list[Fault]:
     """Calls and lists that come late, and calls that are refused."""
-    pulses, hammer = Pulses(lambda: world.engine_pid), Hammer(world.address)
-    late = ("OuselFreshnessBurnsFast", "OuselFreshnessBurnsSlowly", "OuselLatencyBurnsFast", "OuselLatencyBurnsSlowly")
+    stalls = Stalls(lambda: world.engine_pid, world.address)
+    pulses, hammer = Pulses(lambda: world.broker.pid), Hammer(world.address)
+    late = ("OuselLatencyBurnsFast", "OuselLatencyBurnsSlowly")
+    old = ("OuselFreshnessBurnsFast", "OuselFreshnessBurnsSlowly")
     return [
-        Fault(late, "the engine is stopped for moments", pulses.begin, pulses.end, lasting=True),
+        Fault(late, "the engine is stopped in the middle of calls", stalls.begin, stalls.end, lasting=True),
+        Fault(old, "the broker is stopped for moments", pulses.begin, pulses.end, lasting=True),
         Fault(("OuselOverloaded",), "24 callers call at once, 4 may wait", hammer.begin, hammer.end, lasting=True),
     ]
 
