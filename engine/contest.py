@@ -1,8 +1,9 @@
 """Asks several makers of lists for what some users did last, from what they did before, a few users between two steps.
 
 The events of a basket have one session and time, and are one question, as in a training; whoever has one of them in the
-list hits it. The state knows the newest events already, which helps all makers: only how their hits compare means
-something.
+list hits it. Each question is of the past: the state has folded its answer already, and the lists leave out what the
+rings hold from that time on. Else co-visitation would be led to the answer by the user's own last step, and would win
+against models that are better. Popularity and item vectors know the answers, as some among very many events.
 
 Shapes: U users, B of them at a time.
 """

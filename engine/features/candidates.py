@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.state.graph import LiveGraph
+from engine.state.graph import LiveGraph, edges_around
 from engine.state.kernels import compiled
 from engine.state.ring import Neighbors
 
@@ -51,6 +51,7 @@ def gather_candidates(
     sources: int,
     related: Sequence[Tensor] = (),
     following: Tensor | None = None,
+    asked_ms: Longs | None = None,
 ) -> Candidates:
     """Collects and deduplicates candidates.
 
@@ -63,9 +64,10 @@ def gather_candidates(
         related: [B, n] int64 each, -1 where there are fewer: items of friends, then items that share an entity with the
             latest, then any others that fill up a list. Where they are not given, there are none.
         following: [B, at least S, n] the next items of the latest events where they were read before.
+        asked_ms: [B] time of each question, where that is in the past; see `edges_around`.
     """
     if following is None:
-        following = _following(graph, history, sources)
+        following = _following(graph, history, sources, asked_ms)
     else:
         following = following[:, max(0, following.shape[1] - sources) :].flatten(1)
     lists = [one.numpy() for one in (index, history.row, following, popular, *related)]
@@ -106,10 +108,8 @@ def _unite(rows: Longs, number: Longs, item: Longs, source: Longs) -> int:
     return longest
 
 
-def _following(graph: LiveGraph, history: Neighbors, sources: int) -> Tensor:
+def _following(graph: LiveGraph, history: Neighbors, sources: int, asked_ms: Longs | None) -> Tensor:
     """[B, S * n] the next items of each user's last S items."""
     last = history.row[:, history.row.shape[1] - min(sources, history.row.shape[1]) :]  # [B, S]
-    following = graph.item_next.latest(last.clamp_min(0).reshape(-1)).row.view(
-        *last.shape, graph.item_next.size
-    )  # [B, S, n]
+    following = torch.from_numpy(edges_around(graph.item_next, last.numpy(), asked_ms))  # [B, S, n]
     return following.masked_fill(last[..., None] < 0, -1).flatten(1)

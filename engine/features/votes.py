@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.state.graph import LiveGraph
+from engine.state.graph import LiveGraph, edges_around
 from engine.state.kernels import compiled
 from engine.state.ring import Neighbors
 
@@ -54,17 +54,16 @@ class Voters:
     following: Tensor
 
 
-def gather_voters(graph: LiveGraph, history: Neighbors, users: Tensor) -> Voters:
+def gather_voters(graph: LiveGraph, history: Neighbors, users: Tensor, asked_ms: Longs | None = None) -> Voters:
     """Reads the rings around the latest items of `history` [B, K].
 
     Args:
         users: [B] int64 rows, -1 where there is none: nobody votes for what is their own already.
+        asked_ms: [B] time of each question, where that is in the past; see `edges_around`.
     """
     source = np.ascontiguousarray(history.row.numpy()[:, -SOURCES:])  # [B, S]
-    rows = torch.from_numpy(np.maximum(source, 0).reshape(-1))
-    shape = (*source.shape, -1)
-    voter = graph.item_users.latest(rows).row.numpy().reshape(shape)
-    following = graph.item_next.latest(rows).row.numpy().reshape(shape)
+    voter = edges_around(graph.item_users, source, asked_ms)
+    following = edges_around(graph.item_next, source, asked_ms)
     distinct = np.empty(voter.size, np.int64)
     count = _number_voters(source, users.numpy(), voter, following, distinct)
     past = graph.user_items.latest(torch.from_numpy(distinct[:count]), DEPTH)

@@ -141,7 +141,7 @@ def gather(
     read = voters.following if config.neighbor_sources <= SOURCES else None
     found = gather_candidates(
         moment.graph, asked.history, torch.from_numpy(index), torch.from_numpy(shown), config.neighbor_sources,
-        related, read,
+        related, read, asked.clock_ms,
     )  # fmt: skip
     return _listable(found, asked, moment)
 

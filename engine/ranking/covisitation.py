@@ -36,7 +36,7 @@ def by_covisitation(asked: Asked, moment: Moment, config: RankingConfig) -> list
 
 def _said(asked: Asked, moment: Moment, config: RankingConfig) -> list[Said]:
     """What co-visitation, friends and entities say of the neighbors of what each user touched, and of popular items."""
-    voters = gather_voters(moment.graph, asked.history, torch.from_numpy(asked.users))
+    voters = gather_voters(moment.graph, asked.history, torch.from_numpy(asked.users), asked.clock_ms)
     nothing = np.zeros((len(asked), 0), np.int64)
     found = gather(asked, nothing, [config.popular_candidates] * len(asked), voters, moment, config)
     votes: NDArray[np.float64] = count_votes(voters, torch.from_numpy(found.row))[..., COMMON_ITEMS].double().numpy()

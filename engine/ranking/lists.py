@@ -101,7 +101,7 @@ def weigh(asked: Asked, moment: Moment, model: ListModel, config: RankingConfig)
     asked = replace(asked, history=history)
     vector: Floats = model.encoded(asked.users.tolist(), history).numpy()
     # Step 2. Candidates, without those that may not be listed.
-    voters = gather_voters(moment.graph, history, torch.from_numpy(asked.users))
+    voters = gather_voters(moment.graph, history, torch.from_numpy(asked.users), asked.clock_ms)
     items: Floats = model.items.numpy()
     found = propose(asked, vector, model.search, items, voters, moment, config)
     # Step 3. Features.

@@ -62,6 +62,11 @@ class Neighbors:
         row, *others = self.arranged(at.clamp_min(0)).columns()
         return Neighbors(row.where(there, -1), *(column * there for column in others))
 
+    def before(self, time_ms: Tensor) -> Neighbors:
+        """Only what was earlier than `time_ms` [B]; what was not leaves its place empty."""
+        there = self.time_ms < time_ms[:, None]
+        return Neighbors(self.row.where(there, -1), *(column * there for column in self.columns()[1:]))
+
     def select(self, index: Tensor | int) -> Neighbors:
         """The nodes at `index` [A] of these B; or, of P sets, one."""
         return Neighbors(*(column[index] for column in self.columns()))

@@ -11,6 +11,7 @@ import torch
 from engine.canary import Refused, Trial, check_vectors
 from engine.config import CanaryConfig, Config, RankingConfig, StateConfig
 from engine.contest import Contest, K, recent_users, scorer_makers
+from engine.features.candidates import NEIGHBOR_BIT
 from engine.generation import Frozen, Generation, build_generation
 from engine.model.recommender import ModelShape, Recommender
 from engine.model.weights import Weights, encode_weights
@@ -21,7 +22,7 @@ from engine.ranking.page import Page
 from engine.ranking.query import Query
 from engine.ranking.recommender import recommend
 from engine.state.state import State
-from tests.engine.logs import HOUR_MS, decoded
+from tests.engine.logs import HOUR_MS, Line, batch, decoded
 from tests.engine.models import CONTENT_DIM, KINDS
 from tests.engine.test_pipeline import DEADLINE_S, Engine
 from tests.engine.worlds import record
@@ -131,6 +132,36 @@ def test_hits_are_those_of_the_lists_that_the_events_before_would_have_given():
     )
     # The graph knows the newest events in the one and not in the other, so a few may differ.
     assert abs(hits - want) <= 5
+
+
+@pytest.mark.parametrize("partitions", [1, 3])
+@pytest.mark.parametrize("sources", [5, 12])  # what follows is read with the votes, and beside them
+def test_the_own_last_step_leads_no_list_to_the_answer(sources: int, partitions: int) -> None:
+    """Every other user ends with an item that nobody had before; the others with one that had followed for many."""
+    config = Config(state=CONFIG.state, ranking=RankingConfig(neighbor_sources=sources))
+    last = {user: 40 + user if user % 2 else (user + 8) % 30 for user in range(USERS)}
+    rows = [(user, (user + time) % 30, time) for time in range(8) for user in range(USERS)]
+    rows += [(user, item, 9) for user, item in last.items()]
+    state = State(config.state, config.events, partitions=partitions)
+    for at, (user, item, time) in enumerate(rows):
+        line = Line(f"u{user:02}", "", ITEMS[item], 7, NOW_MS + 60_000 * time + user, user % partitions, at, f"e{at}")
+        state.fold(batch([line]))
+    model, followed = built(good(), state), set()
+
+    def maker(asked: Asked, moment: Moment, config: RankingConfig) -> list[Page]:
+        found = weigh(asked, moment, model, config)
+        for b, row in enumerate(asked.users.tolist()):
+            _, placed, at = state.home_of(row)
+            user = int(placed.slice.users.id_of(at)[1:])
+            source = found.source[b][found.row[b] == state.items.find([ITEMS[last[user]]]).item()]
+            if source.size and source.item() & NEIGHBOR_BIT:
+                followed.add(user)
+        return make_lists(asked, moment, model, config).pages
+
+    contest = Contest(config.ranking, recent(state, USERS), {"a model": maker} | scorer_makers())
+    while not contest.step(state):
+        pass
+    assert followed == set(range(0, USERS, 2))
 
 
 def test_everybody_is_asked_by_the_clock_of_the_event_that_is_asked_for():
