@@ -8,29 +8,30 @@ loses items, is shown by stand-ins: this process serves the metrics of an engine
 from __future__ import annotations
 
 import os
+import random
 import signal
 import statistics
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing, suppress
 from typing import NamedTuple
 
 import ousel
 from kafka import KafkaProducer
+from ousel.v1 import event_pb2
 
-from deploy.prometheus.world import Shoppers, World
+from deploy.prometheus.world import ITEMS, Shoppers, World
 from engine import metrics
+from engine.events.producer import EventProducer
 from trainer import metrics as trainer_metrics
 from trainer.push import PushError, WeightsFile, push
 
 PROCESS, STAND_IN = "the shop's processes", "a stand-in's metrics"
-# A broker so stopped makes most events late by more than the objective, and no request fails.
-_PULSE_S, _BETWEEN_S = 0.9, 0.3
-# An engine so stopped misses the objective of the call that it works on, and has time for its scrapes.
-_STALL_S, _WORK_S = 0.3, 0.2
-_USUAL_CALLS = 21
+# So long a stop misses the objectives of calls and lists, and what is between two is enough for a scrape.
+_STALL_S, _WORK_S = 0.7, 0.3
+_STALLED_CALLS, _USUAL_CALLS = 3, 21
 
 
 class Fault(NamedTuple):
@@ -52,35 +53,15 @@ class Fault(NamedTuple):
     lasting: bool = False
 
 
-class Pulses:
-    """Stops a process again and again for a moment."""
-
-    def __init__(self, pid: Callable[[], int]) -> None:
-        self._pid = pid
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._run, daemon=True)
-
-    def begin(self) -> None:
-        self._thread.start()
-
-    def end(self) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._over.wait(_BETWEEN_S):
-            _stop_for(self._pid(), _PULSE_S)
-
-
 class Stalls:
-    """Stops the engine for moments in which it works on a call, as a machine does that is far too busy.
+    """Stops the engine for moments in which it works on calls and events come, as a machine does that is far too busy.
 
-    Stops at any other time would show nothing: a call that comes while the engine stands still begins, by the engine's
-    own clock, when that goes on.
+    A call that comes while the engine stands still would show nothing: by the engine's own clock it begins when that
+    goes on. So it is stopped in the middle of calls. An event is as old as its record, which the broker dates.
     """
 
-    def __init__(self, pid: Callable[[], int], address: str) -> None:
-        self._pid, self._address = pid, address
+    def __init__(self, world: World, shoppers: Shoppers) -> None:
+        self._world, self._shoppers = world, shoppers
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
 
@@ -92,21 +73,27 @@ class Stalls:
         self._thread.join()
 
     def _run(self) -> None:
-        with ousel.Client(self._address, timeout_s=5.0) as client, ThreadPoolExecutor(1) as caller:
+        with (
+            closing(EventProducer(self._world.kafka)) as producer,
+            ousel.Client(self._world.address, timeout_s=5.0) as client,
+            ThreadPoolExecutor(_STALLED_CALLS) as callers,
+        ):
             middle_s = statistics.median(_timed(client) for _ in range(_USUAL_CALLS)) / 2
             while not self._over.wait(_WORK_S):
-                call = caller.submit(_timed, client)
+                calls = [callers.submit(_timed, client) for _ in range(_STALLED_CALLS)]
                 time.sleep(middle_s)
-                _stop_for(self._pid(), _STALL_S)
-                call.result()
+                self._stall(producer)
+                wait(calls)
 
-
-def _stop_for(pid: int, seconds: float) -> None:
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        time.sleep(seconds)
-    finally:
-        os.kill(pid, signal.SIGCONT)
+    def _stall(self, producer: EventProducer) -> None:
+        pid = self._world.engine_pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            for user in self._shoppers.streaming:
+                producer.send_event(event_pb2.Event(user_id=user, item_id=random.choice(ITEMS), kind="view"))
+            time.sleep(_STALL_S)
+        finally:
+            os.kill(pid, signal.SIGCONT)
 
 
 def _timed(client: ousel.Client) -> float:
@@ -196,15 +183,12 @@ def no_model(world: World) -> Fault:
     return Fault(("OuselNoModel",), "no model is pushed", lambda: None, lambda: world.push_model())
 
 
-def busy_machine(world: World) -> list[Fault]:
+def busy_machine(world: World, shoppers: Shoppers) -> list[Fault]:
     """Calls and lists that come late, and calls that are refused."""
-    stalls = Stalls(lambda: world.engine_pid, world.address)
-    pulses, hammer = Pulses(lambda: world.broker.pid), Hammer(world.address)
-    late = ("OuselLatencyBurnsFast", "OuselLatencyBurnsSlowly")
-    old = ("OuselFreshnessBurnsFast", "OuselFreshnessBurnsSlowly")
+    stalls, hammer = Stalls(world, shoppers), Hammer(world.address)
+    late = ("OuselFreshnessBurnsFast", "OuselFreshnessBurnsSlowly", "OuselLatencyBurnsFast", "OuselLatencyBurnsSlowly")
     return [
-        Fault(late, "the engine is stopped in the middle of calls", stalls.begin, stalls.end, lasting=True),
-        Fault(old, "the broker is stopped for moments", pulses.begin, pulses.end, lasting=True),
+        Fault(late, "the engine is stopped again and again", stalls.begin, stalls.end, lasting=True),
         Fault(("OuselOverloaded",), "24 callers call at once, 4 may wait", hammer.begin, hammer.end, lasting=True),
     ]
 

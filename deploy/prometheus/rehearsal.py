@@ -144,7 +144,7 @@ def run(binary: Path, factor: float, work: Path) -> list[Seen]:
         shoppers.hits = 0.6
         rehearsal = Rehearsal(prometheus, factor)
         rehearsal.play([faults.no_model(world), *faults.stand_in_faults()])
-        for fault in faults.busy_machine(world):  # one would hide the other
+        for fault in faults.busy_machine(world, shoppers):  # one would hide the other
             rehearsal.play([fault])
         rehearsal.play(faults.bad_input(world, shoppers))
         time.sleep(_LONG_S / factor)

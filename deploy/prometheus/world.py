@@ -194,10 +194,12 @@ class Shoppers:
     Attributes:
         hits: the share of looks at an item of the list; may be changed while they shop.
         empty: the share of calls that ask for a category that no item has.
+        streaming: the users who have a stream.
     """
 
     def __init__(self, address: str, per_s: float = 8.0, streams: int = 4) -> None:
         self.hits, self.empty = 0.5, 0.0
+        self.streaming = [f"user{number}" for number in range(streams)]
         self._address, self._pause_s = address, 2 * streams / per_s
         self._stop = threading.Event()
         self._threads = [
