@@ -231,7 +231,7 @@ class _Training:
         encoder, _ = self._encoder(weights, self._ranked, share / (1 - share) * spent_s, checkpoint, steps)
         encoder.run(self._stop, self._progress)
         earned = encoder.stopping.best / max(without, 1e-9)
-        _log.info("with the graph, validation finds %.3f times as much as without it", earned)
+        _log.info("validation finds %.4f with the graph, and %.4f without it", encoder.stopping.best, without)
         return self._judge(weights, encoder, best.steps + encoder.best_step) if earned >= _EARNS else None
 
     def _encoder(
