@@ -25,30 +25,57 @@ class Average:
 
     Args:
         parameters: in the memory that their mean will lie in, too.
+        table: [R, d] the one of them of which a step moves only some rows. The mean of a row that stays where it is
+            nears it by the same rule at each step, so that it need not be computed before the row is moved.
     """
 
-    def __init__(self, parameters: Sequence[Parameter]) -> None:
+    def __init__(self, parameters: Sequence[Parameter], table: Parameter | None = None) -> None:
         self._parameters = parameters
         self._means = [parameter.detach().clone() for parameter in parameters]
+        self._at = next((at for at, parameter in enumerate(parameters) if parameter is table), None)
+        # [R] the step whose mean each row of the table has.
+        self._computed = torch.zeros(0 if table is None else len(table), dtype=torch.int64)
         self._steps = 0
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Takes in the parameters as they are after one more step."""
+    def before_step(self, rows: Tensor | None) -> None:
+        """Computes the means of the rows that the step to come moves."""
+        if self._at is not None and rows is not None:
+            self._means[self._at][rows] = self._mean_of(self._at, rows)
+
+    @torch.no_grad()
+    def update(self, rows: Tensor | None = None) -> None:
+        """Takes in the parameters as they are after one more step, of the table its moved `rows` alone."""
         self._steps += 1
         weight = 1 - (1 - 1 / self._steps) ** (_POWER + 1)
-        for mean, parameter in zip(self._means, self._parameters, strict=True):
-            mean.lerp_(parameter, weight)
+        for at, (mean, parameter) in enumerate(zip(self._means, self._parameters, strict=True)):
+            if at == self._at and rows is not None:
+                mean[rows] = mean[rows].lerp_(parameter[rows], weight)
+                self._computed[rows.cpu()] = self._steps
+            else:
+                mean.lerp_(parameter, weight)
 
     def copy(self) -> Weights:
         """The mean as it is."""
-        return [mean.clone() for mean in self._means]
+        return [mean.clone() if mean is kept else mean for mean, kept in zip(self._now(), self._means, strict=True)]
+
+    def _now(self) -> Weights:
+        """The mean as it is, where that is at hand in the memory that it goes on in."""
+        return [self._mean_of(at, slice(None)) if at == self._at else mean for at, mean in enumerate(self._means)]
+
+    @torch.no_grad()
+    def _mean_of(self, at: int, rows: Tensor | slice) -> Tensor:
+        """The means of some rows of the table, none of which has moved since theirs were computed."""
+        mean, parameter = self._means[at][rows], self._parameters[at][rows]
+        computed = self._computed[rows.cpu() if isinstance(rows, Tensor) else rows]
+        share = (computed.double() / max(1, self._steps)) ** (_POWER + 1)
+        return torch.lerp(parameter, mean, share.to(mean)[:, None])
 
     @contextmanager
     def given(self, weights: Weights | None = None) -> Iterator[None]:
         """Within it the parameters are these weights, by default the mean; after it they are what they were."""
         kept = [parameter.detach().clone() for parameter in self._parameters]
-        self._set(self._means if weights is None else weights)
+        self._set(self._now() if weights is None else weights)
         try:
             yield
         finally:
@@ -60,9 +87,10 @@ class Average:
             parameter.copy_(weight)
 
     def state(self) -> dict[str, Any]:
-        return {"steps": self._steps, "means": list(self._means)}
+        return {"steps": self._steps, "means": list(self._means), "computed": self._computed}
 
     def restore(self, state: dict[str, Any]) -> None:
         self._steps = state["steps"]
         for mean, saved in zip(self._means, state["means"], strict=True):
             mean.copy_(saved)
+        self._computed.copy_(state["computed"])

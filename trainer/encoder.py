@@ -16,7 +16,6 @@ import torch
 from engine.model.recommender import Recommender
 from engine.signals import Stopped
 from trainer.augment import crop, reorder
-from trainer.average import Average
 from trainer.checkpoint import Checkpoint, CheckpointError, chance_of, restore_chance
 from trainer.config import Recipe
 from trainer.curves import Curves
@@ -25,6 +24,7 @@ from trainer.divergence import check_loss, check_weights
 from trainer.early_stopping import EarlyStopping
 from trainer.forward import Dropped, ItemForward
 from trainer.objective import Objective
+from trainer.optimizer import Optimizer
 from trainer.order import linked_order, plain_order
 from trainer.parallel import Ranks
 from trainer.progress import Progress
@@ -35,6 +35,7 @@ _log = logging.getLogger(__name__)
 
 _APART = 1_000_003  # between the seeds of ranks
 _ALONE = Ranks()
+_LARGE = 2**25  # learned ids, in numbers: a table above that takes longer to be moved whole than all else in a step
 _VALIDATE_STEPS = 100  # at least: a pass over a short log is over before anything is learned
 _STAGE, _SETTING = "encoders", "trainer.learning_rate"  # as a divergence names them
 
@@ -91,11 +92,12 @@ class EncoderTrainer:
         self._generator = torch.Generator().manual_seed(config.seed)
         own = torch.Generator().manual_seed(config.seed + (ranks.rank + 1) * _APART)
         torch.manual_seed(config.seed + (0 if ranks.is_first else (ranks.rank + 1) * _APART))
-        self._learned = [p for name, p in self._model.named_parameters() if not name.startswith("ranker.")]
-        self._optimizer = torch.optim.AdamW(parameter_groups(self._model, config.weight_decay), lr=config.learning_rate)
-        self._average = Average(self._learned)
         self._dropped = Dropped(config.id_dropout, config.edge_dropout, own)
         self._loss = Objective(forward, data, end, config, self._generator, self._dropped)
+        # Ranks send each other whole gradients.
+        by_rows = not self._loss.is_full and ranks.size == 1 and self._model.graph.identity.weight.numel() > _LARGE
+        self._optimizer = Optimizer(self._model, config.learning_rate, config.weight_decay, by_rows)
+        self._average = self._optimizer.average
         order = linked_order if linked else plain_order
         self._order = order(data, histories, end, config, self._generator)
         self._every = config.validate_steps or max(_VALIDATE_STEPS, len(self._order))
@@ -153,24 +155,20 @@ class EncoderTrainer:
         """One step of the optimizer; returns the loss before it."""
         config, rate = self._config, self._config.learning_rate * self._schedule.rate()
         graph, windows = next(self._order)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
         negatives = self._loss.draw(self._linked)
         batch = self._histories.batch(self._ranks.share(windows), config.window)
         batch = crop(batch, config.augment_crop, self._dropped.generator)
         batch = reorder(batch, config.augment_reorder, self._dropped.generator).trimmed()
         targets = int((batch.target >= 0).sum())
         mean = 0.0
-        self._optimizer.zero_grad(set_to_none=True)
+        self._optimizer.clear()
         if targets:
             loss = self._loss(batch, graph, negatives)
             loss.backward()
             mean = loss.item()
-        mean = self._ranks.combine(self._learned, mean, targets)
+        mean = self._ranks.combine(self._optimizer.learned, mean, targets)
         check_loss(mean, _STAGE, self._schedule.step + 1, _SETTING, config.learning_rate)
-        torch.nn.utils.clip_grad_norm_(self._learned, 1.0)
-        self._optimizer.step()
-        self._average.update()
+        self._optimizer.step(rate)
         self._schedule.step += 1
         self._draw(loss=mean, learning_rate=rate)
         return mean
@@ -203,7 +201,7 @@ class EncoderTrainer:
                 "average": self._average.state(),
                 "curves": self._curves.state() if self._curves is not None else {},
                 "model": self._model.state_dict(),
-                "optimizer": self._optimizer.state_dict(),
+                "optimizer": self._optimizer.state(),
                 "generator": self._generator.get_state(),
                 "dropout": chance,  # of each rank
                 "order": self._order.state(),
@@ -218,7 +216,7 @@ class EncoderTrainer:
         if self._checkpoint is None or state is None:
             return
         self._checkpoint.restore(self._model, state)
-        self._optimizer.load_state_dict(state["optimizer"])
+        self._optimizer.restore(state["optimizer"])
         self._average.restore(state["average"])
         self._order.restore(state["order"])
         self._generator.set_state(state["generator"])
@@ -238,12 +236,3 @@ def steps_of(histories: Histories, end: int, config: Recipe) -> int | None:
         return config.max_steps
     windows = len(histories.windows(0, end, config.window))
     return max(1, math.ceil(config.epochs * windows / config.batch))
-
-
-def parameter_groups(model: Recommender, weight_decay: float) -> list[dict[str, object]]:
-    """Matrices decay; biases, norms, embeddings and the temperature don't."""
-    embeddings = {id(module.weight) for module in model.modules() if isinstance(module, torch.nn.Embedding)}
-    encoders = [parameter for name, parameter in model.named_parameters() if not name.startswith("ranker.")]
-    decays = [p for p in encoders if p.ndim >= 2 and id(p) not in embeddings]
-    rest = [p for p in encoders if p.ndim < 2 or id(p) in embeddings]
-    return [{"params": decays, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}]

@@ -27,6 +27,9 @@ class Objective:
         end: events 0..end-1 are learned from.
         generator: draws negatives.
         dropped: what is hidden from the model.
+
+    Attributes:
+        is_full: whether a step compares all items, so that each of them has a gradient.
     """
 
     def __init__(
@@ -45,12 +48,12 @@ class Objective:
         self._sampler = NegativeSampler(
             count.masked_fill((count == 0) | torch.from_numpy(data.deleted), -1), config.uniform_share, config.negatives
         )
-        self._is_full = len(self._rows) <= config.full_softmax
+        self.is_full = len(self._rows) <= config.full_softmax
         self._place = torch.full((data.items,), -1)
 
     def draw(self, linked: bool) -> Tensor | None:
         """[M] negatives of a step; None where all items are compared, as far as they have no neighbors to read."""
-        return None if self._is_full and not linked else self._sampler.draw(self._generator)
+        return None if self.is_full and not linked else self._sampler.draw(self._generator)
 
     def __call__(self, batch: SessionBatch, graph: LiveGraph | None, negatives: Tensor | None) -> Tensor:
         """The loss of a step; without a graph, as if no item had neighbors."""

@@ -11,6 +11,7 @@ import torch
 
 from engine.signals import Stopped
 from tests.trainer.planted import last_of, planted_log, replayed, small_config
+from trainer import encoder
 from trainer.checkpoint import Checkpoint, CheckpointError
 from trainer.config import TrainSection
 from trainer.curves import Curves
@@ -82,6 +83,21 @@ def test_killed_it_goes_on_from_the_last_save(whole: Trained, tmp_path: Path, st
     assert path.exists() == ((stage, step) != ("encoder", 1))
     torch.manual_seed(99)
     assert is_same(trained(Progress(), Checkpoint(path, "run")), whole)
+
+
+@pytest.mark.parametrize("step", [9, 33])
+def test_one_whose_steps_move_some_rows_goes_on_as_well(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: int
+) -> None:
+    monkeypatch.setattr(encoder, "_LARGE", 0)
+    config = CONFIG.model_copy(update={"full_softmax": 0, "negatives": 4})
+    path = tmp_path / "run.pt"
+    with pytest.raises(Killed):
+        trained(Ends("encoder", step), Checkpoint(path, "run"), config=config)
+    state = Checkpoint(path, "run").load()
+    assert state is not None and len(state["optimizer"]) == 2
+    whole = trained(Progress(), None, config=config)
+    assert is_same(trained(Progress(), Checkpoint(path, "run"), config=config), whole)
 
 
 @pytest.mark.parametrize("step", [5, 29])
