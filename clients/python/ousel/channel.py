@@ -58,9 +58,10 @@ _SEVERAL: dict[str, Any] = {
 
 _OPTIONS: tuple[tuple[str, str | int], ...] = (
     ("grpc.max_receive_message_length", MAX_ANSWER_BYTES),
-    # Without these a restarted engine is found again only after 1 to 120 seconds.
+    # Without these a restarted engine is found again only after 1 to 120 seconds. Until it is found, the next one of a
+    # rolling restart must not go.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.max_reconnect_backoff_ms", 5000),
+    ("grpc.max_reconnect_backoff_ms", 1000),
     # A connection that has died without a word, with its machine or its network, is noticed after a minute.
     ("grpc.keepalive_time_ms", 60_000),
     ("grpc.keepalive_timeout_ms", 20_000),
