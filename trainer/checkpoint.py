@@ -32,6 +32,9 @@ def restore_chance(device: torch.device, state: Tensor) -> None:
         torch.get_device_module(device).set_rng_state(state, device)
 
 
+_MAKE = 2  # rises where what a checkpoint holds has another form
+
+
 class CheckpointError(ValueError):
     """A checkpoint that can't be gone on from; the message says why."""
 
@@ -66,7 +69,7 @@ class Checkpoint:
     def save(self, state: Mapping[str, Any]) -> None:
         """Replaces the file, or leaves the one before where it is killed meanwhile."""
         make_private_folder(self._path.parent)
-        write_atomically(self._path, lambda file: torch.save({"run": self._run, **state}, file))
+        write_atomically(self._path, lambda file: torch.save({"run": self._run, "make": _MAKE, **state}, file))
         self._saved_s = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
@@ -87,6 +90,10 @@ class Checkpoint:
             theirs, ours = ([part for part in a if part not in b] for a, b in ((had, has), (has, had)))
             raise CheckpointError(
                 f"{self._path}: must be of this run with {', '.join(ours)}, got one with {', '.join(theirs)}"
+            )
+        if state.get("make") != _MAKE:
+            raise CheckpointError(
+                f"{self._path}: must be written by this version, got another's; remove it to begin anew"
             )
         return state
 

@@ -59,7 +59,7 @@ class Optimizer:
         self.average.update(rows)
 
     def state(self) -> list[dict[str, Any]]:
-        """What a checkpoint keeps of it, without the mean."""
+        """The moments and step counts of Adam, for a checkpoint; the mean has a state of its own."""
         return [part.state_dict() for part in self._parts]
 
     def restore(self, state: Sequence[dict[str, Any]]) -> None:

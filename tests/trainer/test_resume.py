@@ -162,3 +162,15 @@ def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
         trained(Ends("encoder", 2), Checkpoint(path, "data=1"))
     with pytest.raises(CheckpointError):
         trained(Progress(), Checkpoint(path, "data=2"))
+
+
+def test_a_checkpoint_of_another_version_is_refused_in_one_line(tmp_path: Path) -> None:
+    checkpoint = Checkpoint(tmp_path / "run.pt", "run")
+    with pytest.raises(Killed):
+        trained(Ends("encoder", 2), checkpoint)
+    state = checkpoint.load()
+    assert state is not None
+    for make in (1, None):
+        checkpoint.save(state | {"make": make})
+        with pytest.raises(CheckpointError, match="must be written by this version"):
+            trained(Progress(), checkpoint)
