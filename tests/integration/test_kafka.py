@@ -54,6 +54,15 @@ def started(config: KafkaConfig) -> KafkaSource:
     return source
 
 
+def wait_for_stable_offset(config: KafkaConfig, partition: TopicPartition, offset: int) -> None:
+    """Returns once the partition's last stable offset is `offset` or more, or fails at the deadline."""
+    deadline = time.monotonic() + DEADLINE_S
+    consumer = KafkaConsumer(**connection_settings(config), isolation_level="read_committed")
+    with closing(consumer):
+        while (end := consumer.end_offsets([partition])[partition]) < offset:
+            assert time.monotonic() < deadline, f"the last stable offset is {end} and not {offset}"
+
+
 def track(config: KafkaConfig, count: int, users: int = 7) -> list[event_pb2.LogPosition]:
     with closing(EventProducer(config)) as producer:
         futures = [
@@ -170,6 +179,8 @@ def test_offsets_without_a_record_hold_nothing_up(kafka_config: KafkaConfig) -> 
     producer.send(kafka_config.items_topic, key=b"i", value=b"v")
     producer.commit_transaction()
     producer.close()
+    # The coordinator writes the marker after it has answered, and the last stable offset moves only then.
+    wait_for_stable_offset(kafka_config, TopicPartition(kafka_config.items_topic, 0), 2)
     with closing(started(kafka_config)) as source:
         assert source.lag() == 2
         records = poll_until(source, source.caught_up)
