@@ -22,7 +22,7 @@ from trainer.curves import Curves
 from trainer.dataset import Histories
 from trainer.divergence import check_loss, check_weights
 from trainer.early_stopping import EarlyStopping
-from trainer.forward import Dropped, ItemForward
+from trainer.forward import LARGE_TABLE, Dropped, ItemForward
 from trainer.objective import Objective
 from trainer.optimizer import Optimizer
 from trainer.order import linked_order, plain_order
@@ -35,7 +35,6 @@ _log = logging.getLogger(__name__)
 
 _APART = 1_000_003  # between the seeds of ranks
 _ALONE = Ranks()
-_LARGE = 2**25  # learned ids, in numbers: a table above that takes longer to be moved whole than all else in a step
 _VALIDATE_STEPS = 100  # at least: a pass over a short log is over before anything is learned
 _STAGE, _SETTING = "encoders", "trainer.learning_rate"  # as a divergence names them
 
@@ -95,7 +94,8 @@ class EncoderTrainer:
         self._dropped = Dropped(config.id_dropout, config.edge_dropout, own)
         self._loss = Objective(forward, data, end, config, self._generator, self._dropped)
         # Ranks send each other whole gradients.
-        by_rows = not self._loss.is_full and ranks.size == 1 and self._model.graph.identity.weight.numel() > _LARGE
+        is_large = self._model.graph.identity.weight.numel() > LARGE_TABLE
+        by_rows = is_large and not self._loss.is_full and ranks.size == 1
         self._optimizer = Optimizer(self._model, config.learning_rate, config.weight_decay, by_rows)
         self._average = self._optimizer.average
         order = linked_order if linked else plain_order

@@ -16,6 +16,10 @@ from engine.model.recommender import Recommender
 from engine.state.graph import LiveGraph
 from engine.state.ring import Neighbors
 
+# Numbers of a table of items. Whatever touches all of a larger one takes longer than all else in a step of the
+# training, or in a list.
+LARGE_TABLE = 2**23
+
 
 @dataclass(frozen=True)
 class Dropped:

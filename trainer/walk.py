@@ -23,11 +23,13 @@ from engine.state.graph import Graph
 from engine.state.ring import Neighbors
 from trainer.data.log import Questions
 from trainer.dataset import Histories
-from trainer.forward import ItemForward
+from trainer.forward import LARGE_TABLE, ItemForward
 from trainer.live_fold import LiveFold
 from trainer.replay import TrainingData
 
-_AT_ONCE = 64  # events folded in one go; what other users did within them is not seen yet
+# Events folded in one go; what other users did within them is not seen yet. Questions between two goes are asked
+# together, and a search reads the whole table once for all of them: of a large one that is what a question costs.
+_AT_ONCE, _AT_ONCE_LARGE = 64, 512
 
 
 class ExactModel:
@@ -114,16 +116,17 @@ def walk(
     live.fold(log.slice(0, first))
     table = forward.table(live.graph)
     model = ExactModel(forward, table, live)
+    at_once = _AT_ONCE_LARGE if table.numel() > LARGE_TABLE else _AT_ONCE
     begin = 0
-    for start in range(first, int(position[-1]) + 1 if len(position) else 0, _AT_ONCE):
-        end = int(np.searchsorted(position, start + _AT_ONCE))
+    for start in range(first, int(position[-1]) + 1 if len(position) else 0, at_once):
+        end = int(np.searchsorted(position, start + at_once))
         if end > begin:
             some = questions.select(slice(begin, end))
             users = log.user[torch.from_numpy(position[begin:end])]
             asked = asked_of(users, histories.known_to(some, data.state.history), query)
             yield WalkPoint(asked, histories.targets_of(some), live, model, end / len(position))
         begin = end
-        part = log.slice(start, start + _AT_ONCE)
+        part = log.slice(start, start + at_once)
         live.fold(part)
         if forward.model.graph.linked:  # else embeddings are the same whatever happens
             touched = torch.cat([part.item, part.previous]).unique()

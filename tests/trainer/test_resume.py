@@ -89,7 +89,7 @@ def test_killed_it_goes_on_from_the_last_save(whole: Trained, tmp_path: Path, st
 def test_one_whose_steps_move_some_rows_goes_on_as_well(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, step: int
 ) -> None:
-    monkeypatch.setattr(encoder, "_LARGE", 0)
+    monkeypatch.setattr(encoder, "LARGE_TABLE", 0)
     config = CONFIG.model_copy(update={"full_softmax": 0, "negatives": 4})
     path = tmp_path / "run.pt"
     with pytest.raises(Killed):

@@ -16,13 +16,14 @@ from trainer.replay import TrainingData
 from trainer.start import start_weights, words
 from trainer.walk import WalkPoint, empty_graph, walk
 
-AT_ONCE = 16
+AT_ONCE, AT_ONCE_LARGE = 16, 40
 QUERY = Query("", "", 10)
 
 
 @pytest.fixture(autouse=True)
 def _short_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("trainer.walk._AT_ONCE", AT_ONCE)
+    monkeypatch.setattr("trainer.walk._AT_ONCE_LARGE", AT_ONCE_LARGE)
 
 
 def forward_of(data: TrainingData, first: int) -> ItemForward:
@@ -30,7 +31,11 @@ def forward_of(data: TrainingData, first: int) -> ItemForward:
     return ItemForward(weights.model.eval(), words(data.item_ids, weights.vocabulary), data.content)
 
 
-def test_every_point_has_the_state_of_just_before_it() -> None:
+@pytest.mark.parametrize("large", [False, True])
+def test_every_point_has_the_state_of_just_before_it(large: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if large:
+        monkeypatch.setattr("trainer.walk.LARGE_TABLE", 0)
+    at_once = AT_ONCE_LARGE if large else AT_ONCE
     data = replayed(planted_log(200)).data()
     log, first, last = data.log, 100, 190
     forward, histories = forward_of(data, first), Histories(log)
@@ -40,8 +45,8 @@ def test_every_point_has_the_state_of_just_before_it() -> None:
     for point in walk(forward, data, histories, questions, QUERY):
         events = position[begin : begin + len(point.asked)].tolist()
         begin += len(events)
-        start = begun + (events[0] - begun) // AT_ONCE * AT_ONCE
-        assert events[-1] < start + AT_ONCE
+        start = begun + (events[0] - begun) // at_once * at_once
+        assert events[-1] < start + at_once
         graph, moment = empty_graph(data), point.moment
         insert(graph, log.slice(0, start))
         assert edges_of(moment.graph, data) == edges_of(graph, data)
@@ -53,7 +58,7 @@ def test_every_point_has_the_state_of_just_before_it() -> None:
         popularity.fold(log.item[:start].numpy(), log.time_ms[:start].numpy(), weight)
         assert moment.popularity.top(20).tolist() == popularity.top(20).tolist()
         # Items that the last events touched are embedded anew.
-        touched = log.item[start - AT_ONCE : start].unique() if start > begun else torch.arange(data.items)
+        touched = log.item[start - at_once : start].unique() if start > begun else torch.arange(data.items)
         torch.testing.assert_close(point.model.items[touched], forward(touched, graph), atol=1e-5, rtol=0)
         for event, remembered in zip(events, point.asked.history.row, strict=True):
             past = [at for at in range(event) if log.user[at] == log.user[event]][-data.state.history :]
