@@ -21,6 +21,8 @@ _log = logging.getLogger(__name__)
 _SPARSE_EVENTS = 20  # of an item, and of a user in the middle: with fewer of both a log is sparse
 _POSITIONS = 2000  # that a step learns from, about: fewer make the gradients noisy, more make steps rare
 _LONG = 0.9  # share of the histories that a window covers
+_WIDE, _NARROW = 256, 64
+_MOST_IDS = 2**25  # numbers of the learned ids: beyond, width costs more steps, lists and memory than it is worth
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,14 @@ class Facts:
     def is_sparse(self) -> bool:
         return self.events < _SPARSE_EVENTS * self.items and self.median < _SPARSE_EVENTS
 
+    @property
+    def width(self) -> int:
+        """Of embeddings, a power of two: wide on a sparse log, as long as the catalog lets it be."""
+        width = _WIDE if self.is_sparse else _NARROW
+        while width > _NARROW and width * self.items > _MOST_IDS:
+            width //= 2
+        return width
+
 
 def settled(config: TrainSection, log: EventLog, history: int, previous: ModelShape | None = None) -> Recipe:
     """The settings with those that are None filled in.
@@ -66,7 +76,7 @@ def settled(config: TrainSection, log: EventLog, history: int, previous: ModelSh
     window = config.window or min(history, 128, max(16, _power_of_two(facts.length)))
     many = facts.items > config.full_softmax
     by_rule: dict[str, Any] = {
-        "dim": config.heads * -(-(256 if sparse else 64) // config.heads),
+        "dim": config.heads * -(-facts.width // config.heads),
         "blocks": 1 if facts.events < _SPARSE_EVENTS * facts.items else 2,
         "window": window,
         "dropout": 0.6 if sparse else 0.2,

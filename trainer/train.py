@@ -25,7 +25,7 @@ from trainer.curves import Curves
 from trainer.data.log import Questions
 from trainer.dataset import Histories
 from trainer.encoder import EncoderTrainer, steps_of
-from trainer.evaluate import COVERAGE, JUDGED, evaluate
+from trainer.evaluate import COVERAGE, JUDGED, best_scorer, evaluate
 from trainer.forward import ItemForward
 from trainer.habits import item_habits
 from trainer.parallel import Ranks
@@ -42,6 +42,7 @@ _log = logging.getLogger(__name__)
 _FIRST_SHARE = 0.35  # of the time for a first model that the encoders take; the ranker and the verdict take the rest
 _ONLY_SHARE = 0.5  # the same where nothing follows on it
 _SHARE = 0.35  # the same of the time for all: with the graph and anew from the whole log they take as long once more
+_NEXT_SHARE = 0.1  # the same for a model in between, where counting beats the first: nobody is to wait for the end
 _LEARNED_WITHIN, _ASKED_WITHIN = 3, 1  # times that a basket is asked about again once it has begun
 _EARNS = 1.01  # of what the encoders score without the graph, for the graph layers to be worth what they cost
 _FIRST_LISTS = 2500  # that the ranker of a first model learns from, at most: nobody is to wait for all of them
@@ -186,11 +187,25 @@ class _Training:
                 " and of the verdict, nobody has two", self._ranked,
             )  # fmt: skip
         goes_on = not over and all_s > first_s
-        yield self._judge(weights, encoder, encoder.best_step, goes_on), encoder.stopping.best, schedule.elapsed_s()
-        if goes_on:
-            schedule.budget_s = max(schedule.budget_s, _SHARE * all_s)
-            encoder.run(self._stop, self._progress)
+        made = self._judge(weights, encoder, encoder.best_step, goes_on)
+        yield made, encoder.stopping.best, schedule.elapsed_s()
+        budgets = [_SHARE * all_s] if goes_on else []
+        if goes_on and self._is_beaten(made) and self._comes_long_before(_NEXT_SHARE * all_s, schedule):
+            budgets.insert(0, _NEXT_SHARE * all_s)
+        for budget_s in budgets:
+            schedule.budget_s = max(schedule.budget_s, budget_s)
+            over = encoder.run(self._stop, self._progress)
             yield self._judge(weights, encoder, encoder.best_step), encoder.stopping.best, schedule.elapsed_s()
+            if over:
+                break
+
+    def _is_beaten(self, made: Trained) -> bool:
+        """Whether a scorer without a model is as good, so that it can't be pushed."""
+        return self._ranks.of_first(lambda: best_scorer(made.metrics)[1] - made.metrics[JUDGED]) >= 0
+
+    def _comes_long_before(self, budget_s: float, schedule: Schedule) -> bool:
+        """Whether encoders learn much until then, beside what they have."""
+        return self._ranks.of_first(lambda: budget_s - 2 * schedule.elapsed_s()) > 0
 
     def _collapsed(self, made: Trained) -> bool:
         """Whether its lists hold so few items, beside those of co-visitation, that it knows only the popular ones."""

@@ -26,6 +26,14 @@ def test_a_log_is_told_by_its_events_users_and_items() -> None:
 
 
 @pytest.mark.parametrize(
+    ("items", "width"), [(12_000, 256), (131_072, 256), (131_073, 128), (300_000, 64), (1_000_000, 64)]
+)
+def test_a_sparse_log_gets_the_width_that_its_catalog_has_room_for(items: int, width: int) -> None:
+    assert Facts(3 * items, items // 3, items, 9.0, 15.0).width == width
+    assert Facts(30 * items, items, items, 30.0, 60.0).width == 64
+
+
+@pytest.mark.parametrize(
     ("users", "events", "items", "full_softmax", "want"),
     [
         # Few events of each user and of each item: what is learned by heart is most of what is learned.

@@ -204,6 +204,23 @@ def test_a_training_goes_on_from_its_first_model_and_gives_what_is_better() -> N
     assert more[-1].steps == 60 and more[-1].metrics["ndcg@20"] > first.metrics["ndcg@20"]
 
 
+class OneStepAMinute(Schedule):
+    def elapsed_s(self) -> float:
+        return 60.0 * self.step
+
+
+@pytest.mark.parametrize(("counted", "steps"), [(2.0, [1, 6, 21]), (0.0, [1, 21])])
+def test_where_counting_beats_the_first_model_another_comes_in_between(
+    monkeypatch: pytest.MonkeyPatch, counted: float, steps: list[int]
+) -> None:
+    monkeypatch.setattr("trainer.train.Schedule", OneStepAMinute)
+    monkeypatch.setattr("trainer.train.best_scorer", lambda metrics: ("popularity", counted))
+    monkeypatch.setattr("trainer.train._Training._is_better", lambda *_: True)
+    config = small_config(max_steps=60, first_minutes=1e-9, max_minutes=60)
+    models = train(replayed(LOG).data(), config, None, threading.Event(), Progress())
+    assert [model.steps for model in models if not model.refitted] == steps
+
+
 def test_once_judged_the_encoders_learn_from_the_newest_events_too(monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[int] = []
 
