@@ -30,7 +30,6 @@ from engine.installer import Installer
 from engine.partitions import Snapshots, take
 from engine.passing_time import new_state, pass_time, settled
 from engine.publisher import Audience, Due, NotFollowing, Overloaded, Publisher
-from engine.ranking.query import Position, Query, Ranking
 from engine.readiness import ModelGate, Readiness
 from engine.record_counts import RecordCounts
 from engine.state.copying import StateCopy
@@ -63,6 +62,7 @@ class Pipeline:
     Attributes:
         installer: builds models and makes them live.
         waiting: the calls whose lists must reflect a record that is not folded yet.
+        ask, ask_all: of the publisher.
     """
 
     def __init__(
@@ -78,8 +78,9 @@ class Pipeline:
     ) -> None:
         self._config = config
         self._audience = audience
-        self._publisher = Publisher(config, audience)
+        self._publisher = Publisher(config, audience, self.wake)
         self.waiting = self._publisher.waiting
+        self.ask, self.ask_all = self._publisher.ask, self._publisher.ask_all
         self._open_snapshots = snapshots
         self._snapshots: Snapshots | None = None
         max_age_s, gate = config.serving.max_log_age_s, models or ModelGate(settled=True)
@@ -304,12 +305,6 @@ class Pipeline:
         """Makes the engine's thread look for work now."""
         if self._source is not None:
             self._source.wake()
-
-    def ask(self, query: Query, after: Position | None = None) -> Future[Ranking]:
-        """A list from the state as it will be at the next step that has folded `after`; see `Publisher.ask`."""
-        answer = self._publisher.ask(query, after)
-        self.wake()
-        return answer
 
     def _freeze(self) -> Future[tuple[FrozenCopy, Missed]]:
         """A copy of the state as it will be when its turn comes, and a note of what is folded from then on."""

@@ -7,7 +7,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -79,13 +79,17 @@ class Audience(Protocol):
 class Publisher:
     """Calls may come from any thread; all else happens in the engine's.
 
+    Args:
+        wake: makes the engine's thread look for work now.
+
     Attributes:
         waiting: the calls whose lists must reflect a record that is not folded yet.
         favourite: says what makes lists where no model serves.
     """
 
-    def __init__(self, config: Config, audience: Audience) -> None:
+    def __init__(self, config: Config, audience: Audience, wake: Callable[[], object] = lambda: None) -> None:
         self._config = config
+        self._wake = wake
         self.favourite = Favourite(config)
         self._audience = audience
         self._quality = LiveQuality(config.quality)
@@ -128,17 +132,24 @@ class Publisher:
             Overloaded: more than serving.max_queries calls wait already, or so many that this one would wait longer
                 than serving.max_wait_ms; or serving.max_waiting calls wait for records.
         """
-        if after is not None:
-            return self.waiting.add(query, after)
-        answer: Future[Ranking] = Future()
-        weight = self._weight_of(query)
+        if after is None:
+            return self.ask_all((query,))[0]
+        answer = self.waiting.add(query, after)
+        self._wake()
+        return answer
+
+    def ask_all(self, queries: Sequence[Query]) -> list[Future[Ranking]]:
+        """`ask` for several lists, made together from one moment; all of them may wait, or none."""
+        calls = [Call(query, None, Future()) for query in queries]
+        weight = sum(map(self._weight_of, queries))
         with self._lock:
-            refusal = self._refusal(wide=weight > 1)
+            refusal = self._refusal(len(calls), wide=weight > 1)
             if refusal is not None:
                 self._refused += 1
                 raise refusal
-            self._calls.add(Call(query, None, answer), weight)
-        return answer
+            self._calls.add(calls, weight)
+        self._wake()
+        return [call.answer for call in calls]
 
     def mark(
         self, batch: Decoded, folded: Folded, *, live: bool, traced: Mapping[tuple[str, int, int], str] = _NONE
@@ -241,11 +252,11 @@ class Publisher:
     def _weight_of(self, query: Query) -> int:
         return weight_of(query, self._config.state.history, self._config.ranking)
 
-    def _refusal(self, *, wide: bool) -> Overloaded | None:
-        """Why no further call may wait, wide or not, if so; with the lock held."""
+    def _refusal(self, count: int, *, wide: bool) -> Overloaded | None:
+        """Why no so many further calls may wait, wide or not, if so; with the lock held."""
         serving, waiting = self._config.serving, self._calls.usual
         calls = f"{waiting} calls"
-        if len(self._calls) >= serving.max_queries:
+        if len(self._calls) + count > serving.max_queries:
             return Overloaded(f"at most {serving.max_queries} calls may wait, try again later")
         if wide:
             # Of each place that a usual call needs, a wide one gets a part.
@@ -304,7 +315,7 @@ class Publisher:
         with self._lock:
             for call in released:
                 if self._weight_of(call.query) > 1:
-                    self._calls.add(call, self._weight_of(call.query))
+                    self._calls.add([call], self._weight_of(call.query))
             released = [call for call in released if self._weight_of(call.query) == 1]
             taken, weight = self._calls.take(limit - len(released))
         calls = [call for call in taken + released if call.answer.set_running_or_notify_cancel()]

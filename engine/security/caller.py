@@ -41,9 +41,9 @@ class Caller:
         if not self.has(role):
             raise RoleMissing(what, (role,))
 
-    async def take_turn(self) -> None:
-        """Waits until the caller may have one more message of an open stream taken: it counts as a call does."""
-        if self.client is not None and (wait_s := self.client.owes_s()) > 0:
+    async def take_turn(self, count: int = 1) -> None:
+        """Waits until the caller may have so many messages or queries of an open call taken: each counts as a call."""
+        if self.client is not None and (wait_s := self.client.owes_s(count)) > 0:
             await asyncio.sleep(wait_s)
 
     def check_message(self, size_bytes: int) -> None:

@@ -36,9 +36,9 @@ class Client:
         self.allowance = limits.burst
         self.as_of_s = now_s
 
-    def owes_s(self) -> float:
-        """Takes one message of an open stream; returns how many seconds it must wait for its turn."""
-        return self.limits.take(self, owing=True)
+    def owes_s(self, count: int = 1) -> float:
+        """Takes so many messages or queries of an open call; returns how many seconds they must wait for their turn."""
+        return self.limits.take(self, count, owing=True)
 
 
 class ClientLimits:
@@ -96,8 +96,8 @@ class ClientLimits:
             del self._busy[client.key]
         self._rest(client)
 
-    def take(self, client: Client, *, owing: bool = False) -> float:
-        """Takes one call from a client's allowance.
+    def take(self, client: Client, count: int = 1, *, owing: bool = False) -> float:
+        """Takes so many calls from a client's allowance.
 
         Args:
             owing: takes it even where there is none left.
@@ -117,8 +117,8 @@ class ClientLimits:
                 f"a client may make at most {rate:g} calls a second (clients.max_calls_per_s), try again later",
                 max(1, round((1 - left) / rate * 1000)),
             )
-        client.allowance = left - 1
-        return max(0.0, (1 - left) / rate)
+        client.allowance = left - count
+        return max(0.0, (count - left) / rate)
 
     def check_message(self, size_bytes: int) -> None:
         """Raises TooLarge for a message that is longer than a client may send."""

@@ -30,6 +30,7 @@ _ANY: Allowed = (Role.RECOMMEND, Role.TRACK, Role.PUSH, Role.ADMIN)
 
 ACCESS: Mapping[str, Allowed] = {
     "/ousel.v1.RecommenderService/Recommend": (Role.RECOMMEND,),
+    "/ousel.v1.RecommenderService/RecommendBatch": (Role.RECOMMEND,),
     "/ousel.v1.RecommenderService/StreamRecommendations": (Role.RECOMMEND,),
     "/ousel.v1.EventService/Track": (Role.TRACK,),
     "/ousel.v1.ModelService/PushWeights": (Role.PUSH,),

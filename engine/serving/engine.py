@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from typing import Protocol
 
@@ -19,6 +19,13 @@ class Engine(Protocol):
         """One list, that reflects the record `after`. Cancelling the future takes the call back.
 
         The future fails with NotFollowing where this engine does not read that record's partition.
+
+        Raises:
+            Overloaded: too many calls wait already.
+        """
+
+    def ask_all(self, queries: Sequence[Query]) -> list[Future[Ranking]]:
+        """Lists made together, all from one moment. Cancelling a future takes that query back.
 
         Raises:
             Overloaded: too many calls wait already.

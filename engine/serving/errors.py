@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass
 
 import grpc
+from ousel.v1 import recommender_service_pb2
 
 from engine.failures import is_of_the_machine
 from engine.generations import RollBackRefused, StaleVersion
@@ -142,28 +143,59 @@ FAILURES = frozenset(
 )
 
 
+@dataclass(frozen=True)
+class Told:
+    """What a caller is told of an error.
+
+    Attributes:
+        field: path of the wrong value; "" where the request as a whole is wrong, None where nothing in it is.
+        wait_ms: when another try is worth it; None where only the caller can know, -1 where none is.
+    """
+
+    kind: Kind
+    text: str
+    field: str | None
+    wait_ms: int | None
+
+    @classmethod
+    def of(cls, error: Exception) -> Told:
+        """INTERNAL where it is not an error that a call may end with."""
+        kind = next((kind for kind in KINDS if isinstance(error, kind.error)), UNEXPECTED)
+        text = str(error)
+        if kind is UNEXPECTED:
+            # The cause is in the log, with its traceback: a caller can't do anything with it.
+            text = f"the engine failed unexpectedly ({type(error).__name__})"
+        elif isinstance(error, TimeoutError):
+            text = text or "the call's deadline passed"
+        return cls(kind, text, error.field if isinstance(error, InvalidRequest) else None, _wait_ms(error))
+
+    @property
+    def retry_ms(self) -> int | None:
+        """When another try is worth it; None where none is, or only the caller can know."""
+        return None if self.wait_ms == _NO_RETRY_MS else self.wait_ms
+
+
 def status_of(error: Exception) -> CallStatus:
-    """The status for an error; INTERNAL where it is not one that a call may end with."""
-    kind = next((kind for kind in KINDS if isinstance(error, kind.error)), UNEXPECTED)
-    text = str(error)
-    if kind is UNEXPECTED:
-        # The cause is in the log, with its traceback: a caller can't do anything with it.
-        text = f"the engine failed unexpectedly ({type(error).__name__})"
-    elif isinstance(error, TimeoutError):
-        text = text or "the call's deadline passed"
-    field = error.field if isinstance(error, InvalidRequest) else None
-    wait_ms = _wait_ms(error)
-    details = packed(
-        kind.code,
-        text,
-        kind.reason,
-        field=field,
-        retry_ms=None if wait_ms == _NO_RETRY_MS else wait_ms,
-        metadata={"field": field} if field else None,
-    )
-    hint = () if wait_ms is None else ((RETRY_PUSHBACK, str(wait_ms)),)
+    """The status that a call ends with by an error."""
+    told = Told.of(error)
+    kind, field = told.kind, told.field
+    metadata = {"field": field} if field else None
+    details = packed(kind.code, told.text, kind.reason, field=field, retry_ms=told.retry_ms, metadata=metadata)
+    hint = () if told.wait_ms is None else ((RETRY_PUSHBACK, str(told.wait_ms)),)
     ours = _OURS if kind.code in _ALSO_OF_GRPC else ()
-    return CallStatus(kind.code, text, (*hint, *ours, (DETAILS_KEY, details)))
+    return CallStatus(kind.code, told.text, (*hint, *ours, (DETAILS_KEY, details)))
+
+
+def refusal_of(error: Exception) -> recommender_service_pb2.Refusal:
+    """The same of one query of a batch."""
+    told = Told.of(error)
+    code: int = told.kind.code.value[0]
+    refusal = recommender_service_pb2.Refusal(
+        code=code, message=told.text, reason=told.kind.reason, field=told.field or ""
+    )
+    if told.retry_ms is not None:
+        refusal.retry_after.FromMilliseconds(told.retry_ms)
+    return refusal
 
 
 def is_expected(error: BaseException) -> bool:

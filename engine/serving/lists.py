@@ -8,11 +8,11 @@ and a handler hands bytes on (`passes_bytes`). The numbers are those of `recomme
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any
 
-from ousel.v1 import event_pb2
+from ousel.v1 import event_pb2, recommender_service_pb2
 
 from engine.ranking.query import Cause, Position, Ranking, Source
 
@@ -27,6 +27,14 @@ _float = struct.Struct("<f").pack
 def response_bytes(ranking: Ranking) -> bytes:
     """A RecommendResponse."""
     return _field(1, list_bytes(ranking))
+
+
+def batch_bytes(answers: Sequence[Ranking | recommender_service_pb2.Refusal]) -> bytes:
+    """A RecommendBatchResponse."""
+    return b"".join(
+        _field(1, _field(1, list_bytes(one)) if isinstance(one, Ranking) else _field(2, one.SerializeToString()))
+        for one in answers
+    )
 
 
 def update_bytes(ranking: Ranking, cause: Cause) -> bytes:

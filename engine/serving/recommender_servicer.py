@@ -14,12 +14,12 @@ from engine.ranking.query import Position, Query, Ranking
 from engine.security.caller import current_caller
 from engine.security.roles import EVENT_ON_A_STREAM
 from engine.serving.engine import Engine
-from engine.serving.errors import InvalidRequest, StreamOver, StreamTooOld
+from engine.serving.errors import InvalidRequest, StreamOver, StreamTooOld, refusal_of
 from engine.serving.event_writer import EventWriter
 from engine.serving.first_message import FirstMessages
 from engine.serving.inbox import Inbox
-from engine.serving.lists import response_bytes, update_bytes
-from engine.serving.requests import for_subscriber, parse_after, parse_query, read_request
+from engine.serving.lists import batch_bytes, response_bytes, update_bytes
+from engine.serving.requests import for_subscriber, parse_after, parse_queries, parse_query, read_request
 from engine.serving.subscriptions import Subscription, Subscriptions
 from engine.tracing import spans
 from engine.waiting import NoSuchRecord, Overloaded
@@ -53,6 +53,27 @@ class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceService
         with metrics.QUERIES_WAITING.track_inprogress():
             # gRPC ends the call at its deadline, and a timer of our own costs as much as reading the request.
             return response_bytes(await self._inbox.wait(self._engine.ask(query)))
+
+    async def RecommendBatch(self, request: recommender_service_pb2.RecommendBatchRequest, _: Any) -> bytes:
+        """A list for each query that may have one, all made together; the others are refused by themselves."""
+        parsed = parse_queries(request, self._config)
+        await current_caller().take_turn(len(parsed) - 1)
+        if self._inbox is None:
+            self._inbox = Inbox(asyncio.get_running_loop())
+        queries = [one for one in parsed if isinstance(one, Query)]
+        metrics.QUERIES_WAITING.inc(len(queries))
+        try:
+            waits = map(self._inbox.wait, self._engine.ask_all(queries) if queries else ())
+            made = iter(await asyncio.gather(*waits, return_exceptions=True))
+        finally:
+            metrics.QUERIES_WAITING.dec(len(queries))
+        answers: list[Ranking | recommender_service_pb2.Refusal] = []
+        for one in parsed:
+            answer = next(made) if isinstance(one, Query) else one
+            if isinstance(answer, BaseException) and not isinstance(answer, Exception):
+                raise answer
+            answers.append(refusal_of(answer) if isinstance(answer, Exception) else answer)
+        return batch_bytes(answers)
 
     async def _once_folded(self, query: Query, after: Position, context: Any) -> Ranking:
         assert self._inbox is not None

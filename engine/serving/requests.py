@@ -20,6 +20,7 @@ from engine.security.caller import current_caller
 from engine.serving.errors import InvalidRequest
 
 MAX_EXCLUDED = 1000
+MAX_QUERIES = 100
 SHA256_BYTES = 32
 MAX_METRICS, MAX_METRIC_BYTES = 64, 128
 MAX_TRAINED_ON, MAX_PUSHED_BY_BYTES = 1024, 128
@@ -54,6 +55,25 @@ def parse_query(query: recommender_service_pb2.Query, config: Config, path: str 
         categories=_ids("categories", options.categories, MAX_CATEGORIES, max_bytes, f"{path}.options"),
         exclude_item_ids=_ids("exclude_item_ids", options.exclude_item_ids, MAX_EXCLUDED, max_bytes, f"{path}.options"),
     )
+
+
+def parse_queries(
+    request: recommender_service_pb2.RecommendBatchRequest, config: Config
+) -> list[Query | InvalidRequest]:
+    """Each query of a batch, or why it is refused.
+
+    Raises:
+        InvalidRequest: there are none, or too many.
+    """
+    if not 1 <= len(request.queries) <= MAX_QUERIES:
+        raise InvalidRequest(f"queries must be 1 to {MAX_QUERIES}, got {len(request.queries)}", "queries")
+    parsed: list[Query | InvalidRequest] = []
+    for place, query in enumerate(request.queries):
+        try:
+            parsed.append(parse_query(query, config, f"queries[{place}]"))
+        except InvalidRequest as refusal:
+            parsed.append(refusal)
+    return parsed
 
 
 def parse_after(request: recommender_service_pb2.RecommendRequest, config: Config) -> Position | None:

@@ -58,8 +58,9 @@ class FakeEngine(
     Attributes:
         requests: every unary request, in order.
         stream_messages: every message of every stream, in order.
-        list: what Recommend answers; likewise `status`, `export`, `forgotten`, `digest`, `snapshot`,
-            `rolled_back` and `models`.
+        list: what Recommend answers, and RecommendBatch for each query whose user is not in `refused`; likewise
+            `status`, `export`, `forgotten`, `digest`, `snapshot`, `rolled_back` and `models`.
+        refused: by user, why the engine refuses a query of a batch.
         on_subscribe: what a stream gets for its subscription, (cause, list) each.
         failures: statuses that the next unary calls fail with, one each.
         pushback_ms: the hint that goes with each of these failures; None: none does.
@@ -74,6 +75,7 @@ class FakeEngine(
         self.requests: list = []
         self.stream_messages: list = []
         self.list = list_message("apple", "bread")
+        self.refused: dict = {}
         self.on_subscribe = [("CAUSE_SUBSCRIBED", list_message("apple", "bread"))]
         self.status = model_service_pb2.GetStatusResponse(serving=True, model_version=3)
         self.export = privacy_service_pb2.ExportUserResponse(partitions=[0, 2])
@@ -152,6 +154,14 @@ class FakeEngine(
     def Recommend(self, request, context):
         self._unary(request, context)
         return recommender_service_pb2.RecommendResponse(list=self.list)
+
+    def RecommendBatch(self, request, context):
+        self._unary(request, context)
+        answers = [
+            {"refusal": self.refused[query.user_id]} if query.user_id in self.refused else {"list": self.list}
+            for query in request.queries
+        ]
+        return recommender_service_pb2.RecommendBatchResponse(answers=answers)
 
     def Track(self, request, context):
         self._unary(request, context)

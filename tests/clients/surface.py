@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta, timezone, tzinfo
 from typing import Any
 
-from ousel import AsyncClient, AsyncSubscription, Client, Credentials, Position, Subscription
+from ousel import AsyncClient, AsyncSubscription, Client, Credentials, Position, Query, Subscription
 
 CLASSES = (Client, AsyncClient, Subscription, AsyncSubscription)
 
@@ -64,6 +64,13 @@ _NO_PLACE = [
     Position("ousel.events", 2**31, 1),
     Position("ousel.events", 0, 2**63),
 ]
+_NO_QUERIES = [
+    *("ann", b"ann", 7, True, Query("ann"), object(), Unshowable(), ["ann"], [Query("ann"), {"user_id": "ann"}]),
+    [Query(7)],  # type: ignore[arg-type]
+    [Query("ann", k=5.0)],  # type: ignore[arg-type]
+    [Query("ann", categories="fruit")],
+    [Query("ann", exclude_history=1)],  # type: ignore[arg-type]
+]
 _NO_TEXT_BY_NAME = ["a", b"a", 7, True, ["a"], [("a", "b")], object(), {"a": 3}, {3: "a"}, {"a": None}, {"a": "\udcff"}]
 
 # By the type of a parameter: values that it does not take.
@@ -73,6 +80,7 @@ WRONG: dict[Any, list[Any]] = {
     int: _NO_WHOLE,
     bool: [0, 1, "no", "", b"", None, [], object(), Unshowable()],
     Iterable[str]: [None, *_NO_TEXTS],
+    Iterable[Query]: [None, *_NO_QUERIES],
     datetime: _NO_TIME,
     Position: _NO_PLACE,
     Mapping[str, str]: _NO_TEXT_BY_NAME,
@@ -93,6 +101,7 @@ RIGHT: dict[Any, list[Any]] = {
     int: [1, 7],
     bool: [True, False],
     Iterable[str]: [(), ["a"], {"a"}, (name for name in ("a", "b")), {"a": 1}],
+    Iterable[Query]: [[Query("ann")], (Query(session_id=id_, k=3) for id_ in ("a", "b"))],
     datetime: [datetime(2024, 1, 1, tzinfo=UTC), datetime(1, 1, 1, tzinfo=UTC), datetime(9999, 12, 31, tzinfo=UTC)],
     Position: [_PLACE],
     Mapping[str, str]: [{}, {"a": "b"}],

@@ -22,9 +22,9 @@ WIDE = Query("u1", "", 1000, exclude_item_ids=MANY)
 def queue(usual: int, wide: int, weight: int) -> CallQueue:
     calls = CallQueue()
     for _ in range(usual):
-        calls.add(Call(Query("u1", "", 20), None, Future()), 1)
+        calls.add([Call(Query("u1", "", 20), None, Future())], 1)
     for _ in range(wide):
-        calls.add(Call(WIDE, None, Future()), weight)
+        calls.add([Call(WIDE, None, Future())], weight)
     return calls
 
 
@@ -54,6 +54,17 @@ def test_wide_calls_take_a_quarter_of_what_is_done_while_others_wait(limit, weig
     assert calls.weight == 10_000 - usual + (1000 - wide) * weight
 
 
+def test_calls_that_wait_together_are_taken_together_and_weigh_as_much_as_all_of_them():
+    calls = queue(100, 0, 1)
+    together = [Call(Query(f"u{at}", "", 20), None, Future()) for at in range(40)]
+    calls.add(together, 40)
+    assert (len(calls), calls.usual, calls.weight) == (140, 100, 140)
+    taken = [calls.take(64)[0] for _ in range(3)]
+    assert [len(one) for one in taken] == [64, 64, 12]
+    assert [sum(call in together for call in one) for one in taken] == [0, 40, 0]
+    assert len(calls) == calls.weight == 0
+
+
 def test_wide_calls_take_all_of_it_where_nobody_else_waits_and_save_nothing_up_while_none_wait():
     calls = queue(0, 10, 16)
     assert [len(calls.take(64)[0]) for _ in range(4)] == [4, 4, 2, 0]
@@ -63,7 +74,7 @@ def test_wide_calls_take_all_of_it_where_nobody_else_waits_and_save_nothing_up_w
     for _ in range(10):
         late.take(64)
     for _ in range(100):
-        late.add(Call(WIDE, None, Future()), 16)
+        late.add([Call(WIDE, None, Future())], 16)
     assert sum(call.query is WIDE for call in late.take(64)[0]) == 1
 
 

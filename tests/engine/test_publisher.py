@@ -34,6 +34,42 @@ def test_record_times_of_those_without_a_stream_do_not_pile_up_under_steady_call
         assert len(publisher._record_ms) <= LIMIT
 
 
+def test_lists_asked_for_together_are_made_at_once_and_are_those_of_each_alone():
+    config = with_batches_of(2)
+    state = small_state(config)
+    publisher = Publisher(config, Streams())
+    queries = [Query(f"u{at}", "", 3) for at in range(1, 8)]
+    alone = [publisher.ask(queries[0]), publisher.ask(queries[0])]
+    answers = publisher.ask_all(queries)
+    while not any(answer.done() for answer in answers):
+        publisher.publish(state, None)
+    assert all(answer.done() for answer in (*alone, *answers))
+    made = [recommend([query], state, None, config.ranking)[0] for query in queries]
+    assert [answer.result() for answer in answers] == made
+
+
+def test_of_lists_asked_for_together_one_that_is_taken_back_costs_the_others_nothing():
+    config = with_batches_of(2)
+    publisher = Publisher(config, Streams())
+    first, second, third = publisher.ask_all([Query(f"u{at}", "", 3) for at in range(3)])
+    assert second.cancel()
+    while publisher.busy:
+        publisher.publish(small_state(config), None)
+    assert first.result().items and third.result().items and second.cancelled()
+
+
+def test_all_that_is_asked_for_together_may_wait_or_nothing_of_it():
+    config = Config(**dict(small_config()) | {"serving": ServingConfig(max_queries=10)})
+    publisher = Publisher(config, Streams())
+    some = [Query("u1", "", 3)] * 6
+    publisher.ask_all(some)
+    with pytest.raises(Overloaded, match="at most 10 calls may wait"):
+        publisher.ask_all(some)
+    publisher.ask_all(some[:4])
+    with pytest.raises(Overloaded):
+        publisher.ask(some[0])
+
+
 def slow_lists(monkeypatch, list_s: float) -> None:
     """A clock that only the making of lists moves."""
     clock = [0.0]

@@ -27,6 +27,7 @@ LIST_SERVICES = reflection_pb2.ServerReflectionRequest(list_services="")
 # The messages of a call that succeeds where it is allowed.
 REQUESTS: dict[str, list[Any]] = {
     "/ousel.v1.RecommenderService/Recommend": [recommender_service_pb2.RecommendRequest(query=QUERY)],
+    "/ousel.v1.RecommenderService/RecommendBatch": [recommender_service_pb2.RecommendBatchRequest(queries=[QUERY])],
     "/ousel.v1.RecommenderService/StreamRecommendations": [UPDATE(subscribe=QUERY)],
     "/ousel.v1.EventService/Track": [
         event_service_pb2.TrackRequest(event=Event(user_id="u1", item_id="a", kind="view"))

@@ -17,13 +17,14 @@ from ousel.aio_subscription import AsyncSubscription, is_cancelled, running_loop
 from ousel.arguments import seconds, text
 from ousel.channel import DEFAULT_ADDRESS, RESUME_S, SLOW_TIMEOUT_S, engines
 from ousel.credentials import Credentials
-from ousel.errors import client_closed, from_call, no_answer, plain_reading, wrong_loop
+from ousel.errors import OuselError, client_closed, from_call, no_answer, plain_reading, wrong_loop
 from ousel.model_types import ModelList, RolledBack
 from ousel.status import Status
 from ousel.types import (
     Exported,
     Forgotten,
     Position,
+    Query,
     RecommendationList,
     StateDigest,
     Tracked,
@@ -84,6 +85,16 @@ class AsyncClient:
         request = recommender_service_pb2.RecommendRequest(query=query, after=convert.after_message(after))
         stub = recommender_service_pb2_grpc.RecommenderServiceStub(self._channel())
         return await self._call(stub.Recommend, request, timeout_s, convert.recommended)
+
+    async def recommend_batch(
+        self, queries: Iterable[Query], *, timeout_s: float | None = None
+    ) -> tuple[RecommendationList | OuselError, ...]:
+        """Lists for many at once. Arguments, answers and errors: see `Client.recommend_batch`."""
+        request = convert.batch_request(queries)
+        stub = recommender_service_pb2_grpc.RecommenderServiceStub(self._channel())
+        return await self._call(
+            stub.RecommendBatch, request, timeout_s, lambda answer: convert.batch(answer, self.address)
+        )
 
     def stream(
         self,

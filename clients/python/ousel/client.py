@@ -16,11 +16,11 @@ from ousel import convert, convert_models
 from ousel.arguments import seconds, text
 from ousel.channel import DEFAULT_ADDRESS, RESUME_S, SLOW_TIMEOUT_S, engines
 from ousel.credentials import Credentials
-from ousel.errors import client_closed, from_call, no_answer, plain_reading
+from ousel.errors import OuselError, client_closed, from_call, no_answer, plain_reading
 from ousel.model_types import ModelList, RolledBack
 from ousel.status import Status
 from ousel.subscription import Subscription
-from ousel.types import Exported, Forgotten, Position, RecommendationList, StateDigest, Tracked
+from ousel.types import Exported, Forgotten, Position, Query, RecommendationList, StateDigest, Tracked
 from ousel.v1 import (
     event_service_pb2,
     event_service_pb2_grpc,
@@ -101,6 +101,25 @@ class Client:
         query = convert.query_message(user_id, session_id, k, categories, exclude_item_ids, exclude_history)
         request = recommender_service_pb2.RecommendRequest(query=query, after=convert.after_message(after))
         return self._call(self._recommender.Recommend, request, timeout_s, convert.recommended)
+
+    def recommend_batch(
+        self, queries: Iterable[Query], *, timeout_s: float | None = None
+    ) -> tuple[RecommendationList | OuselError, ...]:
+        """Lists for many at once, such as those of a mail run: made together, from one moment and by one model.
+
+        Args:
+            queries: 1 to 100. An item may be in several of their lists.
+
+        Returns:
+            One for each query, in their order: its list, or the error that the query alone would have failed with.
+
+        Raises:
+            OuselError: by kind, see `ousel.errors`, where the engine answers none of them.
+        """
+        request = convert.batch_request(queries)
+        return self._call(
+            self._recommender.RecommendBatch, request, timeout_s, lambda answer: convert.batch(answer, self.address)
+        )
 
     def stream(
         self,

@@ -19,8 +19,9 @@ from ousel.arguments import (
     text_by_name,
     texts,
     whole,
+    wrong,
 )
-from ousel.errors import InvalidArgument
+from ousel.errors import InvalidArgument, OuselError, from_refusal
 from ousel.status import Status
 from ousel.types import (
     Cause,
@@ -30,6 +31,7 @@ from ousel.types import (
     Origin,
     PartitionDigest,
     Position,
+    Query,
     Recommendation,
     RecommendationList,
     RememberedEvent,
@@ -96,6 +98,30 @@ def subscriber(
     elif session_id != query.session_id:
         raise InvalidArgument(f"session_id must be None or the subscribed {query.session_id!r}, got {session_id!r}")
     return user_id, session_id
+
+
+def batch_request(queries: Iterable[Query]) -> recommender_service_pb2.RecommendBatchRequest:
+    """The request for a batch of lists.
+
+    Raises:
+        InvalidArgument: a value that the message can't carry; everything else is the engine's to judge.
+    """
+    if isinstance(queries, (str, bytes, bytearray)) or not isinstance(queries, Iterable):
+        raise wrong("queries", "a sequence of ousel.Query", queries)
+    return recommender_service_pb2.RecommendBatchRequest(
+        queries=[_query(f"queries[{place}]", query) for place, query in enumerate(queries)]
+    )
+
+
+def _query(name: str, query: Query) -> recommender_service_pb2.Query:
+    if not isinstance(query, Query):
+        raise wrong(name, "an ousel.Query", query)
+    try:
+        return query_message(
+            query.user_id, query.session_id, query.k, query.categories, query.exclude_item_ids, query.exclude_history
+        )
+    except InvalidArgument as error:
+        raise InvalidArgument(f"{name}.{error}") from None
 
 
 def query_message(
@@ -180,6 +206,16 @@ def subject_request(kind: type[R], user_id: str | None, session_id: str | None) 
 
 def recommended(message: recommender_service_pb2.RecommendResponse) -> RecommendationList:
     return recommendation_list(message.list)
+
+
+def batch(
+    message: recommender_service_pb2.RecommendBatchResponse, address: str
+) -> tuple[RecommendationList | OuselError, ...]:
+    """The answers to a batch in their order."""
+    return tuple(
+        recommendation_list(answer.list) if answer.HasField("list") else from_refusal(answer.refusal, address)
+        for answer in message.answers
+    )
 
 
 def snapshot_taken(message: state_service_pb2.TakeSnapshotResponse) -> tuple[Position, ...]:

@@ -131,6 +131,15 @@ def from_call(error: Any, address: str, timeout_s: float | None, took_s: float =
     return made
 
 
+def from_refusal(refusal: Any, address: str) -> OuselError:
+    """The error of one query of a batch, that the engine at `address` has refused."""
+    kind = next((one for one in grpc.StatusCode if one.value[0] == refusal.code), grpc.StatusCode.UNKNOWN)
+    made = from_status(kind, refusal.message, address, None, by_engine=True)
+    made.reason, made.field = refusal.reason or None, refusal.field or None
+    made.retry_after_s = refusal.retry_after.ToTimedelta().total_seconds() if refusal.HasField("retry_after") else None
+    return made
+
+
 def _seconds(ms: Any) -> float | None:
     """A hint of the trailing metadata; None where there is none, or no try is wanted."""
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -47,6 +48,18 @@ class Position:
     topic: str
     partition: int
     offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Query:
+    """One list of a batch; the fields are the arguments of `Client.recommend`."""
+
+    user_id: str | None = None
+    session_id: str | None = None
+    k: int | None = None
+    categories: Iterable[str] = ()
+    exclude_item_ids: Iterable[str] = ()
+    exclude_history: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,6 +52,17 @@ def test_calls_of_one_second_may_come_at_once_and_then_at_the_rate():
     refused(limits)
 
 
+def test_many_queries_of_one_call_count_as_so_many_calls_and_wait_for_what_they_owe():
+    limits, clock = made(max_calls_per_s=4)
+    client = limits.enter("192.0.2.1", METADATA, stream=False)
+    assert client.owes_s(3) == 0
+    assert client.owes_s(8) == 2.0
+    limits.leave(client, stream=False)
+    refused(limits)
+    clock.now_s += 2.5
+    call(limits)
+
+
 def test_a_refused_call_takes_nothing():
     limits, clock = made(max_calls_per_s=1)
     call(limits)

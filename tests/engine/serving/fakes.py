@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -92,6 +92,9 @@ class FakeEngine:
         if not self.hold:
             answer.set_result(self.lists(query))
         return answer
+
+    def ask_all(self, queries: Sequence[Query]) -> list[Future[Ranking]]:
+        return [self.ask(query) for query in queries]
 
     def export(self, subject: str) -> Future[tuple[Subject, ...]]:
         self.exported.append(subject)

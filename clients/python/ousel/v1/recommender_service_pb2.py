@@ -12,38 +12,47 @@ from google.protobuf.internal import builder as _builder
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from ousel.v1 import event_pb2 as ousel_dot_v1_dot_event__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ousel/v1/recommender_service.proto\x12\x08ousel.v1\x1a\x14ousel/v1/event.proto\"`\n\x05Query\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\t\n\x01k\x18\x03 \x01(\x05\x12\'\n\x07options\x18\x04 \x01(\x0b\x32\x16.ousel.v1.QueryOptions\"U\n\x0cQueryOptions\x12\x17\n\x0f\x65xclude_history\x18\x01 \x01(\x08\x12\x12\n\ncategories\x18\x02 \x03(\t\x12\x18\n\x10\x65xclude_item_ids\x18\x03 \x03(\t\"X\n\x10RecommendRequest\x12\x1e\n\x05query\x18\x01 \x01(\x0b\x32\x0f.ousel.v1.Query\x12$\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x15.ousel.v1.LogPosition\"?\n\x11RecommendResponse\x12*\n\x04list\x18\x01 \x01(\x0b\x32\x1c.ousel.v1.RecommendationList\"q\n\x1cStreamRecommendationsRequest\x12$\n\tsubscribe\x18\x01 \x01(\x0b\x32\x0f.ousel.v1.QueryH\x00\x12 \n\x05\x65vent\x18\x02 \x01(\x0b\x32\x0f.ousel.v1.EventH\x00\x42\t\n\x07message\"k\n\x1dStreamRecommendationsResponse\x12*\n\x04list\x18\x01 \x01(\x0b\x32\x1c.ousel.v1.RecommendationList\x12\x1e\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32\x0f.ousel.v1.Cause\"b\n\x0eRecommendation\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12!\n\x07sources\x18\x04 \x03(\x0e\x32\x10.ousel.v1.Source\"\xae\x01\n\x12RecommendationList\x12\'\n\x05items\x18\x01 \x03(\x0b\x32\x18.ousel.v1.Recommendation\x12 \n\x06origin\x18\x02 \x01(\x0e\x32\x10.ousel.v1.Origin\x12\r\n\x05known\x18\x03 \x01(\x08\x12\x15\n\rmodel_version\x18\x04 \x01(\x04\x12\'\n\x08reflects\x18\x05 \x03(\x0b\x32\x15.ousel.v1.LogPosition*j\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43\x41USE_SUBSCRIBED\x10\x01\x12\x10\n\x0c\x43\x41USE_EVENTS\x10\x02\x12\x0f\n\x0b\x43\x41USE_MODEL\x10\x03\x12\x11\n\rCAUSE_CATALOG\x10\x04*x\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x10\n\x0cORIGIN_MODEL\x10\x01\x12\x15\n\x11ORIGIN_POPULARITY\x10\x02\x12\x17\n\x13ORIGIN_COVISITATION\x10\x03\x12\x14\n\x10ORIGIN_FREQUENCY\x10\x04*\xaa\x01\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSOURCE_INDEX\x10\x01\x12\x12\n\x0eSOURCE_HISTORY\x10\x02\x12\x13\n\x0fSOURCE_NEIGHBOR\x10\x03\x12\x12\n\x0eSOURCE_POPULAR\x10\x04\x12\x11\n\rSOURCE_FRIEND\x10\x05\x12\x11\n\rSOURCE_ENTITY\x10\x06\x12\x13\n\x0fSOURCE_BACKFILL\x10\x07\x32\xc8\x01\n\x12RecommenderService\x12\x44\n\tRecommend\x12\x1a.ousel.v1.RecommendRequest\x1a\x1b.ousel.v1.RecommendResponse\x12l\n\x15StreamRecommendations\x12&.ousel.v1.StreamRecommendationsRequest\x1a\'.ousel.v1.StreamRecommendationsResponse(\x01\x30\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\"ousel/v1/recommender_service.proto\x12\x08ousel.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x14ousel/v1/event.proto\"`\n\x05Query\x12\x0f\n\x07user_id\x18\x01 \x01(\t\x12\x12\n\nsession_id\x18\x02 \x01(\t\x12\t\n\x01k\x18\x03 \x01(\x05\x12\'\n\x07options\x18\x04 \x01(\x0b\x32\x16.ousel.v1.QueryOptions\"U\n\x0cQueryOptions\x12\x17\n\x0f\x65xclude_history\x18\x01 \x01(\x08\x12\x12\n\ncategories\x18\x02 \x03(\t\x12\x18\n\x10\x65xclude_item_ids\x18\x03 \x03(\t\"X\n\x10RecommendRequest\x12\x1e\n\x05query\x18\x01 \x01(\x0b\x32\x0f.ousel.v1.Query\x12$\n\x05\x61\x66ter\x18\x02 \x01(\x0b\x32\x15.ousel.v1.LogPosition\"?\n\x11RecommendResponse\x12*\n\x04list\x18\x01 \x01(\x0b\x32\x1c.ousel.v1.RecommendationList\"9\n\x15RecommendBatchRequest\x12 \n\x07queries\x18\x01 \x03(\x0b\x32\x0f.ousel.v1.Query\"@\n\x16RecommendBatchResponse\x12&\n\x07\x61nswers\x18\x01 \x03(\x0b\x32\x15.ousel.v1.BatchAnswer\"k\n\x0b\x42\x61tchAnswer\x12,\n\x04list\x18\x01 \x01(\x0b\x32\x1c.ousel.v1.RecommendationListH\x00\x12$\n\x07refusal\x18\x02 \x01(\x0b\x32\x11.ousel.v1.RefusalH\x00\x42\x08\n\x06\x61nswer\"w\n\x07Refusal\x12\x0c\n\x04\x63ode\x18\x01 \x01(\x05\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\r\n\x05\x66ield\x18\x04 \x01(\t\x12.\n\x0bretry_after\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\"q\n\x1cStreamRecommendationsRequest\x12$\n\tsubscribe\x18\x01 \x01(\x0b\x32\x0f.ousel.v1.QueryH\x00\x12 \n\x05\x65vent\x18\x02 \x01(\x0b\x32\x0f.ousel.v1.EventH\x00\x42\t\n\x07message\"k\n\x1dStreamRecommendationsResponse\x12*\n\x04list\x18\x01 \x01(\x0b\x32\x1c.ousel.v1.RecommendationList\x12\x1e\n\x05\x63\x61use\x18\x02 \x01(\x0e\x32\x0f.ousel.v1.Cause\"b\n\x0eRecommendation\x12\x0f\n\x07item_id\x18\x01 \x01(\t\x12\r\n\x05title\x18\x02 \x01(\t\x12\r\n\x05score\x18\x03 \x01(\x02\x12!\n\x07sources\x18\x04 \x03(\x0e\x32\x10.ousel.v1.Source\"\xae\x01\n\x12RecommendationList\x12\'\n\x05items\x18\x01 \x03(\x0b\x32\x18.ousel.v1.Recommendation\x12 \n\x06origin\x18\x02 \x01(\x0e\x32\x10.ousel.v1.Origin\x12\r\n\x05known\x18\x03 \x01(\x08\x12\x15\n\rmodel_version\x18\x04 \x01(\x04\x12\'\n\x08reflects\x18\x05 \x03(\x0b\x32\x15.ousel.v1.LogPosition*j\n\x05\x43\x61use\x12\x15\n\x11\x43\x41USE_UNSPECIFIED\x10\x00\x12\x14\n\x10\x43\x41USE_SUBSCRIBED\x10\x01\x12\x10\n\x0c\x43\x41USE_EVENTS\x10\x02\x12\x0f\n\x0b\x43\x41USE_MODEL\x10\x03\x12\x11\n\rCAUSE_CATALOG\x10\x04*x\n\x06Origin\x12\x16\n\x12ORIGIN_UNSPECIFIED\x10\x00\x12\x10\n\x0cORIGIN_MODEL\x10\x01\x12\x15\n\x11ORIGIN_POPULARITY\x10\x02\x12\x17\n\x13ORIGIN_COVISITATION\x10\x03\x12\x14\n\x10ORIGIN_FREQUENCY\x10\x04*\xaa\x01\n\x06Source\x12\x16\n\x12SOURCE_UNSPECIFIED\x10\x00\x12\x10\n\x0cSOURCE_INDEX\x10\x01\x12\x12\n\x0eSOURCE_HISTORY\x10\x02\x12\x13\n\x0fSOURCE_NEIGHBOR\x10\x03\x12\x12\n\x0eSOURCE_POPULAR\x10\x04\x12\x11\n\rSOURCE_FRIEND\x10\x05\x12\x11\n\rSOURCE_ENTITY\x10\x06\x12\x13\n\x0fSOURCE_BACKFILL\x10\x07\x32\x9d\x02\n\x12RecommenderService\x12\x44\n\tRecommend\x12\x1a.ousel.v1.RecommendRequest\x1a\x1b.ousel.v1.RecommendResponse\x12S\n\x0eRecommendBatch\x12\x1f.ousel.v1.RecommendBatchRequest\x1a .ousel.v1.RecommendBatchResponse\x12l\n\x15StreamRecommendations\x12&.ousel.v1.StreamRecommendationsRequest\x1a\'.ousel.v1.StreamRecommendationsResponse(\x01\x30\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'ousel.v1.recommender_service_pb2', _globals)
 if _descriptor._USE_C_DESCRIPTORS == False:
   DESCRIPTOR._options = None
-  _globals['_CAUSE']._serialized_start=911
-  _globals['_CAUSE']._serialized_end=1017
-  _globals['_ORIGIN']._serialized_start=1019
-  _globals['_ORIGIN']._serialized_end=1139
-  _globals['_SOURCE']._serialized_start=1142
-  _globals['_SOURCE']._serialized_end=1312
-  _globals['_QUERY']._serialized_start=70
-  _globals['_QUERY']._serialized_end=166
-  _globals['_QUERYOPTIONS']._serialized_start=168
-  _globals['_QUERYOPTIONS']._serialized_end=253
-  _globals['_RECOMMENDREQUEST']._serialized_start=255
-  _globals['_RECOMMENDREQUEST']._serialized_end=343
-  _globals['_RECOMMENDRESPONSE']._serialized_start=345
-  _globals['_RECOMMENDRESPONSE']._serialized_end=408
-  _globals['_STREAMRECOMMENDATIONSREQUEST']._serialized_start=410
-  _globals['_STREAMRECOMMENDATIONSREQUEST']._serialized_end=523
-  _globals['_STREAMRECOMMENDATIONSRESPONSE']._serialized_start=525
-  _globals['_STREAMRECOMMENDATIONSRESPONSE']._serialized_end=632
-  _globals['_RECOMMENDATION']._serialized_start=634
-  _globals['_RECOMMENDATION']._serialized_end=732
-  _globals['_RECOMMENDATIONLIST']._serialized_start=735
-  _globals['_RECOMMENDATIONLIST']._serialized_end=909
-  _globals['_RECOMMENDERSERVICE']._serialized_start=1315
-  _globals['_RECOMMENDERSERVICE']._serialized_end=1515
+  _globals['_CAUSE']._serialized_start=1298
+  _globals['_CAUSE']._serialized_end=1404
+  _globals['_ORIGIN']._serialized_start=1406
+  _globals['_ORIGIN']._serialized_end=1526
+  _globals['_SOURCE']._serialized_start=1529
+  _globals['_SOURCE']._serialized_end=1699
+  _globals['_QUERY']._serialized_start=102
+  _globals['_QUERY']._serialized_end=198
+  _globals['_QUERYOPTIONS']._serialized_start=200
+  _globals['_QUERYOPTIONS']._serialized_end=285
+  _globals['_RECOMMENDREQUEST']._serialized_start=287
+  _globals['_RECOMMENDREQUEST']._serialized_end=375
+  _globals['_RECOMMENDRESPONSE']._serialized_start=377
+  _globals['_RECOMMENDRESPONSE']._serialized_end=440
+  _globals['_RECOMMENDBATCHREQUEST']._serialized_start=442
+  _globals['_RECOMMENDBATCHREQUEST']._serialized_end=499
+  _globals['_RECOMMENDBATCHRESPONSE']._serialized_start=501
+  _globals['_RECOMMENDBATCHRESPONSE']._serialized_end=565
+  _globals['_BATCHANSWER']._serialized_start=567
+  _globals['_BATCHANSWER']._serialized_end=674
+  _globals['_REFUSAL']._serialized_start=676
+  _globals['_REFUSAL']._serialized_end=795
+  _globals['_STREAMRECOMMENDATIONSREQUEST']._serialized_start=797
+  _globals['_STREAMRECOMMENDATIONSREQUEST']._serialized_end=910
+  _globals['_STREAMRECOMMENDATIONSRESPONSE']._serialized_start=912
+  _globals['_STREAMRECOMMENDATIONSRESPONSE']._serialized_end=1019
+  _globals['_RECOMMENDATION']._serialized_start=1021
+  _globals['_RECOMMENDATION']._serialized_end=1119
+  _globals['_RECOMMENDATIONLIST']._serialized_start=1122
+  _globals['_RECOMMENDATIONLIST']._serialized_end=1296
+  _globals['_RECOMMENDERSERVICE']._serialized_start=1702
+  _globals['_RECOMMENDERSERVICE']._serialized_end=1987
 # @@protoc_insertion_point(module_scope)

@@ -19,6 +19,11 @@ class RecommenderServiceStub(object):
                 request_serializer=ousel_dot_v1_dot_recommender__service__pb2.RecommendRequest.SerializeToString,
                 response_deserializer=ousel_dot_v1_dot_recommender__service__pb2.RecommendResponse.FromString,
                 )
+        self.RecommendBatch = channel.unary_unary(
+                '/ousel.v1.RecommenderService/RecommendBatch',
+                request_serializer=ousel_dot_v1_dot_recommender__service__pb2.RecommendBatchRequest.SerializeToString,
+                response_deserializer=ousel_dot_v1_dot_recommender__service__pb2.RecommendBatchResponse.FromString,
+                )
         self.StreamRecommendations = channel.stream_stream(
                 '/ousel.v1.RecommenderService/StreamRecommendations',
                 request_serializer=ousel_dot_v1_dot_recommender__service__pb2.StreamRecommendationsRequest.SerializeToString,
@@ -31,6 +36,15 @@ class RecommenderServiceServicer(object):
 
     def Recommend(self, request, context):
         """One ranked list, now.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def RecommendBatch(self, request, context):
+        """Lists for many at once, such as those of a mail run: made together, all from one moment and by one model. Each query
+        is answered or refused by itself. The call as a whole fails where it holds no query or more than 100, and where the
+        engine has no time for it: then another try comes later.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -51,6 +65,11 @@ def add_RecommenderServiceServicer_to_server(servicer, server):
                     servicer.Recommend,
                     request_deserializer=ousel_dot_v1_dot_recommender__service__pb2.RecommendRequest.FromString,
                     response_serializer=ousel_dot_v1_dot_recommender__service__pb2.RecommendResponse.SerializeToString,
+            ),
+            'RecommendBatch': grpc.unary_unary_rpc_method_handler(
+                    servicer.RecommendBatch,
+                    request_deserializer=ousel_dot_v1_dot_recommender__service__pb2.RecommendBatchRequest.FromString,
+                    response_serializer=ousel_dot_v1_dot_recommender__service__pb2.RecommendBatchResponse.SerializeToString,
             ),
             'StreamRecommendations': grpc.stream_stream_rpc_method_handler(
                     servicer.StreamRecommendations,
@@ -81,6 +100,23 @@ class RecommenderService(object):
         return grpc.experimental.unary_unary(request, target, '/ousel.v1.RecommenderService/Recommend',
             ousel_dot_v1_dot_recommender__service__pb2.RecommendRequest.SerializeToString,
             ousel_dot_v1_dot_recommender__service__pb2.RecommendResponse.FromString,
+            options, channel_credentials,
+            insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
+
+    @staticmethod
+    def RecommendBatch(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(request, target, '/ousel.v1.RecommenderService/RecommendBatch',
+            ousel_dot_v1_dot_recommender__service__pb2.RecommendBatchRequest.SerializeToString,
+            ousel_dot_v1_dot_recommender__service__pb2.RecommendBatchResponse.FromString,
             options, channel_credentials,
             insecure, call_credentials, compression, wait_for_ready, timeout, metadata)
 
