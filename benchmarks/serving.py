@@ -2,14 +2,17 @@
 
     python -m benchmarks.serving [--quick]
 
-One engine with 100,000 items and a model of random weights, its items as far apart as a trained model's (`_weights`);
-its log in memory, 500 events/s of it new; a process of its own that calls, a socket between them. Lists of 20 for users
-drawn at random. Three questions, one after the other:
+One engine (`serving_engine`), and a process of its own that calls, a socket between them: a compiled one where it can
+be built (`compiled_caller`), else several of Python, which take much of the processor from the engine. Lists of 20 for
+users drawn at random. One question after the other:
 
-1. How many calls per second are answered with 64 at a time on their way, and how many by `Echo`, a handler of the same
-   server that returns a list made beforehand? Both in turns, several times; medians count.
-2. How late are answers where calls come at random times, half as many per second as above?
-3. And where twice as many come: how late are those that are answered, and how many are refused?
+1. What does a list cost in the process, made alone and made with 31 others?
+2. Closed loops: how many calls per second are answered with 1, 8 and 64 at a time on their way, and how many of 64 by
+   `Echo`? The latter two in turns, several times; medians count.
+3. And how many lists, where a call asks for 20 of them (`RecommendBatch`)?
+4. Open loops: how late are answers where calls come at random times, at a quarter, half, three quarters and all of what
+   the closed loop of 64 gave, and at 1,000 per second? How late are echoes at half of it?
+5. And where twice as many come: how late are those that are answered, and how many are refused with a hint?
 """
 
 from __future__ import annotations
@@ -24,218 +27,180 @@ os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")  # it would say at every 
 import asyncio
 import json
 import sys
-import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
 from statistics import median
-from typing import Any
 
-import grpc
-import numpy as np
 import torch
 import uvloop
-from ousel.v1 import event_pb2, recommender_service_pb2
 
-from benchmarks.report import report
-from benchmarks.serving_calls import ECHO
+from benchmarks.compiled_caller import compiled_caller
+from benchmarks.report import Figure, report, shown
+from benchmarks.serving_engine import EVENTS_PER_S, ITEMS, USERS, Engine, K, running
 from engine import collector
-from engine.config import CanaryConfig, Config, IndexConfig, ServingConfig, StateConfig
-from engine.events.batch import Record
-from engine.events.dead_letter import MemoryDeadLetters
-from engine.events.source import MemorySource
-from engine.model.recommender import ModelShape, Recommender
-from engine.model.weights import Weights, encode_weights
-from engine.pipeline import Pipeline
 from engine.ranking.query import Query
-from engine.ranking.recommender import recommend
-from engine.serving.calls import CallObserver
-from engine.serving.first_message import FirstMessages
-from engine.serving.lists import response_bytes
-from engine.serving.server import Server
-from engine.serving.subscriptions import Subscriptions
 
-ITEMS = 100_000
-USERS = 20_000
-K = 20
-EVENTS_PER_S = 500
 IN_FLIGHT = 64
-_FEED_S = 0.01
-_ID_SPREAD = 0.08  # standard deviation
-_STRIDE = 61_803  # shares no divisor with ITEMS: so many steps name every item once
+TOGETHER = 32
+BATCH = 20
+SHARES = (0.25, 0.5, 0.75, 1.0)
+_CALLERS = 2  # of Python
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What callers saw of one load.
+
+    Attributes:
+        delays_ms: of all that was answered, rising.
+        engine_s: processor time of the engine.
+    """
+
+    seconds: float
+    answered: int
+    refused: int
+    refused_with_hint: int
+    delays_ms: Sequence[float]
+    engine_s: float
+
+    @property
+    def per_s(self) -> float:
+        return self.answered / self.seconds
+
+    @property
+    def engine_ms(self) -> float:
+        """Of each call."""
+        return 1000 * self.engine_s / max(1, self.answered + self.refused)
+
+    def delay_ms(self, share: float) -> float:
+        """So many of the answers came no later."""
+        return self.delays_ms[min(len(self.delays_ms) - 1, int(share * len(self.delays_ms)))]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.serving", description=__doc__.split("\n")[0])
-    parser.add_argument("--quick", action="store_true", help="within 50 s")
+    parser.add_argument("--quick", action="store_true", help="within a minute and a half")
     quick = parser.parse_args().quick
     torch.set_num_threads(1)
     sys.setswitchinterval(0.00002)  # as in the engine
     collector.set_aside()
-    figures = uvloop.run(
-        _measure(_config(), 200_000 if quick else 1_000_000, 1.8 if quick else 10.0, 3 if quick else 5)
-    )
+    figures = uvloop.run(_measure(200_000 if quick else 1_000_000, 1.8 if quick else 10.0, 3 if quick else 5))
     rows = [
-        (f"lists, {IN_FLIGHT} calls at a time", f"{figures['calls_per_s']:,} calls/s"),
-        ("a handler that returns such a list", f"{figures['echo_calls_per_s']:,} calls/s"),
+        ("a list in the process, alone and with 31 others, in ms", shown(figures, "alone_ms", "batched_ms")),
+        *((f"lists, {n} calls at a time", f"{figures[f'closed_{n}_per_s']:,} calls/s") for n in (1, 8, IN_FLIGHT)),
+        ("a handler that returns such a list", f"{figures['echo_per_s']:,} calls/s"),
         ("ratio", f"{figures['ratio']}"),
+        (f"lists, {BATCH} in a call, over those of one in a call", f"{figures['batch_call_ratio']}"),
         ("processor time of the engine per call, folding included", f"{figures['engine_ms_per_call']} ms"),
         ("the same per echo", f"{figures['engine_ms_per_echo']} ms"),
-        ("at half that load: p50 and p99", f"{figures['p50_ms']} ms, {figures['p99_ms']} ms"),
-        ("at twice that load: p99 of what is answered", f"{figures['overload_p99_ms']} ms"),
-        ("beside the p99 at half the load", f"{figures['overload_ratio']}"),
-        ("refused, with a hint when to come back", f"{figures['refused_share']:.0%}"),
+        *((f"at {share:g} of that load: p50, p99, in ms", shown(figures, *_open(share))) for share in SHARES),
+        ("p99 at half of it, over the echo's at the same rate", f"{figures['half_p99_ratio']}"),
+        ("at 1,000 calls/s: p99", f"{figures['open_1000_p99_ms']} ms"),
+        ("at twice the load: p99 of what is answered, over that at half", f"{figures['overload_ratio']}"),
+        ("of what is refused then, with a hint when to come back", f"{figures['refused_with_hint_share']:.0%}"),
+        ("caller", str(figures["caller"])),
     ]
     report("serving", f"Lists of {K} of {ITEMS:,} items, while {EVENTS_PER_S} events/s are folded", rows, figures)
 
 
-def _config() -> Config:
-    return Config(
-        state=StateConfig(max_users=2 * USERS),
-        index=IndexConfig(rebuild_threads=os.cpu_count() or 1),
-        canary=CanaryConfig(min_scorer_share=0),  # its model is untrained
-        # A list that comes late is worth little here: few wait, and few are made at once.
-        serving=ServingConfig(port=0, metrics_port=0, max_batch=32, max_wait_ms=20),
-    )
-
-
-class _EchoServer(Server):
-    """The engine's own server, with one more handler, which passes through the same interceptor."""
-
-    echo: bytes = b""
-
-    def _register(self, server: grpc.aio.Server, calls: CallObserver, first: FirstMessages) -> None:
-        super()._register(server, calls, first)
-        message = recommender_service_pb2.RecommendResponse.FromString(self.echo)
-
-        async def echo(request: Any, context: Any) -> recommender_service_pb2.RecommendResponse:
-            return message
-
-        handler = grpc.unary_unary_rpc_method_handler(
-            echo,
-            recommender_service_pb2.RecommendRequest.FromString,
-            recommender_service_pb2.RecommendResponse.SerializeToString,
-        )
-        service, method = ECHO.strip("/").split("/")
-        server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
-
-
-async def _measure(config: Config, events: int, seconds: float, turns: int) -> dict[str, float | int | str | bool]:
-    subscriptions = Subscriptions(config.serving.max_streams, wake=lambda: pipeline.wake())
-    ready = threading.Event()
-    pipeline = Pipeline(config, subscriptions, on_ready=ready.set)
-    print(f"folding {events:,} events, embedding and indexing {ITEMS:,} items", flush=True)
-    source, stop = MemorySource(list(_batches(config, 0, events, 4096))), threading.Event()
-    engine = threading.Thread(target=pipeline.run, args=(source, MemoryDeadLetters(), stop), name="engine")
-    engine.start()
-    await asyncio.to_thread(ready.wait)
-    await asyncio.wrap_future(pipeline.install(encode_weights(_weights(config)), 1, {}))
-    server = _EchoServer(config, pipeline, subscriptions, None)
-    server.echo = await asyncio.wrap_future(pipeline.errands.submit(lambda: _one_list(pipeline, config)))
-    await server.start()
-    feeder = threading.Thread(target=_feed, args=(source, config, events, stop), name="feeder")
-    feeder.start()
-    print("calling", flush=True)
-    try:
-        return await _call(server.port, seconds, turns)
-    finally:
-        stop.set()
-        pipeline.wake()
-        await server.stop(0)
-        await asyncio.to_thread(engine.join)
-        await asyncio.to_thread(feeder.join)
-        pipeline.close()
-
-
-async def _call(port: int, seconds: float, turns: int) -> dict[str, float | int | str | bool]:
-    await _load(port, "Recommend", seconds)  # warms both sides
-    lists, echoes = [], []
-    for _ in range(turns):
-        echoes.append(await _load(port, "Echo", seconds))
-        lists.append(await _load(port, "Recommend", seconds))
-    calls_per_s = median(part["answered"] / part["seconds"] for part in lists)
-    echo_calls_per_s = median(part["answered"] / part["seconds"] for part in echoes)
-    half = await _load(port, "Recommend", 3 * seconds, calls_per_s / 2)
-    twice = await _load(port, "Recommend", 2 * seconds, 2 * calls_per_s)
-    return {
-        "calls_per_s": round(calls_per_s),
-        "echo_calls_per_s": round(echo_calls_per_s),
-        "ratio": round(calls_per_s / echo_calls_per_s, 3),
-        "p50_ms": round(half["p50_ms"], 1),
-        "p99_ms": round(half["p99_ms"], 1),
-        "overload_p99_ms": round(twice["p99_ms"], 1),
-        "overload_ratio": round(twice["p99_ms"] / half["p99_ms"], 2),
-        "refused_share": round(twice["refused"] / (twice["refused"] + twice["answered"]), 3),
-        "overload_calls_per_s": round(twice["answered"] / twice["seconds"]),
-        "engine_ms_per_call": round(median(part["engine_ms"] for part in lists), 2),
-        "engine_ms_per_echo": round(median(part["engine_ms"] for part in echoes), 2),
+async def _measure(events: int, seconds: float, turns: int) -> dict[str, Figure]:
+    program = compiled_caller()
+    async with running(events) as engine:
+        print("making lists", flush=True)
+        alone_ms, batched_ms = await engine.in_its_thread(lambda: _in_process(engine, 40 * turns))
+        print("calling", flush=True)
+        load = _Caller(engine, program)
+        await load.run("Recommend", seconds)  # warms both sides
+        lists, echoes = [], []
+        for _ in range(turns):
+            echoes.append(await load.run("Echo", seconds))
+            lists.append(await load.run("Recommend", seconds))
+        per_s, echo_per_s = (median(part.per_s for part in parts) for parts in (lists, echoes))
+        few = {n: await load.run("Recommend", seconds, in_flight=n) for n in (1, 8)}
+        batches = await load.run("RecommendBatch", seconds, in_flight=4, queries=BATCH)
+        opened = {share: await load.run("Recommend", 2 * seconds, share * per_s) for share in SHARES}
+        echo_at_half = await load.run("Echo", 2 * seconds, per_s / 2)
+        thousand = await load.run("Recommend", 2 * seconds, 1000)
+        twice = await load.run("Recommend", 2 * seconds, 2 * per_s)
+    half_ms = opened[0.5].delay_ms(0.99)
+    figures: dict[str, Figure] = {"alone_ms": round(alone_ms, 3), "batched_ms": round(batched_ms, 3)}
+    figures |= {f"closed_{n}_per_s": round(seen.per_s) for n, seen in few.items()}
+    figures |= {
+        f"closed_{IN_FLIGHT}_per_s": round(per_s),
+        "echo_per_s": round(echo_per_s),
+        "ratio": round(per_s / echo_per_s, 3),
+        "batch_call_ratio": round(BATCH * batches.per_s / per_s, 2),
+    }
+    for share, seen in opened.items():
+        for name, quantile in zip(_open(share), (0.5, 0.99), strict=True):
+            figures[name] = round(seen.delay_ms(quantile), 1)
+    return figures | {
+        "half_p99_ratio": round(half_ms / echo_at_half.delay_ms(0.99), 2),
+        "open_1000_p99_ms": round(thousand.delay_ms(0.99), 1),
+        "open_1000_refused": thousand.refused,
+        "overload_ratio": round(twice.delay_ms(0.99) / half_ms, 2),
+        "refused_with_hint_share": round(twice.refused_with_hint / max(1, twice.refused), 3),
+        "refused_share": round(twice.refused / (twice.refused + twice.answered), 3),
+        "engine_ms_per_call": round(median(part.engine_ms for part in lists), 2),
+        "engine_ms_per_echo": round(median(part.engine_ms for part in echoes), 2),
         "items": ITEMS,
-        "max_batch": _config().serving.max_batch,
-        "max_wait_ms": _config().serving.max_wait_ms,
+        "caller": "python" if program is None else "compiled",
     }
 
 
-async def _load(port: int, method: str, seconds: float, per_s: float = 0.0) -> Mapping[str, float]:
-    """What the calling process saw, and the engine spent; `per_s` calls at random times, 0: as many as come back."""
-    arguments = [str(port), method, str(seconds), str(per_s), str(IN_FLIGHT), str(USERS), str(K)]
-    before_s = time.process_time()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "benchmarks.serving_calls", *arguments, stdout=asyncio.subprocess.PIPE
-    )
-    output, _ = await process.communicate()
-    seen: Mapping[str, float] = json.loads(output)
-    spent_s = time.process_time() - before_s
-    return {**seen, "engine_ms": 1000 * spent_s / (seen["answered"] + seen["refused"])}
+def _open(share: float) -> tuple[str, str]:
+    """The names of p50 and p99 at a share of the load."""
+    return f"open_{share:g}_p50_ms", f"open_{share:g}_p99_ms"
 
 
-def _one_list(pipeline: Pipeline, config: Config) -> bytes:
-    (ranking,) = recommend([Query("user-1", "", K)], pipeline.state, pipeline.generation, config.ranking)
-    return response_bytes(ranking)
+def _in_process(engine: Engine, times: int) -> tuple[float, float]:
+    """Milliseconds of a list made alone, and of one of those made together: medians."""
+    draw = Random(1)
+    took_ms: dict[int, list[float]] = {1: [], TOGETHER: []}
+    for _ in range(times):
+        for count, took in took_ms.items():
+            queries = [Query(f"user-{draw.randrange(USERS)}", "", K) for _ in range(count)]
+            began_s = time.perf_counter()
+            engine.make(queries)
+            took.append(1000 * (time.perf_counter() - began_s) / count)
+    return median(took_ms[1]), median(took_ms[TOGETHER])
 
 
-def _weights(config: Config) -> Weights:
-    """Random, but with learned ids as far apart as training moves them.
+class _Caller:
+    """Runs loads, each in processes of its own."""
 
-    Before any training all items are nearly alike: a mean cosine of 0.99, which no search tells apart. Five minutes of
-    `ousel-trainer train` on the 12,101 items of Amazon's Beauty left their mean vector at a length of 0.55, their
-    covariance at an effective dimension of 46, and a session's cosines with all items at a standard deviation of 0.11.
-    Ids of this spread give 0.55, 46 and 0.11 here.
-    """
-    torch.manual_seed(0)
-    shape = ModelShape(vocabulary=ITEMS, content_dim=config.state.content_dim, kinds=len(config.events.kinds))
-    model = Recommender(shape)
-    torch.nn.init.normal_(model.graph.identity.weight, std=_ID_SPREAD)
-    return Weights(model.eval().requires_grad_(False), [f"item-{number}" for number in range(ITEMS)])
+    def __init__(self, engine: Engine, program: Path | None) -> None:
+        self._engine = engine
+        python = [sys.executable, "-m", "benchmarks.serving_calls"]
+        self._commands = [python] * _CALLERS if program is None else [[str(program)]]
 
-
-def _batches(config: Config, first: int, count: int, size: int) -> Iterator[list[Record]]:
-    """Events of a shop: half of them of few items that many have, half of all in turn."""
-    draw = np.random.default_rng(first)
-    users = draw.integers(0, USERS, count)
-    numbers = first + np.arange(count)
-    items = np.where(numbers % 2, draw.zipf(1.2, count) % ITEMS, numbers // 2 * _STRIDE % ITEMS)
-    now_ms = time.time_ns() // 1_000_000
-    for start in range(0, count, size):
-        batch = []
-        for number in range(start, min(start + size, count)):
-            event = event_pb2.Event(
-                event_id=f"{first + number}",
-                user_id=f"user-{users[number]}",
-                item_id=f"item-{items[number]}",
+    async def run(
+        self, method: str, seconds: float, per_s: float = 0.0, *, in_flight: int = IN_FLIGHT, queries: int = 1
+    ) -> Seen:
+        """Calls at random times, `per_s` of them, or as many as come back where that is 0."""
+        before_s = time.process_time()
+        commands = self._commands[:in_flight]
+        shares = [in_flight // len(commands) + (n < in_flight % len(commands)) for n in range(len(commands))]
+        processes = [
+            await asyncio.create_subprocess_exec(
+                *command, str(self._engine.port), method, str(seconds), str(per_s / len(commands)), str(share),
+                str(USERS), str(K), str(queries), stdout=asyncio.subprocess.PIPE,
             )
-            event.time.FromMilliseconds(now_ms - (count - number))
-            key, value = event.user_id.encode(), event.SerializeToString()
-            batch.append(Record(config.kafka.events_topic, 0, first + number, now_ms, key, value))
-        yield batch
-
-
-def _feed(source: MemorySource, config: Config, first: int, stop: threading.Event) -> None:
-    size = round(EVENTS_PER_S * _FEED_S)
-    began_s = time.monotonic()
-    for number in range(10**9):
-        if stop.wait(max(0.0, began_s + number * _FEED_S - time.monotonic())):
-            return
-        for batch in _batches(config, first + number * size, size, size):
-            source.append(batch)
+            for command, share in zip(commands, shares, strict=True)
+        ]  # fmt: skip
+        outputs = [(await process.communicate())[0] for process in processes]
+        if any(process.returncode for process in processes):
+            raise SystemExit(f"a caller of {method} has failed")
+        seen = [json.loads(output) for output in outputs]
+        return Seen(
+            seconds=max(one["seconds"] for one in seen),
+            delays_ms=sorted(delay for one in seen for delay in one["delays_ms"]),
+            engine_s=time.process_time() - before_s,
+            **{name: sum(one[name] for one in seen) for name in ("answered", "refused", "refused_with_hint")},
+        )
 
 
 if __name__ == "__main__":
