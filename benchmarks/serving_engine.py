@@ -29,6 +29,8 @@ from engine.model.weights import Weights, encode_weights
 from engine.pipeline import Pipeline
 from engine.ranking.query import Query
 from engine.ranking.recommender import recommend
+from engine.security import guard
+from engine.security.roles import ACCESS, Role
 from engine.serving.calls import CallObserver
 from engine.serving.first_message import FirstMessages
 from engine.serving.lists import response_bytes
@@ -90,6 +92,7 @@ class _EchoServer(Server):
             recommender_service_pb2.RecommendRequest.FromString,
             recommender_service_pb2.RecommendResponse.SerializeToString,
         )
+        guard.ACCESS = {**ACCESS, ECHO: (Role.RECOMMEND,)}  # else it is refused to everybody
         service, method = ECHO.strip("/").split("/")
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
 
