@@ -92,7 +92,7 @@ async def test_a_stock_reflection_client_lists_and_describes_our_services(served
         "ousel.v1.PrivacyService",
         "ousel.v1.StateService",
     }
-    assert methods["ousel.v1.RecommenderService"] == ["Recommend", "StreamRecommendations"]
+    assert methods["ousel.v1.RecommenderService"] == ["Recommend", "RecommendBatch", "StreamRecommendations"]
     assert methods["ousel.v1.ModelService"] == [
         "PushWeights",
         "RollBack",
