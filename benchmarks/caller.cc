@@ -1,5 +1,5 @@
 // The calling side of `serving`, compiled: one load on one port, then what was seen of it, as JSON. It does what
-// `serving_calls.py` does, and spends a tenth of the processor time on it, which the engine on the same cores then has.
+// `serving_calls.py` does, and leaves more of the processor to an engine on the same cores.
 //
 //     caller PORT METHOD SECONDS CALLS_PER_S IN_FLIGHT USERS K QUERIES
 //

@@ -52,7 +52,7 @@ _CALLERS = 2  # of Python
 
 @dataclass(frozen=True)
 class Seen:
-    """What callers saw of one load.
+    """One load as its callers saw it.
 
     Attributes:
         delays_ms: of all that was answered, rising.

@@ -55,7 +55,7 @@ class Engine:
         self.pipeline, self.config, self.port = pipeline, config, port
 
     async def in_its_thread(self, work: Callable[[], T]) -> T:
-        """What `work` returns there, while nothing else is done."""
+        """Runs `work` there, while nothing else is done, and returns its result."""
         return await asyncio.wrap_future(self.pipeline.errands.submit(work))
 
     def make(self, queries: list[Query]) -> bytes:

@@ -253,7 +253,7 @@ class Publisher:
         return weight_of(query, self._config.state.history, self._config.ranking)
 
     def _refusal(self, count: int, *, wide: bool) -> Overloaded | None:
-        """Why no so many further calls may wait, wide or not, if so; with the lock held."""
+        """Why so many further calls, wide or not, may not wait; None where they may. The lock is held."""
         serving, waiting = self._config.serving, self._calls.usual
         calls = f"{waiting} calls"
         if len(self._calls) + count > serving.max_queries:

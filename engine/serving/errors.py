@@ -145,7 +145,7 @@ FAILURES = frozenset(
 
 @dataclass(frozen=True)
 class Told:
-    """What a caller is told of an error.
+    """An error in the words that its caller is told.
 
     Attributes:
         field: path of the wrong value; "" where the request as a whole is wrong, None where nothing in it is.

@@ -46,24 +46,22 @@ class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceService
         """One ranked list; with `after`, once it reflects that record."""
         query = parse_query(request.query, self._config)
         after = parse_after(request, self._config)
-        if self._inbox is None:
-            self._inbox = Inbox(asyncio.get_running_loop())
+        inbox = self._inbox_of_the_loop()
         if after is not None:
             return response_bytes(await self._once_folded(query, after, context))
         with metrics.QUERIES_WAITING.track_inprogress():
             # gRPC ends the call at its deadline, and a timer of our own costs as much as reading the request.
-            return response_bytes(await self._inbox.wait(self._engine.ask(query)))
+            return response_bytes(await inbox.wait(self._engine.ask(query)))
 
     async def RecommendBatch(self, request: recommender_service_pb2.RecommendBatchRequest, _: Any) -> bytes:
         """A list for each query that may have one, all made together; the others are refused by themselves."""
         parsed = parse_queries(request, self._config)
         await current_caller().take_turn(len(parsed) - 1)
-        if self._inbox is None:
-            self._inbox = Inbox(asyncio.get_running_loop())
+        inbox = self._inbox_of_the_loop()
         queries = [one for one in parsed if isinstance(one, Query)]
         metrics.QUERIES_WAITING.inc(len(queries))
         try:
-            waits = map(self._inbox.wait, self._engine.ask_all(queries) if queries else ())
+            waits = map(inbox.wait, self._engine.ask_all(queries) if queries else ())
             made = iter(await asyncio.gather(*waits, return_exceptions=True))
         finally:
             metrics.QUERIES_WAITING.dec(len(queries))
@@ -75,14 +73,19 @@ class RecommenderServicer(recommender_service_pb2_grpc.RecommenderServiceService
             answers.append(refusal_of(answer) if isinstance(answer, Exception) else answer)
         return batch_bytes(answers)
 
+    def _inbox_of_the_loop(self) -> Inbox:
+        if self._inbox is None:
+            self._inbox = Inbox(asyncio.get_running_loop())
+        return self._inbox
+
     async def _once_folded(self, query: Query, after: Position, context: Any) -> Ranking:
-        assert self._inbox is not None
+        inbox = self._inbox_of_the_loop()
         remaining_s, most_s = context.time_remaining(), self._config.serving.max_record_wait_ms / 1000
         limit_s = most_s if remaining_s is None else min(most_s, remaining_s)
         how = "failed"
         try:
             async with asyncio.timeout(limit_s):
-                ranking = await self._inbox.wait(self._engine.ask(query, after))
+                ranking = await inbox.wait(self._engine.ask(query, after))
             how = "answered"
             return ranking
         except TimeoutError:
