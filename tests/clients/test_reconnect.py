@@ -6,8 +6,8 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from grpc_health.v1 import health_pb2, health_pb2_grpc
 from ousel.channel import engines
+from ousel.v1 import model_service_pb2, model_service_pb2_grpc
 
 TRIES = 10
 DEADLINE_S = 60.0
@@ -44,8 +44,8 @@ def door() -> Iterator[ClosedDoor]:
 
 def test_an_engine_that_stays_away_is_looked_for_about_each_second(door: ClosedDoor) -> None:
     with engines(door.address).open() as channel:
-        check = health_pb2_grpc.HealthStub(channel).Check
-        call = check.future(health_pb2.HealthCheckRequest(), wait_for_ready=True, timeout=DEADLINE_S)
+        ask = model_service_pb2_grpc.ModelServiceStub(channel).GetStatus
+        call = ask.future(model_service_pb2.GetStatusRequest(), wait_for_ready=True, timeout=DEADLINE_S)
         assert door.enough.wait(DEADLINE_S)
         call.cancel()
     # gRPC's own waits grow from try to try, the last of these to more than two and to more than four seconds. The
