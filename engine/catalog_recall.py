@@ -161,7 +161,7 @@ class Newest:
         self._names = names
         self._ends = ends
         self._decoder = ItemDecoder(config.events, config.state.features_dim)
-        self._found = RecordPool[str](config.state.max_catalog_bytes // 2)
+        self._found = RecordPool[str](config.state.catalog_bytes // 2)
         self._quoted: set[str] = set()  # ids that are the JSON text of one of `names`, and that have had a record
 
     def note(self, records: Iterable[Record]) -> None:

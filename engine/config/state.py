@@ -9,6 +9,8 @@ from pydantic import Field, field_validator, model_validator
 
 from engine.config.section import DAY_S, HOUR_S, YEAR_S, Section, home_resolved
 
+_RECORD_BYTES = 5 * 2**10  # half of it for a record's texts, and as much again where events name another item
+
 
 class StateConfig(Section):
     """Sizes of what is remembered. Memory follows the events there are, up to these limits."""
@@ -24,10 +26,11 @@ class StateConfig(Section):
         " this; and records of the catalog, of which those updated last are kept beyond this, and the records of all"
         " other items that events name.",
     )  # fmt: skip
-    max_catalog_bytes: int = Field(
-        2**30, ge=2**20, le=2**40,
+    max_catalog_bytes: int | None = Field(
+        None, ge=2**20, le=2**40,
         description="Memory that the records of the catalog may take: half of it the max_items records updated last,"
-        " and half of it the other records whose items events name. Beyond that the longest not updated are dropped.",
+        " and half of it the other records whose items events name. Beyond that the longest not updated are dropped."
+        " Where it is not set, it is 5 KiB for each of max_items, and at least 1 GiB.",
     )  # fmt: skip
     catalog_recall_s: float = Field(
         600.0, gt=0, le=YEAR_S,
@@ -81,6 +84,13 @@ class StateConfig(Section):
     content_model: str | None = Field(
         None, description="name or folder of the sentence-transformer, where content_encoder is that"
     )
+
+    @property
+    def catalog_bytes(self) -> int:
+        """`max_catalog_bytes`, or what stands for it where it is not set."""
+        if self.max_catalog_bytes is None:
+            return max(2**30, _RECORD_BYTES * self.max_items)
+        return self.max_catalog_bytes
 
     @field_validator("content_model")
     @classmethod

@@ -79,7 +79,7 @@ class State:
         self.partitions = partitions
         self.half_lives_s = config.half_lives_s
         self.items = IdMap()
-        self.records = CatalogRecords(config.max_items, config.max_catalog_bytes)
+        self.records = CatalogRecords(config.max_items, config.catalog_bytes)
         self.catalog = Catalog(content_encoder(config), config.features_dim, self.item_rows, self.records)
         self.availability = Availability(self.catalog, catalog_only=catalog_only)
         self.slices: dict[int, Placed] = {}

@@ -116,8 +116,8 @@ def test_the_catalog_stays_within_its_memory_under_endless_large_records_and_kee
         records = [CatalogItem(f"c{sent + at}", "Title", attributes=attributes) for at in range(BATCH)]
         state.fold(batch([], records))
         sent += BATCH
-        assert state.records.bytes <= config.max_catalog_bytes
-        assert len(state.catalog) == len(state.records) <= config.max_catalog_bytes // 20_000
+        assert state.records.bytes <= config.catalog_bytes
+        assert len(state.catalog) == len(state.records) <= config.catalog_bytes // 20_000
         assert state.records.evicted == sent - len(state.records)
         # The state gives the rows of evicted records back.
         assert len(state.items) <= len(state.records) + 1 + BATCH, number

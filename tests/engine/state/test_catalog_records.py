@@ -203,3 +203,18 @@ def test_a_restart_between_goes_on_as_the_one_that_never_stopped(cut):
     for state in (whole, again):
         state.fold(batch([], invented[cut:]))
     assert sorted(map(repr, whole.catalog.records())) == sorted(map(repr, again.catalog.records()))
+
+
+@pytest.mark.parametrize("max_items", [1, 200_000, 1_000_000, 20_000_000])
+def test_by_default_the_bound_on_memory_leaves_room_for_as_many_records_as_the_bound_on_items(max_items):
+    """A shop that raises the one must not lose items by the other."""
+    usual = CatalogItem(
+        "a-usual-item-id", "A title that says of a product what a shop says of it as a rule, on two lines",
+        ("Sports", "Shoes", "Running shoes"),
+        attributes=tuple((f"attribute-{at}", f"its value {at}") for at in range(8)),
+    )  # fmt: skip
+    assert record_bytes(usual) * max_items <= StateConfig(max_items=max_items).catalog_bytes // 2
+
+
+def test_the_bound_on_memory_is_what_it_is_set_to():
+    assert StateConfig(max_items=1_000_000, max_catalog_bytes=2**20).catalog_bytes == 2**20
