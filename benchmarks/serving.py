@@ -39,7 +39,7 @@ import uvloop
 
 from benchmarks.compiled_caller import compiled_caller
 from benchmarks.report import Figure, report, shown
-from benchmarks.serving_engine import EVENTS_PER_S, ITEMS, USERS, Engine, K, running
+from benchmarks.serving_engine import EVENTS_PER_S, USERS, Engine, K, running
 from engine import collector
 from engine.ranking.query import Query
 
@@ -103,12 +103,17 @@ def main() -> None:
         ("of what is refused then, with a hint when to come back", f"{figures['refused_with_hint_share']:.0%}"),
         ("caller", str(figures["caller"])),
     ]
-    report("serving", f"Lists of {K} of {ITEMS:,} items, while {EVENTS_PER_S} events/s are folded", rows, figures)
+    report(
+        "serving",
+        f"Lists of {K} of {figures['items']:,} items, while {EVENTS_PER_S} events/s are folded",
+        rows,
+        figures,
+    )
 
 
-async def _measure(events: int, seconds: float, turns: int) -> dict[str, Figure]:
+async def _measure(history: int, seconds: float, turns: int) -> dict[str, Figure]:
     program = compiled_caller()
-    async with running(events) as engine:
+    async with running(history) as engine:
         print("making lists", flush=True)
         alone_ms, batched_ms = await engine.in_its_thread(lambda: _in_process(engine, 40 * turns))
         print("calling", flush=True)
@@ -125,6 +130,7 @@ async def _measure(events: int, seconds: float, turns: int) -> dict[str, Figure]
         echo_at_half = await load.run("Echo", 2 * seconds, per_s / 2)
         thousand = await load.run("Recommend", 2 * seconds, 1000)
         twice = await load.run("Recommend", 2 * seconds, 2 * per_s)
+        items = engine.items
     half_ms = opened[0.5].delay_ms(0.99)
     figures: dict[str, Figure] = {"alone_ms": round(alone_ms, 3), "batched_ms": round(batched_ms, 3)}
     figures |= {f"closed_{n}_per_s": round(seen.per_s) for n, seen in few.items()}
@@ -146,7 +152,7 @@ async def _measure(events: int, seconds: float, turns: int) -> dict[str, Figure]
         "refused_share": round(twice.refused / (twice.refused + twice.answered), 3),
         "engine_ms_per_call": round(median(part.engine_ms for part in lists), 2),
         "engine_ms_per_echo": round(median(part.engine_ms for part in echoes), 2),
-        "items": ITEMS,
+        "items": items,
         "caller": "python" if program is None else "compiled",
     }
 

@@ -1,7 +1,8 @@
-"""The engine that `serving` calls: a shop in memory, a model, and a server with one more handler, `Echo`.
+"""The engine that `serving` calls: a grocer's shop in memory, a trained model, and a server with one more handler.
 
-It has 100,000 items and a model of random weights whose items are as far apart as a trained model's (`_weights`). Its
-log is in memory, and 500 events/s of it are new. `Echo` returns a list that was made beforehand.
+The shop is the demo's: 92,331 items with their titles and categories, and a year of the purchases of 2,469 households,
+with times as if the year ended now. The log is in memory, and 500 events/s of it are new. The handler `Echo` returns a
+list that was made beforehand.
 """
 
 from __future__ import annotations
@@ -10,22 +11,22 @@ import asyncio
 import os
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import grpc
 import numpy as np
-import torch
-from ousel.v1 import event_pb2, recommender_service_pb2
+from ousel.v1 import recommender_service_pb2
 
 from benchmarks.serving_calls import ECHO
-from engine.config import CanaryConfig, Config, IndexConfig, ServingConfig, StateConfig
+from benchmarks.trained_model import trained_model
+from deploy.demo.data import Purchases, data_folder, events, read_items, read_purchases
+from engine.config import CanaryConfig, Config, IndexConfig, ServingConfig
 from engine.events.batch import Record
 from engine.events.dead_letter import MemoryDeadLetters
 from engine.events.source import MemorySource
-from engine.model.recommender import ModelShape, Recommender
-from engine.model.weights import Weights, encode_weights
 from engine.pipeline import Pipeline
 from engine.ranking.query import Query
 from engine.ranking.recommender import recommend
@@ -37,13 +38,12 @@ from engine.serving.lists import response_bytes
 from engine.serving.server import Server
 from engine.serving.subscriptions import Subscriptions
 
-ITEMS = 100_000
-USERS = 20_000
+USERS = 2469
 K = 20
 EVENTS_PER_S = 500
 _FEED_S = 0.01
-_ID_SPREAD = 0.08  # standard deviation
-_STRIDE = 61_803  # shares no divisor with ITEMS: so many steps name every item once
+_WEEKS = 45  # of 53: what comes later is fed
+_FOLDED_AT_ONCE = 4096  # records
 
 T = TypeVar("T")
 
@@ -53,6 +53,10 @@ class Engine:
 
     def __init__(self, pipeline: Pipeline, config: Config, port: int) -> None:
         self.pipeline, self.config, self.port = pipeline, config, port
+
+    @property
+    def items(self) -> int:
+        return len(self.pipeline.state.items)
 
     async def in_its_thread(self, work: Callable[[], T]) -> T:
         """Runs `work` there, while nothing else is done, and returns its result."""
@@ -66,11 +70,10 @@ class Engine:
 
 
 def settings() -> Config:
-    """All defaults, but for ports, the room for users, the cores of the first build, and a canary that has nobody."""
+    """All defaults, but for ports, the cores of the first build, and a canary that has nobody to ask about."""
     return Config(
-        state=StateConfig(max_users=2 * USERS),
         index=IndexConfig(rebuild_threads=os.cpu_count() or 1),
-        canary=CanaryConfig(min_scorer_share=0),  # its model is untrained
+        canary=CanaryConfig(min_scorer_share=0),  # its model serves by what it is worth
         serving=ServingConfig(port=0, metrics_port=0),
     )
 
@@ -98,24 +101,29 @@ class _EchoServer(Server):
 
 
 @asynccontextmanager
-async def running(events: int) -> AsyncIterator[Engine]:
-    """An engine with its server that has folded so many events, serves a model, and folds further events."""
-    config = settings()
+async def running(history: int) -> AsyncIterator[Engine]:
+    """An engine with its server that has folded so many purchases, serves a model, and folds further ones."""
+    weights, config = trained_model(), settings()
     subscriptions = Subscriptions(config.serving.max_streams, wake=lambda: pipeline.wake())
     ready = threading.Event()
     pipeline = Pipeline(config, subscriptions, on_ready=ready.set)
-    print(f"folding {events:,} events, embedding and indexing {ITEMS:,} items", flush=True)
-    source, stop = MemorySource(list(_batches(config, 0, events, 4096))), threading.Event()
+    catalog = _catalog(config)
+    past, live = _numbered(*read_purchases(data_folder(), _WEEKS))
+    past = past[-history:]
+    print(f"folding {len(past):,} purchases, embedding and indexing {len(catalog):,} items", flush=True)
+    records = catalog + _records(config, past, 0)
+    parts = [records[at : at + _FOLDED_AT_ONCE] for at in range(0, len(records), _FOLDED_AT_ONCE)]
+    source, stop = MemorySource(parts), threading.Event()
     engine = threading.Thread(target=pipeline.run, args=(source, MemoryDeadLetters(), stop), name="engine")
     engine.start()
     await asyncio.to_thread(ready.wait)
-    await asyncio.wrap_future(pipeline.install(encode_weights(_weights(config)), 1, {}))
+    await asyncio.wrap_future(pipeline.install(weights, 1, {}))
     server = _EchoServer(config, pipeline, subscriptions, None)
     made = Engine(pipeline, config, 0)
     server.echo = await made.in_its_thread(lambda: made.make([Query("user-1", "", K)]))
     await server.start()
     made.port = server.port
-    feeder = threading.Thread(target=_feed, args=(source, config, events, stop), name="feeder")
+    feeder = threading.Thread(target=_feed, args=(source, config, live, len(past), stop), name="feeder")
     feeder.start()
     try:
         yield made
@@ -128,47 +136,48 @@ async def running(events: int) -> AsyncIterator[Engine]:
         pipeline.close()
 
 
-def _weights(config: Config) -> Weights:
-    """Random, but with learned ids as far apart as training moves them.
-
-    Before any training all items are nearly alike: a mean cosine of 0.99, which no search tells apart. Five minutes of
-    `ousel-trainer train` on the 12,101 items of Amazon's Beauty left their mean vector at a length of 0.55, their
-    covariance at an effective dimension of 46, and a session's cosines with all items at a standard deviation of 0.11.
-    Ids of this spread give 0.55, 46 and 0.11 here.
-    """
-    torch.manual_seed(0)
-    shape = ModelShape(vocabulary=ITEMS, content_dim=config.state.content_dim, kinds=len(config.events.kinds))
-    model = Recommender(shape)
-    torch.nn.init.normal_(model.graph.identity.weight, std=_ID_SPREAD)
-    return Weights(model.eval().requires_grad_(False), [f"item-{number}" for number in range(ITEMS)])
+def _catalog(config: Config) -> list[Record]:
+    """The records of all items."""
+    items = enumerate(read_items(data_folder()))
+    return [
+        Record(config.kafka.items_topic, 0, offset, _now_ms(), item.item_id.encode(), item.SerializeToString())
+        for offset, item in items
+    ]
 
 
-def _batches(config: Config, first: int, count: int, size: int) -> Iterator[list[Record]]:
-    """Events of a shop: half of them of few items that many have, half of all in turn."""
-    draw = np.random.default_rng(first)
-    users = draw.integers(0, USERS, count)
-    numbers = first + np.arange(count)
-    items = np.where(numbers % 2, draw.zipf(1.2, count) % ITEMS, numbers // 2 * _STRIDE % ITEMS)
-    now_ms = time.time_ns() // 1_000_000
-    for start in range(0, count, size):
-        batch = []
-        for number in range(start, min(start + size, count)):
-            event = event_pb2.Event(
-                event_id=f"{first + number}",
-                user_id=f"user-{users[number]}",
-                item_id=f"item-{items[number]}",
-            )
-            event.time.FromMilliseconds(now_ms - (count - number))
-            key, value = event.user_id.encode(), event.SerializeToString()
-            batch.append(Record(config.kafka.events_topic, 0, first + number, now_ms, key, value))
-        yield batch
+def _numbered(past: Purchases, live: Purchases) -> tuple[Purchases, Purchases]:
+    """Both parts with the households as numbers from 0 on."""
+    households = np.unique(np.concatenate([past.household, live.household]))
+    if len(households) != USERS:
+        raise RuntimeError(f"the data has {len(households)} households, the callers ask for {USERS}")
+    return (
+        replace(past, household=np.searchsorted(households, past.household)),
+        replace(live, household=np.searchsorted(households, live.household)),
+    )
 
 
-def _feed(source: MemorySource, config: Config, first: int, stop: threading.Event) -> None:
+def _records(config: Config, purchases: Purchases, first: int) -> list[Record]:
+    """Purchases as records of the events' topic from offset `first` on; the last of them is made now."""
+    later_ms = _now_ms() - int(purchases.time_ms[-1])
+    made = []
+    for offset, event in enumerate(events(purchases), first):
+        event.user_id, event.event_id = f"user-{event.user_id}", str(offset)
+        event.time.FromMilliseconds(event.time.ToMilliseconds() + later_ms)
+        key, value = event.user_id.encode(), event.SerializeToString()
+        made.append(Record(config.kafka.events_topic, 0, offset, _now_ms(), key, value))
+    return made
+
+
+def _feed(source: MemorySource, config: Config, live: Purchases, first: int, stop: threading.Event) -> None:
+    """Appends `live` at a steady rate, and once more from its beginning where it ends before the benchmark does."""
     size = round(EVENTS_PER_S * _FEED_S)
     began_s = time.monotonic()
     for number in range(10**9):
         if stop.wait(max(0.0, began_s + number * _FEED_S - time.monotonic())):
             return
-        for batch in _batches(config, first + number * size, size, size):
-            source.append(batch)
+        at = number * size % (len(live) - size)
+        source.append(_records(config, live[at : at + size], first + number * size))
+
+
+def _now_ms() -> int:
+    return time.time_ns() // 1_000_000

@@ -80,5 +80,5 @@ def best_scorer(metrics: dict[str, float]) -> tuple[str, float]:
 
 def _earned(pages: Sequence[Page], point: WalkPoint) -> dict[str, NDArray[np.float32]]:
     """[B] by figure what the lists earned."""
-    figures = earned(padded([page.row for page in pages]).numpy(), point.targets.numpy(), (K,))
+    figures = earned(padded([page.row for page in pages]), point.targets.numpy(), (K,))
     return {ours: figures[theirs] for theirs, ours in _NAMES.items()}

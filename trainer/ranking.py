@@ -108,7 +108,7 @@ def make_examples(
         wanted = (row[:, :, None] == point.targets[:, None]).any(-1)
         held = wanted.any(1).nonzero().squeeze(1)
         if len(held):
-            features = weighed.features.clone().half()  # what inference made can't be learned from
+            features = torch.from_numpy(weighed.features[:, : row.shape[1]]).half()
             made = Examples(point.model.logits(weighed.cosine), features, wanted, row >= 0)
             kept.append(made.select(held).drawn(_KEPT, generator))
         progress.update("candidates", point.done)

@@ -8,13 +8,10 @@ C candidates.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from engine.state.graph import LiveGraph, edges_around
 from engine.state.kernels import compiled
@@ -38,78 +35,109 @@ class Candidates:
         following: [B, S * n] int64 items that lately followed the user's last S items, -1 where none.
     """
 
-    item: Tensor
-    source: Tensor
-    following: Tensor
+    item: Longs
+    source: Longs
+    following: Longs
 
 
-def gather_candidates(
-    graph: LiveGraph,
-    history: Neighbors,
-    index: Tensor,
-    popular: Tensor,
-    sources: int,
-    related: Sequence[Tensor] = (),
-    following: Tensor | None = None,
-    asked_ms: Longs | None = None,
-) -> Candidates:
+@dataclass(frozen=True)
+class Popular:
+    """The most popular rows [P], and how many of them each user is proposed, `count` [B]."""
+
+    row: Longs
+    count: Longs
+
+
+@dataclass(frozen=True)
+class Others:
+    """Items that other sources propose to B users.
+
+    Attributes:
+        row: [B, n] -1 where there are fewer.
+        source: [n] bit of the source that each column is of.
+    """
+
+    row: Longs
+    source: Longs
+
+    @classmethod
+    def none(cls, users: int) -> Others:
+        """Nothing for anybody."""
+        return cls(np.zeros((users, 0), np.int64), np.zeros(0, np.int64))
+
+
+def gather_candidates(history: Longs, index: Longs, following: Longs, popular: Popular, others: Others) -> Candidates:
     """Collects and deduplicates candidates.
 
     Args:
-        graph: as of now.
-        history: [B, K] the users' remembered events, `graph.user_items.latest(users)`.
-        index: [B, k] int64 item rows near the user's query, -1 where there are fewer.
-        popular: [P] int64 the most popular item rows; or [B, P] of each user, -1 where there are fewer.
-        sources: S, the latest events whose next items are proposed.
-        related: [B, n] int64 each, -1 where there are fewer: items of friends, then items that share an entity with the
-            latest, then any others that fill up a list. Where they are not given, there are none.
-        following: [B, at least S, n] the next items of the latest events where they were read before.
-        asked_ms: [B] time of each question, where that is in the past; see `edges_around`.
+        history: [B, K] rows of the users' remembered events, -1 where there is none.
+        index: [B, k] item rows near the user's query, -1 where there are fewer.
+        following: [B, S * n], see `following_of`.
     """
-    if following is None:
-        following = _following(graph, history, sources, asked_ms)
-    else:
-        following = following[:, max(0, following.shape[1] - sources) :].flatten(1)
-    lists = [one.numpy() for one in (index, history.row, following, popular, *related)]
-    rows = np.concatenate([np.broadcast_to(one, (len(index), one.shape[-1])) for one in lists], axis=1)  # [B, all]
-    number = np.repeat(np.arange(len(lists)), [one.shape[-1] for one in lists])
-    item, source = np.full_like(rows, -1), np.zeros_like(rows)
-    width = _unite(rows, number, item, source)
-    return Candidates(torch.from_numpy(item[:, :width]), torch.from_numpy(source[:, :width]), following)
+    item, source = _unite(index, history, following, popular.row, popular.count, others.row, others.source)
+    return Candidates(item, source, following)
 
 
-@compiled("i8(i8[:,::1], i8[::1], i8[:,::1], i8[:,::1])")
-def _unite(rows: Longs, number: Longs, item: Longs, source: Longs) -> int:
-    """Fills `item` with the distinct of `rows` [B, all] in rising order, and `source` with the bits of their columns.
+@compiled("i8(i8[:], i8, i8[::1], i8)")
+def _add_keys(rows: Longs, number: int, key: Longs, n: int) -> int:
+    """Writes the keys of those `rows` [..] that are there behind the first n of `key`; returns how many it has then.
 
     Args:
-        number: [all] of the source that a column is of.
-
-    Returns:
-        Length of the longest list.
+        number: of the source that proposes them, from 0 on.
     """
+    for row in rows:
+        if row >= 0:
+            key[n] = (row << _SHIFT) + number
+            n += 1
+    return n
+
+
+@compiled("Tuple((i8[:,::1], i8[:,::1]))(i8[:,:], i8[:,:], i8[:,:], i8[:], i8[:], i8[:,:], i8[:])")
+def _unite(
+    index: Longs,
+    history: Longs,
+    following: Longs,
+    popular: Longs,
+    count: Longs,
+    others: Longs,
+    bit: Longs,
+) -> tuple[Longs, Longs]:
+    """The distinct rows of all sources in rising order, and the bits of the sources of each, [B, C].
+
+    One key holds item and source, so that the copies of an item come together once the keys are sorted.
+    """
+    users = len(index)
+    most = index.shape[1] + history.shape[1] + following.shape[1] + len(popular) + others.shape[1]
+    key = np.empty(most, np.int64)
+    item, source = np.full((users, most), -1), np.zeros((users, most), np.int64)
     longest = 0
-    key = np.empty(rows.shape[1], np.int64)
-    for b in range(len(rows)):
-        count = 0
-        for j in range(rows.shape[1]):
-            if rows[b, j] >= 0:
-                key[count] = (rows[b, j] << _SHIFT) + number[j]
-                count += 1
-        key[:count].sort()  # one key holds item and source, so that the copies of an item come together
+    for b in range(users):
+        n = 0
+        n = _add_keys(index[b], 0, key, n)
+        n = _add_keys(history[b], 1, key, n)
+        n = _add_keys(following[b], 2, key, n)
+        n = _add_keys(popular[: count[b]], 3, key, n)
+        for j in range(others.shape[1]):
+            if others[b, j] >= 0:
+                number = 0
+                while (1 << number) < bit[j]:
+                    number += 1
+                key[n] = (others[b, j] << _SHIFT) + number
+                n += 1
+        key[:n].sort()
         width = 0
-        for j in range(count):
+        for j in range(n):
             row = key[j] >> _SHIFT
             if width == 0 or item[b, width - 1] != row:
                 item[b, width] = row
                 width += 1
             source[b, width - 1] |= 1 << (key[j] & _NUMBER)
         longest = max(longest, width)
-    return longest
+    return item[:, :longest].copy(), source[:, :longest].copy()
 
 
-def _following(graph: LiveGraph, history: Neighbors, sources: int, asked_ms: Longs | None) -> Tensor:
-    """[B, S * n] the next items of each user's last S items."""
-    last = history.row[:, history.row.shape[1] - min(sources, history.row.shape[1]) :]  # [B, S]
-    following = torch.from_numpy(edges_around(graph.item_next, last.numpy(), asked_ms))  # [B, S, n]
-    return following.masked_fill(last[..., None] < 0, -1).flatten(1)
+def following_of(graph: LiveGraph, history: Neighbors, sources: int, asked_ms: Longs | None) -> Longs:
+    """[B, S * n] the next items of each user's last S items, -1 where none; arguments as of `edges_around`."""
+    last = history.row.numpy()[:, history.row.shape[1] - min(sources, history.row.shape[1]) :]  # [B, S]
+    following = edges_around(graph.item_next, last, asked_ms)  # [B, S, n]
+    return np.where(last[..., None] < 0, -1, following).reshape(len(last), -1)

@@ -7,13 +7,11 @@ Shapes: B users, C candidates of each, K remembered events, S latest items, n ne
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from engine.features.votes import VOTES
 from engine.state.kernels import compiled
@@ -26,12 +24,14 @@ CROWD = 100.0  # events of one's own that all of popularity weighs as much as, w
 _DAY_MS = 86_400_000.0
 _HOUR_MS = 3_600_000.0
 _MOST_TREND = 1000.0
+_TINY = float(np.finfo(np.float64).tiny)
 _NEAR_H = 2.0  # hours of the day
 _NO_GROUP = -1
 
 Longs = NDArray[np.int64]
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
+Doubles = NDArray[np.float64]
 
 
 class Feature(IntEnum):
@@ -91,28 +91,25 @@ class Feature(IntEnum):
 FEATURES = len(Feature)
 
 
-@dataclass(frozen=True)
-class Crowd:
+class Crowd(NamedTuple):
     """What everybody's events say of candidates.
 
     Attributes:
-        share: [B, C] each candidate's share of decayed popularity.
-        trend: [B, C, TRENDS] the same under shorter half-lives, relative to the popular items.
-        votes: [B, C, VOTES] see `count_votes`.
-        habit: [B, C, HABITS] what the model's training saw of each item, see `Recommender.habit`.
         following: [B, S * n] items that lately followed the user's last S items, -1 where none.
+        share: [B, C] float64 each candidate's share of decayed popularity.
+        trend: [B, C, TRENDS] float32 the same under shorter half-lives, relative to the popular items.
+        votes: [B, C, VOTES] float32, see `count_votes`.
+        habit: [B, C, HABITS] float32 what the model's training saw of each item, see `Recommender.habit`.
     """
 
-    share: Tensor
-    trend: Tensor
-    votes: Tensor
-    habit: Tensor
-    following: Tensor
+    following: Longs
+    share: Doubles
+    trend: Floats
+    votes: Floats
+    habit: Floats
 
 
-def candidate_features(
-    candidates: Tensor, history: Neighbors, crowd: Crowd, group: NDArray[np.int64], now_ms: Tensor
-) -> Tensor:
+def candidate_features(candidates: Longs, history: Neighbors, crowd: Crowd, group: Longs, now_ms: Longs) -> Floats:
     """Live features of candidates, from the state as it is at the call.
 
     Args:
@@ -125,29 +122,18 @@ def candidate_features(
         [B, C, FEATURES] float32, each roughly within -2..2.
     """
     made = np.zeros((*candidates.shape, FEATURES), np.float32)
-    _features(
-        candidates.numpy(),
-        history.row.numpy(),
-        history.time_ms.numpy(),
-        history.session.numpy(),
-        crowd.following.numpy(),
-        crowd.share.double().numpy(),
-        crowd.trend.float().numpy(),
-        crowd.votes.numpy(),
-        crowd.habit.numpy(),
-        group,
-        now_ms.numpy(),
-        made,
-    )
-    return torch.from_numpy(made)
+    row, time_ms, _, _, session = history.arrays()
+    fill_features(candidates, (row, time_ms, session), (*crowd,), group, now_ms, made)
+    return made
 
 
-def trend_of(counts: Tensor, popular: Tensor) -> Tensor:
-    """Decayed counts [..., TRENDS] relative to all those [P, TRENDS] of the popular items; float32.
+@compiled("f4(f8, f8)")
+def trend_of(count: float, popular: float) -> Any:
+    """A decayed count relative to that of all popular items together.
 
     Where the popular items have no events lately, and others have some, it stays finite.
     """
-    return (counts / popular.sum(0).clamp_min(torch.finfo(torch.float64).tiny)).clamp_max(_MOST_TREND).float()
+    return np.float32(min(count / max(popular, _TINY), _MOST_TREND))
 
 
 def trend_half_lives(half_lives: int) -> list[int]:
@@ -162,23 +148,24 @@ def _due(since: float, interval: float) -> float:
 
 
 @compiled(
-    "void(i8[:,:], i8[:,:], i8[:,:], i4[:,:], i8[:,:], f8[:,:], f4[:,:,:], f4[:,:,:], f4[:,:,:], i8[:], i8[:], "
-    "f4[:,:,::1])"
+    "void(i8[:,::1], Tuple((i8[:,:], i8[:,:], i4[:,:])),"
+    " Tuple((i8[:,:], f8[:,:], f4[:,:,:], f4[:,:,:], f4[:,:,:])), i8[:], i8[:], f4[:,:,::1])"
 )
-def _features(
+def fill_features(
     candidates: Longs,
-    row: Longs,
-    time_ms: Longs,
-    session: Ints,
-    following: Longs,
-    share: NDArray[np.float64],
-    trend: Floats,
-    votes: Floats,
-    habit: Floats,
+    history: tuple[Longs, Longs, Ints],
+    crowd: tuple[Longs, Doubles, Floats, Floats, Floats],
     group: Longs,
     now_ms: Longs,
     made: Floats,
 ) -> None:
+    """Fills `made` [B, at least C, FEATURES], which comes as zeros; see `candidate_features` and `Crowd`.
+
+    Args:
+        history: [B, K] rows, times and sessions of the users' events.
+    """
+    row, time_ms, session = history
+    following, share, trend, votes, habit = crowd
     users, width = candidates.shape
     size = 4
     while size < 2 * width + 2:

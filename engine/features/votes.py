@@ -9,12 +9,11 @@ Shapes: B users, S latest items of each, n voters of an item, V distinct voters,
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from engine.state.graph import LiveGraph, edges_around
 from engine.state.kernels import compiled
@@ -32,50 +31,41 @@ Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
-@dataclass(frozen=True)
-class Voters:
+class Voters(NamedTuple):
     """Who votes in the sessions of B users.
 
     Attributes:
         source: [B, S] the latest items, the newest last, -1 where there are fewer.
         voter: [B, S, n] places in `item` of those who touched each, -1 where none.
         item: [V, h] the latest items of each voter, oldest first, -1 padded on the left.
-        age_h: [B] by voter: see `time_ms`.
         time_ms: [V] when each voter was last seen.
         now_ms: [B] time of each user's newest event.
         following: [B, S, n] what lately followed each source, -1 where none.
     """
 
-    source: Tensor
-    voter: Tensor
-    item: Tensor
-    time_ms: Tensor
-    now_ms: Tensor
-    following: Tensor
+    source: Longs
+    voter: Longs
+    item: Longs
+    time_ms: Longs
+    now_ms: Longs
+    following: Longs
 
 
-def gather_voters(graph: LiveGraph, history: Neighbors, users: Tensor, asked_ms: Longs | None = None) -> Voters:
+def gather_voters(graph: LiveGraph, history: Neighbors, users: Longs, asked_ms: Longs | None = None) -> Voters:
     """Reads the rings around the latest items of `history` [B, K].
 
     Args:
-        users: [B] int64 rows, -1 where there is none: nobody votes for what is their own already.
+        users: [B] rows, -1 where there is none: nobody votes for what is their own already.
         asked_ms: [B] time of each question, where that is in the past; see `edges_around`.
     """
     source = np.ascontiguousarray(history.row.numpy()[:, -SOURCES:])  # [B, S]
     voter = edges_around(graph.item_users, source, asked_ms)
     following = edges_around(graph.item_next, source, asked_ms)
     distinct = np.empty(voter.size, np.int64)
-    count = _number_voters(source, users.numpy(), voter, following, distinct)
+    count = _number_voters(source, users, voter, following, distinct)
     past = graph.user_items.latest(torch.from_numpy(distinct[:count]), DEPTH)
-    newest = past.time_ms.amax(1) if past.row.shape[1] else past.time_ms.new_zeros(len(past))
-    return Voters(
-        source=torch.from_numpy(source),
-        voter=torch.from_numpy(voter),
-        item=past.row,
-        time_ms=newest,
-        now_ms=history.time_ms[:, -1],
-        following=torch.from_numpy(following),
-    )
+    newest: Longs = past.time_ms.numpy().max(axis=1, initial=0)
+    return Voters(source, voter, past.row.numpy(), newest, history.time_ms.numpy()[:, -1], following)
 
 
 @compiled("i8(i8[:,::1], i8[:], i8[:,:,::1], i8[:,:,::1], i8[::1])")
@@ -116,7 +106,7 @@ def _number_voters(source: Longs, users: Longs, voter: Longs, following: Longs, 
     return count
 
 
-def count_votes(voters: Voters, candidates: Tensor) -> Tensor:
+def count_votes(voters: Voters, candidates: Longs) -> Floats:
     """[B, C, VOTES] float32: each candidate's share of the votes cast for all items; 0 where `candidates` is -1.
 
     The ways of counting: every common item alike; squared, and fading with the voter's age; fading with the distance
@@ -124,21 +114,12 @@ def count_votes(voters: Voters, candidates: Tensor) -> Tensor:
     followed the newest item; what lately followed any, the newer the more.
     """
     counted = np.zeros((*candidates.shape, VOTES), np.float32)
-    _count(
-        voters.source.numpy(),
-        voters.voter.numpy(),
-        voters.item.numpy(),
-        voters.time_ms.numpy(),
-        voters.now_ms.numpy(),
-        voters.following.numpy(),
-        candidates.numpy(),
-        counted,
-    )
-    return torch.from_numpy(counted)
+    add_votes(*voters, candidates, counted)
+    return counted
 
 
 @compiled("void(i8[:,:], i8[:,:,:], i8[:,:], i8[:], i8[:], i8[:,:,:], i8[:,:], f4[:,:,::1])")
-def _count(
+def add_votes(
     source: Longs,
     voter: Longs,
     item: Longs,
@@ -148,6 +129,7 @@ def _count(
     candidates: Longs,
     counted: Floats,
 ) -> None:
+    """Fills `counted` [B, C, VOTES], which comes as zeros, with what `count_votes` returns; see `Voters`."""
     users, sources = source.shape
     size = 4
     while size < 2 * candidates.shape[1] + 2:

@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from engine.inference.dense import floats
 from engine.inference.elementary import gelu
@@ -60,19 +59,22 @@ class RankerForward:
         self._own, self._last_bias = float(ranker.session), float(ranker.score.bias)
         self.slope = self._bounds_of_slope()
 
-    def score(self, cosine: Floats, features: Tensor) -> Floats:
-        """[B, C] scores from the session's cosines [B, C] and the features [B, C, FEATURES]."""
+    def score(self, cosine: Floats, features: Floats) -> Floats:
+        """[B, C] scores from the session's cosines [B, C] and the features [B, at least C, FEATURES].
+
+        Features of `padded_width(C)` rows, zeros behind the last, are not copied.
+        """
+        users, width = cosine.shape
+        padded = padded_width(width)
+        if features.shape[1] != padded or not features.flags.c_contiguous:
+            given, features = features, np.zeros((users, padded, features.shape[2]), np.float32)
+            features[:, :width] = given[:, :width]
         score: Floats = cosine * np.float32(self._scale)
-        rows = features.numpy()
-        filled = np.zeros((_AT_ONCE, rows.shape[2]), np.float32)
-        for b in range(len(rows)):
-            for at in range(0, rows.shape[1], _AT_ONCE):
-                part, into = rows[b, at : at + _AT_ONCE], score[b, at : at + _AT_ONCE]
-                filled[: len(part)], filled[len(part) :] = part, 0
-                hidden: Floats = filled @ self._features  # [n, h]
-                _first(hidden, self._bias, self._session, into)
-                hidden = hidden @ self._middle
-                _last(hidden, self._middle_bias, self._last, self._last_bias, self._own, into)
+        parts = features.reshape(-1, _AT_ONCE, features.shape[2])  # each is a product of its own
+        hidden: Floats = np.matmul(parts, self._features).reshape(users, padded, -1)  # [B, C or more, h]
+        _first(hidden, self._bias, self._session, score)
+        hidden = np.matmul(hidden.reshape(len(parts), _AT_ONCE, -1), self._middle).reshape(hidden.shape)
+        _last(hidden, self._middle_bias, self._last, self._last_bias, self._own, score)
         return score
 
     def _bounds_of_slope(self) -> Slope:
@@ -85,21 +87,28 @@ class RankerForward:
         return Slope(self._scale * (self._own + float(least[0])), self._scale * (self._own + float(most[0])))
 
 
-@compiled("void(f4[:,::1], f4[::1], f4[::1], f4[::1])")
+def padded_width(candidates: int) -> int:
+    """The rows that so many candidates take in a product."""
+    return max(1, -(-candidates // _AT_ONCE)) * _AT_ONCE
+
+
+@compiled("void(f4[:,:,::1], f4[::1], f4[::1], f4[:,::1])")
 def _first(hidden: Floats, bias: Floats, weight: Floats, session: Floats) -> None:
-    """Turns the rows of `hidden` [n or more, h] into gelu(row + bias + its session [n] * weight)."""
-    for r in range(len(session)):
-        for i in range(hidden.shape[1]):
-            hidden[r, i] = gelu(hidden[r, i] + bias[i] + session[r] * weight[i])
+    """Turns the rows of `hidden` [B, C or more, h] into gelu(row + bias + its session [B, C] * weight)."""
+    for b in range(len(session)):
+        for c in range(session.shape[1]):
+            for i in range(hidden.shape[2]):
+                hidden[b, c, i] = gelu(hidden[b, c, i] + bias[i] + session[b, c] * weight[i])
 
 
-@compiled("void(f4[:,::1], f4[::1], f4[::1], f4, f4, f4[::1])", any_order=True)
+@compiled("void(f4[:,:,::1], f4[::1], f4[::1], f4, f4, f4[:,::1])", any_order=True)
 def _last(hidden: Floats, bias: Floats, weight: Floats, last_bias: float, own: float, session: Floats) -> None:
-    """Turns `session` [n] into scores, from the middle layer's products `hidden` [n or more, h]."""
-    for r in range(len(session)):
-        for i in range(hidden.shape[1]):
-            hidden[r, i] = gelu(hidden[r, i] + bias[i])
-        total = np.float32(0)
-        for i in range(hidden.shape[1]):
-            total += hidden[r, i] * weight[i]
-        session[r] = own * session[r] + total + last_bias
+    """Turns `session` [B, C] into scores, from the middle layer's products `hidden` [B, C or more, h]."""
+    for b in range(len(session)):
+        for c in range(session.shape[1]):
+            for i in range(hidden.shape[2]):
+                hidden[b, c, i] = gelu(hidden[b, c, i] + bias[i])
+            total = np.float32(0)
+            for i in range(hidden.shape[2]):
+                total += hidden[b, c, i] * weight[i]
+            session[b, c] = own * session[b, c] + total + last_bias

@@ -8,26 +8,38 @@ Shapes: B queries, k index hits of each, d width, C candidates.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from engine.config import RankingConfig
-from engine.features.candidates import INDEX_BIT, Candidates, gather_candidates
+from engine.features.candidates import (
+    BACKFILL_BIT,
+    ENTITY_BIT,
+    FRIEND_BIT,
+    Others,
+    Popular,
+    following_of,
+    gather_candidates,
+)
 from engine.features.votes import SOURCES, Voters
 from engine.index.base import Hits
 from engine.inference.dense import cosines
 from engine.ranking.asked import Asked
 from engine.ranking.backfill import backfill
+from engine.ranking.list_kernels import keep_listable
 from engine.ranking.moment import Moment
 from engine.ranking.query import Query
-from engine.ranking.related import padded
+from engine.ranking.ragged import Ragged, padded
 
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
+
+_NO_ROWS, _NO_SCORES = np.zeros(0, np.int64), np.zeros(0, np.float32)
+
 Search = Callable[[Floats, int], Hits]  # queries [B, d] and k -> the k best rows of each that may be shown to anybody
 
 
@@ -70,6 +82,7 @@ class Proposed(NamedTuple):
         row: [B, C] int64 item rows in rising order, -1 behind the last.
         source: [B, C] int64 bits of the sources that proposed each.
         following: [B, n] int64 items that lately followed the user's last items, -1 where none.
+        counts: how many there are of each query.
         floor: [B] the score that an item needs to be found by the index; -inf: any is found.
         hidden: of each query, what would be a candidate if it could be listed, as far as neither the index nor
             popularity tell it.
@@ -77,7 +90,8 @@ class Proposed(NamedTuple):
 
     row: Longs
     source: Longs
-    following: torch.Tensor
+    following: Longs
+    counts: list[int]
     floor: Floats
     hidden: list[Hidden]
 
@@ -92,28 +106,42 @@ def propose(
         items: [N, d] embeddings.
     """
     breadths = [breadth_of(query, moment.graph.user_items.size, config) for query in asked.queries]
-    index = np.full((len(asked), max(breadth.hits for breadth in breadths)), -1, np.int64)
+    index, floor = _hits(asked, vectors, search, items, moment, breadths)
+    popular = [breadth.popular for breadth in breadths]
+    made = gather(asked, index, popular, voters, moment, config)
+    # Where the index has given all that it has, there are no others, unless some have become available right now.
+    lacking = [
+        0 if at_least == -np.inf and moment.settled else max(0, query.k - count)
+        for query, count, at_least in zip(asked.queries, made.counts, floor.tolist(), strict=True)
+    ]
+    if any(lacking):
+        looked = [np.concatenate([made.row[b], made.hidden[b].row]) for b in range(len(asked))]
+        rest = [backfill(asked, b, moment, looked[b], lacking[b]) for b in range(len(asked))]
+        made = gather(asked, index, popular, voters, moment, config, rest)
+    return made._replace(floor=floor)
+
+
+def _hits(
+    asked: Asked, vectors: Floats, search: Search, items: Floats, moment: Moment, breadths: Sequence[Breadth]
+) -> tuple[Longs, Floats]:
+    """[B, k] what the index finds, -1 where there is less, and [B] the score that an item needs to be found by it."""
+    widths = {breadth.hits for breadth in breadths}
+    if len(widths) == 1 and all(filter_.members is None for filter_ in asked.filters):
+        hits = search(vectors, *widths)
+        return hits.row, hits.score[:, -1].copy()
+    index = np.full((len(asked), max(widths)), -1, np.int64)
     floor = np.full(len(asked), -np.inf, np.float32)
-    for k in {breadth.hits for breadth in breadths}:
-        at = [b for b, breadth in enumerate(breadths) if breadth.hits == k]
-        hits = search(vectors[at], k)
-        index[at, :k], floor[at] = hits.row, hits.score[:, -1]
+    for k in widths:
+        at = [b for b, breadth in enumerate(breadths) if breadth.hits == k and asked.filters[b].members is None]
+        if at:
+            hits = search(vectors[at], k)
+            index[at, :k], floor[at] = hits.row, hits.score[:, -1]
     for b, filter_ in enumerate(asked.filters):
         if filter_.members is not None:
             members = filter_.members[moment.may(filter_.members)]  # As in the index: others take no place.
-            index[b] = -1
             found, floor[b] = _within(members, vectors[b], items, breadths[b].hits)
             index[b, : len(found)] = found
-    made = gather(asked, index, [breadth.popular for breadth in breadths], voters, moment, config)
-    # Where the index has given all that it has, there are no others, unless some have become available right now.
-    all_given = np.isneginf(floor) & moment.settled
-    lacking = np.array([query.k for query in asked.queries]) - (made.row >= 0).sum(axis=1)
-    short = (lacking > 0) & ~all_given
-    if short.any():
-        looked = [np.concatenate([made.row[b], made.hidden[b].row]) for b in range(len(asked))]
-        rest = [backfill(asked, b, moment, looked[b], lacking[b] if short[b] else 0) for b in range(len(asked))]
-        made = gather(asked, index, [breadth.popular for breadth in breadths], voters, moment, config, rest)
-    return made._replace(floor=floor)
+    return index, floor
 
 
 def gather(
@@ -132,45 +160,45 @@ def gather(
         popular: how many of the popular items each query has.
         rest: of each query, what else fills up its list.
     """
-    top = moment.popularity.top(max(popular))
-    shown = np.where(np.arange(len(top)) < np.array(popular)[:, None], top, -1)  # [B, P]
-    nobody = torch.zeros((len(asked), 0), dtype=torch.int64)
-    related = asked.related.proposed
+    history, sources = asked.history.row.numpy(), config.neighbor_sources
+    if sources <= SOURCES:
+        read = voters.following
+        following = read[:, max(0, read.shape[1] - sources) :].reshape(len(read), -1)
+    else:
+        following = following_of(moment.graph, asked.history, sources, asked.clock_ms)
+    top = Popular(moment.popularity.top(max(popular)), np.array(popular))
+    found = gather_candidates(history, index, following, top, _others(asked, rest))
+    may_be_shown = moment.may(found.item)
+    return _listable(found.item, found.source, may_be_shown, asked)._replace(following=following)
+
+
+def _others(asked: Asked, rest: Sequence[Longs] | None) -> Others:
+    """What relations propose, and what else fills up lists."""
+    proposed = [*zip(asked.related.proposed, (FRIEND_BIT, ENTITY_BIT), strict=False)]
     if rest is not None:
-        related = (*(related or (nobody, nobody)), padded(rest))
-    read = voters.following if config.neighbor_sources <= SOURCES else None
-    found = gather_candidates(
-        moment.graph, asked.history, torch.from_numpy(index), torch.from_numpy(shown), config.neighbor_sources,
-        related, read, asked.clock_ms,
-    )  # fmt: skip
-    return _listable(found, asked, moment)
+        proposed.append((padded(rest), BACKFILL_BIT))
+    if not proposed:
+        return Others.none(len(asked))
+    bits = [np.full(rows.shape[1], bit) for rows, bit in proposed]
+    return Others(np.concatenate([rows for rows, _ in proposed], axis=1), np.concatenate(bits))
 
 
-def _listable(found: Candidates, asked: Asked, moment: Moment) -> Proposed:
+def _listable(item: Longs, source: Longs, shown: Flags, asked: Asked) -> Proposed:
     """Without the candidates that may not be listed."""
-    row, source = found.item.numpy(), found.source.numpy()
-    shown = (row >= 0) & moment.may(np.maximum(row, 0))
-    may = shown.copy()
-    for b in range(len(asked)):
-        may[b] &= asked.lets(b, row[b])
-    gone = (row >= 0) & ~may
-    hidden = [_hidden(row[b], source[b], shown[b], gone[b], asked.related.hidden_of(b)) for b in range(len(asked))]
-    if gone.any():
-        first = np.argsort(~may, axis=1, kind="stable")[:, : max(1, int(may.sum(axis=1).max()))]
-        kept = np.take_along_axis(may, first, axis=1)
-        row = np.where(kept, np.take_along_axis(row, first, axis=1), -1)
-        source = np.where(kept, np.take_along_axis(source, first, axis=1), 0)
-    return Proposed(row, source, found.following, np.zeros(0, np.float32), hidden)
-
-
-def _hidden(row: Longs, source: Longs, shown: Flags, gone: Flags, related: Longs) -> Hidden:
-    """Of the candidates [C] of one query those that are `gone`, and of its relations those that never came."""
-    others = np.setdiff1d(related, row[gone])
-    nothing = np.zeros(len(others), np.bool_)
-    hit = (source[gone] & INDEX_BIT) > 0
-    return Hidden(
-        np.concatenate([row[gone], others]), np.concatenate([shown[gone], nothing]), np.concatenate([hit, nothing])
-    )
+    leaves_history = np.array([query.exclude_history for query in asked.queries], np.bool_)
+    has_members = np.array([filter_.members is not None for filter_ in asked.filters], np.bool_)
+    excluded = Ragged.of([filter_.excluded for filter_ in asked.filters])
+    members = Ragged.of([() if filter_.members is None else filter_.members for filter_ in asked.filters])
+    related = Ragged.of(asked.related.hidden or [()] * len(asked))
+    row, source, count, hidden, indexed, hit, first = keep_listable(
+        item, source, shown, asked.history.row.numpy(), leaves_history, (*excluded,), (*members, has_members),
+        (*related,),
+    )  # fmt: skip
+    parts = [slice(*span) for span in pairwise(first.tolist())]
+    return Proposed(
+        row, source, _NO_ROWS[None], count.tolist(), _NO_SCORES,
+        [Hidden(hidden[part], indexed[part], hit[part]) for part in parts],
+    )  # fmt: skip
 
 
 def _doubled(least: int, needed: int) -> int:

@@ -36,14 +36,13 @@ def by_covisitation(asked: Asked, moment: Moment, config: RankingConfig) -> list
 
 def _said(asked: Asked, moment: Moment, config: RankingConfig) -> list[Said]:
     """What co-visitation, friends and entities say of the neighbors of what each user touched, and of popular items."""
-    voters = gather_voters(moment.graph, asked.history, torch.from_numpy(asked.users), asked.clock_ms)
+    voters = gather_voters(moment.graph, asked.history, asked.users, asked.clock_ms)
     nothing = np.zeros((len(asked), 0), np.int64)
     found = gather(asked, nothing, [config.popular_candidates] * len(asked), voters, moment, config)
-    votes: NDArray[np.float64] = count_votes(voters, torch.from_numpy(found.row))[..., COMMON_ITEMS].double().numpy()
+    votes: NDArray[np.float64] = count_votes(voters, found.row)[..., COMMON_ITEMS].astype(np.float64)
     proposed = (found.source & (FRIEND_BIT | ENTITY_BIT)) > 0
     score = votes + proposed / np.maximum(proposed.sum(axis=1, keepdims=True), 1)
-    count = (found.row >= 0).sum(axis=1).tolist()
     return [
         Said(found.row[b, :n], found.source[b, :n], score[b, :n], _CROWD, found.hidden[b].row)
-        for b, n in enumerate(count)
+        for b, n in enumerate(found.counts)
     ]

@@ -17,13 +17,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import RankingConfig
-from engine.features.table import Crowd, candidate_features, trend_half_lives, trend_of
-from engine.features.votes import count_votes, gather_voters
+from engine.features.table import FEATURES, trend_half_lives
+from engine.features.votes import gather_voters
 from engine.index.base import Hits
-from engine.inference.dense import cosines
-from engine.inference.ranker_forward import RankerForward
+from engine.inference.ranker_forward import RankerForward, padded_width
 from engine.ranking.asked import Asked
 from engine.ranking.candidates import Hidden, propose
+from engine.ranking.list_kernels import weigh_rows
 from engine.ranking.moment import Moment
 from engine.ranking.page import Page, pages
 from engine.state.ring import Neighbors
@@ -63,7 +63,7 @@ class Weighed:
         row: [B, C] int64 item rows in rising order, -1 behind the last.
         source: [B, C] int64 bits of the sources that proposed each.
         cosine: [B, C] float32 with the session.
-        features: [B, C, FEATURES] float32.
+        features: [B, at least C, FEATURES] float32, zeros behind the last.
         vector: [B, d] the encoded sessions.
         floor: [B] the cosine that an item needs to be found by the index; -inf: any is found.
         hidden: of each query, what would be a candidate if it could be listed.
@@ -72,7 +72,7 @@ class Weighed:
     row: Longs
     source: Longs
     cosine: Floats
-    features: Tensor
+    features: Floats
     vector: Floats
     floor: Floats
     hidden: Sequence[Hidden]
@@ -101,31 +101,25 @@ def weigh(asked: Asked, moment: Moment, model: ListModel, config: RankingConfig)
     asked = replace(asked, history=history)
     vector: Floats = model.encoded(asked.users.tolist(), history).numpy()
     # Step 2. Candidates, without those that may not be listed.
-    voters = gather_voters(moment.graph, history, torch.from_numpy(asked.users), asked.clock_ms)
+    voters = gather_voters(moment.graph, history, asked.users, asked.clock_ms)
     items: Floats = model.items.numpy()
     found = propose(asked, vector, model.search, items, voters, moment, config)
     # Step 3. Features.
-    at = np.maximum(found.row, 0)
-    cosine = cosines(items, at, vector)
-    share = torch.from_numpy(moment.popularity.share(at.reshape(-1))).view(at.shape)
-    habit = torch.from_numpy(model.habit.numpy()[at])
-    rows = torch.from_numpy(found.row)
-    crowd = Crowd(share, _trend(moment, at, config), count_votes(voters, rows), habit, found.following)
-    clock_ms = torch.full((len(asked),), moment.clock_ms)
-    if asked.clock_ms is not None:
-        clock_ms = torch.from_numpy(asked.clock_ms)
-    features = candidate_features(rows, history, crowd, moment.group, clock_ms)
-    return Weighed(found.row, found.source, cosine, features, vector, found.floor, found.hidden)
+    row, popularity = found.row, moment.popularity
+    trends = trend_half_lives(moment.half_lives)
+    counts = moment.counts_under(trends, row.reshape(-1))
+    of_popular = moment.counts_under(trends, popularity.top(config.popular_candidates))
+    clock_ms = np.full(len(asked), moment.clock_ms) if asked.clock_ms is None else asked.clock_ms
+    events, time_ms, _, _, session = history.arrays()
+    features = np.zeros((len(row), padded_width(row.shape[1]), FEATURES), np.float32)
+    cosine = weigh_rows(
+        row, vector, (items, model.habit.numpy()), (popularity.score, popularity.total, counts, of_popular),
+        (*voters,), (events, time_ms, session), (found.following, moment.group, clock_ms), features,
+    )  # fmt: skip
+    return Weighed(row, found.source, cosine, features, vector, found.floor, found.hidden)
 
 
 def _trimmed(history: Neighbors) -> Neighbors:
     """Without the columns in which nobody has an event: as a rule a ring is not full."""
     there: NDArray[np.bool_] = np.logical_or.reduce(history.row.numpy() >= 0, axis=0)
     return history.last(max(1, len(there) - int(there.argmax()) if there.any() else 1))
-
-
-def _trend(moment: Moment, item: Longs, config: RankingConfig) -> Tensor:
-    """[B, C, TRENDS] of items [B, C]."""
-    rows = np.concatenate([item.reshape(-1), moment.popularity.top(config.popular_candidates)])
-    counts = torch.from_numpy(moment.counts_under(trend_half_lives(moment.half_lives), rows))
-    return trend_of(counts[: item.size], counts[item.size :]).view(*item.shape, counts.shape[1])

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from engine.config import RankingConfig
+from engine.ranking.ragged import padded
 from engine.state.ring import Neighbors
 from engine.state.state import State
 
@@ -33,19 +32,14 @@ class Related:
         hidden: of each user, distinct rows that would be proposed if they could be shown.
     """
 
-    proposed: tuple[Tensor, ...] = ()
+    proposed: tuple[Longs, ...] = ()
     hidden: Sequence[Longs] = ()
 
     def select(self, at: Sequence[int]) -> Related:
         """Some of the users."""
         if not self.proposed:
             return self
-        index = torch.tensor(at, dtype=torch.int64)
-        return Related(tuple(one[index] for one in self.proposed), [self.hidden[b] for b in at])
-
-    def hidden_of(self, b: int) -> Longs:
-        """Rows that are hidden from one user."""
-        return self.hidden[b] if self.hidden else _NO_ROWS
+        return Related(tuple(one[list(at)] for one in self.proposed), [self.hidden[b] for b in at])
 
 
 def related_items(subjects: Sequence[str], history: Neighbors, state: State, config: RankingConfig) -> Related:
@@ -60,11 +54,6 @@ def related_items(subjects: Sequence[str], history: Neighbors, state: State, con
         for of_friends, of_entities in zip(friends, entities, strict=True)
     ]
     return Related((padded([one.rows for one in friends]), padded([one.rows for one in entities])), hidden)
-
-
-def padded(lists: Sequence[Longs]) -> Tensor:
-    """[B, longest] of B lists, -1 behind the end of each."""
-    return pad_sequence([torch.from_numpy(one) for one in lists], batch_first=True, padding_value=-1)
 
 
 class _Cut(NamedTuple):

@@ -81,7 +81,7 @@ def joined(said: Said, popular: Scored, query: Query, origin: Origin, moment: Mo
     floor = -np.inf
     if len(best) == query.k:  # the decayed popularity with which an item that nothing else is said of comes before it
         popularity = moment.popularity.score
-        total = popularity[: moment.items].sum() / said.crowd
+        total = moment.popularity.total / said.crowd
         floor = float(popularity[page.last] if own[best[-1]] == 0 else page.score[-1] * total)
     others = np.setdiff1d(np.concatenate([said.row, said.hidden]), page.row)
     return Scored(page, origin if own[best].any() else Origin.POPULARITY, others, floor, candidates)

@@ -17,9 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.state.addresses import place_of
 from engine.state.folded import Inserted, SliceFolded
 from engine.state.kernels import merge_edges
-from engine.state.ring import Neighbors, Ring, no_edges
+from engine.state.merged_kernels import ROOM, latest_of_slices
+from engine.state.ring import NO_INTS, NO_LONGS, Neighbors, Ring, no_edges
 from engine.state.slice import Slice
 from engine.state.table import reserve
 
@@ -87,18 +89,59 @@ def free_slot(taken: Iterable[Placed]) -> int:
 Slots = Mapping[int, Placed]  # by partition, rising
 
 
+class RingsOfSlices:
+    """The rings of several slices, to be read by one compiled call.
+
+    Args:
+        room: of a slice, the row that `latest_of_slices` takes.
+    """
+
+    def __init__(self, slices: Slots, room: Callable[[Placed], Room]) -> None:
+        self._slices, self._room = slices, room
+        self._of: tuple[Placed, ...] = ()  # It keeps the tables at the addresses below.
+        self._rooms = np.zeros((0, ROOM), np.int64)
+
+    def rooms(self) -> Longs:
+        """[P, ROOM] of the slices that there are now, in their order."""
+        slices = tuple(self._slices.values())
+        if slices != self._of:
+            rooms = [self._room(placed) for placed in slices]
+            self._rooms = np.array(rooms, np.int64).reshape(len(slices), ROOM)
+            self._of = slices
+        return self._rooms
+
+
+Room = tuple[int, ...]
+
+
+def room_of(ring: Ring, *, inward: NDArray[np.int32], outward: Longs, first: int) -> Room:
+    """A ring as `latest_of_slices` reads it; the arguments are those of `Ring.read`."""
+    arrays = (*ring.read_arrays(), inward, outward)
+    return (*(number for array in arrays for number in place_of(array)), ring.size, ring.width, first)
+
+
 @dataclass(frozen=True)
 class UserEdges:
     """The users' histories; an `Edges`."""
 
     slices: Slots
     size: int
+    rings: RingsOfSlices
+
+    @classmethod
+    def of(cls, slices: Slots, size: int) -> UserEdges:
+        """Reads `slices` as they are at each call."""
+
+        def room(placed: Placed) -> Room:
+            ring = placed.slice.graph.user_items
+            return room_of(ring, inward=NO_INTS, outward=placed.item_of, first=placed.first_user)
+
+        return cls(slices, size, RingsOfSlices(slices, room))
 
     def latest(self, rows: Tensor, n: int | None = None) -> Neighbors:
         """[B, n] items of each user in `rows` [B]."""
         found = no_edges(len(rows), self.size if n is None else min(n, self.size))
-        for placed in self.slices.values():
-            placed.slice.graph.user_items.read(found, rows.numpy(), first=placed.first_user, outward=placed.item_of)
+        latest_of_slices(self.rings.rooms(), rows.numpy(), False, *found)
         return Neighbors.of(found)
 
     def naming(self, rows: Tensor) -> Tensor:
@@ -124,19 +167,23 @@ class ItemEdges:
     size: int
     ring: Callable[[Slice], Ring]
     to_items: bool
+    rings: RingsOfSlices
+
+    @classmethod
+    def of(cls, slices: Slots, size: int, ring: Callable[[Slice], Ring], *, to_items: bool) -> ItemEdges:
+        """Reads `slices` as they are at each call; arguments as of the class."""
+
+        def room(placed: Placed) -> Room:
+            outward, first = (placed.item_of, 0) if to_items else (NO_LONGS, placed.first_user)
+            return room_of(ring(placed.slice), inward=placed.row_of, outward=outward, first=first)
+
+        return cls(slices, size, ring, to_items, RingsOfSlices(slices, room))
 
     def latest(self, rows: Tensor, n: int | None = None) -> Neighbors:
         """[B, n] newest edges of each item in `rows` [B]."""
         found = no_edges(len(rows), self.size if n is None else min(n, self.size))
-        # By time also where one slice alone knows these items: what is asked for with them must not matter. From the
-        # last slice on: its edges go before those of equal time in the others.
-        by_time = len(self.slices) > 1
-        for placed in reversed(list(self.slices.values())):
-            ring = self.ring(placed.slice)
-            if self.to_items:
-                ring.read(found, rows.numpy(), inward=placed.row_of, outward=placed.item_of, by_time=by_time)
-            else:
-                ring.read(found, rows.numpy(), inward=placed.row_of, first=placed.first_user, by_time=by_time)
+        # By time also where one slice alone knows these items: what is asked for with them must not matter.
+        latest_of_slices(self.rings.rooms(), rows.numpy(), len(self.slices) > 1, *found)
         return Neighbors.of(found)
 
     def naming(self, rows: Tensor) -> Tensor:
@@ -161,9 +208,9 @@ class MergedGraph:
     def of(cls, slices: Slots, history: int, neighbors: int, stride: int) -> MergedGraph:
         """Reads `slices` as they are at each call."""
         return cls(
-            UserEdges(slices, history),
-            ItemEdges(slices, neighbors, lambda one: one.graph.item_users, to_items=False),
-            ItemEdges(slices, neighbors, lambda one: one.graph.item_next, to_items=True),
+            UserEdges.of(slices, history),
+            ItemEdges.of(slices, neighbors, lambda one: one.graph.item_users, to_items=False),
+            ItemEdges.of(slices, neighbors, lambda one: one.graph.item_next, to_items=True),
         )
 
 

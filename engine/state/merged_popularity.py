@@ -10,11 +10,14 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.state.addresses import place_of
 from engine.state.clock import latest_of
-from engine.state.fold_kernels import add_counts
 from engine.state.folded import Rows
 from engine.state.merged import Placed
+from engine.state.merged_kernels import COUNTS, counts_of_slices
 from engine.state.popularity import TopItems
+
+Longs = NDArray[np.int64]
 
 _LEAST = 5e-324  # The smallest number above 0.
 
@@ -37,6 +40,8 @@ class MergedPopularity:
         self._half_lives = len(half_lives_s)
         self.top = TopItems(popular)
         self.scale = 0
+        self._moment: list[tuple[Placed, int, int, bytes]] = []  # at which the next two were made
+        self._rooms, self._doublings = np.zeros((0, COUNTS), np.int64), np.zeros((0, self._half_lives), np.int64)
         self._ahead = False  # whether a slice was ahead of the clock when the scores were made
 
     @property
@@ -50,14 +55,36 @@ class MergedPopularity:
         The counts under one half-life are scaled alike, so only their ratios mean something.
         """
         under = np.array(half_lives)
-        scale, now_ms = self.landmarks()[under], self.newest_ms
-        total = np.zeros((len(rows), len(under)))
-        for placed in self._slices.values():
+        rooms, doublings = self._read_at()
+        return counts_of_slices(rooms, self._half_lives, under, np.ascontiguousarray(doublings[:, under]), rows)
+
+    def _read_at(self) -> tuple[Longs, Longs]:
+        """[P, COUNTS] where the counts of each slice lie, and [P, H] the doublings that they are read with."""
+        moment = [
+            (placed, placed.slice.newest_ms, placed.slice.events_folded, placed.slice.popularity.landmarks.tobytes())
+            for placed in self._slices.values()
+        ]
+        if moment != self._moment:
+            self._rooms, self._doublings = self._rooms_now(), self._doublings_now()
+            self._moment = moment
+        return self._rooms, self._doublings
+
+    def _rooms_now(self) -> Longs:
+        rooms = [
+            (*place_of(placed.slice.popularity.table.array), *place_of(placed.row_of))
+            for placed in self._slices.values()
+        ]
+        return np.array(rooms, np.int64).reshape(len(rooms), COUNTS)
+
+    def _doublings_now(self) -> Longs:
+        scale, now_ms = self.landmarks(), self.newest_ms
+        doublings = np.zeros((len(self._slices), self._half_lives), np.int64)
+        for at, placed in enumerate(self._slices.values()):
             counts = placed.slice.popularity
             # The single event of a slice may lie ahead of the clock of all others: it counts its weight, and no more.
-            ahead = -(-max(0, placed.slice.newest_ms - now_ms) // counts.half_lives_ms[under])
-            add_counts(counts.table.array, placed.row_of, under, counts.landmarks[under] - scale - ahead, rows, total)
-        return total
+            ahead = -(-max(0, placed.slice.newest_ms - now_ms) // counts.half_lives_ms)
+            doublings[at] = counts.landmarks - scale - ahead
+        return doublings
 
     def landmarks(self) -> NDArray[np.int64]:
         """[H] the scales of the counts, which are those of the slices that are not ahead of the clock."""

@@ -127,6 +127,7 @@ class TopItems:
         self._changed: list[NDArray[np.int64]] = []
         self._changed_count = 0
         self._stale = True  # the whole top is to be made again
+        self._total: float | None = None  # once it is asked for, until a score changes
 
     def grow(self, items: int) -> None:
         """Makes room for rows 0..items-1; new rows may enter the top with a score of 0 while it is short."""
@@ -138,16 +139,19 @@ class TopItems:
             self._hidden = np.concatenate([self._hidden, np.zeros(more, dtype=bool)])
             self._held = np.concatenate([self._held, np.zeros(more, dtype=bool)])
         first, self._items = self._items, items
+        self._total = None
         self._note(np.arange(first, items))
 
     def put(self, rows: NDArray[np.int64], score: NDArray[np.float64]) -> None:
         """Sets the scores of distinct `rows`, none of which falls; all others have decayed alike meanwhile."""
         self.score[rows] = score
+        self._total = None
         self._note(rows)
 
     def replace(self, score: NDArray[np.float64]) -> None:
         """Sets all scores [items]."""
         self.score[: self._items] = score
+        self._total = None
         self._stale = True
 
     def hidden(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -191,9 +195,16 @@ class TopItems:
         place[top] = np.arange(len(top))
         return place[rows]
 
+    @property
+    def total(self) -> float:
+        """The sum of all scores."""
+        if self._total is None:
+            self._total = float(self.score[: self._items].sum())
+        return self._total
+
     def share(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float64]:
         """[len(rows)] the score of `rows` (default all) over the sum of all scores; zeros before the first event."""
-        total = self.score[: self._items].sum()
+        total = self.total
         score = self.score[: self._items] if rows is None else self.score[rows]
         return score / total if total > 0 else np.zeros_like(score)
 
@@ -282,5 +293,5 @@ class Popularity(TopItems):
 
     def counts_under(self, half_lives: Sequence[int], rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """[len(rows), h] decayed counts under some of the half-lives; those of one are scaled alike."""
-        counts: NDArray[np.float64] = self._counts.table.data.numpy()[rows][:, list(half_lives)]
+        counts: NDArray[np.float64] = self._counts.table.array[rows].take(half_lives, axis=1)
         return counts

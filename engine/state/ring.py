@@ -18,11 +18,11 @@ from torch import Tensor
 from engine.state.groups import Groups
 from engine.state.kernels import BLOCK as _BLOCK
 from engine.state.kernels import BLOCK_BITS as _BLOCK_BITS
-from engine.state.kernels import RingArrays, append_edges, find_naming, latest_edges
+from engine.state.kernels import Ints, RingArrays, append_edges, find_naming, latest_edges
 from engine.state.table import Table, take
 
-_NO_INTS = np.zeros(0, dtype=np.int32)
-_NO_LONGS = np.zeros(0, dtype=np.int64)
+NO_INTS = np.zeros(0, dtype=np.int32)
+NO_LONGS = np.zeros(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ class Ring:
         # Two words: time_ms << 8 | kind; float32 weight, session (16 bits), generation of the neighbor (16 bits).
         self.edge = Table(blocks * _BLOCK, (2,), dtype=torch.int64)
         self.blocks = 1  # those ever used, block 0 included
-        self._free = _NO_LONGS
+        self._free = NO_LONGS
         self._generation = generation
 
     @property
@@ -215,45 +215,16 @@ class Ring:
         """The newest n (default K) edges of `rows` [B], oldest first, padded on the left."""
         n = self.size if n is None else min(n, self.size)
         found = no_edges(len(rows), n)
-        self.read(found, rows.numpy())
+        degree, block, neighbor, edge, generation = self.read_arrays()
+        latest_edges(
+            degree, block, neighbor, edge, self.size, self.width, generation, rows.numpy(), NO_INTS, 0, len(degree),
+            NO_LONGS, False, *found,
+        )  # fmt: skip
         return Neighbors.of(found)
 
-    def read(
-        self,
-        found: Arrays,
-        rows: NDArray[np.int64],
-        *,
-        inward: NDArray[np.int32] = _NO_INTS,
-        first: int = 0,
-        outward: NDArray[np.int64] = _NO_LONGS,
-        by_time: bool = False,
-    ) -> None:
-        """Fills `found` [B, n] with the newest n edges of those of `rows` [B] that are here.
-
-        Rows may be those of other rooms.
-
-        Args:
-            inward: 1 + the row here by row there; empty where rows here start at `first` there.
-            outward: what an edge leads to in rows there, by row here; empty where they start at `first`, too.
-            by_time: `found` may have edges of the same nodes from other rings, by time, and keeps the newest n of all;
-                of equal times those that it had. Else it has nothing of these nodes yet.
-        """
-        latest_edges(
-            self.degree.array,
-            self.block.array,
-            self.neighbor.array,
-            self.edge.array,
-            self.size,
-            self.width,
-            self._generations(),
-            rows,
-            inward,
-            first,
-            len(self.degree),
-            outward,
-            by_time,
-            *found,
-        )
+    def read_arrays(self) -> tuple[NDArray[np.int64], Ints, Ints, NDArray[np.int64], Ints]:
+        """Degree, block, neighbor, edge and generation, as `latest_edges` takes them; they stay where they are."""
+        return self.degree.array, self.block.array, self.neighbor.array, self.edge.array, self._generations()
 
     def naming(self, rows: Tensor) -> Tensor:
         """[R] int64 the nodes with an edge to any of `rows`, found by a scan of all slots in use."""
@@ -299,7 +270,7 @@ class Ring:
         return self.degree, self.block, self.owner, self.neighbor, self.edge
 
     def _generations(self) -> NDArray[np.int32]:
-        return _NO_INTS if self._generation is None else self._generation.array
+        return NO_INTS if self._generation is None else self._generation.array
 
     def _slots(self, node: Tensor, slot: Tensor) -> Tensor:
         """[E] places in the pool of `slot` of `node`, with a block behind each."""

@@ -5,13 +5,15 @@ import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from engine.config import RankingConfig
 from engine.events.batch import Decoded
-from engine.features.votes import VOTES
+from engine.features.votes import Voters, gather_voters
 from engine.model.weights import Weights, decode_weights, encode_weights
 from engine.ranking.scorers import SCORERS
 from engine.signals import Stopped
@@ -157,12 +159,17 @@ def elsewhere() -> Trained:
     return by_content(planted_log(4000), None, 100)
 
 
+def nobody_votes(*asked: Any) -> Voters:
+    voters = gather_voters(*asked)
+    return voters._replace(voter=np.full_like(voters.voter, -1), following=np.full_like(voters.following, -1))
+
+
 def by_content(log: Decoded, previous: Weights | None, steps: int) -> Trained:
     """Trained where only the session's query, and no neighbor in the graph, can tell what comes next."""
     config = small_config(max_steps=steps)
     ranking = RankingConfig(neighbor_sources=0, index_candidates=20, popular_candidates=1)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("engine.ranking.lists.count_votes", lambda _, items: torch.zeros(*items.shape, VOTES))
+        patched.setattr("engine.ranking.lists.gather_voters", nobody_votes)
         data = replayed(log, content_dim=64, ranking=ranking).data()
         return last_of(train(data, config, previous, threading.Event(), Progress()))
 

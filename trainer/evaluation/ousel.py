@@ -109,7 +109,7 @@ class OuselScorer:
         count = len(questions)
         asked = Asked([query] * count, self._users(questions), self._history(questions), [filter_] * count)
         made = make_lists(asked, self._live, self._model, self._config.ranking)
-        found = padded([page.row for page in made.pages]).numpy()
+        found = padded([page.row for page in made.pages])
         lists = np.full((count, k), -1, np.int32)
         lists[:, : found.shape[1]] = found
         return lists

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -11,6 +12,9 @@ from engine.features.candidates import (
     INDEX_BIT,
     NEIGHBOR_BIT,
     POPULAR_BIT,
+    Others,
+    Popular,
+    following_of,
     gather_candidates,
 )
 from engine.state.graph import Graph
@@ -47,10 +51,13 @@ def test_every_item_once_with_all_its_sources(
 ) -> None:
     graph = graph_of(pairs)
     history = graph.user_items.latest(torch.arange(USERS))
-    top = torch.tensor(popular, dtype=torch.int64)
+    top = Popular(np.array(popular, np.int64), np.full(USERS, len(popular)))
     friends, entities = (related[:USERS], related[USERS:]) if related else ([[]] * USERS, [[]] * USERS)
-    more = (torch.tensor(friends), torch.tensor(entities)) if related else ()
-    found = gather_candidates(graph, history, torch.tensor(index), top, sources, more)
+    more = Others.none(USERS)
+    if related:
+        more = Others(np.concatenate([friends, entities], axis=1), np.repeat([FRIEND_BIT, ENTITY_BIT], 3))
+    following_all = following_of(graph, history, sources, None)
+    found = gather_candidates(history.row.numpy(), np.array(index), following_all, top, more)
     for user in range(USERS):
         past = [item for u, item in pairs if u == user][-6:]
         following: list[int] = []
@@ -72,13 +79,20 @@ def test_every_item_once_with_all_its_sources(
         assert rows == kept + [-1] * (len(rows) - len(kept))
         assert dict(zip(kept, found.source[user].tolist(), strict=False)) == expected
         assert len(kept) == len(expected)
-        assert found.source[user, len(kept) :].eq(0).all()
+        assert not found.source[user, len(kept) :].any()
         assert sorted(row for row in found.following[user].tolist() if row >= 0) == sorted(following)
 
 
 def test_no_source_at_all_gives_no_candidate() -> None:
     graph = graph_of([])
     history = graph.user_items.latest(torch.arange(2))
-    none = torch.zeros(2, 0, dtype=torch.int64)
-    found = gather_candidates(graph, history, none, none[0], 2)
+    none = np.zeros((2, 0), np.int64)
+    nothing = Popular(none[0], np.zeros(2, np.int64))
+    found = gather_candidates(history.row.numpy(), none, following_of(graph, history, 2, None), nothing, Others.none(2))
     assert (found.item < 0).all()
+
+
+def test_each_user_is_proposed_as_many_popular_items_as_asked_for() -> None:
+    none = np.zeros((2, 0), np.int64)
+    found = gather_candidates(none, none, none, Popular(np.array([5, 3, 1]), np.array([1, 3])), Others.none(2))
+    assert found.item.tolist() == [[5, -1, -1], [1, 3, 5]]

@@ -9,13 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.features.table import FEATURES, HABITS, TRENDS, Crowd, candidate_features, trend_half_lives, trend_of
+from engine.features.table import FEATURES, HABITS, TRENDS, Crowd, candidate_features, trend_of
 from engine.features.votes import VOTES
 from engine.state.ring import Neighbors
 
 DAY_MS = 86_400_000
 HOUR_MS = 3_600_000
-SEEDED = torch.Generator().manual_seed(0)
+SEEDED = np.random.default_rng(0)
 GROUP = [7, -5, 7, -1, -5, 7]  # of each item; -1 is none
 past = st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 9 * 24)), max_size=7)
 
@@ -113,8 +113,8 @@ def plain_features(
 
 
 def crowd_of(candidates: int, following: list[int]) -> Crowd:
-    columns = (torch.rand(1, candidates, n, generator=SEEDED) for n in (TRENDS, VOTES, HABITS))
-    return Crowd(torch.linspace(0, 0.3, candidates)[None], *columns, torch.tensor([following], dtype=torch.int64))
+    columns = (SEEDED.random((1, candidates, n), np.float32) for n in (TRENDS, VOTES, HABITS))
+    return Crowd(np.array([following], np.int64), np.linspace(0, 0.3, candidates)[None], *columns)
 
 
 @given(
@@ -130,12 +130,12 @@ def test_features_are_what_plain_code_counts(
     events = [(item, skipped, hours + 1) for item, skipped, hours in events]
     history, told = history_of(events, size=7)
     listed = [item for item in (3, 0, 5, 1, 2, 4) if item not in left_out]
-    candidates = torch.tensor([[*listed[:2], *[-1] * (7 - len(listed)), *listed[2:]]])  # in no order
+    candidates = np.array([[*listed[:2], *[-1] * (7 - len(listed)), *listed[2:]]])  # in no order
     crowd = crowd_of(7, following)
     now_ms = max(0, (told[-1].time_ms if told else 0) + later_hours * HOUR_MS)
-    features = candidate_features(candidates, history, crowd, np.array(GROUP), torch.tensor([now_ms]))
+    features = candidate_features(candidates, history, crowd, np.array(GROUP), np.array([now_ms]))
     assert features.shape == (1, 7, FEATURES)
-    assert torch.isfinite(features).all()
+    assert np.isfinite(features).all()
     for place, item in enumerate(candidates[0].tolist()):
         if item < 0:
             assert not features[0, place].any()
@@ -147,14 +147,14 @@ def test_features_are_what_plain_code_counts(
             *(math.log(value + 1e-4) / 4 + 1 for value in crowd.votes[0, place].tolist()),
             *crowd.habit[0, place].tolist(),
         ]
-        torch.testing.assert_close(features[0, place], torch.tensor(expected), atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(features[0, place], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_an_item_twice_at_one_time_counts_twice_and_once_as_a_visit_of_its_group() -> None:
     history, _ = history_of([(0, 0, 0), (0, 0, 0), (2, 0, 0), (0, 1, 48)], size=4)
-    features = candidate_features(
-        torch.tensor([[0]]), history, crowd_of(1, []), np.array(GROUP), torch.zeros(1, dtype=torch.int64)
-    )[0, 0]
+    features = candidate_features(np.array([[0]]), history, crowd_of(1, []), np.array(GROUP), np.zeros(1, np.int64))[
+        0, 0
+    ]
     assert features[1].item() == pytest.approx(math.log1p(3))
     assert features[6].item() == pytest.approx(math.log1p(1) / 4)  # two days from the first to the last of three
     assert features[25].item() == pytest.approx(2 / 2)
@@ -164,31 +164,25 @@ def test_an_item_twice_at_one_time_counts_twice_and_once_as_a_visit_of_its_group
 def test_a_row_of_many_is_as_it_would_be_alone() -> None:
     several = [history_of(events, size=7)[0] for events in ([(0, 0, 1), (2, 1, 5)], [], [(4, 0, 2)] * 7)]
     together = Neighbors(*(torch.cat(columns) for columns in zip(*(one.columns() for one in several), strict=True)))
-    candidates, now_ms = torch.tensor([[5, 4, 0, 2]]), torch.tensor([9 * DAY_MS])
+    candidates, now_ms = np.array([[5, 4, 0, 2]]), np.array([9 * DAY_MS])
     crowd = crowd_of(4, [2, -1])
-    columns = (column.expand(3, *column.shape[1:]) for column in vars(crowd).values())
-    many = candidate_features(candidates.expand(3, -1), together, Crowd(*columns), np.array(GROUP), now_ms.expand(3))
+    alike = Crowd(*(np.repeat(column, 3, axis=0) for column in crowd))
+    many = candidate_features(np.repeat(candidates, 3, axis=0), together, alike, np.array(GROUP), np.repeat(now_ms, 3))
     for at, one in enumerate(several):
-        assert torch.equal(many[at], candidate_features(candidates, one, crowd, np.array(GROUP), now_ms)[0])
+        alone = candidate_features(candidates, one, crowd, np.array(GROUP), now_ms)
+        np.testing.assert_array_equal(many[at], alone[0])
 
 
 def test_features_without_candidates_are_empty() -> None:
     history, _ = history_of([(1, 0, 0)], size=3)
-    none = torch.zeros(1, 0, dtype=torch.int64)
-    now_ms = torch.zeros(1, dtype=torch.int64)
+    none, now_ms = np.zeros((1, 0), np.int64), np.zeros(1, np.int64)
     assert candidate_features(none, history, crowd_of(0, []), np.array(GROUP), now_ms).shape == (1, 0, FEATURES)
 
 
 def test_trends_are_relative_to_the_popular_items() -> None:
-    counts, popular = torch.tensor([[[2.0, 0.0], [1.0, 3.0]]]).double(), torch.tensor([[3.0, 6.0], [1.0, 0.0]]).double()
-    assert trend_of(counts, popular).tolist() == [[[0.5, 0.0], [0.25, 0.5]]]
-    assert trend_of(counts * 0, popular * 0).tolist() == [[[0.0, 0.0], [0.0, 0.0]]]
+    assert trend_of(2.0, 4.0) == 0.5
+    assert trend_of(0.0, 0.0) == 0.0
 
 
 def test_a_trend_is_bounded_where_the_popular_items_have_had_nothing_lately() -> None:
-    counts, popular = torch.tensor([[[5.0, 1e300]]], dtype=torch.float64), torch.zeros(3, TRENDS, dtype=torch.float64)
-    assert trend_of(counts, popular).tolist() == [[[1000.0, 1000.0]]]
-
-
-def test_trends_fall_back_on_the_last_half_life_there_is() -> None:
-    assert [trend_half_lives(count) for count in (1, 2, 3, 8)] == [[0, 0], [1, 1], [1, 2], [1, 2]]
+    assert trend_of(5.0, 0.0) == trend_of(1e300, 0.0) == 1000.0

@@ -2,9 +2,11 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from engine.features.votes import DEPTH, SOURCES, VOTES, count_votes, gather_voters
 from engine.state.graph import Graph
@@ -66,39 +68,42 @@ def plain_votes(told: list[tuple[int, int, int, int]], user: int, candidates: li
     return shares
 
 
+def votes_of(graph: Graph, users: NDArray[np.int64], candidates: list[list[int]]) -> NDArray[np.float32]:
+    history = graph.user_items.latest(torch.from_numpy(users))
+    return count_votes(gather_voters(graph, history, users), np.array(candidates))
+
+
 @given(log=logs, user=st.integers(0, USERS - 1), candidates=st.permutations(range(ITEMS)), kept=st.integers(0, ITEMS))
 def test_votes_are_what_plain_code_counts(
     log: list[tuple[int, int, int]], user: int, candidates: list[int], kept: int
 ) -> None:
     graph, told = folded(log)
     rows = [*candidates[:kept], -1]
-    users = torch.tensor([user])
-    votes = count_votes(gather_voters(graph, graph.user_items.latest(users), users), torch.tensor([rows]))
-    torch.testing.assert_close(votes[0], torch.tensor(plain_votes(told, user, rows)), atol=1e-5, rtol=1e-5)
+    users = np.array([user])
+    votes = votes_of(graph, users, [rows])
+    np.testing.assert_allclose(votes[0], plain_votes(told, user, rows), atol=1e-5, rtol=1e-5)
 
 
 def test_a_voter_who_has_gone_far_from_the_item_in_common_still_votes() -> None:
     graph, told = folded([(0, 1, 0), (1, 1, 0), *((1, 2 + at % 5, 1) for at in range(DEPTH)), (0, 8, 0)])
-    users, rows = torch.tensor([0]), list(range(ITEMS))
-    votes = count_votes(gather_voters(graph, graph.user_items.latest(users), users), torch.tensor([rows]))
-    torch.testing.assert_close(votes[0], torch.tensor(plain_votes(told, 0, rows)), atol=1e-5, rtol=1e-5)
+    users, rows = np.array([0]), list(range(ITEMS))
+    votes = votes_of(graph, users, [rows])
+    np.testing.assert_allclose(votes[0], plain_votes(told, 0, rows), atol=1e-5, rtol=1e-5)
     assert votes[0, 2, 0] > 0
     assert votes[0, 2, 2] == 0
 
 
 def test_a_user_does_not_vote_for_what_is_their_own() -> None:
     graph, _ = folded([(0, 1, 0), (0, 2, 0), (0, 3, 0)])
-    users = torch.tensor([0])
-    history = graph.user_items.latest(users)
-    candidates = torch.arange(ITEMS)[None]
-    assert not count_votes(gather_voters(graph, history, users), candidates)[..., :5].any()
-    assert count_votes(gather_voters(graph, history, torch.tensor([-1])), candidates)[..., :5].any()
+    history = graph.user_items.latest(torch.tensor([0]))
+    candidates = np.arange(ITEMS)[None]
+    assert not count_votes(gather_voters(graph, history, np.array([0])), candidates)[..., :5].any()
+    assert count_votes(gather_voters(graph, history, np.array([-1])), candidates)[..., :5].any()
 
 
 def test_users_of_a_batch_are_counted_as_if_each_were_alone() -> None:
     graph, _ = folded([(who % USERS, (7 * who) % ITEMS, 1) for who in range(50)])
-    users, candidates = torch.arange(USERS), torch.arange(ITEMS).expand(USERS, -1)
-    together = count_votes(gather_voters(graph, graph.user_items.latest(users), users), candidates)
-    for user in users.split(1):
-        alone = count_votes(gather_voters(graph, graph.user_items.latest(user), user), candidates[:1])
-        torch.testing.assert_close(together[user], alone)
+    candidates = list(range(ITEMS))
+    together = votes_of(graph, np.arange(USERS), [candidates] * USERS)
+    for user in range(USERS):
+        assert together[user].tolist() == votes_of(graph, np.array([user]), [candidates])[0].tolist()

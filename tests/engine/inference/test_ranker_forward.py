@@ -25,7 +25,7 @@ def random_model(seed: int) -> Recommender:
 def test_scores_are_those_of_the_trained_ranker(candidates):
     model = random_model(1)
     cosine, features = torch.rand(5, candidates) * 2 - 1, torch.randn(5, candidates, FEATURES)
-    got = torch.from_numpy(RankerForward(model).score(cosine.numpy(), features))
+    got = torch.from_numpy(RankerForward(model).score(cosine.numpy(), features.numpy()))
     torch.testing.assert_close(got, model.ranker(model.logits(cosine), features), atol=1e-4, rtol=1e-5)
 
 
@@ -34,9 +34,9 @@ def test_a_list_scores_the_same_with_whatever_others_it_is_made(wider):
     """Bit for bit: candidates of other lists, and the padding that they bring, are rows of other products."""
     ranker = RankerForward(random_model(1))
     cosine, features = torch.rand(7, 300 + wider) * 2 - 1, torch.randn(7, 300 + wider, FEATURES)
-    together = ranker.score(cosine.numpy(), features)
+    together = ranker.score(cosine.numpy(), features.numpy())
     for b in range(7):
-        alone = ranker.score(cosine[b : b + 1, :300].numpy(), features[b : b + 1, :300].contiguous())
+        alone = ranker.score(cosine[b : b + 1, :300].numpy(), features[b : b + 1, :300].numpy())
         assert alone[0].tolist() == together[b, :300].tolist()
 
 
@@ -48,7 +48,7 @@ def test_no_score_changes_faster_with_the_cosine_than_the_slope_says(seed, own):
     ranker = RankerForward(model)
     cosine = torch.linspace(-1, 1, 400).repeat(50, 1)  # finely along one candidate of each of 50 users
     features = 2 * torch.randn(50, 1, FEATURES).expand(50, 400, FEATURES)
-    score = ranker.score(cosine.numpy(), features.contiguous()).astype(np.float64)
+    score = ranker.score(cosine.numpy(), features.numpy()).astype(np.float64)
     slope = np.diff(score, axis=1) / np.diff(cosine.double().numpy(), axis=1)
     assert ranker.slope.least <= slope.min() + 0.05 and slope.max() - 0.05 <= ranker.slope.most
     assert slope.max() - slope.min() > 0.01 * (ranker.slope.most - ranker.slope.least), "no bound at all"

@@ -43,13 +43,15 @@ def by_hand(state, generation, user_id, goal=None):
         query = model.sequence(table, history, goal)[0, -1]
         last = [row for row in history.row[0, -CONFIG.ranking.neighbor_sources :].tolist() if row >= 0]
         following = torch.cat([state.graph.item_next.latest(torch.tensor([row])).row for row in last], dim=1)
-        share = torch.from_numpy(state.popularity.share())[None]
+        share = state.popularity.share()[None]
         counts = torch.stack([torch.from_numpy(state.decayed_counts(rows[0].numpy(), h)) for h in (1, 2)], dim=-1)
         trend = (counts / counts[state.popularity.top(CONFIG.ranking.popular_candidates)].sum(0)).float()[None]
-        votes = count_votes(gather_voters(state.graph, history, user), rows)
-        crowd = Crowd(share, trend, votes, model.habit[number_of(state)][None], following)
-        features = candidate_features(rows, history, crowd, state.catalog.group, torch.tensor([state.newest_ms]))
-        score = model.ranker(model.logits(table @ query)[None], features)[0]
+        votes = count_votes(gather_voters(state.graph, history, user.numpy()), rows.numpy())
+        habit = model.habit[number_of(state)][None].numpy()
+        crowd = Crowd(following.numpy(), share, trend.numpy(), votes, habit)
+        now_ms = np.array([state.newest_ms])
+        features = candidate_features(rows.numpy(), history, crowd, state.catalog.group, now_ms)
+        score = model.ranker(model.logits(table @ query)[None], torch.from_numpy(features))[0]
     return [state.items.id_of(row) for row in np.argsort(-score.numpy(), kind="stable")], score
 
 

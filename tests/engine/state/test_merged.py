@@ -120,3 +120,20 @@ def test_edges_at_time_zero_are_edges():
     sets = Neighbors.none(3, 1, 1)
     sets.row[0] = 7
     assert newest(sets, 2).row.tolist() == [[-1, 7]]
+
+
+def test_what_is_read_follows_the_slices_that_come_and_go():
+    """Where the rings lie is kept from one reading to the next, as long as the slices are the same."""
+    first = numbered([Line("ann", "s", "x", 0, time, 0) for time in range(3)])
+    second = numbered([Line("bob", "s", "x", 0, 10 + time, 1) for time in range(2)])
+    state = folded(first)
+    assert len(one_row(state.graph.item_users, state, "x")) == 3
+    before = state.decayed_counts_under([0], state.items.find(["x"]).numpy())[0, 0]
+    state.fold(batch(second))
+    users = [user for user, *_ in one_row(state.graph.item_users, state, "x")]
+    assert len(set(users)) == 2 and len(users) == NEIGHBORS
+    both = state.decayed_counts_under([0], state.items.find(["x"]).numpy())[0, 0]
+    assert both > before > 0
+    state.drop(0)
+    assert len(one_row(state.graph.item_users, state, "x")) == 2
+    assert 0 < state.decayed_counts_under([0], state.items.find(["x"]).numpy())[0, 0] < both
