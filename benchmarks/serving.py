@@ -40,6 +40,7 @@ import uvloop
 from benchmarks.compiled_caller import compiled_caller
 from benchmarks.report import Figure, report, shown
 from benchmarks.serving_engine import EVENTS_PER_S, USERS, Engine, K, running
+from benchmarks.trained_model import trained_model
 from engine import collector
 from engine.ranking.query import Query
 
@@ -112,8 +113,8 @@ def main() -> None:
 
 
 async def _measure(history: int, seconds: float, turns: int) -> dict[str, Figure]:
-    program = compiled_caller()
-    async with running(history) as engine:
+    program, weights = compiled_caller(), trained_model()
+    async with running(history, weights) as engine:
         print("making lists", flush=True)
         alone_ms, batched_ms = await engine.in_its_thread(lambda: _in_process(engine, 40 * turns))
         print("calling", flush=True)

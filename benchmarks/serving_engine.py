@@ -21,7 +21,6 @@ import numpy as np
 from ousel.v1 import recommender_service_pb2
 
 from benchmarks.serving_calls import ECHO
-from benchmarks.trained_model import trained_model
 from deploy.demo.data import Purchases, data_folder, events, read_items, read_purchases
 from engine.config import CanaryConfig, Config, IndexConfig, ServingConfig
 from engine.events.batch import Record
@@ -95,19 +94,23 @@ class _EchoServer(Server):
             recommender_service_pb2.RecommendRequest.FromString,
             recommender_service_pb2.RecommendResponse.SerializeToString,
         )
-        guard.ACCESS = {**ACCESS, ECHO: (Role.RECOMMEND,)}  # else it is refused to everybody
         service, method = ECHO.strip("/").split("/")
         server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {method: handler}),))
 
 
 @asynccontextmanager
-async def running(history: int) -> AsyncIterator[Engine]:
-    """An engine with its server that has folded so many purchases, serves a model, and folds further ones."""
-    weights, config = trained_model(), settings()
+async def running(history: int, weights: bytes, items: int | None = None) -> AsyncIterator[Engine]:
+    """An engine with its server that has folded so many purchases, serves a model, and folds further ones.
+
+    Args:
+        weights: of the model.
+        items: how many of the catalog there are; None: all.
+    """
+    config = settings()
     subscriptions = Subscriptions(config.serving.max_streams, wake=lambda: pipeline.wake())
     ready = threading.Event()
     pipeline = Pipeline(config, subscriptions, on_ready=ready.set)
-    catalog = _catalog(config)
+    catalog = _catalog(config)[:items]
     past, live = _numbered(*read_purchases(data_folder(), _WEEKS))
     past = past[-history:]
     print(f"folding {len(past):,} purchases, embedding and indexing {len(catalog):,} items", flush=True)
@@ -121,6 +124,7 @@ async def running(history: int) -> AsyncIterator[Engine]:
     server = _EchoServer(config, pipeline, subscriptions, None)
     made = Engine(pipeline, config, 0)
     server.echo = await made.in_its_thread(lambda: made.make([Query("user-1", "", K)]))
+    guard.ACCESS = {**ACCESS, ECHO: (Role.RECOMMEND,)}  # else an echo is refused to everybody
     await server.start()
     made.port = server.port
     feeder = threading.Thread(target=_feed, args=(source, config, live, len(past), stop), name="feeder")
@@ -134,6 +138,7 @@ async def running(history: int) -> AsyncIterator[Engine]:
         await asyncio.to_thread(engine.join)
         await asyncio.to_thread(feeder.join)
         pipeline.close()
+        guard.ACCESS = ACCESS
 
 
 def _catalog(config: Config) -> list[Record]:
