@@ -25,7 +25,7 @@ from engine.features.candidates import (
     gather_candidates,
 )
 from engine.features.votes import SOURCES, Voters
-from engine.index.base import Hits
+from engine.index.base import Hits, top_k
 from engine.inference.dense import cosines
 from engine.ranking.asked import Asked
 from engine.ranking.backfill import backfill
@@ -213,6 +213,5 @@ def _within(rows: Longs, vector: Floats, items: Floats, k: int) -> tuple[Longs, 
 
     An index can't see through a narrow filter.
     """
-    score = cosines(items, rows[None], vector[None])[0]
-    best = np.argsort(-score, kind="stable")[:k]
-    return rows[best], float(score[best[-1]]) if len(best) == k else -np.inf
+    found = top_k(rows, cosines(items, rows[None], vector[None]), min(k, len(rows)))
+    return found.row[0], float(found.score[0, -1]) if 0 < len(rows) >= k else -np.inf

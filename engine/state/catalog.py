@@ -46,6 +46,7 @@ class Catalog:
         self.title: list[str] = []
         self.categories: list[tuple[str, ...]] = []
         self._members: dict[str, set[int]] = {}  # category -> rows
+        self._rising: dict[str, NDArray[np.int64]] = {}  # the same in order, of those asked for since they changed
         self._records = records
         self._content = Table(rows, (encoder.dim + features_dim,), dtype=torch.float32)  # [N, F]
         self._from_ms = np.zeros(0, dtype=np.int64)
@@ -159,11 +160,25 @@ class Catalog:
         return mixed.intdigest() >> 1 | 1
 
     def members(self, categories: Iterable[str]) -> NDArray[np.int64]:
-        """Rows of the items in at least one of `categories`, ascending; deleted ones may be among them."""
-        rows: set[int] = set()
-        for category in categories:
-            rows |= self._members.get(category, set())
-        return np.array(sorted(rows), dtype=np.int64)
+        """Rows of the items in at least one of `categories`, ascending; deleted ones may be among them.
+
+        The array is the catalog's own: it is not to be changed.
+        """
+        known = [self._members_of(category) for category in dict.fromkeys(categories) if category in self._members]
+        if len(known) == 1:
+            return known[0]
+        rows = np.concatenate([np.zeros(0, np.int64), *known])
+        rows.sort(kind="stable")  # which is quick where long parts are in order
+        return rows[np.diff(rows, prepend=-1) > 0]
+
+    def _members_of(self, category: str) -> NDArray[np.int64]:
+        """`members` of one category that there is. A set of 150,000 rows takes 30 ms to be put in order."""
+        rows = self._rising.get(category)
+        if rows is None:
+            rows = np.fromiter(self._members[category], np.int64, len(self._members[category]))
+            rows.sort()
+            self._rising[category] = rows
+        return rows
 
     def contents(self) -> Tensor:
         """[N, F] content of every item."""
@@ -176,12 +191,14 @@ class Catalog:
     def _describe(self, row: int, item: CatalogItem, content: Tensor | None = None) -> None:
         self._put_content(row, item, content)
         self.title[row] = item.title
-        for category in set(self.categories[row]):  # a record may name one twice
-            members = self._members[category]
-            members.discard(row)
-            if not members:
+        before, after = set(self.categories[row]), set(item.categories)  # a record may name one twice
+        for category in before - after:
+            self._rising.pop(category, None)
+            self._members[category].discard(row)
+            if not self._members[category]:
                 del self._members[category]
-        for category in item.categories:
+        for category in after - before:
+            self._rising.pop(category, None)
             self._members.setdefault(category, set()).add(row)
         self.categories[row] = item.categories
         self.group[row] = group_of(item.categories)

@@ -57,6 +57,25 @@ def test_deleted_until_a_later_record_brings_it_back():
     assert catalog.servable(rows, 0).all() and catalog.title[0] == "Oat milk"
 
 
+@given(
+    told=st.lists(
+        st.tuples(st.integers(0, ROWS - 1), st.lists(st.sampled_from("abc"), max_size=4), st.booleans()), max_size=12
+    ),
+    asked=st.lists(st.lists(st.sampled_from("abcd"), max_size=4), min_size=12, max_size=12),
+)
+def test_members_are_told_apart_at_any_time(told, asked):
+    """What is asked for is kept in order until a record changes it."""
+    catalog, have = new_catalog(), {row: set() for row in range(ROWS)}
+    for (row, categories, gone), wanted in zip(told, asked, strict=False):
+        if gone:
+            catalog.remove(row)
+            have[row] = set()
+        else:
+            catalog.fold([row], [CatalogItem(str(row), "", tuple(categories))])
+            have[row] = set(categories)
+        assert catalog.members(wanted).tolist() == [row for row in range(ROWS) if have[row] & set(wanted)]
+
+
 def test_members_follow_the_newest_record():
     catalog = catalog_of(CatalogItem("1", categories=("a", "b")), CatalogItem("2", categories=("b",)))
     assert catalog.members(["b"]).tolist() == [0, 1]
