@@ -40,8 +40,10 @@ class MergedPopularity:
         self._half_lives = len(half_lives_s)
         self.top = TopItems(popular)
         self.scale = 0
-        self._moment: list[tuple[Placed, int, int, bytes]] = []  # at which the next two were made
-        self._rooms, self._doublings = np.zeros((0, COUNTS), np.int64), np.zeros((0, self._half_lives), np.int64)
+        self._of: tuple[Placed, ...] = ()  # whose counts lie at the next; they keep the tables there
+        self._rooms = np.zeros((0, COUNTS), np.int64)
+        self._moment: list[tuple[int, int, bytes]] = []  # at which the next were made
+        self._doublings = np.zeros((0, self._half_lives), np.int64)
         self._ahead = False  # whether a slice was ahead of the clock when the scores were made
 
     @property
@@ -60,21 +62,17 @@ class MergedPopularity:
 
     def _read_at(self) -> tuple[Longs, Longs]:
         """[P, COUNTS] where the counts of each slice lie, and [P, H] the doublings that they are read with."""
+        slices = tuple(self._slices.values())
+        if slices != self._of:
+            rooms = [(*place_of(one.slice.popularity.table.array), *place_of(one.row_of)) for one in slices]
+            self._rooms, self._of = np.array(rooms, np.int64).reshape(len(slices), COUNTS), slices
+            self._moment = []
         moment = [
-            (placed, placed.slice.newest_ms, placed.slice.events_folded, placed.slice.popularity.landmarks.tobytes())
-            for placed in self._slices.values()
+            (one.slice.newest_ms, one.slice.events_folded, one.slice.popularity.landmarks.tobytes()) for one in slices
         ]
         if moment != self._moment:
-            self._rooms, self._doublings = self._rooms_now(), self._doublings_now()
-            self._moment = moment
+            self._doublings, self._moment = self._doublings_now(), moment
         return self._rooms, self._doublings
-
-    def _rooms_now(self) -> Longs:
-        rooms = [
-            (*place_of(placed.slice.popularity.table.array), *place_of(placed.row_of))
-            for placed in self._slices.values()
-        ]
-        return np.array(rooms, np.int64).reshape(len(rooms), COUNTS)
 
     def _doublings_now(self) -> Longs:
         scale, now_ms = self.landmarks(), self.newest_ms

@@ -21,6 +21,7 @@ from engine.state.table import Table
 
 # Headroom in doublings before the scale moves: 2**64 above and below stays far from the limits of float64.
 _STRIDE = 64
+_BLOCK = 1024  # scores that are summed for themselves
 
 
 class DecayedCounts:
@@ -127,31 +128,37 @@ class TopItems:
         self._changed: list[NDArray[np.int64]] = []
         self._changed_count = 0
         self._stale = True  # the whole top is to be made again
-        self._total: float | None = None  # once it is asked for, until a score changes
+        self._total: float | None = 0.0  # None: it is to be summed again
+        self._block_total = np.zeros(0)  # sums of `_BLOCK` scores each
+        self._changed_blocks: set[int] = set()  # whose sums are no longer right
 
     def grow(self, items: int) -> None:
         """Makes room for rows 0..items-1; new rows may enter the top with a score of 0 while it is short."""
         if items <= self._items:
             return
         if items > len(self.score):
-            more = max(items, 2 * len(self.score), 1024) - len(self.score)
+            # Whole blocks: what a sum comes to, bit for bit, must not depend on how the room has grown.
+            blocks = -(-max(items, 2 * len(self.score)) // _BLOCK)
+            more = blocks * _BLOCK - len(self.score)
             self.score = np.concatenate([self.score, np.zeros(more)])
             self._hidden = np.concatenate([self._hidden, np.zeros(more, dtype=bool)])
             self._held = np.concatenate([self._held, np.zeros(more, dtype=bool)])
+            self._block_total = np.concatenate([self._block_total, np.zeros(blocks - len(self._block_total))])
         first, self._items = self._items, items
-        self._total = None
         self._note(np.arange(first, items))
 
     def put(self, rows: NDArray[np.int64], score: NDArray[np.float64]) -> None:
         """Sets the scores of distinct `rows`, none of which falls; all others have decayed alike meanwhile."""
         self.score[rows] = score
         self._total = None
+        self._changed_blocks.update((rows // _BLOCK).tolist())
         self._note(rows)
 
     def replace(self, score: NDArray[np.float64]) -> None:
         """Sets all scores [items]."""
         self.score[: self._items] = score
         self._total = None
+        self._changed_blocks.update(range(len(self._block_total)))
         self._stale = True
 
     def hidden(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -197,9 +204,15 @@ class TopItems:
 
     @property
     def total(self) -> float:
-        """The sum of all scores."""
+        """The sum of all scores.
+
+        It is a sum of sums, so that a few new scores do not cost a look at all, and yet a function of the scores alone.
+        """
         if self._total is None:
-            self._total = float(self.score[: self._items].sum())
+            for block in self._changed_blocks:
+                self._block_total[block] = self.score[block * _BLOCK : (block + 1) * _BLOCK].sum()
+            self._changed_blocks.clear()
+            self._total = float(self._block_total[: -(-self._items // _BLOCK)].sum())
         return self._total
 
     def share(self, rows: NDArray[np.int64] | None = None) -> NDArray[np.float64]:

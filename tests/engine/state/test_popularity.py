@@ -52,6 +52,38 @@ def test_shares_and_top_equal_the_sum_over_all_events(batches):
     assert [score[row] for row in top] == pytest.approx(sorted(score, reverse=True)[:TOP], rel=1e-9)
 
 
+@given(
+    steps=st.lists(
+        st.one_of(
+            st.integers(1, 3000).map(lambda items: ("grow", items)),
+            st.lists(st.integers(0, 4999), min_size=1, max_size=5, unique=True).map(lambda rows: ("put", rows)),
+            st.just(("replace", 0)), st.just(("ask", 0)),
+        ),
+        max_size=12,
+    ),
+    seed=st.integers(0, 99),
+)  # fmt: skip
+def test_the_sum_of_all_scores_is_the_same_however_they_came(steps, seed):
+    """Bit for bit: engines that have read the same log must make the same lists."""
+    draw, top, items = np.random.default_rng(seed), TopItems(3), 1
+    top.grow(items)
+    for step, argument in steps:
+        if step == "grow":
+            items += argument
+            top.grow(items)
+        elif step == "put":
+            rows = np.unique(np.array(argument) % items)
+            top.put(rows, draw.random(len(rows)))
+        elif step == "replace":
+            top.replace(draw.random(items))
+        else:
+            assert top.total == pytest.approx(top.score[:items].sum())
+    another = TopItems(3)
+    another.grow(items)
+    another.replace(top.score[:items])
+    assert top.total == another.total == pytest.approx(top.score[:items].sum())
+
+
 @given(batches=st.lists(listed(100 * HOUR_MS), max_size=4))
 def test_under_each_of_several_half_lives_scores_are_the_sum_over_all_events(batches):
     counts = DecayedCounts(ITEMS, HALF_LIVES_S)
