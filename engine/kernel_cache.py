@@ -202,6 +202,7 @@ def _add(digest: hashlib._Hash, kernel: FunctionType, seen: set[FunctionType]) -
         if isinstance(value, Dispatcher):
             digest.update(_text(value.targetoptions).encode())
             value = value.py_func
+        value = getattr(value, "_defn", value)  # numba's `intrinsic` keeps there what it was made of
         if isinstance(value, FunctionType):
             if value.__module__.startswith("numba.") or value.__module__.startswith("numpy."):
                 digest.update(value.__qualname__.encode())  # their versions are told apart elsewhere

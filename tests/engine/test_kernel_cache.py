@@ -11,13 +11,16 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
+from numba.core import types
+from numba.extending import intrinsic
 
 from engine import kernel_cache
 from engine.commands.compile import kernel_modules
-from engine.kernel_cache import CacheReport
+from engine.kernel_cache import CacheReport, digest_of
 
 CALLED = """
 from engine.kernel_cache import compiled
@@ -201,6 +204,23 @@ def test_each_process_gives_the_code_the_same_name(tmp_path):
         found.add(done.stdout)
     assert len(found) == 1
     assert len(files(tmp_path / "cache")) == 2
+
+
+def test_a_function_that_uses_an_intrinsic_is_compiled_anew_once_that_has_changed() -> None:
+    def made(step: int) -> Any:
+        @intrinsic
+        def shifted(typing_context: Any, number: Any) -> Any:
+            def generate(context: Any, builder: Any, signature: Any, values: Any) -> Any:
+                return builder.add(values[0], context.get_constant(types.int64, step))
+
+            return types.int64(types.int64), generate
+
+        def kernel(number: int) -> int:
+            return shifted(number)
+
+        return kernel
+
+    assert digest_of(made(1)) == digest_of(made(1)) != digest_of(made(2))
 
 
 def test_all_modules_with_compiled_functions_are_compiled_by_the_command():
