@@ -32,12 +32,10 @@ class Candidates:
     Attributes:
         item: [B, C] int64 rows in rising order, padded on the right with -1; C is the longest list's length.
         source: [B, C] int64 bits of the sources that proposed the item, 0 where there is none.
-        following: [B, S * n] int64 items that lately followed the user's last S items, -1 where none.
     """
 
     item: Longs
     source: Longs
-    following: Longs
 
 
 @dataclass(frozen=True)
@@ -72,10 +70,9 @@ def gather_candidates(history: Longs, index: Longs, following: Longs, popular: P
     Args:
         history: [B, K] rows of the users' remembered events, -1 where there is none.
         index: [B, k] item rows near the user's query, -1 where there are fewer.
-        following: [B, S * n], see `following_of`.
+        following: [B, S * n] what lately followed the users' last S items, see `following_of`.
     """
-    item, source = _unite(index, history, following, popular.row, popular.count, others.row, others.source)
-    return Candidates(item, source, following)
+    return Candidates(*_unite(index, history, following, popular.row, popular.count, others.row, others.source))
 
 
 @compiled("i8(i8[:], i8, i8[::1], i8)")

@@ -19,6 +19,7 @@ from engine.features.candidates import (
     BACKFILL_BIT,
     ENTITY_BIT,
     FRIEND_BIT,
+    Candidates,
     Others,
     Popular,
     following_of,
@@ -38,7 +39,7 @@ Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
 Flags = NDArray[np.bool_]
 
-_NO_ROWS, _NO_SCORES = np.zeros(0, np.int64), np.zeros(0, np.float32)
+_NO_SCORES = np.zeros(0, np.float32)
 
 Search = Callable[[Floats, int], Hits]  # queries [B, d] and k -> the k best rows of each that may be shown to anybody
 
@@ -168,8 +169,7 @@ def gather(
         following = following_of(moment.graph, asked.history, sources, asked.clock_ms)
     top = Popular(moment.popularity.top(max(popular)), np.array(popular))
     found = gather_candidates(history, index, following, top, _others(asked, rest))
-    may_be_shown = moment.may(found.item)
-    return _listable(found.item, found.source, may_be_shown, asked)._replace(following=following)
+    return _listable(found, following, moment.may(found.item), asked)
 
 
 def _others(asked: Asked, rest: Sequence[Longs] | None) -> Others:
@@ -183,22 +183,24 @@ def _others(asked: Asked, rest: Sequence[Longs] | None) -> Others:
     return Others(np.concatenate([rows for rows, _ in proposed], axis=1), np.concatenate(bits))
 
 
-def _listable(item: Longs, source: Longs, shown: Flags, asked: Asked) -> Proposed:
-    """Without the candidates that may not be listed."""
+def _listable(found: Candidates, following: Longs, shown: Flags, asked: Asked) -> Proposed:
+    """Without the candidates that may not be listed.
+
+    Args:
+        shown: [B, C] whether each may be shown to anybody.
+    """
     leaves_history = np.array([query.exclude_history for query in asked.queries], np.bool_)
     has_members = np.array([filter_.members is not None for filter_ in asked.filters], np.bool_)
     excluded = Ragged.of([filter_.excluded for filter_ in asked.filters])
     members = Ragged.of([() if filter_.members is None else filter_.members for filter_ in asked.filters])
     related = Ragged.of(asked.related.hidden or [()] * len(asked))
     row, source, count, hidden, indexed, hit, first = keep_listable(
-        item, source, shown, asked.history.row.numpy(), leaves_history, (*excluded,), (*members, has_members),
-        (*related,),
+        found.item, found.source, shown, asked.history.row.numpy(), leaves_history, (*excluded,),
+        (*members, has_members), (*related,),
     )  # fmt: skip
     parts = [slice(*span) for span in pairwise(first.tolist())]
-    return Proposed(
-        row, source, _NO_ROWS[None], count.tolist(), _NO_SCORES,
-        [Hidden(hidden[part], indexed[part], hit[part]) for part in parts],
-    )  # fmt: skip
+    left_out = [Hidden(hidden[part], indexed[part], hit[part]) for part in parts]
+    return Proposed(row, source, following, count.tolist(), _NO_SCORES, left_out)
 
 
 def _doubled(least: int, needed: int) -> int:

@@ -80,7 +80,7 @@ def test_every_item_once_with_all_its_sources(
         assert dict(zip(kept, found.source[user].tolist(), strict=False)) == expected
         assert len(kept) == len(expected)
         assert not found.source[user, len(kept) :].any()
-        assert sorted(row for row in found.following[user].tolist() if row >= 0) == sorted(following)
+        assert sorted(row for row in following_all[user].tolist() if row >= 0) == sorted(following)
 
 
 def test_no_source_at_all_gives_no_candidate() -> None:
