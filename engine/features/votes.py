@@ -12,11 +12,11 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from engine.state.graph import LiveGraph, edges_around
+from engine.state.graph import LiveGraph
 from engine.state.kernels import compiled
+from engine.state.merged_kernels import latest_of_slices
 from engine.state.ring import Neighbors
 
 VOTES = 7  # ways of counting
@@ -25,6 +25,7 @@ SOURCES = 8  # S
 DEPTH = 16  # h
 _HOUR_MS = 3_600_000.0
 _FADE_H = 24.0  # hours after which a voter's say is 1/e
+_NOW = np.zeros(0, np.int64)
 _NEAR = 2.0  # places in order after which it is 1/e
 
 Longs = NDArray[np.int64]
@@ -59,13 +60,33 @@ def gather_voters(graph: LiveGraph, history: Neighbors, users: Longs, asked_ms: 
         asked_ms: [B] time of each question, where that is in the past; see `edges_around`.
     """
     source = np.ascontiguousarray(history.row.numpy()[:, -SOURCES:])  # [B, S]
-    voter = edges_around(graph.item_users, source, asked_ms)
-    following = edges_around(graph.item_next, source, asked_ms)
-    distinct = np.empty(voter.size, np.int64)
-    count = _number_voters(source, users, voter, following, distinct)
-    past = graph.user_items.latest(torch.from_numpy(distinct[:count]), DEPTH)
-    newest: Longs = past.time_ms.numpy().max(axis=1, initial=0)
-    return Voters(source, voter, past.row.numpy(), newest, history.time_ms.numpy()[:, -1], following)
+    items, users_of, next_of = graph.user_items, graph.item_users, graph.item_next
+    voter, following, item, time_ms = _read(
+        source, users, _NOW if asked_ms is None else asked_ms, (items.rooms(), min(DEPTH, items.size)),
+        (users_of.rooms(), users_of.size), (next_of.rooms(), next_of.size),
+    )  # fmt: skip
+    return Voters(source, voter, item, time_ms, history.time_ms.numpy()[:, -1], following)
+
+
+@compiled("i8[:,:,::1](i8[:,::1], i8[:], i8[:,::1], i8)")
+def _around(source: Longs, asked_ms: Longs, rooms: Longs, n: int) -> Longs:
+    """As `edges_around`: [B, S, n]; what stands where `source` [B, S] is -1 means nothing.
+
+    Args:
+        asked_ms: [B], or empty.
+        rooms: of edges of items.
+    """
+    users, sources = source.shape
+    rows = np.maximum(source, 0).reshape(-1)
+    row, time_ms = np.full((len(rows), n), -1), np.zeros((len(rows), n), np.int64)
+    kind, weight = np.zeros((len(rows), n), np.int64), np.zeros((len(rows), n), np.float32)
+    session = np.zeros((len(rows), n), np.int32)
+    latest_of_slices(rooms, rows, len(rooms) > 1, row, time_ms, kind, weight, session)
+    for r in range(len(rows) if len(asked_ms) else 0):
+        for j in range(n):
+            if time_ms[r, j] >= asked_ms[r // sources]:
+                row[r, j] = -1
+    return row.reshape(users, sources, n)
 
 
 @compiled("i8(i8[:,::1], i8[:], i8[:,:,::1], i8[:,:,::1], i8[::1])")
@@ -104,6 +125,42 @@ def _number_voters(source: Longs, users: Longs, voter: Longs, following: Longs, 
                     slot[at] = count
                 voter[b, s, j] = slot[at] - 1
     return count
+
+
+@compiled(
+    "Tuple((i8[:,:,::1], i8[:,:,::1], i8[:,::1], i8[::1]))"
+    "(i8[:,::1], i8[:], i8[:], Tuple((i8[:,::1], i8)), Tuple((i8[:,::1], i8)), Tuple((i8[:,::1], i8)))"
+)
+def _read(
+    source: Longs,
+    users: Longs,
+    asked_ms: Longs,
+    user_items: tuple[Longs, int],
+    item_users: tuple[Longs, int],
+    item_next: tuple[Longs, int],
+) -> tuple[Longs, Longs, Longs, Longs]:
+    """`voter`, `following`, `item` and `time_ms` of the `Voters` around `source` [B, S].
+
+    Args:
+        users: [B] who ask.
+        asked_ms: [B], or nobody's where all ask now; see `edges_around`.
+        user_items, item_users, item_next: the rooms of each, and how many edges of a node are read.
+    """
+    voter = _around(source, asked_ms, item_users[0], item_users[1])
+    following = _around(source, asked_ms, item_next[0], item_next[1])
+    distinct = np.empty(voter.size, np.int64)
+    count = _number_voters(source, users, voter, following, distinct)
+    rooms, depth = user_items
+    item, time_ms = np.full((count, depth), -1), np.zeros((count, depth), np.int64)
+    kind, weight = np.zeros((count, depth), np.int64), np.zeros((count, depth), np.float32)
+    latest_of_slices(
+        rooms, distinct[:count], False, item, time_ms, kind, weight, np.zeros((count, depth), np.int32)
+    )  # fmt: skip
+    newest = np.zeros(count, np.int64)
+    for v in range(count):
+        for x in range(depth):
+            newest[v] = max(newest[v], time_ms[v, x])
+    return voter, following, item, newest
 
 
 def count_votes(voters: Voters, candidates: Longs) -> Floats:

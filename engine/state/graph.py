@@ -24,6 +24,9 @@ class Edges(Protocol):
     def size(self) -> int:
         """Edges kept per node."""
 
+    def rooms(self) -> NDArray[np.int64]:
+        """Where the edges lie, as `latest_of_slices` takes it. It holds for as long as nothing else is done."""
+
     def latest(self, rows: Tensor, n: int | None = None) -> Neighbors:
         """The newest n (default: all that are kept) edges of `rows` [B], oldest first, padded on the left."""
 

@@ -17,7 +17,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.state.addresses import place_of
 from engine.state.folded import Inserted, SliceFolded
 from engine.state.kernels import merge_edges
 from engine.state.merged_kernels import ROOM, latest_of_slices
@@ -96,7 +95,7 @@ class RingsOfSlices:
         room: of a slice, the row that `latest_of_slices` takes.
     """
 
-    def __init__(self, slices: Slots, room: Callable[[Placed], Room]) -> None:
+    def __init__(self, slices: Slots, room: Callable[[Placed], tuple[int, ...]]) -> None:
         self._slices, self._room = slices, room
         self._of: tuple[Placed, ...] = ()  # It keeps the tables at the addresses below.
         self._rooms = np.zeros((0, ROOM), np.int64)
@@ -111,15 +110,6 @@ class RingsOfSlices:
         return self._rooms
 
 
-Room = tuple[int, ...]
-
-
-def room_of(ring: Ring, *, inward: NDArray[np.int32], outward: Longs, first: int) -> Room:
-    """A ring as `latest_of_slices` reads it; the arguments are those of `Ring.read`."""
-    arrays = (*ring.read_arrays(), inward, outward)
-    return (*(number for array in arrays for number in place_of(array)), ring.size, ring.width, first)
-
-
 @dataclass(frozen=True)
 class UserEdges:
     """The users' histories; an `Edges`."""
@@ -132,16 +122,20 @@ class UserEdges:
     def of(cls, slices: Slots, size: int) -> UserEdges:
         """Reads `slices` as they are at each call."""
 
-        def room(placed: Placed) -> Room:
+        def room(placed: Placed) -> tuple[int, ...]:
             ring = placed.slice.graph.user_items
-            return room_of(ring, inward=NO_INTS, outward=placed.item_of, first=placed.first_user)
+            return ring.room(NO_INTS, placed.item_of, placed.first_user)
 
         return cls(slices, size, RingsOfSlices(slices, room))
+
+    def rooms(self) -> Longs:
+        """See `Edges`."""
+        return self.rings.rooms()
 
     def latest(self, rows: Tensor, n: int | None = None) -> Neighbors:
         """[B, n] items of each user in `rows` [B]."""
         found = no_edges(len(rows), self.size if n is None else min(n, self.size))
-        latest_of_slices(self.rings.rooms(), rows.numpy(), False, *found)
+        latest_of_slices(self.rooms(), rows.numpy(), False, *found)
         return Neighbors.of(found)
 
     def naming(self, rows: Tensor) -> Tensor:
@@ -173,17 +167,21 @@ class ItemEdges:
     def of(cls, slices: Slots, size: int, ring: Callable[[Slice], Ring], *, to_items: bool) -> ItemEdges:
         """Reads `slices` as they are at each call; arguments as of the class."""
 
-        def room(placed: Placed) -> Room:
+        def room(placed: Placed) -> tuple[int, ...]:
             outward, first = (placed.item_of, 0) if to_items else (NO_LONGS, placed.first_user)
-            return room_of(ring(placed.slice), inward=placed.row_of, outward=outward, first=first)
+            return ring(placed.slice).room(placed.row_of, outward, first)
 
         return cls(slices, size, ring, to_items, RingsOfSlices(slices, room))
+
+    def rooms(self) -> Longs:
+        """See `Edges`."""
+        return self.rings.rooms()
 
     def latest(self, rows: Tensor, n: int | None = None) -> Neighbors:
         """[B, n] newest edges of each item in `rows` [B]."""
         found = no_edges(len(rows), self.size if n is None else min(n, self.size))
         # By time also where one slice alone knows these items: what is asked for with them must not matter.
-        latest_of_slices(self.rings.rooms(), rows.numpy(), len(self.slices) > 1, *found)
+        latest_of_slices(self.rooms(), rows.numpy(), len(self.slices) > 1, *found)
         return Neighbors.of(found)
 
     def naming(self, rows: Tensor) -> Tensor:

@@ -15,10 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.state.addresses import place_of
 from engine.state.groups import Groups
 from engine.state.kernels import BLOCK as _BLOCK
 from engine.state.kernels import BLOCK_BITS as _BLOCK_BITS
-from engine.state.kernels import Ints, RingArrays, append_edges, find_naming, latest_edges
+from engine.state.kernels import RingArrays, append_edges, find_naming
+from engine.state.merged_kernels import latest_of_slices
 from engine.state.table import Table, take
 
 NO_INTS = np.zeros(0, dtype=np.int32)
@@ -139,6 +141,7 @@ class Ring:
         self.blocks = 1  # those ever used, block 0 included
         self._free = NO_LONGS
         self._generation = generation
+        self._rooms: NDArray[np.int64] | None = None
 
     @property
     def free(self) -> NDArray[np.int64]:
@@ -215,16 +218,20 @@ class Ring:
         """The newest n (default K) edges of `rows` [B], oldest first, padded on the left."""
         n = self.size if n is None else min(n, self.size)
         found = no_edges(len(rows), n)
-        degree, block, neighbor, edge, generation = self.read_arrays()
-        latest_edges(
-            degree, block, neighbor, edge, self.size, self.width, generation, rows.numpy(), NO_INTS, 0, len(degree),
-            NO_LONGS, False, *found,
-        )  # fmt: skip
+        latest_of_slices(self.rooms(), rows.numpy(), False, *found)
         return Neighbors.of(found)
 
-    def read_arrays(self) -> tuple[NDArray[np.int64], Ints, Ints, NDArray[np.int64], Ints]:
-        """Degree, block, neighbor, edge and generation, as `latest_edges` takes them; they stay where they are."""
-        return self.degree.array, self.block.array, self.neighbor.array, self.edge.array, self._generations()
+    def rooms(self) -> NDArray[np.int64]:
+        """See `Edges`: this ring alone."""
+        if self._rooms is None:
+            self._rooms = np.array([self.room(NO_INTS, NO_LONGS, 0)])
+        return self._rooms
+
+    def room(self, inward: NDArray[np.int32], outward: NDArray[np.int64], first: int) -> tuple[int, ...]:
+        """The ring as `latest_of_slices` reads it, which also says what the arguments are."""
+        tables = (self.degree.array, self.block.array, self.neighbor.array, self.edge.array, self._generations())
+        places = (number for array in (*tables, inward, outward) for number in place_of(array))
+        return (*places, self.size, self.width, first)
 
     def naming(self, rows: Tensor) -> Tensor:
         """[R] int64 the nodes with an edge to any of `rows`, found by a scan of all slots in use."""
