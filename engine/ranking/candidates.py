@@ -173,7 +173,7 @@ def gather(
 
 
 def _others(asked: Asked, rest: Sequence[Longs] | None) -> Others:
-    """What relations propose, and what else fills up lists."""
+    """The items that relations propose, and those that fill up short lists."""
     proposed = [*zip(asked.related.proposed, (FRIEND_BIT, ENTITY_BIT), strict=False)]
     if rest is not None:
         proposed.append((padded(rest), BACKFILL_BIT))

@@ -1,4 +1,4 @@
-"""What is read of several slices at once, compiled: one call however many slices there are.
+"""Compiled readers of several slices: one call reads the rings, or the counts, of all of them.
 
 Shapes: P slices, B rows asked for, n edges of each, R item rows, h half-lives, H half-lives of a table.
 """

@@ -128,7 +128,7 @@ class TopItems:
         self._changed: list[NDArray[np.int64]] = []
         self._changed_count = 0
         self._stale = True  # the whole top is to be made again
-        self._total: float | None = 0.0  # None: it is to be summed again
+        self._total: float | None = 0.0  # A score that changes sets it to None; the next reader sums again.
         self._block_total = np.zeros(0)  # sums of `_BLOCK` scores each
         self._changed_blocks: set[int] = set()  # whose sums are no longer right
 

@@ -311,6 +311,12 @@ class Stream:
             return await self.call.code(), await self.call.details()
 
 
+def our_tasks() -> set[str]:
+    """Names of coroutines of the servicer that still run."""
+    running = {getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()}
+    return {name for name in running if "RecommenderServicer" in name or "behavior" in name}
+
+
 async def until(condition: Callable[[], bool], what: str) -> None:
     """Waits for a condition, at most 30 s."""
     try:

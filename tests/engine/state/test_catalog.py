@@ -64,7 +64,7 @@ def test_deleted_until_a_later_record_brings_it_back():
     asked=st.lists(st.lists(st.sampled_from("abcd"), max_size=4), min_size=12, max_size=12),
 )
 def test_members_are_told_apart_at_any_time(told, asked):
-    """What is asked for is kept in order until a record changes it."""
+    """The catalog keeps the members of a category in order once somebody asks, until a record changes them."""
     catalog, have = new_catalog(), {row: set() for row in range(ROWS)}
     for (row, categories, gone), wanted in zip(told, asked, strict=False):
         if gone:
