@@ -24,10 +24,13 @@ from typing import Any, TypeVar, cast
 
 import numba
 import numpy as np
-from numba.core import compiler, serialize
+from numba.core import compiler, serialize, types
 from numba.core.dispatcher import Dispatcher
 
 F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R", bound=type)
+
+_RECORDS: dict[str, Any] = {}  # numba's types of the named tuples that compiled functions take, by the tuples' names
 
 _DIGEST_BYTES = hashlib.sha256().digest_size
 _SUFFIX = ".kernel"
@@ -77,23 +80,62 @@ class CacheReport:
 report = CacheReport()
 
 
+def record(*fields: str) -> Callable[[R], R]:
+    """Says of what types the fields of a `NamedTuple` are, so that signatures may name it.
+
+    Raises:
+        ValueError: there are more types than fields, or fewer, or another record has the name.
+    """
+
+    def note(named: R) -> R:
+        name, own = named.__name__, [_evaluated(field) for field in fields]
+        if len(own) != len(named._fields):  # type: ignore[attr-defined]
+            raise ValueError(f"{name} has {len(named._fields)} fields, and {len(own)} types")  # type: ignore[attr-defined]
+        if name in _RECORDS and _RECORDS[name].instance_class.__module__ != named.__module__:
+            raise ValueError(f"a record {name} is in {_RECORDS[name].instance_class.__module__}, too")
+        alike = len({*own}) == 1
+        _RECORDS[name] = types.NamedUniTuple(own[0], len(own), named) if alike else types.NamedTuple(own, named)
+        return named
+
+    return note
+
+
 def compiled(signature: str, *, any_order: bool = False) -> Callable[[F], F]:
     """Compiles for one signature when the module is imported, or loads what was compiled before.
 
     Args:
+        signature: as numba has it, with the names of records in it.
         any_order: sums may be added up in another order than written, several terms at once. What must be the same bit
             for bit on every machine may not.
     """
     options: dict[str, Any] = {"error_model": "numpy", "fastmath": {"reassoc", "contract"} if any_order else False}
 
     def compile_(kernel: F) -> F:
-        function = numba.njit(**options)(kernel)
-        function._cache = KernelCache(cast("FunctionType", kernel), f"{signature} {any_order}")
-        function.compile(signature)
+        function, types_ = numba.njit(**options)(kernel), _evaluated(signature)
+        function._cache = KernelCache(cast("FunctionType", kernel), f"{types_} {_fields_of(types_)} {any_order}")
+        function.compile(types_)
         function.disable_compile()
         return cast("F", function)
 
     return compile_
+
+
+def _evaluated(signature: str) -> Any:
+    """Numba's type, or signature, of what is written."""
+    return eval(signature, {"__builtins__": {}}, {**vars(types), **_RECORDS})
+
+
+def _fields_of(signature: Any) -> list[tuple[str, ...]]:
+    """The names of the fields of all records in a signature, in its order."""
+    found: list[tuple[str, ...]] = []
+    waiting = [*signature.args, signature.return_type]
+    while waiting:
+        one = waiting.pop()
+        if isinstance(one, types.BaseNamedTuple):
+            found.append(one.fields)  # type: ignore[attr-defined]
+        if isinstance(one, types.BaseTuple):
+            waiting.extend(one.types)  # type: ignore[attr-defined]
+    return found
 
 
 class KernelCache:
@@ -210,6 +252,8 @@ def _add(digest: hashlib._Hash, kernel: FunctionType, seen: set[FunctionType]) -
                 _add(digest, value, seen)
         elif isinstance(value, ModuleType):
             digest.update(value.__name__.encode())
+        elif isinstance(value, type) and value.__name__ in _RECORDS:
+            digest.update(_text((value.__qualname__, *value._fields)).encode())  # type: ignore[attr-defined]
         else:
             digest.update(_text(value).encode())
 

@@ -1,15 +1,16 @@
 """Folds a log into the rings and into popularity as the engine's state does, without its ids and partitions.
 
-Shapes: E events, N items, R rows.
+Shapes: E events, N items.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.features.live import Live, Popular, Rings
+from engine.state.availability import Shown
+from engine.state.catalog import ALWAYS
 from engine.state.contributions import Contributions
 from engine.state.graph import Graph
 from engine.state.popularity import Popularity
@@ -34,13 +35,14 @@ class LiveFold:
         state = data.state
         self.graph = Graph.empty(state.history, state.neighbors, data.users, data.items)
         self.popularity = Popularity(state.half_lives_s, state.popular, data.items)
-        self.half_lives = len(state.half_lives_s)
-        self.group = data.group
+        self.history = state.history
         self.items = data.items
         self.clock_ms = 0
         self.settled = True
         self._data = data
         self._shown = np.ones(data.items, np.bool_)
+        self._always = np.full(data.items, ALWAYS.min), np.full(data.items, ALWAYS.max)
+        self._counts = self.popularity.counts()
         self._contributions = Contributions(
             state.user_item_weight, state.repeated_pairs, state.half_lives_s, data.kind_weight
         )
@@ -51,9 +53,11 @@ class LiveFold:
         """See `Moment`."""
         return self._shown[rows]
 
-    def counts_under(self, half_lives: Sequence[int], rows: Longs) -> NDArray[np.float64]:
+    def live(self) -> Live:
         """See `Moment`."""
-        return self.popularity.counts_under(half_lives, rows)
+        popularity, shown = self.popularity, Shown(~self._shown, *self._always, self._shown, 0, False)
+        popular = Popular(popularity.top(), popularity.score, popularity.total, self._counts)
+        return Live(Rings.of(self.graph), shown, popular, self._data.group)
 
     def fold(self, log: EventLog) -> None:
         """Takes in events, oldest first."""

@@ -104,11 +104,11 @@ def make_examples(
         if stop.is_set():
             raise Stopped
         weighed = weigh(point.asked, point.moment, point.model, data.ranking)
-        row = torch.from_numpy(weighed.row)
+        row = torch.from_numpy(weighed.listable.row)
         wanted = (row[:, :, None] == point.targets[:, None]).any(-1)
         held = wanted.any(1).nonzero().squeeze(1)
         if len(held):
-            features = torch.from_numpy(weighed.features[:, : row.shape[1]]).half()
+            features = torch.from_numpy(weighed.features).half()
             made = Examples(point.model.logits(weighed.cosine), features, wanted, row >= 0)
             kept.append(made.select(held).drawn(_KEPT, generator))
         progress.update("candidates", point.done)

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.features.live import Askers
 from engine.features.votes import VOTES
+from engine.kernel_cache import record
 from engine.state.kernels import compiled
-from engine.state.ring import Neighbors
 
 TRENDS = 2  # half-lives of popularity beside the first
 LATEST = 3  # last events that are told apart
@@ -29,7 +30,6 @@ _NEAR_H = 2.0  # hours of the day
 _NO_GROUP = -1
 
 Longs = NDArray[np.int64]
-Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
@@ -91,6 +91,7 @@ class Feature(IntEnum):
 FEATURES = len(Feature)
 
 
+@record("i8[:,::1]", "f8[:,::1]", "f4[:,:,::1]", "f4[:,:,::1]", "f4[:,:,::1]")
 class Crowd(NamedTuple):
     """What everybody's events say of candidates.
 
@@ -109,24 +110,6 @@ class Crowd(NamedTuple):
     habit: Floats
 
 
-def candidate_features(candidates: Longs, history: Neighbors, crowd: Crowd, group: Longs, now_ms: Longs) -> Floats:
-    """Live features of candidates, from the state as it is at the call.
-
-    Args:
-        candidates: [B, C] int64 item rows in any order, each once, -1 where there is none.
-        history: [B, K] the user's latest events, oldest first.
-        group: [N] what stands for an item's categories; items of one number are alike, -1: none are.
-        now_ms: [B] int64 time of the newest event of all that the state knows of.
-
-    Returns:
-        [B, C, FEATURES] float32, each roughly within -2..2.
-    """
-    made = np.zeros((*candidates.shape, FEATURES), np.float32)
-    row, time_ms, _, _, session = history.arrays()
-    fill_features(candidates, (row, time_ms, session), (*crowd,), group, now_ms, made)
-    return made
-
-
 @compiled("f4(f8, f8)")
 def trend_of(count: float, popular: float) -> Any:
     """A decayed count relative to that of all popular items together.
@@ -136,37 +119,24 @@ def trend_of(count: float, popular: float) -> Any:
     return np.float32(min(count / max(popular, _TINY), _MOST_TREND))
 
 
-def trend_half_lives(half_lives: int) -> list[int]:
-    """Which of a state's half-lives the trends are: the second and the third, or the last where there are fewer."""
-    return [min(at, half_lives - 1) for at in range(1, TRENDS + 1)]
-
-
 @compiled("f8(f8, f8)")
 def _due(since: float, interval: float) -> float:
     """Above 0: later than usual."""
     return float(min(4.0, max(-4.0, np.log((since + 1.0) / (interval + 1.0)))))
 
 
-@compiled(
-    "void(i8[:,::1], Tuple((i8[:,:], i8[:,:], i4[:,:])),"
-    " Tuple((i8[:,:], f8[:,:], f4[:,:,:], f4[:,:,:], f4[:,:,:])), i8[:], i8[:], f4[:,:,::1])"
-)
-def fill_features(
-    candidates: Longs,
-    history: tuple[Longs, Longs, Ints],
-    crowd: tuple[Longs, Doubles, Floats, Floats, Floats],
-    group: Longs,
-    now_ms: Longs,
-    made: Floats,
-) -> None:
-    """Fills `made` [B, at least C, FEATURES], which comes as zeros; see `candidate_features` and `Crowd`.
+@compiled("f4[:,:,::1](i8[:,::1], Askers, Crowd, i8[:])")
+def features_of(candidates: Longs, askers: Askers, crowd: Crowd, group: Longs) -> Floats:
+    """[B, C, FEATURES] live features of candidates, each roughly within -2..2, from the state as it is at the call.
 
     Args:
-        history: [B, K] rows, times and sessions of the users' events.
+        candidates: [B, C] item rows in any order, each once, -1 where there is none.
+        group: [N] what stands for an item's categories; items of one number are alike, -1: none are.
     """
-    row, time_ms, session = history
+    row, time_ms, session, now_ms = askers.row, askers.time_ms, askers.session, askers.clock_ms
     following, share, trend, votes, habit = crowd
     users, width = candidates.shape
+    made = np.zeros((users, width, FEATURES), np.float32)
     size = 4
     while size < 2 * width + 2:
         size *= 2
@@ -344,3 +314,4 @@ def fill_features(
                 out[Feature.VOTE + way] = np.log(votes[b, c, way] + 1e-4) / 4.0 + 1.0
             for known in range(HABITS):
                 out[Feature.HABIT_LATER + known] = habit[b, c, known]
+    return made

@@ -14,10 +14,10 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.state.graph import LiveGraph
+from engine.features.live import Askers, Rings
+from engine.kernel_cache import record
 from engine.state.kernels import compiled
 from engine.state.merged_kernels import latest_of_slices
-from engine.state.ring import Neighbors
 
 VOTES = 7  # ways of counting
 COMMON_ITEMS = 0  # the first of them: every common item alike, the latest counting most
@@ -25,13 +25,13 @@ SOURCES = 8  # S
 DEPTH = 16  # h
 _HOUR_MS = 3_600_000.0
 _FADE_H = 24.0  # hours after which a voter's say is 1/e
-_NOW = np.zeros(0, np.int64)
 _NEAR = 2.0  # places in order after which it is 1/e
 
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
 
 
+@record("i8[:,::1]", "i8[:,:,::1]", "i8[:,::1]", "i8[::1]", "i8[::1]", "i8[:,:,::1]")
 class Voters(NamedTuple):
     """Who votes in the sessions of B users.
 
@@ -52,29 +52,14 @@ class Voters(NamedTuple):
     following: Longs
 
 
-def gather_voters(graph: LiveGraph, history: Neighbors, users: Longs, asked_ms: Longs | None = None) -> Voters:
-    """Reads the rings around the latest items of `history` [B, K].
+@compiled("i8[:,:,::1](i8[:,::1], i8[::1], i8[:,::1], i8)")
+def edges_around(source: Longs, asked_ms: Longs, rooms: Longs, n: int) -> Longs:
+    """[B, S, n] the latest edges of the items `source` [B, S]; what stands where `source` is -1 means nothing.
 
     Args:
-        users: [B] rows, -1 where there is none: nobody votes for what is their own already.
-        asked_ms: [B] time of each question, where that is in the past; see `edges_around`.
-    """
-    source = np.ascontiguousarray(history.row.numpy()[:, -SOURCES:])  # [B, S]
-    items, users_of, next_of = graph.user_items, graph.item_users, graph.item_next
-    voter, following, item, time_ms = _read(
-        source, users, _NOW if asked_ms is None else asked_ms, (items.rooms(), min(DEPTH, items.size)),
-        (users_of.rooms(), users_of.size), (next_of.rooms(), next_of.size),
-    )  # fmt: skip
-    return Voters(source, voter, item, time_ms, history.time_ms.numpy()[:, -1], following)
-
-
-@compiled("i8[:,:,::1](i8[:,::1], i8[:], i8[:,::1], i8)")
-def _around(source: Longs, asked_ms: Longs, rooms: Longs, n: int) -> Longs:
-    """As `edges_around`: [B, S, n]; what stands where `source` [B, S] is -1 means nothing.
-
-    Args:
-        asked_ms: [B], or empty.
-        rooms: of edges of items.
+        asked_ms: [B] time of each question, where that is in the past: what came then or later, the answer first of
+            all, is left out. Empty: all questions are of now.
+        rooms: of the edges of items.
     """
     users, sources = source.shape
     rows = np.maximum(source, 0).reshape(-1)
@@ -127,40 +112,27 @@ def _number_voters(source: Longs, users: Longs, voter: Longs, following: Longs, 
     return count
 
 
-@compiled(
-    "Tuple((i8[:,:,::1], i8[:,:,::1], i8[:,::1], i8[::1]))"
-    "(i8[:,::1], i8[:], i8[:], Tuple((i8[:,::1], i8)), Tuple((i8[:,::1], i8)), Tuple((i8[:,::1], i8)))"
-)
-def _read(
-    source: Longs,
-    users: Longs,
-    asked_ms: Longs,
-    user_items: tuple[Longs, int],
-    item_users: tuple[Longs, int],
-    item_next: tuple[Longs, int],
-) -> tuple[Longs, Longs, Longs, Longs]:
-    """`voter`, `following`, `item` and `time_ms` of the `Voters` around `source` [B, S].
-
-    Args:
-        users: [B] who ask.
-        asked_ms: [B], or nobody's where all ask now; see `edges_around`.
-        user_items, item_users, item_next: the rooms of each, and how many edges of a node are read.
-    """
-    voter = _around(source, asked_ms, item_users[0], item_users[1])
-    following = _around(source, asked_ms, item_next[0], item_next[1])
+@compiled("Voters(Askers, Rings)")
+def read_voters(askers: Askers, rings: Rings) -> Voters:
+    """Reads the rings around the latest items of each user; nobody votes for what is their own already."""
+    users, events = askers.row.shape
+    source = askers.row[:, max(0, events - SOURCES) :].copy()
+    voter = edges_around(source, askers.asked_ms, rings.item_users, rings.users)
+    following = edges_around(source, askers.asked_ms, rings.item_next, rings.next)
     distinct = np.empty(voter.size, np.int64)
-    count = _number_voters(source, users, voter, following, distinct)
-    rooms, depth = user_items
+    count, depth = _number_voters(source, askers.user, voter, following, distinct), min(DEPTH, rings.history)
     item, time_ms = np.full((count, depth), -1), np.zeros((count, depth), np.int64)
     kind, weight = np.zeros((count, depth), np.int64), np.zeros((count, depth), np.float32)
     latest_of_slices(
-        rooms, distinct[:count], False, item, time_ms, kind, weight, np.zeros((count, depth), np.int32)
+        rings.user_items, distinct[:count], False, item, time_ms, kind, weight, np.zeros((count, depth), np.int32)
     )  # fmt: skip
-    newest = np.zeros(count, np.int64)
+    newest, now_ms = np.zeros(count, np.int64), np.zeros(users, np.int64)
     for v in range(count):
         for x in range(depth):
             newest[v] = max(newest[v], time_ms[v, x])
-    return voter, following, item, newest
+    for b in range(users):
+        now_ms[b] = askers.time_ms[b, events - 1]
+    return Voters(source, voter, item, newest, now_ms, following)
 
 
 def count_votes(voters: Voters, candidates: Longs) -> Floats:
@@ -171,22 +143,15 @@ def count_votes(voters: Voters, candidates: Longs) -> Floats:
     followed the newest item; what lately followed any, the newer the more.
     """
     counted = np.zeros((*candidates.shape, VOTES), np.float32)
-    add_votes(*voters, candidates, counted)
+    add_votes(voters, candidates, counted)
     return counted
 
 
-@compiled("void(i8[:,:], i8[:,:,:], i8[:,:], i8[:], i8[:], i8[:,:,:], i8[:,:], f4[:,:,::1])")
-def add_votes(
-    source: Longs,
-    voter: Longs,
-    item: Longs,
-    time_ms: Longs,
-    now_ms: Longs,
-    following: Longs,
-    candidates: Longs,
-    counted: Floats,
-) -> None:
+@compiled("void(Voters, i8[:,:], f4[:,:,::1])")
+def add_votes(voters: Voters, candidates: Longs, counted: Floats) -> None:
     """Fills `counted` [B, C, VOTES], which comes as zeros, with what `count_votes` returns; see `Voters`."""
+    source, voter, item, following = voters.source, voters.voter, voters.item, voters.following
+    time_ms, now_ms = voters.time_ms, voters.now_ms
     users, sources = source.shape
     size = 4
     while size < 2 * candidates.shape[1] + 2:

@@ -5,15 +5,18 @@ Shapes: B queries of known users, C candidates of each.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
 from engine.config import RankingConfig
 from engine.features.candidates import ENTITY_BIT, FRIEND_BIT
-from engine.features.votes import COMMON_ITEMS, count_votes, gather_voters
+from engine.features.votes import COMMON_ITEMS, count_votes
 from engine.ranking.asked import Asked
-from engine.ranking.candidates import gather
+from engine.ranking.candidates import asks_of
+from engine.ranking.list_kernels import propose_rows
 from engine.ranking.moment import Moment
 from engine.ranking.popular import by_popularity
 from engine.ranking.query import Origin
@@ -36,13 +39,14 @@ def by_covisitation(asked: Asked, moment: Moment, config: RankingConfig) -> list
 
 def _said(asked: Asked, moment: Moment, config: RankingConfig) -> list[Said]:
     """What co-visitation, friends and entities say of the neighbors of what each user touched, and of popular items."""
-    voters = gather_voters(moment.graph, asked.history, asked.users, asked.clock_ms)
-    nothing = np.zeros((len(asked), 0), np.int64)
-    found = gather(asked, nothing, [config.popular_candidates] * len(asked), voters, moment, config)
-    votes: NDArray[np.float64] = count_votes(voters, found.row)[..., COMMON_ITEMS].astype(np.float64)
-    proposed = (found.source & (FRIEND_BIT | ENTITY_BIT)) > 0
+    nothing, popular = np.zeros((len(asked), 0), np.int64), [config.popular_candidates] * len(asked)
+    asks = asks_of(asked, popular, moment.clock_ms)
+    listable, voters, _ = propose_rows(nothing, asks, moment.live(), config.neighbor_sources)
+    votes: NDArray[np.float64] = count_votes(voters, listable.row)[..., COMMON_ITEMS].astype(np.float64)
+    proposed = (listable.source & (FRIEND_BIT | ENTITY_BIT)) > 0
     score = votes + proposed / np.maximum(proposed.sum(axis=1, keepdims=True), 1)
+    hidden = [listable.hidden[slice(*span)] for span in pairwise(listable.first.tolist())]
     return [
-        Said(found.row[b, :n], found.source[b, :n], score[b, :n], _CROWD, found.hidden[b].row)
-        for b, n in enumerate(found.counts)
+        Said(listable.row[b, :n], listable.source[b, :n], score[b, :n], _CROWD, hidden[b])
+        for b, n in enumerate(listable.size.tolist())
     ]

@@ -5,20 +5,109 @@ Shapes: B queries, C candidates of each, d width, N items, M rows of a table, P 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.features.candidates import INDEX_BIT
-from engine.features.table import HABITS, TRENDS, fill_features, trend_of
-from engine.features.votes import VOTES, add_votes
+from engine.features.candidates import INDEX_BIT, Others, following_of, unite
+from engine.features.live import Askers, Live, Popular
+from engine.features.table import HABITS, TRENDS, Crowd, features_of, trend_of
+from engine.features.votes import VOTES, Voters, add_votes, read_voters
 from engine.inference.dense import inner
+from engine.inference.ranker_forward import RankerWeights, score_rows
+from engine.kernel_cache import record
+from engine.ranking.page import best_places
+from engine.state.availability import may_show
 from engine.state.kernels import compiled
+from engine.state.merged_kernels import counts_of_slices
 
 Longs = NDArray[np.int64]
 Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
-Doubles = NDArray[np.float64]
 Flags = NDArray[np.bool_]
+
+
+@record("i8[::1]", "b1[::1]", "i8[::1]", "i8[::1]", "i8[::1]", "i8[::1]", "b1[::1]", "i8[::1]", "i8[::1]")
+class Wishes(NamedTuple):
+    """What B queries want, and leave out.
+
+    Attributes:
+        popular: [B] how many of the popular items each is proposed.
+        leaves_history: [B] whether it leaves out what its user had.
+        excluded, first_excluded: `Ragged` rows that each leaves out.
+        members, first_member: `Ragged` rising rows besides which a query wants none.
+        has_members: [B] whether it has such.
+        related, first_related: `Ragged` rows that each user's relations would propose if they could be shown.
+    """
+
+    popular: Longs
+    leaves_history: Flags
+    excluded: Longs
+    first_excluded: Longs
+    members: Longs
+    first_member: Longs
+    has_members: Flags
+    related: Longs
+    first_related: Longs
+
+
+@record("Askers", "Wishes", "Others")
+class Asks(NamedTuple):
+    """B queries: who asks, for what, and what other sources than the rings propose."""
+
+    askers: Askers
+    wishes: Wishes
+    others: Others
+
+
+@record("i8[:,::1]", "i8[:,::1]", "i8[::1]", "i8[::1]", "b1[::1]", "b1[::1]", "i8[::1]")
+class Listable(NamedTuple):
+    """Candidates of B queries, and what else would be a candidate if it could be listed.
+
+    Attributes:
+        row: [B, C] rows that may be listed in rising order, -1 behind the last.
+        source: [B, C] bits of the sources that proposed each.
+        size: [B] how many there are.
+        hidden: rows of all queries that can't be listed, one query's behind the other's.
+        indexed: whether the index has each of them, which only its query leaves out.
+        hit: whether the index found it, so that it took a place there.
+        first: [B + 1] where those of each query begin.
+    """
+
+    row: Longs
+    source: Longs
+    size: Longs
+    hidden: Longs
+    indexed: Flags
+    hit: Flags
+    first: Longs
+
+
+@record("f4[:,::1]", "i8[:,::1]", "f4[:,::1]", "i8[:,::1]", "i8[::1]")
+class Ranked(NamedTuple):
+    """Lists of B queries, best first, ties by row.
+
+    Attributes:
+        score: [B, C] of all candidates.
+        row, listed, source: [B, n] rows of each list, their scores, and the bits of their sources; -1 and 0 behind the
+            last.
+        size: [B] how many items each list has.
+    """
+
+    score: Floats
+    row: Longs
+    listed: Floats
+    source: Longs
+    size: Longs
+
+
+@record("f4[:,::1]", "f4[:,::1]")
+class Tables(NamedTuple):
+    """What a model knows of items: [M, d] embeddings, and [M, HABITS] see `Recommender.habit`."""
+
+    item: Floats
+    habit: Floats
 
 
 @compiled("b1(i8[::1], i8, i8, i8)")
@@ -34,42 +123,19 @@ def is_among(rows: Longs, first: int, end: int, row: int) -> bool:
     return low < end and rows[low] == row
 
 
-@compiled(
-    "Tuple((i8[:,::1], i8[:,::1], i8[::1], i8[::1], b1[::1], b1[::1], i8[::1]))(i8[:,::1], i8[:,::1], b1[:,:],"
-    " i8[:,:], b1[::1], Tuple((i8[::1], i8[::1])), Tuple((i8[::1], i8[::1], b1[::1])), Tuple((i8[::1], i8[::1])))"
-)
-def keep_listable(
-    row: Longs,
-    source: Longs,
-    shown: Flags,
-    history: Longs,
-    leaves_history: Flags,
-    exclusions: tuple[Longs, Longs],
-    memberships: tuple[Longs, Longs, Flags],
-    relations: tuple[Longs, Longs],
-) -> tuple[Longs, Longs, Longs, Longs, Flags, Flags, Longs]:
+@compiled("Listable(i8[:,::1], i8[:,::1], b1[:,::1], i8[:,::1], Wishes)")
+def keep_listable(row: Longs, source: Longs, shown: Flags, history: Longs, wishes: Wishes) -> Listable:
     """Takes out the candidates that may not be listed.
 
     Args:
         row, source: [B, C] rows in rising order, -1 behind the last, and the bits of their sources.
         shown: [B, C] whether each may be shown to anybody.
-        history: [B, K] what each user had, which queries of `leaves_history` [B] leave out.
-        exclusions: `Ragged` rows that each query leaves out.
-        memberships: `Ragged` rising rows besides which a query wants none, and [B] whether it has such.
-        relations: `Ragged` rows that each user's relations would propose if they could be shown.
-
-    Returns:
-        Rows and sources of the others [B, C'] and how many there are [B]; then, of all queries one behind the other,
-        the rows that would be candidates if they could be listed, whether the index has them, whether it found them,
-        and where those of each query begin [B + 1].
+        history: [B, K] what each user had.
     """
-    excluded, first_excluded = exclusions
-    members, first_member, has_members = memberships
-    related, first_related = relations
     users, width = row.shape
     may = np.zeros((users, width), np.bool_)
     count = np.zeros(users, np.int64)
-    hidden = np.empty(users * width + len(related), np.int64)
+    hidden = np.empty(users * width + len(wishes.related), np.int64)
     indexed, hit = np.zeros(len(hidden), np.bool_), np.zeros(len(hidden), np.bool_)
     first_hidden = np.zeros(users + 1, np.int64)
     gone = 0
@@ -78,18 +144,19 @@ def keep_listable(
         while n < width and row[b, n] >= 0:
             may[b, n] = shown[b, n]
             n += 1
-        if leaves_history[b]:
+        if wishes.leaves_history[b]:
             for at in history[b]:
                 c = np.searchsorted(row[b, :n], at)
                 if at >= 0 and c < n and row[b, c] == at:
                     may[b, c] = False
-        for at in excluded[first_excluded[b] : first_excluded[b + 1]]:
+        for at in wishes.excluded[wishes.first_excluded[b] : wishes.first_excluded[b + 1]]:
             c = np.searchsorted(row[b, :n], at)
             if c < n and row[b, c] == at:
                 may[b, c] = False
         own = gone
+        first_member, end_member = wishes.first_member[b], wishes.first_member[b + 1]
         for c in range(n):
-            if has_members[b] and not is_among(members, first_member[b], first_member[b + 1], row[b, c]):
+            if wishes.has_members[b] and not is_among(wishes.members, first_member, end_member, row[b, c]):
                 may[b, c] = False
             if may[b, c]:
                 count[b] += 1
@@ -97,7 +164,7 @@ def keep_listable(
                 hidden[gone], indexed[gone], hit[gone] = row[b, c], shown[b, c], (source[b, c] & INDEX_BIT) > 0
                 gone += 1
         end = gone
-        for at in related[first_related[b] : first_related[b + 1]]:
+        for at in wishes.related[wishes.first_related[b] : wishes.first_related[b + 1]]:
             if not is_among(hidden, own, end, at):
                 hidden[gone] = at
                 gone += 1
@@ -110,61 +177,119 @@ def keep_listable(
             if may[b, c]:
                 kept[b, to], bits[b, to] = row[b, c], source[b, c]
                 to += 1
-    return kept, bits, count, hidden[:gone].copy(), indexed[:gone].copy(), hit[:gone].copy(), first_hidden
+    return Listable(kept, bits, count, hidden[:gone].copy(), indexed[:gone].copy(), hit[:gone].copy(), first_hidden)
 
 
-@compiled(
-    "f4[:,::1](i8[:,::1], f4[:,::1], Tuple((f4[:,::1], f4[:,:])), Tuple((f8[::1], f8, f8[:,:], f8[:,:])),"
-    " Tuple((i8[:,:], i8[:,:,:], i8[:,:], i8[:], i8[:], i8[:,:,:])),"
-    " Tuple((i8[:,:], i8[:,:], i4[:,:])), Tuple((i8[:,:], i8[:], i8[:])), f4[:,:,::1])"
-)
+@compiled("Tuple((Listable, Voters, i8[:,::1]))(i8[:,:], Asks, Live, i8)")
+def propose_rows(index: Longs, asks: Asks, live: Live, sources: int) -> tuple[Listable, Voters, Longs]:
+    """Joins all sources, and takes out what may not be listed.
+
+    Args:
+        index: [B, k] what the index found, -1 where there is less.
+        sources: last items of a user whose next items are proposed.
+
+    Returns:
+        The candidates, who votes for them, and what lately followed each user's last items, see `following_of`.
+    """
+    voters = read_voters(asks.askers, live.rings)
+    following = following_of(voters, asks.askers, live.rings, sources)
+    row, source = unite(index, asks.askers.row, following, live.popular.top, asks.wishes.popular, asks.others)
+    shown = np.zeros(row.shape, np.bool_)
+    for b in range(row.shape[0]):
+        for c in range(row.shape[1]):
+            shown[b, c] = row[b, c] >= 0 and may_show(live.shown, row[b, c])
+    return keep_listable(row, source, shown, asks.askers.row, asks.wishes), voters, following
+
+
+@compiled("f4[:,:,::1](i8[:,::1], Popular, i8)")
+def trends_of(row: Longs, popular: Popular, candidates: int) -> Floats:
+    """[B, C, TRENDS] of `Crowd`, of candidates [B, C], -1 where there is none.
+
+    The trends are those of the second and third half-life, or of the last where there are fewer.
+
+    Args:
+        candidates: how many of the popular items they are relative to.
+    """
+    users, width = row.shape
+    under = np.minimum(np.arange(1, TRENDS + 1), popular.counts.half_lives - 1)
+    counted = counts_of_slices(popular.counts, under, row.reshape(-1))
+    of_popular = counts_of_slices(popular.counts, under, popular.top[:candidates])
+    trend = np.zeros((users, width, TRENDS), np.float32)
+    for t in range(TRENDS):
+        total = 0.0
+        for p in range(len(of_popular)):
+            total += of_popular[p, t]
+        for b in range(users):
+            for c in range(width):
+                if row[b, c] >= 0:
+                    trend[b, c, t] = trend_of(counted[b * width + c, t], total)
+    return trend
+
+
+@compiled("Tuple((f4[:,::1], f4[:,:,::1]))(i8[:,::1], f4[:,::1], Tables, Asks, Live, Voters, i8[:,::1], i8)")
 def weigh_rows(
     row: Longs,
     vector: Floats,
-    tables: tuple[Floats, Floats],
-    popularity: tuple[Doubles, float, Doubles, Doubles],
-    voters: tuple[Longs, Longs, Longs, Longs, Longs, Longs],
-    history: tuple[Longs, Longs, Ints],
-    live: tuple[Longs, Longs, Longs],
-    features: Floats,
-) -> Floats:
-    """Fills `features` [B, at least C, FEATURES], which come as zeros; returns the cosines [B, C] with the sessions.
+    tables: Tables,
+    asks: Asks,
+    live: Live,
+    voters: Voters,
+    following: Longs,
+    candidates: int,
+) -> tuple[Floats, Floats]:
+    """The cosines [B, C] of candidates with the sessions, and their features [B, C, FEATURES].
 
     Args:
         row: [B, C] candidates, -1 where there is none.
         vector: [B, d] the sessions.
-        tables: [M, d] the embeddings of items, and [M, HABITS], see `Recommender.habit`.
-        popularity: [N] decayed counts and the sum of all, [B * C, T] those of the candidates under other half-lives,
-            and [P, T] those of the popular items.
-        voters: see `Voters`.
-        history: [B, K] rows, times and sessions of the users' events.
-        live: [B, n] what lately followed each user's last items, [N] the groups of items, and [B] the clocks.
+        following: [B, n] what lately followed each user's last items.
+        candidates: how many of the popular items trends are relative to.
     """
-    items, habit = tables
-    score, total, counts, popular_counts = popularity
-    source, voter, voter_item, voter_ms, user_ms, next_item = voters
-    following, group, now_ms = live
     users, width = row.shape
     cosine = np.zeros((users, width), np.float32)
     share = np.zeros((users, width))
-    trend = np.zeros((users, width, TRENDS), np.float32)
-    habits = np.zeros((users, width, HABITS), np.float32)
+    habit = np.zeros((users, width, HABITS), np.float32)
     votes = np.zeros((users, width, VOTES), np.float32)
-    popular = np.zeros(TRENDS)
-    for t in range(TRENDS):
-        for p in range(len(popular_counts)):
-            popular[t] += popular_counts[p, t]
     for b in range(users):
         for c in range(width):
             item = row[b, c]
             if item < 0:
                 continue
-            cosine[b, c] = inner(items[item], vector[b])
-            share[b, c] = score[item] / total if total > 0.0 else 0.0
-            for t in range(TRENDS):
-                trend[b, c, t] = trend_of(counts[b * width + c, t], popular[t])
+            cosine[b, c] = inner(tables.item[item], vector[b])
+            share[b, c] = live.popular.score[item] / live.popular.total if live.popular.total > 0.0 else 0.0
             for h in range(HABITS):
-                habits[b, c, h] = habit[item, h]
-    add_votes(source, voter, voter_item, voter_ms, user_ms, next_item, row, votes)
-    fill_features(row, history, (following, share, trend, votes, habits), group, now_ms, features)
-    return cosine
+                habit[b, c, h] = tables.habit[item, h]
+    add_votes(voters, row, votes)
+    crowd = Crowd(following, share, trends_of(row, live.popular, candidates), votes, habit)
+    return cosine, features_of(row, asks.askers, crowd, live.group)
+
+
+@compiled("Tuple((Listable, f4[:,::1], f4[:,:,::1]))(i8[:,:], f4[:,::1], Tables, Asks, Live, i8, i8)")
+def weigh_lists(
+    index: Longs, vector: Floats, tables: Tables, asks: Asks, live: Live, sources: int, candidates: int
+) -> tuple[Listable, Floats, Floats]:
+    """The candidates of B queries with cosines and features: see `propose_rows` and `weigh_rows`."""
+    listable, voters, following = propose_rows(index, asks, live, sources)
+    cosine, features = weigh_rows(listable.row, vector, tables, asks, live, voters, following, candidates)
+    return listable, cosine, features
+
+
+@compiled("Ranked(Listable, f4[:,::1], f4[:,:,::1], RankerWeights, i8[::1])")
+def rank_rows(listable: Listable, cosine: Floats, features: Floats, weights: RankerWeights, k: Longs) -> Ranked:
+    """The k[b] best candidates of each query.
+
+    Args:
+        cosine, features: [B, C] and [B, C, FEATURES] of the candidates.
+    """
+    score = score_rows(weights, cosine, features)
+    users, width = score.shape
+    most = min(k.max(), width) if users else 0
+    places = np.empty((users, most), np.int64)
+    count = best_places(listable.row, score, k, places)
+    row, source = np.full((users, most), -1), np.zeros((users, most), np.int64)
+    listed = np.zeros((users, most), np.float32)
+    for b in range(users):
+        for j in range(count[b]):
+            at = places[b, j]
+            row[b, j], listed[b, j], source[b, j] = listable.row[b, at], score[b, at], listable.source[b, at]
+    return Ranked(score, row, listed, source, count)

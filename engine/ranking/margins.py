@@ -9,117 +9,84 @@ Shapes: B lists, C candidates of each.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.features.candidates import INDEX_BIT
 from engine.inference.ranker_forward import Slope
-from engine.ranking.candidates import Hidden
-from engine.ranking.page import Page
-from engine.ranking.query import Query
+from engine.kernel_cache import record
+from engine.ranking.list_kernels import Listable, Ranked
 from engine.state.kernels import compiled
 
 ROUNDING = 1e-5  # by which a cosine that is computed here may differ from the index's
 _SCORE_ROUNDING = 1e-5  # by which two computations of one score may differ, as a share of it
 
 Longs = NDArray[np.int64]
+Ints = NDArray[np.int32]
 Floats = NDArray[np.float32]
 
 
+@record("i4[::1]", "f4[::1]", "f4[::1]", "i8[::1]")
 class Margins(NamedTuple):
-    """[B, C] cosines between which a candidate may lie without changing the list.
+    """Cosines between which the rows of B lists may lie without changing them.
 
-    Nothing lies between them where any move may matter; `low` is nan for the items of the list itself.
+    Attributes:
+        row: of all lists, one list's behind the other's: first what can't be listed, then the candidates.
+        low, high: of each row. Nothing lies between them where any move may matter; `low` is nan for the items of the
+            list itself.
+        first: [B + 1] where the rows of each list begin.
     """
 
+    row: Ints
     low: Floats
     high: Floats
+    first: Longs
 
 
-def margins_of_hidden(hidden: Hidden, floor: float) -> Margins:
-    """[h] the same for items that the list can't hold: they matter only where they take a place in the index.
-
-    Args:
-        floor: the cosine that an item needs to be found by the index.
-    """
-    infinity = np.float32(np.inf)
-    low = np.where(hidden.indexed & hidden.hit, np.float32(floor + ROUNDING), -infinity)
-    high = np.where(hidden.indexed & ~hidden.hit, np.float32(floor - ROUNDING), infinity)
-    return Margins(low, high)
-
-
-def margins(
-    rows: Longs,
-    score: Floats,
-    cosine: Floats,
-    hit: NDArray[np.bool_],
-    floor: Floats,
-    pages: Sequence[Page],
-    queries: Sequence[Query],
-    slope: Slope,
-) -> Margins:
-    """Of the candidates [B, C] of B lists.
+@compiled("Margins(Listable, f4[:,::1], Ranked, i8[::1], f4[::1], Slope)")
+def margins_of(listable: Listable, cosine: Floats, ranked: Ranked, k: Longs, floor: Floats, slope: Slope) -> Margins:
+    """Of B lists, and of what can't be listed: that matters only where it takes a place in the index.
 
     Args:
-        rows, score, cosine: [B, C] of the candidates; rows rise, -1 behind the last.
-        hit: [B, C] whether the index found it.
+        cosine: [B, C] of the candidates.
+        k: [B] how many items were asked for; a list with fewer takes whatever may be listed.
         floor: [B] the cosine that an item needs to be found by the index.
-        pages: the lists that were made of them.
     """
-    listed = np.full((len(rows), max((len(page.row) for page in pages), default=0)), -1, np.int64)
-    for b, page in enumerate(pages):
-        listed[b, : len(page.row)] = page.row
-    full = np.array([len(page.row) >= query.k for page, query in zip(pages, queries, strict=True)], np.bool_)
-    low, high = np.full_like(score, np.inf), np.full_like(score, -np.inf)
-    slopes = np.array([max(slope.most, 0.0), max(-slope.least, 0.0)])
-    _measure(rows, score, cosine, hit, floor, listed, full, slopes, low, high)
-    return Margins(low, high)
-
-
-@compiled("void(i8[:,:], f4[:,:], f4[:,:], b1[:,:], f4[::1], i8[:,::1], b1[::1], f8[::1], f4[:,::1], f4[:,::1])")
-def _measure(
-    rows: Longs,
-    score: Floats,
-    cosine: Floats,
-    hit: NDArray[np.bool_],
-    floor: Floats,
-    listed: Longs,
-    full: NDArray[np.bool_],
-    slopes: NDArray[np.float64],
-    low: Floats,
-    high: Floats,
-) -> None:
-    """Fills `low` and `high`, which come as margins that hold nothing.
-
-    Args:
-        listed: [B, k] rows of the lists, -1 behind the last.
-        full: [B] whether a list has as many items as were asked for; another takes whatever may be listed.
-        slopes: by which a score rises at most as the cosine rises, and as it falls.
-    """
-    for b in range(len(rows)):
-        count = 0
-        while count < rows.shape[1] and rows[b, count] >= 0:
-            count += 1
+    users, gone = len(k), len(listable.hidden)
+    size = gone + listable.size.sum()
+    row, first = np.empty(size, np.int32), np.zeros(users + 1, np.int64)
+    low, high = np.empty(size, np.float32), np.empty(size, np.float32)
+    to = 0
+    for b in range(users):
+        for h in range(listable.first[b], listable.first[b + 1]):
+            row[to], low[to], high[to] = listable.hidden[h], -np.inf, np.inf
+            if listable.indexed[h] and listable.hit[h]:
+                low[to] = floor[b] + ROUNDING
+            elif listable.indexed[h]:
+                high[to] = floor[b] - ROUNDING
+            to += 1
+        count, score = listable.size[b], ranked.score[b]
+        row[to : to + count] = listable.row[b, :count]
+        low[to : to + count], high[to : to + count] = np.inf, -np.inf
         last = np.inf
-        for j in range(listed.shape[1]):
-            if listed[b, j] < 0:
-                break
-            at = np.searchsorted(rows[b, :count], listed[b, j])
-            low[b, at] = np.nan
-            last = min(last, np.float64(score[b, at]))
-        if not full[b] or listed.shape[1] == 0:
-            continue
-        for c in range(count):
-            gap = last - score[b, c] - _SCORE_ROUNDING * (abs(last) + abs(score[b, c]) + 1.0)
-            if np.isnan(low[b, c]) or not gap > 0.0:
+        for j in range(ranked.size[b]):
+            at = np.searchsorted(listable.row[b, :count], ranked.row[b, j])
+            low[to + at] = np.nan
+            last = min(last, np.float64(score[at]))
+        for c in range(count if ranked.size[b] == k[b] else 0):
+            gap = last - score[c] - _SCORE_ROUNDING * (abs(last) + abs(score[c]) + 1.0)
+            if np.isnan(low[to + c]) or not gap > 0.0:
                 continue
-            most = cosine[b, c] + gap / slopes[0] if slopes[0] > 0.0 else np.inf
-            least = cosine[b, c] - gap / slopes[1] if slopes[1] > 0.0 else -np.inf
+            most = cosine[b, c] + gap / slope.most if slope.most > 0.0 else np.inf
+            least = cosine[b, c] + gap / slope.least if slope.least < 0.0 else -np.inf
             # One that the index no longer finds, or finds only now, gives its place to another item, or takes one.
-            if hit[b, c]:
+            if listable.source[b, c] & INDEX_BIT:
                 least = max(least, floor[b] + ROUNDING)
             else:
                 most = min(most, floor[b] - ROUNDING)
-            low[b, c], high[b, c] = np.float32(least), np.float32(most)
+            low[to + c], high[to + c] = np.float32(least), np.float32(most)
+        to += count
+        first[b + 1] = to
+    return Margins(row, low, high, first)

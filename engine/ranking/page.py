@@ -39,21 +39,16 @@ class Page(NamedTuple):
         return tuple([RankedItem(ids[row], title[row], value, _SOURCES[bit]) for row, value, bit in listed])
 
 
-def pages(row: Longs, score: NDArray[np.floating], source: Longs, k: list[int]) -> list[Page]:
-    """The k[b] best of each query, best first; ties go to the lower row.
+@compiled("i8[::1](i8[:,::1], f4[:,::1], i8[::1], i8[:,::1])")
+def best_places(rows: Longs, score: NDArray[np.float32], k: Longs, places: Longs) -> Longs:
+    """Fills `places` [B, n] with columns of the k[b] best of each query, best first; ties go to the lower row.
 
     Args:
-        row, score, source: [B, C] candidates, their scores and the bits of their sources; -1 where there is none.
+        rows, score: [B, C] candidates and their scores; -1 where there is none.
+
+    Returns:
+        How many there are of each, [B].
     """
-    places = np.empty((len(row), min(max(k), row.shape[1])), np.int64)
-    count = _best(row, score.astype(np.float64), np.array(k), places)
-    best = [places[b, :n] for b, n in enumerate(count.tolist())]
-    return [Page(row[b, at], score[b, at], source[b, at]) for b, at in enumerate(best)]
-
-
-@compiled("i8[::1](i8[:,:], f8[:,:], i8[::1], i8[:,::1])")
-def _best(rows: Longs, score: NDArray[np.float64], k: Longs, places: Longs) -> Longs:
-    """Fills `places` with columns of the best of each; returns how many there are, [B]."""
     count = np.zeros(len(rows), np.int64)
     for b in range(len(rows)):
         most = min(k[b], places.shape[1])

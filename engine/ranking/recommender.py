@@ -7,16 +7,16 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
 from engine.config import RankingConfig
-from engine.features.candidates import INDEX_BIT
 from engine.generation import Generation
 from engine.ranking.asked import Asked
 from engine.ranking.candidates import breadth_of
 from engine.ranking.lists import Made, make_lists
-from engine.ranking.margins import margins, margins_of_hidden
+from engine.ranking.margins import margins_of
 from engine.ranking.moment import Now
 from engine.ranking.query import Basis, Origin, Position, Query, Ranking
 from engine.ranking.scorers import SCORERS, WITHOUT_MODEL
@@ -62,22 +62,16 @@ def recommend(
 
 def _bases(asked: Asked, made: Made, generation: Generation, moment: Now, config: RankingConfig) -> list[Basis]:
     """What the lists of a model were made from."""
-    weighed = made.weighed
-    hit = (weighed.source & INDEX_BIT) > 0
-    margin = margins(
-        weighed.row, made.score, weighed.cosine, hit, weighed.floor, made.pages, asked.queries, generation.ranker.slope
-    )
-    scale, history = moment.state.popularity_scale, moment.graph.user_items.size
-    bases = []
-    for b, (query, page, hidden) in enumerate(zip(asked.queries, made.pages, weighed.hidden, strict=True)):
-        n, floor = int((weighed.row[b] >= 0).sum()), float(weighed.floor[b])
-        beside = margins_of_hidden(hidden, floor)
+    weighed, k = made.weighed, np.array([query.k for query in asked.queries])
+    of_all = margins_of(weighed.listable, weighed.cosine, made.ranked, k, weighed.floor, generation.ranker.slope)
+    scale, floors, bases = moment.state.popularity_scale, weighed.floor.tolist(), []
+    for b, (query, span) in enumerate(zip(asked.queries, pairwise(of_all.first.tolist()), strict=True)):
+        part, last = slice(*span), int(made.ranked.size[b]) - 1
         bases.append(
             Basis(
-                query, generation.version,
-                np.concatenate([hidden.row, weighed.row[b, :n]]).astype(np.int32),
-                np.concatenate([beside.low, margin.low[b, :n]]), np.concatenate([beside.high, margin.high[b, :n]]),
-                weighed.vector[b].copy(), floor, scale, page.last, breadth_of(query, history, config).popular,
+                query, generation.version, of_all.row[part], of_all.low[part], of_all.high[part], weighed.vector[b],
+                floors[b], scale, int(made.ranked.row[b, last]) if last >= 0 else -1,
+                breadth_of(query, moment.history, config).popular,
             )
         )  # fmt: skip
     return bases

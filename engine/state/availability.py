@@ -12,17 +12,49 @@ Shapes: N item rows, R rows.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numpy.typing import NDArray
 
+from engine.kernel_cache import record
 from engine.state.catalog import Catalog
 from engine.state.folded import NO_ROWS, Rows
+from engine.state.kernels import compiled
 from engine.state.timetable import NEVER, Timetable
 
 Flags = NDArray[np.bool_]
 
 # A clock that is set back by less than this is waited for. Beyond it, all items with times are judged again.
 _SET_BACK_MS = 1000
+
+
+@record("b1[::1]", "i8[::1]", "i8[::1]", "b1[::1]", "i8", "b1")
+class Shown(NamedTuple):
+    """What says which items may be shown, as compiled code reads it.
+
+    Attributes:
+        deleted: [N or more] whether an item is not to be shown at all.
+        from_ms, until_ms: [N or more] the time within which it may be shown.
+        described: [N or more] whether the catalog has a record of it.
+        now_ms: wall clock.
+        catalog_only: whether an item needs such a record.
+    """
+
+    deleted: Flags
+    from_ms: Rows
+    until_ms: Rows
+    described: Flags
+    now_ms: int
+    catalog_only: bool
+
+
+@compiled("b1(Shown, i8)")
+def may_show(shown: Shown, row: int) -> bool:
+    """Whether an item may be shown to anybody: what `Availability.at` says."""
+    if shown.deleted[row] or (shown.catalog_only and not shown.described[row]):
+        return False
+    return shown.from_ms[row] <= shown.now_ms < shown.until_ms[row]
 
 
 class Availability:
@@ -57,6 +89,10 @@ class Availability:
         """[R] whether items may be shown at `now_ms`, by what the catalog says now."""
         may = self._catalog.servable(rows, now_ms)
         return may & self._catalog.named(rows) if self._catalog_only else may
+
+    def shown(self, now_ms: int) -> Shown:
+        """The same for compiled code. It holds for as long as nothing is folded."""
+        return Shown(*self._catalog.times(), now_ms, self._catalog_only)
 
     def settled(self, now_ms: int) -> bool:
         """Whether `now` says of every item what it is at `now_ms`."""

@@ -143,6 +143,10 @@ class Catalog:
         """[len(rows)] times in ms from which, and until which, an item may be recommended."""
         return self._from_ms[rows], self._until_ms[rows]
 
+    def times(self) -> tuple[NDArray[np.bool_], NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+        """The columns of `Shown` that are of items: views, valid until the next record."""
+        return self._deleted, self._from_ms, self._until_ms, self._described
+
     def named(self, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
         """[len(rows)] True where the catalog has a record of an item, and the newest does not delete it."""
         return self._described[rows] & ~self._deleted[rows]

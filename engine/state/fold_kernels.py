@@ -130,8 +130,8 @@ def fold_events(
 
 
 @compiled("void(f8[:,::1], i4[::1], i8[::1], i8[::1], i8[::1], f8[:,::1])")
-def add_counts(table: Doubles, row_of: Ints, half_lives: Longs, doublings: Longs, rows: Longs, total: Doubles) -> None:
-    """Adds a slice's counts under some half-lives [h], each times 2 ** its `doublings`, to `total` [R, h].
+def add_counts(table: Doubles, row_of: Ints, under: Longs, doublings: Longs, rows: Longs, total: Doubles) -> None:
+    """Adds a slice's counts under some half-lives [h], each times 2 ** its `doublings` [H], to `total` [R, h].
 
     Args:
         table: [n, H] by the slice's row.
@@ -142,6 +142,6 @@ def add_counts(table: Doubles, row_of: Ints, half_lives: Longs, doublings: Longs
         local = row_of[rows[r]] - 1
         if local < 0:
             continue
-        for h in range(len(half_lives)):
-            score = table[local, half_lives[h]]
-            total[r, h] += math.ldexp(score, int(max(doublings[h], TO_NOTHING))) if doublings[h] else score
+        for h in range(len(under)):
+            score, doubled = table[local, under[h]], doublings[under[h]]
+            total[r, h] += math.ldexp(score, int(max(doubled, TO_NOTHING))) if doubled else score

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -51,19 +50,6 @@ class LiveGraph(Protocol):
 
     @property
     def item_next(self) -> Edges: ...
-
-
-def edges_around(edges: Edges, source: NDArray[np.int64], asked_ms: NDArray[np.int64] | None) -> NDArray[np.int64]:
-    """[B, S, n] the latest edges of the items `source` [B, S]; what stands where `source` is -1 means nothing.
-
-    Args:
-        asked_ms: [B] time of each question, where that is in the past: what came then or later, the answer first of
-            all, is left out. None: all questions are of now.
-    """
-    found = edges.latest(torch.from_numpy(np.maximum(source, 0).reshape(-1)))
-    if asked_ms is not None:
-        found = found.before(torch.from_numpy(np.repeat(asked_ms, source.shape[1])))
-    return found.row.numpy().reshape(*source.shape, edges.size)
 
 
 @dataclass(frozen=True)

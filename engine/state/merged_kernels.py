@@ -5,8 +5,11 @@ Shapes: P slices, B rows asked for, n edges of each, R item rows, h half-lives, 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
+from engine.kernel_cache import record
 from engine.state.addresses import doubles_at, ints_at, longs_at, pairs_at
 from engine.state.fold_kernels import add_counts
 from engine.state.kernels import Doubles, Floats, Ints, Longs, compiled, latest_edges
@@ -58,18 +61,27 @@ def latest_of_slices(
         )
 
 
-@compiled("f8[:,::1](i8[:,::1], i8, i8[::1], i8[:,::1], i8[::1])")
-def counts_of_slices(rooms: Longs, width: int, half_lives: Longs, doublings: Longs, rows: Longs) -> Doubles:
-    """[R, h] the sum of all slices' counts of `rows` [R], in the order of the slices.
+@record("i8[:,::1]", "i8", "i8[:,::1]")
+class Counts(NamedTuple):
+    """Decayed counts of all slices, where they lie.
 
-    Args:
+    Attributes:
         rooms: [P, COUNTS] of each slice the address and length of its table of counts [.., H], and of `row_of`.
-        width: H.
-        doublings: [P, h] as `add_counts` takes them.
+        half_lives: H.
+        doublings: [P, H] by which the counts of each slice are scaled, as `add_counts` takes them.
     """
-    total = np.zeros((len(rows), len(half_lives)))
-    for p in range(len(rooms)):
-        room = rooms[p]
-        table = doubles_at(room[0], room[1], width)
-        add_counts(table, ints_at(room[2], room[3]), half_lives, doublings[p], rows, total)
+
+    rooms: Longs
+    half_lives: int
+    doublings: Longs
+
+
+@compiled("f8[:,::1](Counts, i8[::1], i8[::1])")
+def counts_of_slices(counts: Counts, under: Longs, rows: Longs) -> Doubles:
+    """[R, h] the sum of all slices' counts of `rows` [R] under some half-lives [h], in the order of the slices."""
+    total = np.zeros((len(rows), len(under)))
+    for p in range(len(counts.rooms)):
+        room = counts.rooms[p]
+        table = doubles_at(room[0], room[1], counts.half_lives)
+        add_counts(table, ints_at(room[2], room[3]), under, counts.doublings[p], rows, total)
     return total

@@ -14,7 +14,7 @@ from engine.state.addresses import place_of
 from engine.state.clock import latest_of
 from engine.state.folded import Rows
 from engine.state.merged import Placed
-from engine.state.merged_kernels import COUNTS, counts_of_slices
+from engine.state.merged_kernels import COUNTS, Counts, counts_of_slices
 from engine.state.popularity import TopItems
 
 Longs = NDArray[np.int64]
@@ -56,12 +56,10 @@ class MergedPopularity:
 
         The counts under one half-life are scaled alike, so only their ratios mean something.
         """
-        under = np.array(half_lives)
-        rooms, doublings = self._read_at()
-        return counts_of_slices(rooms, self._half_lives, under, np.ascontiguousarray(doublings[:, under]), rows)
+        return counts_of_slices(self.counts(), np.array(half_lives), rows)
 
-    def _read_at(self) -> tuple[Longs, Longs]:
-        """[P, COUNTS] where the counts of each slice lie, and [P, H] the doublings that they are read with."""
+    def counts(self) -> Counts:
+        """Where the counts lie. It holds for as long as nothing is folded."""
         slices = tuple(self._slices.values())
         if slices != self._of:
             rooms = [(*place_of(one.slice.popularity.table.array), *place_of(one.row_of)) for one in slices]
@@ -72,7 +70,7 @@ class MergedPopularity:
         ]
         if moment != self._moment:
             self._doublings, self._moment = self._doublings_now(), moment
-        return self._rooms, self._doublings
+        return Counts(self._rooms, self._half_lives, self._doublings)
 
     def _doublings_now(self) -> Longs:
         scale, now_ms = self.landmarks(), self.newest_ms

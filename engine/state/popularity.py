@@ -16,7 +16,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from engine.state.addresses import place_of
 from engine.state.fold_kernels import TO_NOTHING, add_decayed
+from engine.state.merged_kernels import Counts
 from engine.state.table import Table
 
 # Headroom in doublings before the scale moves: 2**64 above and below stays far from the limits of float64.
@@ -292,6 +294,7 @@ class Popularity(TopItems):
     def __init__(self, half_lives_s: Sequence[float], top: int, items: int) -> None:
         super().__init__(top)
         self._counts = DecayedCounts(items, half_lives_s)
+        self._row_of = np.arange(1, items + 1, dtype=np.int32)
         self.grow(items)
 
     def fold(self, item: NDArray[np.int64], time_ms: NDArray[np.int64], weight: NDArray[np.float64]) -> None:
@@ -304,7 +307,8 @@ class Popularity(TopItems):
             rows = np.unique(item)
             self.put(rows, self._counts.table.data[torch.from_numpy(rows), 0].numpy())
 
-    def counts_under(self, half_lives: Sequence[int], rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        """[len(rows), h] decayed counts under some of the half-lives; those of one are scaled alike."""
-        counts: NDArray[np.float64] = self._counts.table.array[rows].take(half_lives, axis=1)
-        return counts
+    def counts(self) -> Counts:
+        """Decayed counts of all items as compiled code reads them; those of one half-life are scaled alike."""
+        table = self._counts.table.array
+        rooms = np.array([(*place_of(table), *place_of(self._row_of))], np.int64)
+        return Counts(rooms, table.shape[1], np.zeros((1, table.shape[1]), np.int64))

@@ -33,6 +33,7 @@ from engine.state.folded import (
 from engine.state.id_map import IdMap
 from engine.state.item_rows import ItemRows
 from engine.state.merged import MergedGraph, Placed, free_slot, newest
+from engine.state.merged_kernels import Counts
 from engine.state.merged_popularity import MergedPopularity
 from engine.state.people import People
 from engine.state.related import MergedRelations
@@ -306,6 +307,10 @@ class State:
         `catalog.members`.
         """
         return self._merged.counts_under(half_lives, rows)
+
+    def counts(self) -> Counts:
+        """The same as compiled code reads it. It holds for as long as nothing is folded."""
+        return self._merged.counts()
 
     # -- inside -------------------------------------------------------------------------------------------------------
 

@@ -129,7 +129,7 @@ class Told(NamedTuple):
 
 
 def told(made: Made, ids: Sequence[str]) -> Told:
-    rows = [row for row in made.weighed.row[0].tolist() if row >= 0]
+    rows = [row for row in made.weighed.listable.row[0].tolist() if row >= 0]
     listed = zip(made.pages[0].row.tolist(), made.pages[0].score.tolist(), strict=True)
     features = zip(rows, torch.from_numpy(made.weighed.features[0]), strict=False)
     return Told({ids[row]: one for row, one in features}, {ids[row]: score for row, score in listed})

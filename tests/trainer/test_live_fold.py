@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.config import EventsConfig, StateConfig
+from engine.state.merged_kernels import counts_of_slices
 from tests.engine.logs import HOUR_MS, Line, batch, numbered
 from trainer.live_fold import LiveFold
 from trainer.replay import Replay
@@ -42,11 +43,11 @@ def test_the_trainer_and_the_engine_agree_on_popularity(events, sizes):
         live.fold(data.log.slice(first, min(len(data.log), first + size)))
         first = min(len(data.log), first + size)
     rows = replay.state.items.find(data.item_ids).numpy()
-    for half_life in range(live.half_lives):
+    counts = counts_of_slices(live.live().popular.counts, np.arange(len(CONFIG.half_lives_s)), np.arange(data.items))
+    for half_life, got in enumerate(counts.T):
         want = replay.state.decayed_counts(rows, half_life)
-        got = live.counts_under([half_life], np.arange(data.items))[:, 0]
         assert shares(got).tolist() == pytest.approx(shares(want).tolist(), rel=1e-9)
-    assert live.popularity.score[: data.items].tolist() == live.counts_under([0], np.arange(data.items))[:, 0].tolist()
+    assert live.popularity.score[: data.items].tolist() == counts[:, 0].tolist()
 
 
 def test_one_user_of_a_log_adds_a_bounded_weight():

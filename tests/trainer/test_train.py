@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 import threading
 import time
 from dataclasses import replace
@@ -10,11 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from engine.config import RankingConfig
 from engine.events.batch import Decoded
-from engine.features.votes import Voters, gather_voters
+from engine.features.table import Feature
+from engine.features.votes import VOTES
 from engine.model.weights import Weights, decode_weights, encode_weights
+from engine.ranking.list_kernels import Listable, weigh_lists
 from engine.ranking.scorers import SCORERS
 from engine.signals import Stopped
 from tests.trainer.planted import KINDS, RANKING, last_of, planted_log, replayed, small_config
@@ -159,9 +163,10 @@ def elsewhere() -> Trained:
     return by_content(planted_log(4000), None, 100)
 
 
-def nobody_votes(*asked: Any) -> Voters:
-    voters = gather_voters(*asked)
-    return voters._replace(voter=np.full_like(voters.voter, -1), following=np.full_like(voters.following, -1))
+def nobody_votes(*asked: Any) -> tuple[Listable, NDArray[np.float32], NDArray[np.float32]]:
+    listable, cosine, features = weigh_lists(*asked)
+    features[listable.row >= 0, Feature.VOTE : Feature.VOTE + VOTES] = math.log(1e-4) / 4 + 1
+    return listable, cosine, features
 
 
 def by_content(log: Decoded, previous: Weights | None, steps: int) -> Trained:
@@ -169,7 +174,7 @@ def by_content(log: Decoded, previous: Weights | None, steps: int) -> Trained:
     config = small_config(max_steps=steps)
     ranking = RankingConfig(neighbor_sources=0, index_candidates=20, popular_candidates=1)
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("engine.ranking.lists.gather_voters", nobody_votes)
+        patched.setattr("engine.ranking.lists.weigh_lists", nobody_votes)
         data = replayed(log, content_dim=64, ranking=ranking).data()
         return last_of(train(data, config, previous, threading.Event(), Progress()))
 

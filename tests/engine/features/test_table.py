@@ -8,8 +8,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
-from engine.features.table import FEATURES, HABITS, TRENDS, Crowd, candidate_features, trend_of
+from engine.features.live import Askers
+from engine.features.table import FEATURES, HABITS, TRENDS, Crowd, features_of, trend_of
 from engine.features.votes import VOTES
 from engine.state.ring import Neighbors
 
@@ -112,6 +114,11 @@ def plain_features(
     ]
 
 
+def features(candidates: NDArray[np.int64], history: Neighbors, crowd: Crowd, now_ms: int) -> NDArray[np.float32]:
+    askers = Askers.of(np.arange(len(history)), history, now_ms)
+    return features_of(candidates, askers, crowd, np.array(GROUP))
+
+
 def crowd_of(candidates: int, following: list[int]) -> Crowd:
     columns = (SEEDED.random((1, candidates, n), np.float32) for n in (TRENDS, VOTES, HABITS))
     return Crowd(np.array([following], np.int64), np.linspace(0, 0.3, candidates)[None], *columns)
@@ -133,12 +140,12 @@ def test_features_are_what_plain_code_counts(
     candidates = np.array([[*listed[:2], *[-1] * (7 - len(listed)), *listed[2:]]])  # in no order
     crowd = crowd_of(7, following)
     now_ms = max(0, (told[-1].time_ms if told else 0) + later_hours * HOUR_MS)
-    features = candidate_features(candidates, history, crowd, np.array(GROUP), np.array([now_ms]))
-    assert features.shape == (1, 7, FEATURES)
-    assert np.isfinite(features).all()
+    made = features(candidates, history, crowd, now_ms)
+    assert made.shape == (1, 7, FEATURES)
+    assert np.isfinite(made).all()
     for place, item in enumerate(candidates[0].tolist()):
         if item < 0:
-            assert not features[0, place].any()
+            assert not made[0, place].any()
             continue
         expected = [
             *plain_features(item, told, listed, following, crowd.share[0, place].item(), now_ms),
@@ -147,36 +154,33 @@ def test_features_are_what_plain_code_counts(
             *(math.log(value + 1e-4) / 4 + 1 for value in crowd.votes[0, place].tolist()),
             *crowd.habit[0, place].tolist(),
         ]
-        np.testing.assert_allclose(features[0, place], expected, atol=1e-5, rtol=1e-5)
+        np.testing.assert_allclose(made[0, place], expected, atol=1e-5, rtol=1e-5)
 
 
 def test_an_item_twice_at_one_time_counts_twice_and_once_as_a_visit_of_its_group() -> None:
     history, _ = history_of([(0, 0, 0), (0, 0, 0), (2, 0, 0), (0, 1, 48)], size=4)
-    features = candidate_features(np.array([[0]]), history, crowd_of(1, []), np.array(GROUP), np.zeros(1, np.int64))[
-        0, 0
-    ]
-    assert features[1].item() == pytest.approx(math.log1p(3))
-    assert features[6].item() == pytest.approx(math.log1p(1) / 4)  # two days from the first to the last of three
-    assert features[25].item() == pytest.approx(2 / 2)
-    assert features[28].item() == pytest.approx(math.log1p(2) / 4)
+    made = features(np.array([[0]]), history, crowd_of(1, []), 0)[0, 0]
+    assert made[1].item() == pytest.approx(math.log1p(3))
+    assert made[6].item() == pytest.approx(math.log1p(1) / 4)  # two days from the first to the last of three
+    assert made[25].item() == pytest.approx(2 / 2)
+    assert made[28].item() == pytest.approx(math.log1p(2) / 4)
 
 
 def test_a_row_of_many_is_as_it_would_be_alone() -> None:
     several = [history_of(events, size=7)[0] for events in ([(0, 0, 1), (2, 1, 5)], [], [(4, 0, 2)] * 7)]
     together = Neighbors(*(torch.cat(columns) for columns in zip(*(one.columns() for one in several), strict=True)))
-    candidates, now_ms = np.array([[5, 4, 0, 2]]), np.array([9 * DAY_MS])
+    candidates, now_ms = np.array([[5, 4, 0, 2]]), 9 * DAY_MS
     crowd = crowd_of(4, [2, -1])
     alike = Crowd(*(np.repeat(column, 3, axis=0) for column in crowd))
-    many = candidate_features(np.repeat(candidates, 3, axis=0), together, alike, np.array(GROUP), np.repeat(now_ms, 3))
+    many = features(np.repeat(candidates, 3, axis=0), together, alike, now_ms)
     for at, one in enumerate(several):
-        alone = candidate_features(candidates, one, crowd, np.array(GROUP), now_ms)
+        alone = features(candidates, one, crowd, now_ms)
         np.testing.assert_array_equal(many[at], alone[0])
 
 
 def test_features_without_candidates_are_empty() -> None:
     history, _ = history_of([(1, 0, 0)], size=3)
-    none, now_ms = np.zeros((1, 0), np.int64), np.zeros(1, np.int64)
-    assert candidate_features(none, history, crowd_of(0, []), np.array(GROUP), now_ms).shape == (1, 0, FEATURES)
+    assert features(np.zeros((1, 0), np.int64), history, crowd_of(0, []), 0).shape == (1, 0, FEATURES)
 
 
 def test_trends_are_relative_to_the_popular_items() -> None:

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from engine.features.votes import DEPTH, SOURCES, VOTES, count_votes, gather_voters
+from engine.features.live import Askers, Rings
+from engine.features.votes import DEPTH, SOURCES, VOTES, count_votes, read_voters
 from engine.state.graph import Graph
 
 USERS, ITEMS, NEIGHBORS = 6, 9, 4
@@ -70,7 +71,7 @@ def plain_votes(told: list[tuple[int, int, int, int]], user: int, candidates: li
 
 def votes_of(graph: Graph, users: NDArray[np.int64], candidates: list[list[int]]) -> NDArray[np.float32]:
     history = graph.user_items.latest(torch.from_numpy(users))
-    return count_votes(gather_voters(graph, history, users), np.array(candidates))
+    return count_votes(read_voters(Askers.of(users, history, 0), Rings.of(graph)), np.array(candidates))
 
 
 @given(log=logs, user=st.integers(0, USERS - 1), candidates=st.permutations(range(ITEMS)), kept=st.integers(0, ITEMS))
@@ -97,8 +98,9 @@ def test_a_user_does_not_vote_for_what_is_their_own() -> None:
     graph, _ = folded([(0, 1, 0), (0, 2, 0), (0, 3, 0)])
     history = graph.user_items.latest(torch.tensor([0]))
     candidates = np.arange(ITEMS)[None]
-    assert not count_votes(gather_voters(graph, history, np.array([0])), candidates)[..., :5].any()
-    assert count_votes(gather_voters(graph, history, np.array([-1])), candidates)[..., :5].any()
+    own, others = (read_voters(Askers.of(np.array([row]), history, 0), Rings.of(graph)) for row in (0, -1))
+    assert not count_votes(own, candidates)[..., :5].any()
+    assert count_votes(others, candidates)[..., :5].any()
 
 
 def test_users_of_a_batch_are_counted_as_if_each_were_alone() -> None:

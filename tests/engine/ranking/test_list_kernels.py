@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from engine.features.candidates import HISTORY_BIT, INDEX_BIT
-from engine.ranking.list_kernels import is_among, keep_listable
+from engine.ranking.list_kernels import Wishes, is_among, keep_listable
 from engine.ranking.ragged import Ragged, padded
 
 ROWS = 12
@@ -33,12 +33,14 @@ def test_what_may_not_be_listed_is_hidden_and_all_else_is_kept(asked):
     shown = np.array([[at in one["shown"] for at in line] for one, line in zip(asked, row, strict=True)], np.bool_)
     history = padded([np.array(one["history"], np.int64) for one in asked])
     members = Ragged.of([sorted(one["members"] or ()) for one in asked])
-    kept, bits, count, hidden, indexed, found, first = keep_listable(
-        row, source, shown.reshape(row.shape), history, np.array([one["leaves_history"] for one in asked]),
-        (*Ragged.of([one["excluded"] for one in asked]),),
-        (*members, np.array([one["members"] is not None for one in asked])),
-        (*Ragged.of([sorted(one["related"]) for one in asked]),),
+    wishes = Wishes(
+        np.zeros(len(asked), np.int64), np.array([one["leaves_history"] for one in asked]),
+        *Ragged.of([one["excluded"] for one in asked]), *members,
+        np.array([one["members"] is not None for one in asked]), *Ragged.of([sorted(one["related"]) for one in asked]),
     )  # fmt: skip
+    kept, bits, count, hidden, indexed, found, first = keep_listable(
+        row, source, shown.reshape(row.shape), history, wishes
+    )
     assert kept.shape == (len(asked), max(1, *count.tolist(), 0))
     for b, one in enumerate(asked):
         left_out = set(one["excluded"]) | (set(one["history"]) if one["leaves_history"] else set())

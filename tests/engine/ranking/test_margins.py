@@ -7,18 +7,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from engine.features.candidates import HISTORY_BIT, INDEX_BIT
 from engine.inference.dense import cosines
 from engine.inference.ranker_forward import Slope
-from engine.ranking.margins import ROUNDING, margins
-from engine.ranking.page import Page
-from engine.ranking.query import Query
+from engine.ranking.list_kernels import Listable, Ranked
+from engine.ranking.margins import ROUNDING, margins_of
 
 C, HITS = 12, 6  # candidates, and how many of them the index finds
-
-
-def page_of(rows: list[int]) -> Page:
-    row = np.array(rows, np.int64)
-    return Page(row, np.zeros(len(row)), row)
 
 
 class Lists:
@@ -47,12 +42,17 @@ class Lists:
     def margins(self) -> tuple[np.ndarray, np.ndarray]:
         hits = self.hits(self.cosine)
         floor = np.sort(self.cosine)[-HITS : -HITS + 1].copy()
-        made = margins(
-            np.arange(C)[None], self.score(self.cosine).astype(np.float32)[None], self.cosine[None],
-            np.array([[at in hits for at in range(C)]]), floor, [page_of(self.page(self.cosine))],
-            [Query("u", "", self.k)], self.slope,
-        )  # fmt: skip
-        return made.low[0], made.high[0]
+        page, score = np.array([self.page(self.cosine)]), self.score(self.cosine).astype(np.float32)[None]
+        source = np.array([[INDEX_BIT if at in hits else HISTORY_BIT for at in range(C)]])
+        none = np.zeros(0, np.bool_)
+        listable = Listable(
+            np.arange(C)[None], source, np.array([C]), np.zeros(0, np.int64), none, none, np.zeros(2, np.int64)
+        )
+        count = np.array([page.shape[1]])
+        ranked = Ranked(score, page, np.zeros(page.shape, np.float32), np.zeros_like(page), count)
+        made = margins_of(listable, self.cosine[None], ranked, np.array([self.k]), floor, self.slope)
+        assert made.row.tolist() == list(range(C)) and made.first.tolist() == [0, C]
+        return made.low, made.high
 
 
 @settings(max_examples=300, deadline=None)

@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.ranking.page import _best
+from engine.ranking.page import best_places
 
 
 @given(
@@ -19,10 +19,10 @@ from engine.ranking.page import _best
 def test_the_best_that_are_there_come_first_and_ties_go_to_the_lower_row(batch, width, k, levels, seed):
     rng = np.random.default_rng(seed)
     rows = np.stack([rng.permutation(100)[:width] for _ in range(batch)]).astype(np.int64)
-    score = rng.integers(0, levels, (batch, width)) / 8 - 1
+    score = rng.integers(0, levels, (batch, width)).astype(np.float32) / 8 - 1
     rows[rng.random((batch, width)) < 0.3] = -1
     places = np.empty((batch, min(max(k[:batch]), width)), np.int64)
-    count = _best(rows, score, np.array(k[:batch]), places)
+    count = best_places(rows, score, np.array(k[:batch]), places)
     for b in range(batch):
         ranked = sorted(np.flatnonzero(rows[b] >= 0).tolist(), key=lambda c: (-score[b, c], rows[b, c]))
         assert places[b, : count[b]].tolist() == ranked[: k[b]]

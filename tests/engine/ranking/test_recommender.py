@@ -8,8 +8,9 @@ import torch
 
 from engine.config import RankingConfig
 from engine.events.batch import CatalogItem
-from engine.features.table import Crowd, candidate_features
-from engine.features.votes import count_votes, gather_voters
+from engine.features.live import Askers, Rings
+from engine.features.table import Crowd, features_of
+from engine.features.votes import count_votes, read_voters
 from engine.generation import Frozen, build_generation
 from engine.ranking.query import Origin, Query, Source
 from engine.ranking.recommender import recommend
@@ -46,11 +47,11 @@ def by_hand(state, generation, user_id, goal=None):
         share = state.popularity.share()[None]
         counts = torch.stack([torch.from_numpy(state.decayed_counts(rows[0].numpy(), h)) for h in (1, 2)], dim=-1)
         trend = (counts / counts[state.popularity.top(CONFIG.ranking.popular_candidates)].sum(0)).float()[None]
-        votes = count_votes(gather_voters(state.graph, history, user.numpy()), rows.numpy())
+        askers = Askers.of(user.numpy(), history, state.newest_ms)
+        votes = count_votes(read_voters(askers, Rings.of(state.graph)), rows.numpy())
         habit = model.habit[number_of(state)][None].numpy()
         crowd = Crowd(following.numpy(), share, trend.numpy(), votes, habit)
-        now_ms = np.array([state.newest_ms])
-        features = candidate_features(rows.numpy(), history, crowd, state.catalog.group, now_ms)
+        features = features_of(rows.numpy(), askers, crowd, state.catalog.group)
         score = model.ranker(model.logits(table @ query)[None], torch.from_numpy(features))[0]
     return [state.items.id_of(row) for row in np.argsort(-score.numpy(), kind="stable")], score
 
