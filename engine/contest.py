@@ -119,7 +119,7 @@ class Contest:
         filters, ids = [Filter()] * len(before), state.items.ids()
         # By the clock of that event: a model that knows how long somebody was away expects other items after weeks.
         asked_ms = history.time_ms[:, -1].numpy()
-        self._asked = Asked([query] * len(before), users[there].numpy(), before, filters, clock_ms=asked_ms)
+        self._asked = Asked([query] * len(before), users[there].numpy(), before.arrays(), filters, clock_ms=asked_ms)
         baskets = zip(history.row.tolist(), size[there].tolist(), strict=True)
         self._newest = [{ids[row] for row in rows[-n:]} for rows, n in baskets]
         self._waiting = list(self._makers)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import Config
+from engine.features.live import Tables
 from engine.index.base import Hits
 from engine.index.hnsw import BuildStoppedError, build_pieces
 from engine.index.live import LiveIndex
@@ -29,7 +30,7 @@ from engine.model.weights import Weights, WeightsError
 from engine.pace import counted
 from engine.state.copying import GraphCopy
 from engine.state.graph import LiveGraph
-from engine.state.ring import Neighbors
+from engine.state.ring import History
 from engine.state.state import Folded, State
 
 _QUERIES = 64  # that the index is measured with when it is built
@@ -56,18 +57,13 @@ class Generation:
     made_s: float = field(default_factory=time.time)
 
     @property
-    def items(self) -> Tensor:
-        """[N, d] embeddings."""
-        return self.embedder.items
+    def tables(self) -> Tables:
+        """What it knows of items."""
+        return Tables(self.embedder.items.numpy(), self.embedder.habit.numpy())
 
-    @property
-    def habit(self) -> Tensor:
-        """[N, HABITS] see `Embedder`."""
-        return self.embedder.habit
-
-    def encoded(self, users: Sequence[int], history: Neighbors) -> Tensor:
+    def encoded(self, users: NDArray[np.int64], history: History) -> NDArray[np.float32]:
         """[B, d] the sessions of users of whom `history` [B, K] is known."""
-        return self.sessions.encoded(users, history, self.items, self.goal)
+        return self.sessions.encoded(users, history, self.embedder.items, self.goal)
 
     def search(self, vectors: NDArray[np.float32], k: int) -> Hits:
         """The k best items of each session [B, d]."""

@@ -100,19 +100,23 @@ def record(*fields: str) -> Callable[[R], R]:
     return note
 
 
-def compiled(signature: str, *, any_order: bool = False) -> Callable[[F], F]:
+def compiled(signature: str, *, any_order: bool = False, fused: bool = False) -> Callable[[F], F]:
     """Compiles for one signature when the module is imported, or loads what was compiled before.
 
     Args:
         signature: as numba has it, with the names of records in it.
         any_order: sums may be added up in another order than written, several terms at once. What must be the same bit
             for bit on every machine may not.
+        fused: a product and the sum that it goes into may be rounded once, in the order written, where the machine can.
     """
-    options: dict[str, Any] = {"error_model": "numpy", "fastmath": {"reassoc", "contract"} if any_order else False}
+    freedom = {"reassoc", "contract"} if any_order else {"contract"} if fused else False
+    options: dict[str, Any] = {"error_model": "numpy", "fastmath": freedom}
 
     def compile_(kernel: F) -> F:
         function, types_ = numba.njit(**options)(kernel), _evaluated(signature)
-        function._cache = KernelCache(cast("FunctionType", kernel), f"{types_} {_fields_of(types_)} {any_order}")
+        function._cache = KernelCache(
+            cast("FunctionType", kernel), f"{types_} {_fields_of(types_)} {any_order} {fused}"
+        )
         function.compile(types_)
         function.disable_compile()
         return cast("F", function)

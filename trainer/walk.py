@@ -5,7 +5,7 @@ Shapes: Q questions, B of them at once, N items, d width, K remembered events, T
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -14,13 +14,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.features.live import Tables
 from engine.index.base import Hits
 from engine.inference.ranker_forward import RankerForward
 from engine.ranking.asked import Asked, Filter
 from engine.ranking.moment import Moment
 from engine.ranking.query import Query
 from engine.state.graph import Graph
-from engine.state.ring import Neighbors
+from engine.state.ring import History, Neighbors
 from trainer.data.log import Questions
 from trainer.dataset import Histories
 from trainer.forward import LARGE_TABLE, ItemForward
@@ -47,9 +48,9 @@ class ExactModel:
         self._moment = moment
 
     @cached_property
-    def habit(self) -> Tensor:
+    def tables(self) -> Tables:
         """See `ListModel`."""
-        return self._forward.habit(torch.arange(len(self.items)))
+        return Tables(self.items.numpy(), self._forward.habit(torch.arange(len(self.items))).numpy())
 
     @cached_property
     def ranker(self) -> RankerForward:
@@ -58,9 +59,9 @@ class ExactModel:
             return RankerForward(self._forward.model)
 
     @torch.no_grad()
-    def encoded(self, users: Sequence[int], history: Neighbors) -> Tensor:
+    def encoded(self, users: NDArray[np.int64], history: History) -> NDArray[np.float32]:
         """See `ListModel`."""
-        return self._forward.model.sequence.latest(self.items, history)
+        return self._forward.model.sequence.latest(self.items, Neighbors.of(history)).numpy()
 
     @torch.no_grad()
     def logits(self, cosine: NDArray[np.float32]) -> Tensor:
@@ -98,7 +99,7 @@ class WalkPoint:
 
 def asked_of(users: Tensor, history: Neighbors, query: Query) -> Asked:
     """The same query for each of `users` [B], of whom `history` [B, K] is known."""
-    return Asked([query] * len(users), users.numpy(), history, [Filter()] * len(users))
+    return Asked([query] * len(users), users.numpy(), history.arrays(), [Filter()] * len(users))
 
 
 def empty_graph(data: TrainingData) -> Graph:

@@ -1,6 +1,6 @@
-"""What a list reads of who asks and of the state, in records that compiled code takes.
+"""What a list reads of who asks, of the state and of a model, in records that compiled code takes.
 
-Shapes: B users, K remembered events, N items, P slices, H half-lives.
+Shapes: B users, K remembered events, N items, M rows of a table, P slices, H half-lives, d width.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from engine.kernel_cache import record
 from engine.state.availability import Shown
 from engine.state.graph import LiveGraph
 from engine.state.merged_kernels import Counts
-from engine.state.ring import Neighbors
+from engine.state.ring import History
 
 Longs = NDArray[np.int64]
 Ints = NDArray[np.int32]
+Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
 
 _NOW = np.zeros(0, np.int64)
@@ -43,9 +44,9 @@ class Askers(NamedTuple):
     session: Ints
 
     @classmethod
-    def of(cls, users: Longs, history: Neighbors, clock_ms: int, asked_ms: Longs | None = None) -> Askers:
+    def of(cls, users: Longs, history: History, clock_ms: int, asked_ms: Longs | None = None) -> Askers:
         """Users who ask now, or who asked at other times."""
-        row, time_ms, _, _, session = map(np.ascontiguousarray, history.arrays())
+        row, time_ms, _, _, session = map(np.ascontiguousarray, history)
         if asked_ms is None:
             return cls(users, _NOW, np.full(len(users), clock_ms), row, time_ms, session)
         asked_ms = np.ascontiguousarray(asked_ms)
@@ -95,3 +96,11 @@ class Live(NamedTuple):
     shown: Shown
     popular: Popular
     group: Longs
+
+
+@record("f4[:,::1]", "f4[:,::1]")
+class Tables(NamedTuple):
+    """What a model knows of items: [M, d] embeddings, and [M, HABITS] see `Recommender.habit`."""
+
+    item: Floats
+    habit: Floats

@@ -6,28 +6,16 @@ product, is the cosine; an all-zero vector scores 0 with everything.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.index.best import pick_best
+from engine.index.best import Hits, pick_best
+
+__all__ = ["Hits", "Index", "latest", "merged", "top_k"]
 
 _WIDE = 4096  # candidates
-
-
-@dataclass(frozen=True)
-class Hits:
-    """The nearest rows of each query, best first.
-
-    Attributes:
-        row: [B, k] int64, -1 where fewer than k exist.
-        score: [B, k] float32, descending; -inf where row is -1.
-    """
-
-    row: NDArray[np.int64]
-    score: NDArray[np.float32]
 
 
 class Index(Protocol):

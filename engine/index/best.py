@@ -6,16 +6,48 @@ Shapes: B queries, D dimensions, n and m candidates, k results, C capacity, N on
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from engine.inference.dense import inner
+from engine.kernel_cache import record
 from engine.state.kernels import compiled
 
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
+Flags = NDArray[np.bool_]
+
+
+@record("i8[:,::1]", "f4[:,::1]")
+class Hits(NamedTuple):
+    """The nearest rows of each query, best first.
+
+    Attributes:
+        row: [B, k] int64, -1 where fewer than k exist.
+        score: [B, k] float32, descending; -inf where row is -1.
+    """
+
+    row: Longs
+    score: Floats
+
+
+@record("i8", "i8[::1]", "i8[::1]", "f4[:,::1]")
+class Held(NamedTuple):
+    """The vectors of an `ExactIndex`.
+
+    Attributes:
+        size: S, rows held.
+        row: [C] the row in each slot.
+        slot: [N] where each row lies, -1 where it is absent.
+        vector: [C, D] the vector in each slot.
+    """
+
+    size: int
+    row: Longs
+    slot: Longs
+    vector: Floats
 
 
 @compiled("i8(f4, i8)")
@@ -93,41 +125,72 @@ def expand_nodes(node: Longs, distance: Floats, first: Longs, members: Longs, ro
         score[b, to:] = -np.inf
 
 
-@compiled("void(f4[:,::1], i8[:,::1], f4[:,::1], b1[::1], i8[::1], f4[:,::1], i8, f4[:,::1], f4[::1], f4[::1])")
-def score_anew(
-    queries: Floats,
-    row: Longs,
-    built: Floats,
-    served: NDArray[np.bool_],
-    slot: Longs,
-    vectors: Floats,
-    k: int,
-    score: Floats,
-    kth: Floats,
-    rise: Floats,
-) -> None:
-    """Fills `score` [B, n] with what rows score by their current vectors, -inf where they are not `served`.
+@compiled("Tuple((f4[:,::1], f4[::1], f4[::1]))(f4[:,::1], Hits, b1[::1], Held, i8)")
+def score_anew(queries: Floats, found: Hits, served: Flags, held: Held, k: int) -> tuple[Floats, Floats, Floats]:
+    """[B, n] what rows score by their current vectors, -inf where they are not `served`; the k-th best score and the
+    largest rise of each [B], 0 where none has risen.
 
     Args:
-        row, built: [B, n] rows, -1 where there is none, and their scores by the vectors that the graph was built with.
+        found: [B, n] rows, and their scores by the vectors that the graph was built with.
         served: [N].
-        slot, vectors: [N] and [C, D] where the current vector of each row lies.
         k: at most n.
-        kth: [B] gets the k-th best score.
-        rise: [B] gets by how much any score has risen, 0 where none has.
     """
-    n = row.shape[1]
-    for b in range(len(queries)):
-        rise[b] = np.float32(0)
+    users, n = found.row.shape
+    score, kth, rise = np.empty((users, n), np.float32), np.empty(users, np.float32), np.zeros(users, np.float32)
+    for b in range(users):
         for at in range(n):
-            r = row[b, at]
+            r = found.row[b, at]
             if r < 0 or not served[r]:
                 score[b, at] = -np.inf
                 continue
-            dot = inner(vectors[slot[r]], queries[b])
+            dot = inner(held.vector[held.slot[r]], queries[b])
             score[b, at] = dot
-            rise[b] = max(rise[b], dot - built[b, at])
+            rise[b] = max(rise[b], dot - found.score[b, at])
         kth[b] = np.partition(score[b], n - k)[n - k] if k > 0 else -np.inf
+    return score, kth, rise
+
+
+@compiled("Tuple((Hits, b1[::1]))(f4[:,::1], Hits, b1[::1], Held, Held, Hits, i8, UniTuple(f8, 2))")
+def settle(
+    queries: Floats,
+    found: Hits,
+    served: Flags,
+    held: Held,
+    delta: Held,
+    more: Hits,
+    k: int,
+    wanted: tuple[float, float],
+) -> tuple[Hits, Flags]:
+    """The k best of what a graph has found, by the current vectors, and of the delta.
+
+    Args:
+        found: [B, n] rows, and their scores by the vectors that the graph was built with.
+        delta: rows that are all looked at; none where `more` [B, m] is what a search of them has found.
+        wanted: how many of the best are to be right, and how far off the scores of `found` may be.
+
+    Returns:
+        The best, and [B] whether the graph may hold better ones than it has found: by the vectors of the build nothing
+        beyond `found` scores more than its last; by the current ones it may, by as much as scores have risen since, for
+        which the largest rise within `found` stands.
+    """
+    users, n = found.row.shape
+    score, kth, rise = score_anew(queries, found, served, held, k)
+    best = Hits(np.empty((users, k), np.int64), np.empty((users, k), np.float32))
+    if delta.size:
+        looked = np.full((users, delta.size), -np.inf, np.float32)
+        for b in range(users):
+            for s in range(delta.size):
+                dot = inner(delta.vector[s], queries[b])
+                if dot >= kth[b]:  # Nothing else in the delta counts.
+                    looked[b, s] = dot
+        pick_best(found.row, score, delta.row[: delta.size].reshape(1, delta.size), looked, best.row, best.score)
+    else:
+        pick_best(found.row, score, more.row, more.score, best.row, best.score)
+    short = np.zeros(users, np.bool_)
+    for b in range(users):
+        last = found.score[b, n - 1] - np.float32(wanted[1])
+        short[b] = best.score[b, k - 1] < last or best.score[b, min(k, int(wanted[0])) - 1] < last + rise[b]
+    return best, short
 
 
 @compiled("void(f4[:,::1], f4[::1], f4[:,::1], f4[:,::1], i8[::1], f4[::1], i8[:,::1], f4[:,::1])")

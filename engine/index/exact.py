@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.index.base import Hits, latest
-from engine.index.best import rescore_near, score_anew
+from engine.index.best import Held, rescore_near
 from engine.index.codes import Codes, rescore
 
 # With fewer rows it costs more to tell which may be the best than to look at all.
@@ -56,17 +56,9 @@ class ExactIndex:
         """The vectors of rows [...] as [..., D]; whatever lies there for a row that is absent."""
         return self._vectors.take(self._slot.take(rows), axis=0)
 
-    def score_anew(
-        self, queries: NDArray[np.float32], found: Hits, served: NDArray[np.bool_], k: int
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float32]]:
-        """[B, n] current scores of what a graph has found, the k-th best and the largest rise of each [B].
-
-        Args:
-            served: [N] by row; others score -inf.
-        """
-        score, kth, rise = (np.empty(shape, np.float32) for shape in (found.row.shape, len(queries), len(queries)))
-        score_anew(queries, found.row, found.score, served, self._slot, self._vectors, k, score, kth, rise)
-        return score, kth, rise
+    def held(self) -> Held:
+        """All of it for compiled code: views, valid until the next edit."""
+        return Held(self._size, self._rows, self._slot, self._vectors)
 
     def update(self, rows: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Adds or replaces rows [R] with vectors [R, D]; of a row given twice the last vector counts."""

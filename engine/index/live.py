@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.config import IndexConfig
-from engine.index.base import Hits, latest, merged
-from engine.index.exact import ExactIndex, grown
+from engine.index.base import Hits, latest
+from engine.index.best import score_anew, settle
+from engine.index.exact import CODED_FROM, ExactIndex, grown
 from engine.index.hnsw import MIN_RECALL, RECALL_K, SCAN_ROWS_PER_EF, HnswGraph, worth_a_graph
 from engine.index.probe import RecallProbe
 from engine.inference.dense import rounding
@@ -43,6 +44,8 @@ _MASKED_FROM = 0.5
 Build = Callable[
     [NDArray[np.int64], NDArray[np.float32], IndexConfig, NDArray[np.float32] | None, Callable[[], bool]], HnswGraph
 ]
+
+_NONE = ExactIndex(1).held()
 
 _log = logging.getLogger(__name__)
 
@@ -260,16 +263,17 @@ class LiveIndex:
     def _search_both(self, queries: NDArray[np.float32], delta: Hits | None, k: int, fetch: int) -> Hits:
         """Graph and delta together; `delta` where a narrower search of the graph has looked there already."""
         found = self._graph.search(queries, fetch)  # [B, fetch], by the vectors of the build
-        score, kth, rise = self._current.score_anew(queries, found, self._served, k)
-        if delta is None:
+        current, small = self._current.held(), self._delta.size < CODED_FROM
+        if delta is None and small:  # It is looked at below, in the same call.
+            delta = Hits(found.row[:, :0], found.score[:, :0])
+        elif delta is None:
             # Nothing in the delta counts that scores less than the k-th of the graph.
+            _, kth, _ = score_anew(queries, found, self._served, current, k)
             delta = self._delta.search(queries, k, kth)
-        hits = merged(found.row, score, delta.row, delta.score, k)
-        # By the vectors of the build nothing beyond the fetch scores more than its last. By the current ones it may, by
-        # as much as scores have risen since; the largest rise within the fetch stands for that.
-        last = found.score[:, -1] - rounding(self._dim)  # hnswlib rounds as it likes
-        top = hits.score[:, min(k, RECALL_K) - 1]
-        short = np.flatnonzero((hits.score[:, -1] < last) | (top < last + rise))
+        looked_at = self._delta.held() if small else _NONE
+        wanted = float(RECALL_K), rounding(self._dim)  # hnswlib rounds as it likes
+        hits, misses = settle(queries, found, self._served, current, looked_at, delta, k, wanted)
+        short = np.flatnonzero(misses)
         if fetch == k + k // 2:  # the first look
             self._wider += (len(short) / max(1, len(queries)) - self._wider) / _LATELY
         if len(short):

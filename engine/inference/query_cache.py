@@ -10,7 +10,7 @@ Shapes: B sessions asked for, L events of each, d width.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,14 +19,23 @@ from torch import Tensor
 
 from engine import metrics
 from engine.inference.session_cache import SessionCache
+from engine.kernel_cache import record
 from engine.state.kernels import compiled
-from engine.state.ring import Neighbors
+from engine.state.ring import History, Neighbors
 from engine.state.table import reserve
 
 _ANY = -1  # a goal that is none
 
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
+
+
+@record("i8[::1]", "f4[:,::1]")
+class Kept(NamedTuple):
+    """What is kept by place: the print of the history that a query is of, 0: none, and the query [d]."""
+
+    print: Longs
+    query: Floats
 
 
 class QueryCache:
@@ -43,12 +52,10 @@ class QueryCache:
         self._sessions = sessions
         self._size = size
         self._events = reach + 1
-        self._query = reserve(size, (dim,), torch.float32)
-        self._print = reserve(size, (), torch.int64)  # of the history that each is of; 0: none
+        self._kept = Kept(reserve(size, (), torch.int64).numpy(), reserve(size, (dim,), torch.float32).numpy())
 
-    @torch.inference_mode()
-    def encoded(self, users: Sequence[int], history: Neighbors, table: Tensor, goal: int | None = None) -> Tensor:
-        """[B, d] the query of each of `users`: `SequenceEncoder.latest`, as of the events.
+    def encoded(self, users: Longs, history: History, table: Tensor, goal: int | None = None) -> Floats:
+        """[B, d] the query of each of `users` [B]: `SequenceEncoder.latest`, as of the events.
 
         Args:
             history: [B, L] their latest events.
@@ -56,54 +63,56 @@ class QueryCache:
             goal: as in `SequenceEncoder.query`.
         """
         if not self._size:
-            return self._sessions.encoded(users, history, table, goal)
-        events = history.last(self._events)
-        row, time_ms, kind, session = (
-            column.numpy() for column in (events.row, events.time_ms, events.kind, events.session)
-        )
-        prints = _prints(row, time_ms, kind, session, _ANY if goal is None else goal)
-        slots = np.asarray(users, np.int64) % self._size
-        kept = self._query.numpy()
-        anew = np.flatnonzero(self._print.numpy()[slots] != prints)
-        found: Floats = kept[slots]
+            return self._sessions.encoded(users.tolist(), Neighbors.of(history), table, goal).numpy()
+        prints, found, anew = _look_up(history, users, self._events, _ANY if goal is None else goal, self._kept)
         if len(anew):
-            rows = [users[at] for at in anew.tolist()]
-            part = history if len(anew) == len(users) else history.select(torch.from_numpy(anew))
-            encoded = self._sessions.encoded(rows, part, table, goal).numpy()
+            some, part = users[anew], history if len(anew) == len(users) else history.select(anew)
+            encoded = self._sessions.encoded(some.tolist(), Neighbors.of(part), table, goal).numpy()
             found[anew] = encoded
-            _note(slots[anew], prints[anew], encoded, self._print.numpy(), kept)
+            _note(some, prints[anew], encoded, self._kept)
         metrics.QUERIES_ENCODED.inc(len(anew))
         metrics.QUERIES_KEPT.inc(len(users) - len(anew))
-        return torch.from_numpy(found)
+        return found
 
     def forget(self, users: Tensor) -> None:
         """Nothing stays of `users` [R]: they are gone, or are not who they were."""
         self._sessions.forget(users)
         if self._size and len(users):
-            slots = users % self._size
-            self._print[slots] = 0
-            self._query[slots] = 0
+            slots = users.numpy() % self._size
+            self._kept.print[slots] = 0
+            self._kept.query[slots] = 0
 
 
-@compiled("void(i8[::1], i8[::1], f4[:,:], i8[::1], f4[:,::1])")
-def _note(slots: Longs, prints: Longs, queries: Floats, print_: Longs, kept: Floats) -> None:
+@compiled("void(i8[::1], i8[::1], f4[:,:], Kept)")
+def _note(users: Longs, prints: Longs, queries: Floats, kept: Kept) -> None:
     """Place by place: of two users who share one, the print and the query must be of the same."""
-    for at in range(len(slots)):
-        print_[slots[at]] = prints[at]
-        kept[slots[at]] = queries[at]
+    for at in range(len(users)):
+        slot = users[at] % len(kept.print)
+        kept.print[slot] = prints[at]
+        kept.query[slot] = queries[at]
 
 
-@compiled("i8[::1](i8[:,:], i8[:,:], i8[:,:], i4[:,:], i8)")
-def _prints(row: Longs, time_ms: Longs, kind: Longs, session: NDArray[np.int32], goal: int) -> Longs:
-    """[B] a hash of the events [B, L] that there are, and of the goal; never 0."""
-    found = np.empty(len(row), np.int64)
-    for b in range(len(row)):
+@compiled("Tuple((i8[::1], f4[:,::1], i8[::1]))(History, i8[::1], i8, i8, Kept)")
+def _look_up(history: History, users: Longs, events: int, goal: int, kept: Kept) -> tuple[Longs, Floats, Longs]:
+    """[B] a hash of the newest `events` of each user and of the goal, never 0; [B, d] the queries that are kept for
+    these; and the places of those that are not."""
+    length = history.row.shape[1]
+    prints, found = np.empty(len(users), np.int64), np.empty((len(users), kept.query.shape[1]), np.float32)
+    anew = np.empty(len(users), np.int64)
+    count = 0
+    for b in range(len(users)):
         mixed = np.int64(goal)
-        for j in range(row.shape[1]):
-            if row[b, j] < 0:
+        for j in range(max(0, length - events), length):
+            if history.row[b, j] < 0:
                 continue
-            for word in (row[b, j], time_ms[b, j], (kind[b, j] << 32) ^ np.int64(session[b, j])):
+            of_kind = (history.kind[b, j] << 32) ^ np.int64(history.session[b, j])
+            for word in (history.row[b, j], history.time_ms[b, j], of_kind):
                 mixed = (mixed ^ word) * np.int64(0x2545F4914F6CDD1D)
                 mixed ^= mixed >> 29
-        found[b] = mixed | 1
-    return found
+        prints[b] = mixed | 1
+        slot = users[b] % len(kept.print)
+        found[b] = kept.query[slot]
+        if kept.print[slot] != prints[b]:
+            anew[count] = b
+            count += 1
+    return prints, found, anew[:count].copy()

@@ -15,12 +15,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.inference.dense import floats, gelu_all, inner, project
+from engine.inference.dense import floats, gelu_all, inner, project_four
 from engine.kernel_cache import record
 from engine.model.recommender import Recommender
 from engine.state.kernels import compiled
 
 Floats = NDArray[np.float32]
+Longs = NDArray[np.int64]
 
 _GELU_SLOPES = (-0.13, 1.13)  # the slope of GELU lies between these
 
@@ -89,7 +90,8 @@ class RankerForward:
 
     def score(self, cosine: Floats, features: Floats) -> Floats:
         """[B, C] scores from the session's cosines [B, C] and the features [B, C, FEATURES]."""
-        return score_rows(self.weights, np.ascontiguousarray(cosine), np.ascontiguousarray(features))
+        size = np.full(len(cosine), cosine.shape[1])
+        return score_rows(self.weights, np.ascontiguousarray(cosine), np.ascontiguousarray(features), size)
 
     def _bounds_of_slope(self) -> Slope:
         """By interval arithmetic: each GELU may have any of its slopes."""
@@ -103,20 +105,33 @@ class RankerForward:
         return Slope(scale * (own + float(least[0])), scale * (own + float(most[0])))
 
 
-@compiled("f4[:,::1](RankerWeights, f4[:,::1], f4[:,:,::1])", any_order=True)
-def score_rows(weights: RankerWeights, cosine: Floats, features: Floats) -> Floats:
-    """See `RankerForward.score`. A candidate's score depends on its own row alone, to the last bit."""
-    hidden, middle = np.empty(len(weights.bias), np.float32), np.empty(len(weights.middle_bias), np.float32)
-    made = np.empty(cosine.shape, np.float32)
+@compiled("f4[:,::1](RankerWeights, f4[:,::1], f4[:,:,::1], i8[::1])")
+def score_rows(weights: RankerWeights, cosine: Floats, features: Floats, size: Longs) -> Floats:
+    """[B, C] see `RankerForward.score`. A candidate's score depends on its own row alone, to the last bit.
+
+    Args:
+        size: [B] how many candidates each user has; 0 is the score of what is behind the last.
+    """
+    hidden, middle = np.empty((4, len(weights.bias)), np.float32), np.empty((4, len(weights.middle_bias)), np.float32)
+    made, four = np.zeros(cosine.shape, np.float32), np.zeros((4, features.shape[2]), np.float32)
     for b in range(cosine.shape[0]):
-        for c in range(cosine.shape[1]):
-            session = weights.scale * cosine[b, c]
-            for i in range(len(hidden)):
-                hidden[i] = weights.bias[i] + session * weights.session[i]
-            project(features[b, c], weights.features, hidden)
-            gelu_all(hidden)
-            middle[:] = weights.middle_bias
-            project(hidden, weights.middle, middle)
-            gelu_all(middle)
-            made[b, c] = weights.own * session + inner(middle, weights.last) + weights.last_bias
+        for first in range(0, size[b], 4):
+            rows = min(4, size[b] - first)
+            for r in range(4):  # Behind the last it is computed once more, for nobody.
+                at = min(first + r, size[b] - 1)
+                session = weights.scale * cosine[b, at]
+                for i in range(four.shape[1]):
+                    four[r, i] = features[b, at, i]
+                for i in range(hidden.shape[1]):
+                    hidden[r, i] = weights.bias[i] + session * weights.session[i]
+                for i in range(middle.shape[1]):
+                    middle[r, i] = weights.middle_bias[i]
+            project_four(four, weights.features, hidden)
+            for r in range(4):
+                gelu_all(hidden[r])
+            project_four(hidden, weights.middle, middle)
+            for r in range(rows):
+                gelu_all(middle[r])
+                own = weights.own * weights.scale * cosine[b, first + r]
+                made[b, first + r] = own + inner(middle[r], weights.last) + weights.last_bias
     return made

@@ -10,13 +10,12 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from engine.config import RankingConfig
 from engine.ranking.query import Query
 from engine.ranking.related import Related, related_items
-from engine.state.ring import Neighbors
+from engine.state.ring import History, no_edges
 from engine.state.state import State
 
 Longs = NDArray[np.int64]
@@ -46,7 +45,7 @@ class Asked:
 
     queries: Sequence[Query]
     users: Longs
-    history: Neighbors
+    history: History
     filters: Sequence[Filter]
     related: Related = field(default=Related())
     clock_ms: Longs | None = None
@@ -59,18 +58,17 @@ class Asked:
         """Looks up who asks, and what they leave out."""
         users = state.find_users([query.subject for query in queries])
         known = [at for at, user in enumerate(users) if user >= 0]
-        found = state.histories([users[at] for at in known])
-        history = found if len(known) == len(users) else Neighbors.none(len(users), state.graph.user_items.size)
+        found = state.remembered([users[at] for at in known])
+        history = found if len(known) == len(users) else no_edges(len(users), state.graph.user_items.size)
         if history is not found:
-            for column, values in zip(history.columns(), found.columns(), strict=True):
-                column[known] = values
+            history.put(known, found)
         related = related_items([query.subject for query in queries], history, state, config)
         return cls(queries, np.array(users, np.int64), history, [_filter(query, state) for query in queries], related)
 
     def select(self, at: Sequence[int]) -> Asked:
         """Some of the queries."""
         return Asked(
-            [self.queries[b] for b in at], self.users[at], self.history.select(torch.tensor(at, dtype=torch.int64)),
+            [self.queries[b] for b in at], self.users[at], self.history.select(at),
             [self.filters[b] for b in at], self.related.select(at),
             None if self.clock_ms is None else self.clock_ms[list(at)],
         )  # fmt: skip
@@ -80,7 +78,7 @@ class Asked:
         query, filter_ = self.queries[b], self.filters[b]
         lets = np.ones(len(rows), np.bool_)
         if query.exclude_history:
-            lets &= ~np.isin(rows, self.history.row[b].numpy())
+            lets &= ~np.isin(rows, self.history.row[b])
         if len(filter_.excluded):
             lets &= ~np.isin(rows, filter_.excluded)
         if filter_.members is not None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from engine.config import RankingConfig
@@ -25,7 +24,6 @@ from engine.ranking.scored import Said, Scored, joined
 _CROWD = 1.0
 
 
-@torch.inference_mode()
 def by_covisitation(asked: Asked, moment: Moment, config: RankingConfig) -> list[Scored]:
     """The lists of users; an unknown one, and one of whom nothing follows, gets that of popularity."""
     made = by_popularity(asked, moment, config)

@@ -29,7 +29,7 @@ def by_frequency(asked: Asked, moment: Moment, config: RankingConfig) -> list[Sc
 
 def _said(asked: Asked, b: int, moment: Moment) -> Said:
     """How often the user had each item, every event halved in 60 days before the user's last."""
-    history, time_ms = asked.history.row[b].numpy(), asked.history.time_ms[b].numpy()
+    history, time_ms = asked.history.row[b], asked.history.time_ms[b]
     there = history >= 0
     age_ms = np.maximum(time_ms[there].max(initial=0) - time_ms[there], 0)
     rows, place = np.unique(history[there], return_inverse=True)

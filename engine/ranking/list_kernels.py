@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from engine.features.candidates import INDEX_BIT, Others, following_of, unite
-from engine.features.live import Askers, Live, Popular
+from engine.features.live import Askers, Live, Popular, Tables
 from engine.features.table import HABITS, TRENDS, Crowd, features_of, trend_of
 from engine.features.votes import VOTES, Voters, add_votes, read_voters
 from engine.inference.dense import inner
@@ -100,14 +100,6 @@ class Ranked(NamedTuple):
     listed: Floats
     source: Longs
     size: Longs
-
-
-@record("f4[:,::1]", "f4[:,::1]")
-class Tables(NamedTuple):
-    """What a model knows of items: [M, d] embeddings, and [M, HABITS] see `Recommender.habit`."""
-
-    item: Floats
-    habit: Floats
 
 
 @compiled("b1(i8[::1], i8, i8, i8)")
@@ -281,7 +273,7 @@ def rank_rows(listable: Listable, cosine: Floats, features: Floats, weights: Ran
     Args:
         cosine, features: [B, C] and [B, C, FEATURES] of the candidates.
     """
-    score = score_rows(weights, cosine, features)
+    score = score_rows(weights, cosine, features, listable.size)
     users, width = score.shape
     most = min(k.max(), width) if users else 0
     places = np.empty((users, most), np.int64)

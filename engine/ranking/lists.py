@@ -11,19 +11,18 @@ from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from engine.config import RankingConfig
+from engine.features.live import Tables
 from engine.index.base import Hits
 from engine.inference.ranker_forward import RankerForward
 from engine.ranking.asked import Asked
 from engine.ranking.candidates import asks_of, breadth_of, fill_up, hits_of
-from engine.ranking.list_kernels import Listable, Ranked, Tables, rank_rows, weigh_lists
+from engine.ranking.list_kernels import Listable, Ranked, rank_rows, weigh_lists
 from engine.ranking.moment import Moment
 from engine.ranking.page import Page
-from engine.state.ring import Neighbors
+from engine.state.ring import History
 
 Longs = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -33,19 +32,16 @@ class ListModel(Protocol):
     """What lists need of a model: in the engine a generation has it, in a training the weights as they are.
 
     Attributes:
-        items: [N, d] embeddings.
-        habit: [N, HABITS] what the model knows of how each item is had again.
+        tables: what it knows of items.
         ranker: see `RankerForward`.
     """
 
     @property
-    def items(self) -> Tensor: ...
-    @property
-    def habit(self) -> Tensor: ...
+    def tables(self) -> Tables: ...
     @property
     def ranker(self) -> RankerForward: ...
 
-    def encoded(self, users: Sequence[int], history: Neighbors) -> Tensor:
+    def encoded(self, users: Longs, history: History) -> Floats:
         """[B, d] of users of whom `history` [B, K] is known."""
 
     def search(self, vectors: Floats, k: int) -> Hits:
@@ -90,11 +86,9 @@ def make_lists(asked: Asked, moment: Moment, model: ListModel, config: RankingCo
     return Made(weighed, rank_rows(weighed.listable, weighed.cosine, weighed.features, model.ranker.weights, k))
 
 
-@torch.inference_mode()
 def weigh(asked: Asked, moment: Moment, model: ListModel, config: RankingConfig) -> Weighed:
     """The candidates, and what is known of each."""
-    vector: Floats = model.encoded(asked.users.tolist(), asked.history).numpy()
-    tables = Tables(model.items.numpy(), model.habit.numpy())
+    vector, tables = model.encoded(asked.users, asked.history), model.tables
     breadths = [breadth_of(query, moment.history, config) for query in asked.queries]
     index, floor = hits_of(asked, vector, model.search, tables.item, moment, breadths)
     live, popular = moment.live(), [breadth.popular for breadth in breadths]

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from engine.config import RankingConfig
 from engine.ranking.ragged import padded
-from engine.state.ring import Neighbors
+from engine.state.ring import History, Neighbors
 from engine.state.state import State
 
 Longs = NDArray[np.int64]
@@ -42,7 +42,7 @@ class Related:
         return Related(tuple(one[list(at)] for one in self.proposed), [self.hidden[b] for b in at])
 
 
-def related_items(subjects: Sequence[str], history: Neighbors, state: State, config: RankingConfig) -> Related:
+def related_items(subjects: Sequence[str], history: History, state: State, config: RankingConfig) -> Related:
     """Looks up the relations of users of whom `history` [B, K] is known."""
     if not state.relations:
         return Related()
@@ -91,9 +91,9 @@ def _newest(histories: Neighbors) -> Longs:
     return _distinct(rows[rows >= 0])
 
 
-def _of_entities(last: Tensor, state: State, n: int) -> _Cut:
-    last = last[last >= 0].unique()
-    return _cut(state.relations.items_like(last).numpy(), n, state) if n and len(last) else _NOTHING
+def _of_entities(last: Longs, state: State, n: int) -> _Cut:
+    last = np.unique(last[last >= 0])
+    return _cut(state.relations.items_like(torch.from_numpy(last)).numpy(), n, state) if n and len(last) else _NOTHING
 
 
 def _distinct(rows: Longs) -> Longs:

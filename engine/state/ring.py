@@ -8,13 +8,16 @@ Shapes: N nodes, K edges kept per node, S slots, E edges in a batch, B nodes ask
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from engine.kernel_cache import record
 from engine.state.addresses import place_of
 from engine.state.groups import Groups
 from engine.state.kernels import BLOCK as _BLOCK
@@ -84,14 +87,14 @@ class Neighbors:
         """The same on another device; itself where it lies there."""
         return Neighbors(*(column.to(device) for column in self.columns()))
 
-    def arrays(self) -> Arrays:
+    def arrays(self) -> History:
         """The columns, in the same memory."""
-        return (
+        return History(
             self.row.numpy(), self.time_ms.numpy(), self.kind.numpy(), self.weight.numpy(), self.session.numpy()
-        )  # fmt: skip
+        )
 
     @classmethod
-    def of(cls, arrays: Arrays) -> Neighbors:
+    def of(cls, arrays: History) -> Neighbors:
         """The same memory as tensors."""
         return cls(*map(torch.from_numpy, arrays))
 
@@ -101,14 +104,33 @@ class Neighbors:
         return cls.of(no_edges(*shape))
 
 
-Arrays = tuple[
-    NDArray[np.int64], NDArray[np.int64], NDArray[np.int64], NDArray[np.float32], NDArray[np.int32]
-]  # the columns of `Neighbors`
+@record("i8[:,::1]", "i8[:,::1]", "i8[:,::1]", "f4[:,::1]", "i4[:,::1]")
+class History(NamedTuple):
+    """`Neighbors` as arrays: the latest events of B users, or the latest edges of B nodes.
+
+    A list needs no tensors, and a call into their library costs as much as many events.
+    """
+
+    row: NDArray[np.int64]
+    time_ms: NDArray[np.int64]
+    kind: NDArray[np.int64]
+    weight: NDArray[np.float32]
+    session: NDArray[np.int32]
+
+    def select(self, at: Sequence[int] | NDArray[np.int64]) -> History:
+        """The nodes at `at` [A] of these B."""
+        return History(self.row[at], self.time_ms[at], self.kind[at], self.weight[at], self.session[at])
+
+    def put(self, at: int | Sequence[int], others: History) -> None:
+        """Takes over others for the nodes at `at`."""
+        columns: tuple[NDArray[Any], ...] = self
+        for column, values in zip(columns, others, strict=True):
+            column[at] = values
 
 
-def no_edges(*shape: int) -> Arrays:
+def no_edges(*shape: int) -> History:
     """[B, n] of nothing, or [P, B, n] of it, to be filled."""
-    return (
+    return History(
         np.full(shape, -1), np.zeros(shape, np.int64), np.zeros(shape, np.int64), np.zeros(shape, np.float32),
         np.zeros(shape, np.int32),
     )  # fmt: skip

@@ -33,11 +33,11 @@ from engine.state.folded import (
 from engine.state.id_map import IdMap
 from engine.state.item_rows import ItemRows
 from engine.state.merged import MergedGraph, Placed, free_slot, newest
-from engine.state.merged_kernels import Counts
+from engine.state.merged_kernels import Counts, latest_of_slices
 from engine.state.merged_popularity import MergedPopularity
 from engine.state.people import People
 from engine.state.related import MergedRelations
-from engine.state.ring import Neighbors
+from engine.state.ring import History, Neighbors, no_edges
 from engine.state.slice import SavedSlice, Slice
 from engine.state.tombstones import named
 
@@ -279,17 +279,21 @@ class State:
         return found
 
     def histories(self, rows: Sequence[int], n: int | None = None) -> Neighbors:
+        """[B, n] what `remembered` gives, as tensors."""
+        return Neighbors.of(self.remembered(rows, n))
+
+    def remembered(self, rows: Sequence[int], n: int | None = None) -> History:
         """[B, n] the latest events of users, with those of the anonymous sessions that they were lately linked to.
 
         A producer that does not key its records by user spreads one over several slices: these are joined here, too.
         """
-        own = self.graph.user_items.latest(torch.tensor(rows, dtype=torch.int64), n)
+        edges = self.graph.user_items
+        own = no_edges(len(rows), edges.size if n is None else min(n, edges.size))
+        latest_of_slices(edges.rooms(), np.array(rows, np.int64), False, *own)
         for at, more in self.people.linked(rows).items():
-            parts = self.graph.user_items.latest(torch.tensor([*more, rows[at]]), n)
+            parts = edges.latest(torch.tensor([*more, rows[at]]), n)
             one_user_each = Neighbors(*(column[:, None] for column in parts.columns()))
-            joined = newest(one_user_each, own.row.shape[1])
-            for column, new in zip(own.columns(), joined.columns(), strict=True):
-                column[at] = new[0]
+            own.put([at], newest(one_user_each, own.row.shape[1]).arrays())
         return own
 
     def home_of(self, row: int) -> tuple[int, Placed, int]:

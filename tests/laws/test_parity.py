@@ -156,7 +156,7 @@ def trained(data: TrainingData, at: int, model: Recommender, query: Query, categ
     filter_ = Filter(np.array(excluded, np.int64), np.array(within, np.int64) if query.categories else None)
     histories = Histories(data.log)
     history = histories.known_to(histories.questions(at, at + 1), data.state.history)
-    asked = Asked([query], data.log.user[at : at + 1].numpy(), history, [filter_])
+    asked = Asked([query], data.log.user[at : at + 1].numpy(), history.arrays(), [filter_])
     return told(make_lists(asked, live, exact, data.ranking), data.item_ids)
 
 

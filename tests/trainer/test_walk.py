@@ -68,7 +68,7 @@ def test_every_point_has_the_state_of_just_before_it(large: bool, monkeypatch: p
 
 
 def candidates(data: TrainingData, point: WalkPoint) -> set[int]:
-    rows = make_lists(point.asked, point.moment, point.model, data.ranking).weighed.row
+    rows = make_lists(point.asked, point.moment, point.model, data.ranking).weighed.listable.row
     return set(rows[rows >= 0].tolist())
 
 

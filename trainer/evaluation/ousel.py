@@ -107,7 +107,7 @@ class OuselScorer:
         query = Query("", "", k, exclude_history=filter_seen)
         filter_ = Filter(members=None if among is None else np.flatnonzero(among))
         count = len(questions)
-        asked = Asked([query] * count, self._users(questions), self._history(questions), [filter_] * count)
+        asked = Asked([query] * count, self._users(questions), self._history(questions).arrays(), [filter_] * count)
         made = make_lists(asked, self._live, self._model, self._config.ranking)
         found = padded([page.row for page in made.pages])
         lists = np.full((count, k), -1, np.int32)
@@ -118,7 +118,7 @@ class OuselScorer:
     def vectors(self, questions: Questions) -> tuple[Tensor, Tensor, Tensor]:
         """Of the questions [B, d] and the items [N, d], all of length 1, and [N] whether an item is known at all."""
         assert self._forward and self._model, "fit comes first"
-        vectors = self._model.encoded(self._users(questions).tolist(), self._history(questions))
+        vectors = torch.from_numpy(self._model.encoded(self._users(questions), self._history(questions).arrays()))
         return vectors, self._model.items, self._forward.known()
 
     def _users(self, questions: Questions) -> Ints:

@@ -6,6 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.index import exact
+from engine.index.best import score_anew
 from engine.index.exact import ExactIndex
 from engine.inference.dense import cosines, rounding
 
@@ -146,7 +147,7 @@ def test_all_that_scores_a_row_gives_the_same_number(dim):
     by_codes, by_products = index.search(queries, 50), index._search_all(queries, 50, np.full(3, -np.inf, np.float32))
     assert by_codes.row.tolist() == by_products.row.tolist()
     assert by_codes.score.tolist() == by_products.score.tolist()
-    anew, _, _ = index.score_anew(queries, by_codes, np.ones(3000, np.bool_), 50)
+    anew, _, _ = score_anew(queries, by_codes, np.ones(3000, np.bool_), index.held(), 50)
     assert anew.tolist() == by_codes.score.tolist()
     assert cosines(vectors, by_codes.row, queries).tolist() == by_codes.score.tolist()
     double = np.einsum("bd,bkd->bk", queries.astype(np.float64), vectors[by_codes.row].astype(np.float64))

@@ -290,7 +290,7 @@ def test_searches_that_find_too_little_start_a_rebuild():
     index._build_inline = True
     index._probe._clock = lambda: 0.0  # a slow search is no reason to wait
     search = index._graph.search
-    index._graph.search = lambda queries, k: Hits(*(part[:, 30:] for part in vars(search(queries, k + 30)).values()))
+    index._graph.search = lambda queries, k: Hits(*(part[:, 30:].copy() for part in search(queries, k + 30)))
     for _ in range(20):
         assert index.rebuilds == 0
         index.search(vectors[:1], 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,6 +12,7 @@ from engine import metrics
 from engine.inference.query_cache import QueryCache
 from engine.inference.session_cache import SessionCache
 from engine.model.sequence import SequenceEncoder
+from engine.state.ring import History, Neighbors
 from tests.engine.inference.test_session_cache import DIM, HISTORY, encoder_of, events, state_of, table_of
 from tests.engine.logs import HOUR_MS, Line, batch, decoded
 
@@ -19,6 +21,13 @@ USERS = ["ann", "bob", "cid"]
 
 def cache_of(encoder: SequenceEncoder, size: int, sessions: int = 0) -> QueryCache:
     return QueryCache(SessionCache(encoder, sessions, HISTORY), size, encoder.reach, DIM)
+
+
+def encoded(
+    cache: QueryCache, users: list[int], history: Neighbors, table: torch.Tensor, goal: int | None = None
+) -> torch.Tensor:
+    whole = History(*map(np.ascontiguousarray, history.arrays()))
+    return torch.from_numpy(cache.encoded(np.array(users), whole, table, goal))
 
 
 def counts() -> tuple[float, float]:
@@ -39,10 +48,10 @@ def test_equals_encoding_anew_whatever_was_folded_evicted_or_shares_a_place(size
         if users:
             history = state.histories(users)
             want = encoder.latest(table, history)
-            assert torch.allclose(cache.encoded(users, history, table), want, atol=1e-5)
+            assert torch.allclose(encoded(cache, users, history, table), want, atol=1e-5)
             # Columns without an event say nothing.
             longest = max(1, int(history.mask.sum(1).max()))
-            assert torch.allclose(cache.encoded(users, history.last(longest), table), want, atol=1e-5)
+            assert torch.allclose(encoded(cache, users, history.last(longest), table), want, atol=1e-5)
 
 
 def history_after(*lines: Line):
@@ -56,13 +65,13 @@ def test_without_a_new_event_nothing_is_encoded_and_the_query_is_as_of_the_last_
     cache = cache_of(encoder, 4)
     line = Line("ann", "s1", "i1", 0, HOUR_MS)
     history = history_after(line)
-    first = cache.encoded([0], history, before)
-    kept, encoded = counts()
-    assert torch.equal(cache.encoded([0], history, after), first)
-    assert counts() == (kept + 1, encoded)
+    first = encoded(cache, [0], history, before)
+    kept, fresh = counts()
+    assert torch.equal(encoded(cache, [0], history, after), first)
+    assert counts() == (kept + 1, fresh)
     more = history_after(line, line._replace(item="i2", time_ms=2 * HOUR_MS))
-    assert torch.allclose(cache.encoded([0], more, after), encoder.latest(after, more), atol=1e-6)
-    assert counts() == (kept + 1, encoded + 1)
+    assert torch.allclose(encoded(cache, [0], more, after), encoder.latest(after, more), atol=1e-6)
+    assert counts() == (kept + 1, fresh + 1)
 
 
 @pytest.mark.parametrize("change", [{"item": "i2"}, {"kind": 3}, {"time_ms": 2 * HOUR_MS}, {"session": "s9"}], ids=str)
@@ -70,21 +79,21 @@ def test_any_other_history_is_encoded(change) -> None:
     encoder, table = encoder_of(2), table_of()
     cache = cache_of(encoder, 4)
     lines = [Line("ann", "s1", "i1", 0, HOUR_MS)] * 2
-    cache.encoded([0], history_after(*lines), table)
+    encoded(cache, [0], history_after(*lines), table)
     changed = history_after(lines[0], lines[1]._replace(**change))
-    assert torch.allclose(cache.encoded([0], changed, table), encoder.latest(table, changed), atol=1e-6)
+    assert torch.allclose(encoded(cache, [0], changed, table), encoder.latest(table, changed), atol=1e-6)
 
 
 def test_another_goal_is_another_query() -> None:
     encoder, table = encoder_of(1, by_kind=True), table_of()
     cache, history = cache_of(encoder, 4), history_after(Line("ann", "s1", "i1", 0, HOUR_MS))
-    assert not torch.allclose(cache.encoded([0], history, table, 1), cache.encoded([0], history, table, 2))
-    assert torch.allclose(cache.encoded([0], history, table), encoder.latest(table, history), atol=1e-6)
+    assert not torch.allclose(encoded(cache, [0], history, table, 1), encoded(cache, [0], history, table, 2))
+    assert torch.allclose(encoded(cache, [0], history, table), encoder.latest(table, history), atol=1e-6)
 
 
 def test_nothing_stays_of_a_user_who_is_forgotten() -> None:
     encoder, table = encoder_of(1), table_of()
     cache, history = cache_of(encoder, 4), history_after(Line("ann", "s1", "i1", 0, HOUR_MS))
-    cache.encoded([5], history, table)
+    encoded(cache, [5], history, table)
     cache.forget(torch.tensor([5]))
-    assert not cache._query.any() and not cache._print.any()
+    assert not cache._kept.query.any() and not cache._kept.print.any()
