@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from engine.features.live import Askers
 from engine.features.votes import VOTES
 from engine.kernel_cache import record
+from engine.numeric.elementary import log
 from engine.state.kernels import compiled
 
 TRENDS = 2  # half-lives of popularity beside the first
@@ -117,6 +118,40 @@ def trend_of(count: float, popular: float) -> Any:
     Where the popular items have no events lately, and others have some, it stays finite.
     """
     return np.float32(min(count / max(popular, _TINY), _MOST_TREND))
+
+
+def _scales() -> NDArray[np.float32]:
+    """[3, FEATURES] what is added to each feature before its logarithm is taken, by what that is multiplied, and what
+    is added then; where it is multiplied by 0, no logarithm is taken."""
+    scales = np.zeros((3, FEATURES), np.float32)
+    scales[0] = 1.0
+    of_one = (
+        (1.0, Feature.COUNT, Feature.FADING_4_SESSIONS, Feature.FADING_16_SESSIONS, Feature.FADING_14_DAYS,
+         Feature.FOLLOWS, Feature.KIN_FADING),
+        (1 / 3, Feature.SESSIONS_SINCE),
+        (1 / 4, Feature.TIME_SINCE, Feature.TIME_SINCE_FIRST, Feature.INTERVAL, Feature.SESSION_LENGTH,
+         Feature.SESSIONS, Feature.AWAY, Feature.EVENTS_PER_SESSION, Feature.KIN_TIME_SINCE, Feature.KIN_INTERVAL),
+    )  # fmt: skip
+    for factor, *columns in of_one:
+        scales[1, columns] = factor
+    scales[:, Feature.POPULARITY] = 1e-7, 1 / 8, 1.0
+    scales[:, [Feature.HABIT_ANDCROWD, Feature.COUNT_ANDCROWD]] = [[1e-4], [1 / 4], [0.0]]
+    scales[:, [Feature.HOUR_ANDCROWD, Feature.WEEKDAY_ANDCROWD]] = [[1e-3], [1 / 4], [0.0]]
+    scales[:, Feature.PACE_ANDCROWD] = 1e-5, 1 / 4, 1.0
+    scales[:, [Feature.TREND_MIDDLE, Feature.TREND_SHORT]] = [[1e-5], [1 / 6], [1.0]]
+    scales[:, Feature.VOTE : Feature.VOTE + VOTES] = [[1e-4], [1 / 4], [1.0]]
+    return scales
+
+
+_SCALES = _scales()
+
+
+@compiled("void(f4[::1])", fused=True)
+def _take_logarithms(out: Floats) -> None:
+    """Of one candidate's counts, shares and times [FEATURES], all at once."""
+    for f in range(len(out)):
+        logarithm = log(out[f] + _SCALES[0, f]) * _SCALES[1, f] + _SCALES[2, f]
+        out[f] = logarithm if _SCALES[1, f] != 0.0 else out[f]
 
 
 @compiled("f8(f8, f8)")
@@ -261,57 +296,55 @@ def features_of(candidates: Longs, askers: Askers, crowd: Crowd, group: Longs) -
             own += count[c]
         repeats = 1.0 - distinct / own if own > 0.0 else 0.0
         away = max(0.0, float(clock_ms - end_ms)) / _DAY_MS if events else 0.0
-        of_length, of_sessions = np.log1p(length) / 4.0, np.log1p(sessions) / 4.0
-        of_away, of_depth = np.log1p(away) / 4.0, np.log1p(events / sessions) / 4.0
         for c in range(width):
             if candidates[b, c] < 0:
                 continue
             out = made[b, c]
-            habitual = fade_60d[c] + CROWD * share[b, c]
-            out[Feature.POPULARITY] = np.log(share[b, c] + 1e-7) / 8.0 + 1.0
-            out[Feature.COUNT] = np.log1p(count[c])
+            out[Feature.POPULARITY] = share[b, c]
+            out[Feature.COUNT] = count[c]
             if count[c] > 0:
                 out[Feature.HAD] = 1.0
                 out[Feature.HAD_NOW] = nearest[c] == 0
-                out[Feature.SESSIONS_SINCE] = np.log1p(nearest[c]) / 3.0
-                out[Feature.TIME_SINCE] = np.log1p(newest[c]) / 4.0
-                out[Feature.TIME_SINCE_FIRST] = np.log1p(oldest[c]) / 4.0
+                out[Feature.SESSIONS_SINCE] = nearest[c]
+                out[Feature.TIME_SINCE] = newest[c]
+                out[Feature.TIME_SINCE_FIRST] = oldest[c]
             if count[c] > 1:
                 interval = (oldest[c] - newest[c]) / (count[c] - 1.0)  # days
-                out[Feature.INTERVAL] = np.log1p(interval) / 4.0
+                out[Feature.INTERVAL] = interval
                 out[Feature.DUE] = _due(newest[c], interval)
             out[Feature.PER_SESSION] = count[c] / sessions
-            out[Feature.FADING_4_SESSIONS] = np.log1p(fade_4[c])
-            out[Feature.FADING_16_SESSIONS] = np.log1p(fade_16[c])
-            out[Feature.FADING_14_DAYS] = np.log1p(fade_14d[c])
-            out[Feature.FOLLOWS] = np.log1p(follows[c])
-            out[Feature.SESSION_LENGTH] = of_length
-            out[Feature.SESSIONS] = of_sessions
+            out[Feature.FADING_4_SESSIONS] = fade_4[c]
+            out[Feature.FADING_16_SESSIONS] = fade_16[c]
+            out[Feature.FADING_14_DAYS] = fade_14d[c]
+            out[Feature.FOLLOWS] = follows[c]
+            out[Feature.SESSION_LENGTH] = length
+            out[Feature.SESSIONS] = sessions
             out[Feature.REPEATS] = repeats
-            out[Feature.HABIT_ANDCROWD] = np.log(habitual + 1e-4) / 4.0
-            out[Feature.COUNT_ANDCROWD] = np.log(count[c] + CROWD * share[b, c] + 1e-4) / 4.0
-            out[Feature.PACE_ANDCROWD] = np.log(fade_16[c] / min(sessions, 23.0) + share[b, c] + 1e-5) / 4.0 + 1.0
-            out[Feature.HOUR_ANDCROWD] = np.log(at_hour[c] + CROWD / 6.0 * share[b, c] + 1e-3) / 4.0
-            out[Feature.WEEKDAY_ANDCROWD] = np.log(on_day[c] + CROWD / 7.0 * share[b, c] + 1e-3) / 4.0
-            out[Feature.AWAY] = of_away
-            out[Feature.EVENTS_PER_SESSION] = of_depth
+            out[Feature.HABIT_ANDCROWD] = fade_60d[c] + CROWD * share[b, c]
+            out[Feature.COUNT_ANDCROWD] = count[c] + CROWD * share[b, c]
+            out[Feature.PACE_ANDCROWD] = fade_16[c] / min(sessions, 23.0) + share[b, c]
+            out[Feature.HOUR_ANDCROWD] = at_hour[c] + CROWD / 6.0 * share[b, c]
+            out[Feature.WEEKDAY_ANDCROWD] = on_day[c] + CROWD / 7.0 * share[b, c]
+            out[Feature.AWAY] = away
+            out[Feature.EVENTS_PER_SESSION] = events / sessions
             if kin[c] >= 0:
                 g = kin[c]
-                out[Feature.KIN_FADING] = np.log1p(kin_fade[g])
+                out[Feature.KIN_FADING] = kin_fade[g]
                 out[Feature.KIN_PER_SESSION] = kin_count[g] / sessions
                 if kin_count[g] > 0:
-                    out[Feature.KIN_TIME_SINCE] = np.log1p(kin_newest[g]) / 4.0
+                    out[Feature.KIN_TIME_SINCE] = kin_newest[g]
                     out[Feature.SHARE_OF_KIN] = fade_60d[c] / kin_fade[g]
                 if kin_count[g] > 1:
                     interval = (kin_oldest[g] - kin_newest[g]) / (kin_count[g] - 1.0)
-                    out[Feature.KIN_INTERVAL] = np.log1p(interval) / 4.0
+                    out[Feature.KIN_INTERVAL] = interval
                     out[Feature.KIN_DUE] = _due(kin_newest[g], interval)
             for t in range(TRENDS):
-                out[Feature.TREND_MIDDLE + t] = np.log(trend[b, c, t] + 1e-5) / 6.0 + 1.0
+                out[Feature.TREND_MIDDLE + t] = trend[b, c, t]
             for back in range(min(LATEST, last + 1)):
                 out[Feature.LAST + back] = row[b, last - back] == candidates[b, c]
             for way in range(VOTES):
-                out[Feature.VOTE + way] = np.log(votes[b, c, way] + 1e-4) / 4.0 + 1.0
+                out[Feature.VOTE + way] = votes[b, c, way]
             for known in range(HABITS):
                 out[Feature.HABIT_LATER + known] = habit[b, c, known]
+            _take_logarithms(out)
     return made

@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from engine.inference.dense import inner
 from engine.kernel_cache import record
+from engine.numeric.dense import inner
 from engine.state.kernels import compiled
 
 Longs = NDArray[np.int64]

@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from engine.index.best import key_of, write_best
-from engine.inference.dense import inner, rounding
+from engine.numeric.dense import inner, rounding
 from engine.state.kernels import compiled
 
 Bytes = NDArray[np.int8]

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from engine.config import IndexConfig
 from engine.index.base import Hits, top_k
 from engine.index.best import expand_nodes
-from engine.inference.dense import rounding
+from engine.numeric.dense import rounding
 
 # Following the graph costs about 0.8 us per unit of ef, a scan 2 to 4 ns per row.
 SCAN_ROWS_PER_EF = 256

@@ -24,7 +24,7 @@ from engine.index.best import score_anew, settle
 from engine.index.exact import CODED_FROM, ExactIndex, grown
 from engine.index.hnsw import MIN_RECALL, RECALL_K, SCAN_ROWS_PER_EF, HnswGraph, worth_a_graph
 from engine.index.probe import RecallProbe
-from engine.inference.dense import rounding
+from engine.numeric.dense import rounding
 
 # A smaller delta is searched in less time than a query spends in the graph.
 MIN_DELTA = 1000

@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engine.inference.dense import floats
-from engine.inference.elementary import exp, gelu, log1p
 from engine.model.gnn import GraphEncoder
 from engine.model.layers import EdgeFeatures, RingAttention
+from engine.numeric.dense import floats
+from engine.numeric.elementary import exp, gelu, log1p
 from engine.state.kernels import compiled
 from engine.state.ring import Neighbors
 

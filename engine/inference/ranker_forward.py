@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from engine.inference.dense import floats, gelu_all, inner, project_four
 from engine.kernel_cache import record
 from engine.model.recommender import Recommender
+from engine.numeric.dense import floats, gelu_all, inner, project_four
 from engine.state.kernels import compiled
 
 Floats = NDArray[np.float32]

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.inference.dense import exp_all, gelu_all, layer_norm
 from engine.inference.session_forward import SessionForward, gap_row
+from engine.numeric.dense import exp_all, gelu_all, layer_norm
 from engine.state.kernels import compiled
 from engine.state.ring import Neighbors
 

@@ -16,9 +16,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from engine.inference.dense import exp_all, floats, gelu_all, layer_norm, project
 from engine.model.layers import SessionBlock
 from engine.model.sequence import SequenceEncoder
+from engine.numeric.dense import exp_all, floats, gelu_all, layer_norm, project
 from engine.state.kernels import compiled
 from engine.state.ring import Neighbors
 

@@ -18,7 +18,7 @@ from engine.config import RankingConfig
 from engine.features.candidates import BACKFILL_BIT, ENTITY_BIT, FRIEND_BIT, Others
 from engine.features.live import Askers
 from engine.index.base import Hits, top_k
-from engine.inference.dense import cosines
+from engine.numeric.dense import cosines
 from engine.ranking.asked import Asked
 from engine.ranking.backfill import backfill
 from engine.ranking.list_kernels import Asks, Listable, Wishes

@@ -14,9 +14,9 @@ from engine.features.candidates import INDEX_BIT, Others, following_of, unite
 from engine.features.live import Askers, Live, Popular, Tables
 from engine.features.table import HABITS, TRENDS, Crowd, features_of, trend_of
 from engine.features.votes import VOTES, Voters, add_votes, read_voters
-from engine.inference.dense import inner
 from engine.inference.ranker_forward import RankerWeights, score_rows
 from engine.kernel_cache import record
+from engine.numeric.dense import inner
 from engine.ranking.page import best_places
 from engine.state.availability import may_show
 from engine.state.kernels import compiled

@@ -38,7 +38,7 @@ def graph_of(pairs: list[tuple[int, int]]) -> Graph:
 
 def following(graph: Graph, sources: int) -> NDArray[np.int64]:
     users = np.arange(USERS)
-    askers = Askers.of(users, graph.user_items.latest(torch.from_numpy(users)), 0)
+    askers = Askers.of(users, graph.user_items.latest(torch.from_numpy(users)).arrays(), 0)
     return following_of(read_voters(askers, Rings.of(graph)), askers, Rings.of(graph), sources)
 
 

@@ -115,7 +115,7 @@ def plain_features(
 
 
 def features(candidates: NDArray[np.int64], history: Neighbors, crowd: Crowd, now_ms: int) -> NDArray[np.float32]:
-    askers = Askers.of(np.arange(len(history)), history, now_ms)
+    askers = Askers.of(np.arange(len(history)), history.arrays(), now_ms)
     return features_of(candidates, askers, crowd, np.array(GROUP))
 
 

@@ -71,7 +71,7 @@ def plain_votes(told: list[tuple[int, int, int, int]], user: int, candidates: li
 
 def votes_of(graph: Graph, users: NDArray[np.int64], candidates: list[list[int]]) -> NDArray[np.float32]:
     history = graph.user_items.latest(torch.from_numpy(users))
-    return count_votes(read_voters(Askers.of(users, history, 0), Rings.of(graph)), np.array(candidates))
+    return count_votes(read_voters(Askers.of(users, history.arrays(), 0), Rings.of(graph)), np.array(candidates))
 
 
 @given(log=logs, user=st.integers(0, USERS - 1), candidates=st.permutations(range(ITEMS)), kept=st.integers(0, ITEMS))
@@ -98,7 +98,7 @@ def test_a_user_does_not_vote_for_what_is_their_own() -> None:
     graph, _ = folded([(0, 1, 0), (0, 2, 0), (0, 3, 0)])
     history = graph.user_items.latest(torch.tensor([0]))
     candidates = np.arange(ITEMS)[None]
-    own, others = (read_voters(Askers.of(np.array([row]), history, 0), Rings.of(graph)) for row in (0, -1))
+    own, others = (read_voters(Askers.of(np.array([row]), history.arrays(), 0), Rings.of(graph)) for row in (0, -1))
     assert not count_votes(own, candidates)[..., :5].any()
     assert count_votes(others, candidates)[..., :5].any()
 

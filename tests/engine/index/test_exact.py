@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from engine.index import exact
 from engine.index.best import score_anew
 from engine.index.exact import ExactIndex
-from engine.inference.dense import cosines, rounding
+from engine.numeric.dense import cosines, rounding
 
 DIM = 3
 ROWS = st.integers(0, 12)

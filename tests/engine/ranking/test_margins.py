@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from engine.features.candidates import HISTORY_BIT, INDEX_BIT
-from engine.inference.dense import cosines
 from engine.inference.ranker_forward import Slope
+from engine.numeric.dense import cosines
 from engine.ranking.list_kernels import Listable, Ranked
 from engine.ranking.margins import ROUNDING, margins_of
 

@@ -47,7 +47,7 @@ def by_hand(state, generation, user_id, goal=None):
         share = state.popularity.share()[None]
         counts = torch.stack([torch.from_numpy(state.decayed_counts(rows[0].numpy(), h)) for h in (1, 2)], dim=-1)
         trend = (counts / counts[state.popularity.top(CONFIG.ranking.popular_candidates)].sum(0)).float()[None]
-        askers = Askers.of(user.numpy(), history, state.newest_ms)
+        askers = Askers.of(user.numpy(), history.arrays(), state.newest_ms)
         votes = count_votes(read_voters(askers, Rings.of(state.graph)), rows.numpy())
         habit = model.habit[number_of(state)][None].numpy()
         crowd = Crowd(following.numpy(), share, trend.numpy(), votes, habit)

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from engine.inference.elementary import exp, gelu
-from engine.state.kernels import compiled
+from engine.kernel_cache import compiled
+from engine.numeric.elementary import exp, gelu
 
 Floats = NDArray[np.float32]
 Longs = NDArray[np.int64]

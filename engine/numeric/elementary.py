@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from engine.state.kernels import compiled
+from engine.kernel_cache import compiled
 
 _F = np.float32
 _LOG2_E = _F(math.log2(math.e))
@@ -45,9 +45,9 @@ def exp(x: Any) -> Any:
 
 
 @compiled("f4(f4)")
-def log1p(x: Any) -> Any:
-    """log(1 + x) of x at least 0, with an absolute error as of float32: a tiny x counts as 0."""
-    bits = _F(x + _ONE).view(np.int32)
+def log(x: Any) -> Any:
+    """The natural logarithm of a positive and normal x; of any other it is just some number."""
+    bits = _F(x).view(np.int32)
     exponent = np.int32(np.int32(bits - _ROOT_HALF_BITS) >> _BITS)
     m = np.int32(bits - np.int32(exponent << _BITS)).view(np.float32) - _ONE
     p = _F(7.0376836292e-2)
@@ -61,6 +61,12 @@ def log1p(x: Any) -> Any:
     p = p * m + _F(3.3333331174e-1)
     n, square = _F(exponent), m * m
     return m + (p * m * square + n * _LN2_LOW - _F(0.5) * square) + n * _LN2_HIGH
+
+
+@compiled("f4(f4)")
+def log1p(x: Any) -> Any:
+    """log(1 + x) of x at least 0, with an absolute error as of float32: a tiny x counts as 0."""
+    return log(x + _ONE)
 
 
 @compiled("f4(f4)")

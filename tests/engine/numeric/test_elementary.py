@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from engine.inference.elementary import exp, gelu, log1p
+from engine.numeric.elementary import exp, gelu, log, log1p
 
 _ULP = 2.0**-23
 
@@ -26,6 +26,11 @@ def test_exp_of_what_lies_outside_is_that_of_the_end() -> None:
     assert exp(np.float32(-1e9)) == exp(np.float32(-87.0)) < 1e-37
     assert exp(np.float32(1e9)) == exp(np.float32(88.0)) > 1e38
     assert exp(np.float32(-np.inf)) < 1e-37
+
+
+@given(floats(float(np.float32(1e-30)), float(np.float32(1e30))))
+def test_log(x: np.float32) -> None:
+    assert math.isclose(log(x), math.log(x), rel_tol=2 * _ULP, abs_tol=_ULP)
 
 
 @given(floats(0.0, float(np.float32(1e30))))

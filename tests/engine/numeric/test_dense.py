@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engine.inference.dense import exp_all, gelu_all, layer_norm, project
+from engine.numeric.dense import exp_all, gelu_all, layer_norm, project
 
 
 def row(n: int, scale: float = 1.0) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""Numbers, compiled: elementary functions, and the layers of a network. Nothing here knows of recommenders."""
