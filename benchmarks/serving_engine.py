@@ -64,7 +64,7 @@ class Engine:
     def make(self, queries: list[Query]) -> bytes:
         """Lists made together, as bytes; in the engine's thread."""
         pipeline = self.pipeline
-        made = recommend(queries, pipeline.state, pipeline.generation, self.config.ranking)
+        made = recommend(queries, pipeline.state, pipeline.generation, self.config.ranking, followed=0)  # as for calls
         return b"".join(map(response_bytes, made))
 
 

@@ -203,7 +203,8 @@ class Publisher:
             self._began_s = None
             return
         worked_s = time.thread_time()
-        rankings = self._rank([call.query for call in calls] + [due.query for due in dues], state, generation)
+        queries = [call.query for call in calls] + [due.query for due in dues]
+        rankings = self._rank(queries, state, generation, len(dues))
         for_catalog = sum(due.cause == Cause.CATALOG for due in dues)
         self._catalog_time.spend((time.thread_time() - worked_s) * for_catalog / len(rankings))
         self._note_pace(began_s, weight if self._began_s is not None else len(rankings))
@@ -321,16 +322,24 @@ class Publisher:
         calls = [call for call in taken + released if call.answer.set_running_or_notify_cancel()]
         return calls, weight
 
-    def _rank(self, queries: Sequence[Query], state: State, generation: Generation | None) -> list[Ranking | Exception]:
-        """One list per query. Where they fail together each is tried alone: one bad list must not cost the others."""
+    def _rank(
+        self, queries: Sequence[Query], state: State, generation: Generation | None, followed: int
+    ) -> list[Ranking | Exception]:
+        """One list per query. Where they fail together each is tried alone: one bad list must not cost the others.
+
+        Args:
+            followed: how many of the queries, the last ones, are of streams.
+        """
         try:
-            return list(recommend(queries, state, generation, self._config.ranking, self.favourite.name))
+            return list(recommend(queries, state, generation, self._config.ranking, self.favourite.name, followed))
         except Exception as error:
             if len(queries) == 1:
                 _log.exception("the list of %s could not be made", queries[0])
                 _FAILED.inc()
                 return [error]
-            return [ranking for query in queries for ranking in self._rank([query], state, generation)]
+            first = len(queries) - followed
+            alone = (self._rank([query], state, generation, int(at >= first)) for at, query in enumerate(queries))
+            return [ranking for one in alone for ranking in one]
 
 
 def _count(rankings: Sequence[Ranking | Exception]) -> None:

@@ -34,6 +34,8 @@ class Source(IntEnum):
     ENTITY = 6
     BACKFILL = 7
 
+    __hash__ = int.__hash__  # An enum's own is written in Python, and each item of a list asks for it.
+
 
 class Cause(IntEnum):
     """Why a list is made again; the numbers are those of the protocol. The most urgent comes first."""

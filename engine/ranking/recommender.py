@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from itertools import pairwise
 
 import numpy as np
 
@@ -29,12 +28,15 @@ def recommend(
     generation: Generation | None,
     config: RankingConfig,
     scorer: str = WITHOUT_MODEL,
+    followed: int | None = None,
 ) -> list[Ranking]:
     """One list per query, in order, all from the state and the generation as they are at the call.
 
     Args:
         scorer: by name, what makes lists where no model can.
+        followed: how many of the queries, the last ones, are of streams, whose lists come with their basis; None: all.
     """
+    unfollowed = 0 if followed is None else len(queries) - followed
     reflects = tuple(
         Position(topic, partition, offset - 1)
         for (topic, partition), offset in sorted(state.positions.items())
@@ -46,32 +48,35 @@ def recommend(
     if generation is not None and known:
         some = asked.select(known) if len(known) < len(queries) else asked
         made = make_lists(some, moment, generation, config)
-        for at, page, basis in zip(known, made.pages, _bases(some, made, generation, moment, config), strict=True):
-            answers[at] = Ranking(page.items(state), Origin.MODEL, True, generation.version, reflects, basis)
+        of_streams = [b for b, at in enumerate(known) if at >= unfollowed]
+        bases = _bases(some, made, generation, moment, config, of_streams) if of_streams else {}
+        for b, (at, page) in enumerate(zip(known, made.pages, strict=True)):
+            answers[at] = Ranking(page.items(state), Origin.MODEL, True, generation.version, reflects, bases.get(b))
     version = generation.version if generation else 0
     rest = [at for at in range(len(queries)) if at not in answers]
     if rest:
         some = asked.select(rest) if answers else asked
         for at, scored in zip(rest, SCORERS[scorer](some, moment, config), strict=True):
-            basis = scored.basis(queries[at], state.popularity_scale)
+            basis = scored.basis(queries[at], state.popularity_scale) if at >= unfollowed else None
             answers[at] = Ranking(
                 scored.page.items(state), scored.origin, bool(asked.users[at] >= 0), version, reflects, basis
             )
     return [answers[at] for at in range(len(queries))]
 
 
-def _bases(asked: Asked, made: Made, generation: Generation, moment: Now, config: RankingConfig) -> list[Basis]:
-    """What the lists of a model were made from."""
+def _bases(
+    asked: Asked, made: Made, generation: Generation, moment: Now, config: RankingConfig, some: Sequence[int]
+) -> dict[int, Basis]:
+    """What `some` of the lists of a model were made from, by place."""
     weighed, k = made.weighed, np.array([query.k for query in asked.queries])
     of_all = margins_of(weighed.listable, weighed.cosine, made.ranked, k, weighed.floor, generation.ranker.slope)
-    scale, floors, bases = moment.state.popularity_scale, weighed.floor.tolist(), []
-    for b, (query, span) in enumerate(zip(asked.queries, pairwise(of_all.first.tolist()), strict=True)):
-        part, last = slice(*span), int(made.ranked.size[b]) - 1
-        bases.append(
-            Basis(
-                query, generation.version, of_all.row[part], of_all.low[part], of_all.high[part], weighed.vector[b],
-                floors[b], scale, int(made.ranked.row[b, last]) if last >= 0 else -1,
-                breadth_of(query, moment.history, config).popular,
-            )
+    scale, bases = moment.state.popularity_scale, {}
+    for b in some:
+        query, part, size = asked.queries[b], slice(of_all.first[b], of_all.first[b + 1]), made.ranked.size[b]
+        # Copies, since a list that waits for its stream must not keep what was made with it.
+        bases[b] = Basis(
+            query, generation.version, of_all.row[part].copy(), of_all.low[part].copy(), of_all.high[part].copy(),
+            weighed.vector[b].copy(), float(weighed.floor[b]), scale,
+            int(made.ranked.row[b, size - 1]) if size else -1, breadth_of(query, moment.history, config).popular,
         )  # fmt: skip
     return bases

@@ -46,11 +46,14 @@ def list_bytes(ranking: Ranking) -> bytes:
     """A RecommendationList."""
     parts = []
     for item_id, title, score, sources in ranking.items:
-        written = _float(score)
         short = len(item_id) + len(title) <= MOST_KEPT_CHARS
-        head, tail = _kept_head(item_id, title) if short else _head(item_id, title), _sources(sources)
-        item = head + tail if written == _ZERO else head + _SCORE + written + tail
-        parts.append(_ITEM + _length(len(item)) + item)
+        before, after = (_kept_around if short else _around_score)(item_id, title, sources)
+        written = _float(score)
+        if written == _ZERO:
+            item = _text(1, item_id) + _text(2, title) + after
+            parts.append(_ITEM + _length(len(item)) + item)
+        else:
+            parts += before, written, after
     parts.append(_number(2, ranking.origin) + _number(3, ranking.known) + _number(4, ranking.model_version))
     parts.append(_reflects(ranking.reflects))
     return b"".join(parts)
@@ -61,17 +64,13 @@ def passes_bytes(serialize: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
     return lambda message: message if type(message) is bytes else serialize(message)
 
 
-def _head(item_id: str, title: str) -> bytes:
-    """The part of a Recommendation that changes only with the catalog."""
-    return _text(1, item_id) + _text(2, title)
+def _around_score(item_id: str, title: str, sources: tuple[Source, ...]) -> tuple[bytes, bytes]:
+    """What comes before and after the four bytes of a Recommendation's score, its length first of all."""
+    head, tail = _text(1, item_id) + _text(2, title) + _SCORE, _field(4, bytes(sources)) if sources else b""
+    return _ITEM + _length(len(head) + len(_ZERO) + len(tail)) + head, tail
 
 
-_kept_head = lru_cache(KEPT_ITEMS)(_head)
-
-
-@lru_cache(1 << len(Source))
-def _sources(sources: tuple[Source, ...]) -> bytes:
-    return _field(4, bytes(sources)) if sources else b""
+_kept_around = lru_cache(KEPT_ITEMS)(_around_score)
 
 
 @lru_cache(16)

@@ -149,7 +149,7 @@ def test_the_own_last_step_leads_no_list_to_the_answer(sources: int, partitions:
     model, followed = built(good(), state), set()
 
     def maker(asked: Asked, moment: Moment, config: RankingConfig) -> list[Page]:
-        found = weigh(asked, moment, model, config)
+        found = weigh(asked, moment, model, config).listable
         for b, row in enumerate(asked.users.tolist()):
             _, placed, at = state.home_of(row)
             user = int(placed.slice.users.id_of(at)[1:])

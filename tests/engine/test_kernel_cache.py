@@ -223,6 +223,60 @@ def test_a_function_that_uses_an_intrinsic_is_compiled_anew_once_that_has_change
     assert digest_of(made(1)) == digest_of(made(1)) != digest_of(made(2))
 
 
+RECORD = """
+from typing import NamedTuple
+from engine.kernel_cache import compiled, record
+
+@record("i8", "i8")
+class Pair(NamedTuple):
+    {fields}
+
+@compiled("i8(Pair)")
+def older(pair):
+    return pair.a
+
+@compiled("Pair(i8)")
+def twice(number):
+    return Pair(number, 2 * number)
+"""
+
+
+def of_record(folder: Path, monkeypatch: pytest.MonkeyPatch, *fields: str) -> tuple[ModuleType, CacheReport]:
+    report = CacheReport()
+    monkeypatch.setattr(kernel_cache, "report", report)
+    monkeypatch.setattr(kernel_cache, "_RECORDS", {})
+    path = folder / "pairs.py"
+    path.write_text(RECORD.format(fields="\n    ".join(f"{field}: int" for field in fields)))
+    return loaded("pairs", path, monkeypatch), report
+
+
+def test_a_function_takes_and_gives_records_by_the_names_of_their_fields(tmp_path, cache, monkeypatch):
+    pairs, _ = of_record(tmp_path, monkeypatch, "a", "b")
+    assert pairs.older(pairs.Pair(3, 4)) == 3
+    made = pairs.twice(5)
+    assert (type(made), made.a, made.b) == (pairs.Pair, 5, 10)
+
+
+def test_a_function_is_compiled_anew_once_the_fields_of_a_record_have_changed_places(tmp_path, cache, monkeypatch):
+    of_record(tmp_path, monkeypatch, "a", "b")
+    assert of_record(tmp_path, monkeypatch, "a", "b")[1].compiled == 0
+    pairs, report = of_record(tmp_path, monkeypatch, "b", "a")
+    assert (report.compiled, report.loaded) == (2, 0)
+    assert pairs.older(pairs.Pair(3, 4)) == 4
+
+
+def test_a_record_without_a_type_for_each_field_is_refused(tmp_path, cache, monkeypatch):
+    with pytest.raises(ValueError, match="Pair has 3 fields, and 2 types"):
+        of_record(tmp_path, monkeypatch, "a", "b", "c")
+
+
+def test_two_records_of_one_name_are_refused(tmp_path, cache, monkeypatch):
+    pairs, _ = of_record(tmp_path, monkeypatch, "a", "b")
+    other = type("Pair", (pairs.Pair,), {"__module__": "elsewhere"})
+    with pytest.raises(ValueError, match="a record Pair is in pairs, too"):
+        kernel_cache.record("i8", "i8")(other)
+
+
 def test_all_modules_with_compiled_functions_are_compiled_by_the_command():
     modules = kernel_modules()
     assert {"engine.state.kernels", "engine.features.table", "engine.index.best"} <= modules.keys()

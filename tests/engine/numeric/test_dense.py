@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from engine.numeric.dense import exp_all, gelu_all, layer_norm, project
+from engine.numeric.dense import exp_all, gelu_all, layer_norm, project, project_four
 
 
 def row(n: int, scale: float = 1.0) -> torch.Tensor:
@@ -21,6 +21,17 @@ def test_a_projection_adds_to_what_is_there(inputs: int, outputs: int) -> None:
     out = layer.bias.numpy().copy()
     project(x.numpy(), np.ascontiguousarray(layer.weight.numpy().T), out)
     torch.testing.assert_close(torch.from_numpy(out), layer(x), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(1, 1), (3, 5), (4, 8), (45, 64), (64, 64)])
+def test_four_rows_are_projected_as_each_would_be_beside_any_others(inputs: int, outputs: int) -> None:
+    layer, x = nn.Linear(inputs, outputs).requires_grad_(False), torch.stack([row(inputs, at + 0.5) for at in range(4)])
+    weight = np.ascontiguousarray(layer.weight.numpy().T)
+    together, alone = (np.tile(layer.bias.numpy(), (4, 1)) for _ in range(2))
+    project_four(x.numpy(), weight, together)
+    torch.testing.assert_close(torch.from_numpy(together), layer(x), atol=1e-5, rtol=1e-5)
+    project_four(x[3].repeat(4, 1).numpy(), weight, alone)
+    assert alone.tolist() == [together[3].tolist()] * 4
 
 
 @pytest.mark.parametrize("scale", [1e-4, 1.0, 1e3])

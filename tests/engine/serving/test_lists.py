@@ -58,10 +58,10 @@ def test_a_title_that_changes_is_the_one_that_is_written():
 @pytest.mark.parametrize(("chars", "kept"), [(MOST_KEPT_CHARS, 1), (MOST_KEPT_CHARS + 1, 0), (1024, 0)])
 def test_long_titles_are_written_and_not_kept_so_that_what_is_kept_is_bounded_in_bytes(chars, kept):
     title = "ü" * (chars - len("long"))
-    before = lists._kept_head.cache_info().currsize
+    before = lists._kept_around.cache_info().currsize
     ranking = Ranking((RankedItem("long", title, 0.5, ()),), Origin.MODEL, True, 1, ())
     assert pb.RecommendResponse.FromString(response_bytes(ranking)).list.items[0].title == title
-    assert lists._kept_head.cache_info().currsize == before + kept
+    assert lists._kept_around.cache_info().currsize == before + kept
 
 
 def test_a_serializer_still_takes_messages():
