@@ -6,7 +6,8 @@ One engine (`serving_engine`), and a process of its own that calls, a socket bet
 be built (`compiled_caller`), else several of Python, which take much of the processor from the engine. Lists of 20 for
 users drawn at random. One question after the other:
 
-1. What does a list cost in the process, made alone and made with 31 others?
+1. What does a list cost in the process, made alone and made with 31 others? How many do two threads make of a batch of
+   64, over those of one?
 2. Closed loops: how many calls per second are answered with 1, 8 and 64 at a time on their way, and how many of 64 by
    `Echo`? The latter two in turns, several times; medians count.
 3. And how many lists, where a call asks for 20 of them (`RecommendBatch`)?
@@ -42,7 +43,9 @@ from benchmarks.report import Figure, report, shown
 from benchmarks.serving_engine import EVENTS_PER_S, USERS, Engine, K, running
 from benchmarks.trained_model import trained_model
 from engine import collector
+from engine.control_groups import threads_beside_one
 from engine.ranking.query import Query
+from engine.ranking.side_by_side import ALONE, SideBySide
 
 IN_FLIGHT = 64
 TOGETHER = 32
@@ -91,6 +94,7 @@ def main() -> None:
     figures = uvloop.run(_measure(200_000 if quick else 1_000_000, 1.8 if quick else 10.0, 3 if quick else 5))
     rows = [
         ("a list in the process, alone and with 31 others, in ms", shown(figures, "alone_ms", "batched_ms")),
+        ("lists of two threads over those of one", f"{figures['threads_ratio']}"),
         *((f"lists, {n} calls at a time", f"{figures[f'closed_{n}_per_s']:,} calls/s") for n in (1, 8, IN_FLIGHT)),
         ("a handler that returns such a list", f"{figures['echo_per_s']:,} calls/s"),
         ("ratio", f"{figures['ratio']}"),
@@ -116,7 +120,8 @@ async def _measure(history: int, seconds: float, turns: int) -> dict[str, Figure
     program, weights = compiled_caller(), trained_model()
     async with running(history, weights) as engine:
         print("making lists", flush=True)
-        alone_ms, batched_ms = await engine.in_its_thread(lambda: _in_process(engine, 40 * turns))
+        alone_ms, batched_ms, threads_ratio = await engine.in_its_thread(lambda: _in_process(engine, 40 * turns))
+        await engine.catch_up()
         print("calling", flush=True)
         load = _Caller(engine, program)
         await load.run("Recommend", seconds)  # warms both sides
@@ -133,7 +138,12 @@ async def _measure(history: int, seconds: float, turns: int) -> dict[str, Figure
         twice = await load.run("Recommend", 2 * seconds, 2 * per_s)
         items = engine.items
     half_ms = opened[0.5].delay_ms(0.99)
-    figures: dict[str, Figure] = {"alone_ms": round(alone_ms, 3), "batched_ms": round(batched_ms, 3)}
+    figures: dict[str, Figure] = {
+        "alone_ms": round(alone_ms, 3),
+        "batched_ms": round(batched_ms, 3),
+        "threads_ratio": round(threads_ratio, 2),
+        "list_threads": threads_beside_one(engine.config.serving.list_threads),
+    }
     figures |= {f"closed_{n}_per_s": round(seen.per_s) for n, seen in few.items()}
     figures |= {
         f"closed_{IN_FLIGHT}_per_s": round(per_s),
@@ -163,17 +173,32 @@ def _open(share: float) -> tuple[str, str]:
     return f"open_{share:g}_p50_ms", f"open_{share:g}_p99_ms"
 
 
-def _in_process(engine: Engine, times: int) -> tuple[float, float]:
-    """Milliseconds of a list made alone, and of one of those made together: medians."""
+def _in_process(engine: Engine, times: int) -> tuple[float, float, float]:
+    """Milliseconds of a list made alone, and of one of those made together; lists of two threads over those of one.
+
+    Medians, once every user's session is encoded.
+    """
     draw = Random(1)
-    took_ms: dict[int, list[float]] = {1: [], TOGETHER: []}
-    for _ in range(times):
-        for count, took in took_ms.items():
-            queries = [Query(f"user-{draw.randrange(USERS)}", "", K) for _ in range(count)]
-            began_s = time.perf_counter()
-            engine.make(queries)
-            took.append(1000 * (time.perf_counter() - began_s) / count)
-    return median(took_ms[1]), median(took_ms[TOGETHER])
+    two, used = SideBySide(2), threads_beside_one(engine.config.serving.list_threads)
+    for first in range(0, USERS, TOGETHER):
+        engine.make([Query(f"user-{user}", "", K) for user in range(first, min(first + TOGETHER, USERS))])
+
+    def by_turns(*ways: tuple[int, SideBySide]) -> list[float]:
+        took_ms: list[list[float]] = [[] for _ in ways]
+        for _ in range(times):
+            for (count, threads), took in zip(ways, took_ms, strict=True):
+                queries = [Query(f"user-{draw.randrange(USERS)}", "", K) for _ in range(count)]
+                began_s = time.perf_counter()
+                engine.make(queries, threads)
+                took.append(1000 * (time.perf_counter() - began_s) / count)
+        return [median(took) for took in took_ms]
+
+    alone, together = by_turns((1, ALONE), (TOGETHER, ALONE))
+    by_one, by_two = by_turns((IN_FLIGHT, ALONE), (IN_FLIGHT, two))
+    two.close()
+    assert engine.pipeline.generation is not None
+    engine.pipeline.generation.index.search_threads = used
+    return alone, together, by_one / by_two
 
 
 class _Caller:

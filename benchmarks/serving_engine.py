@@ -29,6 +29,7 @@ from engine.events.source import MemorySource
 from engine.pipeline import Pipeline
 from engine.ranking.query import Query
 from engine.ranking.recommender import recommend
+from engine.ranking.side_by_side import ALONE, SideBySide
 from engine.security import guard
 from engine.security.roles import ACCESS, Role
 from engine.serving.calls import CallObserver
@@ -40,7 +41,7 @@ from engine.serving.subscriptions import Subscriptions
 USERS = 2469
 K = 20
 EVENTS_PER_S = 500
-_FEED_S = 0.01
+_FEED_S, _LATE_S = 0.01, 0.05
 _WEEKS = 45  # of 53: what comes later is fed
 _FOLDED_AT_ONCE = 4096  # records
 
@@ -50,8 +51,9 @@ T = TypeVar("T")
 class Engine:
     """One that runs: its port, and its pipeline to ask without gRPC."""
 
-    def __init__(self, pipeline: Pipeline, config: Config, port: int) -> None:
-        self.pipeline, self.config, self.port = pipeline, config, port
+    def __init__(self, pipeline: Pipeline, config: Config, source: MemorySource) -> None:
+        self.pipeline, self.config, self.port = pipeline, config, 0
+        self._source = source
 
     @property
     def items(self) -> int:
@@ -61,10 +63,17 @@ class Engine:
         """Runs `work` there, while nothing else is done, and returns its result."""
         return await asyncio.wrap_future(self.pipeline.errands.submit(work))
 
-    def make(self, queries: list[Query]) -> bytes:
-        """Lists made together, as bytes; in the engine's thread."""
+    async def catch_up(self) -> None:
+        """Waits until hardly anything is left to fold of what came while its thread did other work."""
+        while await self.in_its_thread(self._source.lag) > EVENTS_PER_S * _LATE_S:
+            await asyncio.sleep(_FEED_S)
+
+    def make(self, queries: list[Query], threads: SideBySide = ALONE) -> bytes:
+        """Lists made together as calls get them, as bytes; in the engine's thread."""
         pipeline = self.pipeline
-        made = recommend(queries, pipeline.state, pipeline.generation, self.config.ranking, followed=0)  # as for calls
+        assert pipeline.generation is not None
+        pipeline.generation.index.search_threads = threads.threads
+        made = recommend(queries, pipeline.state, pipeline.generation, self.config.ranking, followed=0, threads=threads)
         return b"".join(map(response_bytes, made))
 
 
@@ -122,7 +131,7 @@ async def running(history: int, weights: bytes, items: int | None = None) -> Asy
     await asyncio.to_thread(ready.wait)
     await asyncio.wrap_future(pipeline.install(weights, 1, {}))
     server = _EchoServer(config, pipeline, subscriptions, None)
-    made = Engine(pipeline, config, 0)
+    made = Engine(pipeline, config, source)
     server.echo = await made.in_its_thread(lambda: made.make([Query("user-1", "", K)]))
     guard.ACCESS = {**ACCESS, ECHO: (Role.RECOMMEND,)}  # else an echo is refused to everybody
     await server.start()

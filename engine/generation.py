@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from engine.config import Config
+from engine.control_groups import threads_beside_one
 from engine.features.live import Tables
 from engine.index.base import Hits
 from engine.index.hnsw import BuildStoppedError, build_pieces
@@ -224,6 +225,7 @@ def build_generation(
         stopped, build_pieces(len(found)), lambda done: progress(_EMBEDDING_SHARE + (1 - _EMBEDDING_SHARE) * done)
     )
     index = LiveIndex.build(found, items[found], config.index, indexing, queries)
+    index.search_threads = threads_beside_one(config.serving.list_threads)
     model = weights.model.served_in(config.inference.precision)
     sessions = SessionCache(model.sequence, config.inference.sessions, config.state.history)
     cache = QueryCache(sessions, config.inference.queries, model.sequence.reach, model.shape.dim)

@@ -100,7 +100,9 @@ def record(*fields: str) -> Callable[[R], R]:
     return note
 
 
-def compiled(signature: str, *, any_order: bool = False, fused: bool = False) -> Callable[[F], F]:
+def compiled(
+    signature: str, *, any_order: bool = False, fused: bool = False, unlocked: bool = False
+) -> Callable[[F], F]:
     """Compiles for one signature when the module is imported, or loads what was compiled before.
 
     Args:
@@ -108,14 +110,16 @@ def compiled(signature: str, *, any_order: bool = False, fused: bool = False) ->
         any_order: sums may be added up in another order than written, several terms at once. What must be the same bit
             for bit on every machine may not.
         fused: a product and the sum that it goes into may be rounded once, in the order written, where the machine can.
+        unlocked: other threads of Python run meanwhile, which pays where it takes longer than they would give the
+            interpreter back. Nobody may write meanwhile what it reads.
     """
     freedom = {"reassoc", "contract"} if any_order else {"contract"} if fused else False
-    options: dict[str, Any] = {"error_model": "numpy", "fastmath": freedom}
+    options: dict[str, Any] = {"error_model": "numpy", "fastmath": freedom, "nogil": unlocked}
 
     def compile_(kernel: F) -> F:
         function, types_ = numba.njit(**options)(kernel), _evaluated(signature)
         function._cache = KernelCache(
-            cast("FunctionType", kernel), f"{types_} {_fields_of(types_)} {any_order} {fused}"
+            cast("FunctionType", kernel), f"{types_} {_fields_of(types_)} {any_order} {fused} {unlocked}"
         )
         function.compile(types_)
         function.disable_compile()

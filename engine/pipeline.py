@@ -340,6 +340,7 @@ class Pipeline:
                 break
             self.installer.join(0.05)  # it may wait for an errand, or for a copy
         self.generations.close()
+        self._publisher.close()
 
     def export(self, subject: str) -> Future[tuple[Subject, ...]]:
         """All that is held about a user or an anonymous session, by its subject_key."""

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from engine import metrics
 from engine.config import Config
-from engine.memory_limit import memory_limit_bytes
+from engine.control_groups import memory_limit_bytes
 
 # The sections by which two engines make different lists of one log; where they listen and what they keep is their own.
 _SHAPING = {"events", "state", "model", "canary", "inference", "index", "ranking"}

@@ -15,6 +15,7 @@ from engine import metrics
 from engine.call_queue import WIDE_PART, CallQueue, weight_of
 from engine.catalog_watch import CatalogWatch
 from engine.config import Config
+from engine.control_groups import threads_beside_one
 from engine.events.batch import Decoded, EventBatch
 from engine.favourite import Favourite
 from engine.generation import Generation
@@ -23,6 +24,7 @@ from engine.pace import Allowance
 from engine.ranking.catalog_change import CatalogChange
 from engine.ranking.query import Cause, Origin, Position, Query, Ranking, Turn
 from engine.ranking.recommender import recommend
+from engine.ranking.side_by_side import SideBySide
 from engine.state.state import Folded, State
 from engine.state.subjects import subject_key
 from engine.tracing import spans
@@ -93,6 +95,7 @@ class Publisher:
         self.favourite = Favourite(config)
         self._audience = audience
         self._quality = LiveQuality(config.quality)
+        self._threads = SideBySide(threads_beside_one(config.serving.list_threads))
         self.waiting = WaitingCalls(config.serving.max_waiting)
         self._lock = threading.Lock()  # guards the calls
         self._calls = CallQueue()  # of calls that wait for no record
@@ -150,6 +153,10 @@ class Publisher:
             self._calls.add(calls, weight)
         self._wake()
         return [call.answer for call in calls]
+
+    def close(self) -> None:
+        """Ends the threads that make lists. Safe to call twice."""
+        self._threads.close()
 
     def mark(
         self, batch: Decoded, folded: Folded, *, live: bool, traced: Mapping[tuple[str, int, int], str] = _NONE
@@ -331,7 +338,8 @@ class Publisher:
             followed: how many of the queries, the last ones, are of streams.
         """
         try:
-            return list(recommend(queries, state, generation, self._config.ranking, self.favourite.name, followed))
+            how = self._config.ranking, self.favourite.name, followed, self._threads
+            return list(recommend(queries, state, generation, *how))
         except Exception as error:
             if len(queries) == 1:
                 _log.exception("the list of %s could not be made", queries[0])

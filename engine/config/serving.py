@@ -69,6 +69,11 @@ class ServingConfig(Section):
         description="calls that would wait longer for their list, as lists cost now, are refused",
     )
     max_batch: int = Field(64, ge=1, le=4096, description="lists computed in one forward")
+    list_threads: int | None = Field(
+        None, ge=1, le=64,
+        description="So many threads make the lists of a batch side by side, while nothing is folded. Where it is not"
+        " set, they are as many as the cores that the engine may use, less one for gRPC, and at least one.",
+    )  # fmt: skip
     max_log_age_s: float = Field(
         30.0, ge=1, le=86_400,
         description="The engine is not ready while no broker has answered it for longer. A broker that restarts or"

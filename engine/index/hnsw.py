@@ -126,7 +126,7 @@ class HnswGraph:
         distance[known] = np.linalg.norm(vectors[known] - self._vectors[self._position[rows[known]]], axis=1)
         return distance
 
-    def search(self, queries: NDArray[np.float32], k: int) -> Hits:
+    def search(self, queries: NDArray[np.float32], k: int, threads: int = 1) -> Hits:
         """The k best rows [B, k], k >= 1, by the vectors of the build; fewer only where the graph holds fewer."""
         if self._hnsw is None:
             return top_k(self._rows, queries @ self._vectors.T, k)
@@ -134,7 +134,7 @@ class HnswGraph:
         want = min(k, nodes)
         self._hnsw.set_ef(max(self.ef or 0, want))
         try:
-            node, distance = self._hnsw.knn_query(queries, k=want, num_threads=1)
+            node, distance = self._hnsw.knn_query(queries, k=want, num_threads=min(threads, len(queries)))
         except RuntimeError:  # fewer than `want` can be reached from the entry point
             return top_k(self._rows, queries @ self._vectors.T, k)
         hits = Hits(np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32))

@@ -51,7 +51,7 @@ _log = logging.getLogger(__name__)
 
 
 class LiveIndex:
-    """Approximate search over vectors that keep moving. One thread owns it; only the rebuild runs in another.
+    """Approximate search over vectors that keep moving. One thread owns it; the rebuild runs in another.
 
     A catalog below `scan_below`, or one that a single search would see whole (`ef_search` rows), gets no graph: it is
     all delta. Rows that the graph holds and can't reach are in the delta too.
@@ -62,6 +62,9 @@ class LiveIndex:
         build_inline: `maintain` builds in the calling thread, for runs that must be reproducible step by step.
         build: makes the graph, in the rebuild thread.
         clock: monotonic seconds, for the wait after a failed build and between two probes.
+
+    Attributes:
+        search_threads: that search the graph for several queries at once.
     """
 
     def __init__(
@@ -90,6 +93,7 @@ class LiveIndex:
         self._wider = 0.0  # share of the latest searches of the graph that looked wider
         self._untried = 0  # searches since the graph was last asked
         self._retry_at_s = -np.inf
+        self.search_threads = 1
         self._closed = False
         self._rebuilds = 0
         self._failures = 0
@@ -262,7 +266,7 @@ class LiveIndex:
 
     def _search_both(self, queries: NDArray[np.float32], delta: Hits | None, k: int, fetch: int) -> Hits:
         """Graph and delta together; `delta` where a narrower search of the graph has looked there already."""
-        found = self._graph.search(queries, fetch)  # [B, fetch], by the vectors of the build
+        found = self._graph.search(queries, fetch, self.search_threads)  # [B, fetch], by the vectors of the build
         current, small = self._current.held(), self._delta.size < CODED_FROM
         if delta is None and small:  # It is looked at below, in the same call.
             delta = Hits(found.row[:, :0], found.score[:, :0])

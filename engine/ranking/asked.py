@@ -73,6 +73,16 @@ class Asked:
             None if self.clock_ms is None else self.clock_ms[list(at)],
         )  # fmt: skip
 
+    def part(self, span: slice) -> Asked:
+        """Some of the queries, one behind the other: views of what is here."""
+        if span == slice(0, len(self)):
+            return self
+        return Asked(
+            self.queries[span], self.users[span], self.history.select(span),
+            self.filters[span], self.related.select(range(len(self))[span]),
+            None if self.clock_ms is None else self.clock_ms[span],
+        )  # fmt: skip
+
     def lets(self, b: int, rows: Longs) -> Flags:
         """[C] whether the filters of one query, and its exclusion of the history, let items `rows` [C] be listed."""
         query, filter_ = self.queries[b], self.filters[b]

@@ -78,16 +78,16 @@ def hits_of(
     return index, floor
 
 
-def asks_of(asked: Asked, popular: Sequence[int], clock_ms: int, rest: Sequence[Longs] | None = None) -> Asks:
+def asks_of(asked: Asked, popular: Longs, clock_ms: int, rest: Sequence[Longs] | None = None) -> Asks:
     """B queries as compiled code takes them.
 
     Args:
-        popular: how many of the popular items each query has.
+        popular: [B] how many of the popular items each query has.
         clock_ms: event time of the newest event.
         rest: of each query, what else fills up its list.
     """
     wishes = Wishes(
-        np.array(popular),
+        popular,
         np.array([query.exclude_history for query in asked.queries], np.bool_),
         *Ragged.of([filter_.excluded for filter_ in asked.filters]),
         *Ragged.of([() if filter_.members is None else filter_.members for filter_ in asked.filters]),

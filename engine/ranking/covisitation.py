@@ -37,7 +37,7 @@ def by_covisitation(asked: Asked, moment: Moment, config: RankingConfig) -> list
 
 def _said(asked: Asked, moment: Moment, config: RankingConfig) -> list[Said]:
     """What co-visitation, friends and entities say of the neighbors of what each user touched, and of popular items."""
-    nothing, popular = np.zeros((len(asked), 0), np.int64), [config.popular_candidates] * len(asked)
+    nothing, popular = np.zeros((len(asked), 0), np.int64), np.full(len(asked), config.popular_candidates)
     asks = asks_of(asked, popular, moment.clock_ms)
     listable, voters, _ = propose_rows(nothing, asks, moment.live(), config.neighbor_sources)
     votes: NDArray[np.float64] = count_votes(voters, listable.row)[..., COMMON_ITEMS].astype(np.float64)

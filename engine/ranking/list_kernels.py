@@ -256,7 +256,7 @@ def weigh_rows(
     return cosine, features_of(row, asks.askers, crowd, live.group)
 
 
-@compiled("Tuple((Listable, f4[:,::1], f4[:,:,::1]))(i8[:,:], f4[:,::1], Tables, Asks, Live, i8, i8)")
+@compiled("Tuple((Listable, f4[:,::1], f4[:,:,::1]))(i8[:,:], f4[:,::1], Tables, Asks, Live, i8, i8)", unlocked=True)
 def weigh_lists(
     index: Longs, vector: Floats, tables: Tables, asks: Asks, live: Live, sources: int, candidates: int
 ) -> tuple[Listable, Floats, Floats]:
@@ -266,7 +266,7 @@ def weigh_lists(
     return listable, cosine, features
 
 
-@compiled("Ranked(Listable, f4[:,::1], f4[:,:,::1], RankerWeights, i8[::1])")
+@compiled("Ranked(Listable, f4[:,::1], f4[:,:,::1], RankerWeights, i8[::1])", unlocked=True)
 def rank_rows(listable: Listable, cosine: Floats, features: Floats, weights: RankerWeights, k: Longs) -> Ranked:
     """The k[b] best candidates of each query.
 

@@ -14,11 +14,12 @@ from engine.config import RankingConfig
 from engine.generation import Generation
 from engine.ranking.asked import Asked
 from engine.ranking.candidates import breadth_of
-from engine.ranking.lists import Made, make_lists
+from engine.ranking.lists import Made, make_parts
 from engine.ranking.margins import margins_of
 from engine.ranking.moment import Now
 from engine.ranking.query import Basis, Origin, Position, Query, Ranking
 from engine.ranking.scorers import SCORERS, WITHOUT_MODEL
+from engine.ranking.side_by_side import ALONE, SideBySide
 from engine.state.state import State
 
 
@@ -29,12 +30,14 @@ def recommend(
     config: RankingConfig,
     scorer: str = WITHOUT_MODEL,
     followed: int | None = None,
+    threads: SideBySide = ALONE,
 ) -> list[Ranking]:
     """One list per query, in order, all from the state and the generation as they are at the call.
 
     Args:
         scorer: by name, what makes lists where no model can.
         followed: how many of the queries, the last ones, are of streams, whose lists come with their basis; None: all.
+        threads: that make the lists of a model.
     """
     unfollowed = 0 if followed is None else len(queries) - followed
     reflects = tuple(
@@ -47,11 +50,12 @@ def recommend(
     answers: dict[int, Ranking] = {}
     if generation is not None and known:
         some = asked.select(known) if len(known) < len(queries) else asked
-        made = make_lists(some, moment, generation, config)
-        of_streams = [b for b, at in enumerate(known) if at >= unfollowed]
-        bases = _bases(some, made, generation, moment, config, of_streams) if of_streams else {}
-        for b, (at, page) in enumerate(zip(known, made.pages, strict=True)):
-            answers[at] = Ranking(page.items(state), Origin.MODEL, True, generation.version, reflects, bases.get(b))
+        for span, made in make_parts(some, moment, generation, config, threads):
+            places = known[span]
+            of_streams = [b for b, at in enumerate(places) if at >= unfollowed]
+            bases = _bases(some.part(span), made, generation, moment, config, of_streams) if of_streams else {}
+            for b, (at, page) in enumerate(zip(places, made.pages, strict=True)):
+                answers[at] = Ranking(page.items(state), Origin.MODEL, True, generation.version, reflects, bases.get(b))
     version = generation.version if generation else 0
     rest = [at for at in range(len(queries)) if at not in answers]
     if rest:

@@ -4,8 +4,8 @@ Event by event in log order is the plainest way to fold, and compiled it is the 
 and a call costs a microsecond where twenty calls of a tensor library cost a tenth of a millisecond. Each kernel does
 what the tensor code beside its caller does, bit for bit; that code serves tables that are being copied.
 
-The machine code is kept on disk, see `kernel_cache`. No kernel lets other threads run: each is over sooner than they
-would give the interpreter back.
+The machine code is kept on disk, see `kernel_cache`. None here lets other threads run: each is over sooner than
+they would give the interpreter back.
 
 Shapes: E events or edges, B rows asked for, n edges of each, K edges a ring keeps, P sets of edges.
 """

@@ -117,7 +117,7 @@ class History(NamedTuple):
     weight: NDArray[np.float32]
     session: NDArray[np.int32]
 
-    def select(self, at: Sequence[int] | NDArray[np.int64]) -> History:
+    def select(self, at: Sequence[int] | NDArray[np.int64] | slice) -> History:
         """The nodes at `at` [A] of these B."""
         return History(self.row[at], self.time_ms[at], self.kind[at], self.weight[at], self.session[at])
 

@@ -17,6 +17,7 @@ from engine.generation import Generation
 from engine.ranking import recommender
 from engine.ranking.query import Query
 from engine.ranking.recommender import recommend
+from engine.ranking.side_by_side import SideBySide
 from engine.state.state import State
 from tests.engine.logs import Line, batch, decoded
 from tests.engine.worlds import ITEMS, NOW_MS, USERS, small_config, small_generation, small_state
@@ -51,15 +52,22 @@ def world() -> Iterator[tuple[State, Generation]]:
     yield state, generation
 
 
+@pytest.fixture(scope="module", params=[1, 3])
+def threads(request: pytest.FixtureRequest) -> Iterator[SideBySide]:
+    made = SideBySide(request.param)
+    yield made
+    made.close()
+
+
 @pytest.mark.parametrize("modelled", [True, False])
 @settings(max_examples=100, deadline=None)
-@given(asked=st.lists(queries, min_size=1, max_size=6))
+@given(asked=st.lists(queries, min_size=1, max_size=14))
 def test_a_list_made_alone_equals_the_same_list_made_with_any_others(
-    world: tuple[State, Generation], modelled: bool, asked: list[Query]
+    world: tuple[State, Generation], threads: SideBySide, modelled: bool, asked: list[Query]
 ) -> None:
     state, generation = world[0], world[1] if modelled else None
     with patch.object(recommender.time, "time", lambda: NOW_MS / 1000):
-        together = recommend(asked, state, generation, NARROW)
+        together = recommend(asked, state, generation, NARROW, threads=threads)
         for query, ranking in zip(asked, together, strict=True):
             (alone,) = recommend([query], state, generation, NARROW)
             assert alone == ranking

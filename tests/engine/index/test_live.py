@@ -159,7 +159,7 @@ def test_a_neighborhood_that_moved_away_is_fetched_past(monkeypatch):
     index.update(order[:60], -vectors[order[:60]])  # more than one fetch: all of it is masked
     wider = []
     search = index._graph.search
-    index._graph.search = lambda queries, k: wider.append((len(queries), k)) or search(queries, k)
+    index._graph.search = lambda queries, k, *_: wider.append((len(queries), k)) or search(queries, k)
     both = index.search(np.concatenate([query, -query]), 10)
     assert both.row[0].tolist() == order[60:70].tolist()
     # 15 rows, then 60, are all masked; the moved ones lead the other query, which needs one fetch.
@@ -254,7 +254,9 @@ def test_rows_that_the_graph_cannot_reach_are_searched_exactly(monkeypatch):
     index.delete(np.array([7]))
     assert index.delta_size == 1
     hide = index._graph.search
-    index._graph.search = lambda queries, k: Hits(np.where((hit := hide(queries, k)).row == 3, 4, hit.row), hit.score)
+    index._graph.search = lambda queries, k, *_: Hits(
+        np.where((hit := hide(queries, k)).row == 3, 4, hit.row), hit.score
+    )
     assert index.search(vectors[3:4], 1).row.tolist() == [[3]]
 
 
@@ -290,7 +292,7 @@ def test_searches_that_find_too_little_start_a_rebuild():
     index._build_inline = True
     index._probe._clock = lambda: 0.0  # a slow search is no reason to wait
     search = index._graph.search
-    index._graph.search = lambda queries, k: Hits(*(part[:, 30:].copy() for part in search(queries, k + 30)))
+    index._graph.search = lambda queries, k, *_: Hits(*(part[:, 30:].copy() for part in search(queries, k + 30)))
     for _ in range(20):
         assert index.rebuilds == 0
         index.search(vectors[:1], 10)

@@ -28,7 +28,7 @@ def test_a_small_catalog_is_served_by_its_graph_though_a_scan_costs_less(monkeyp
     index = LiveIndex.build(np.arange(1000), vectors, THOROUGH)
     asked = []
     search = index._graph.search
-    index._graph.search = lambda queries, k: asked.append(k) or search(queries, k)
+    index._graph.search = lambda queries, k, *_: asked.append(k) or search(queries, k)
     assert index.search(vectors[:5], 100).row[:, 0].tolist() == list(range(5))
     assert asked == [150]
     # Four times ef_search is as wide as it is followed where a scan costs less.
@@ -41,7 +41,7 @@ def test_a_graph_whose_searches_all_look_wider_is_asked_now_and_then_and_again_o
     index = LiveIndex.build(np.arange(1000), vectors, THOROUGH)
     search, asked, risen = index._graph.search, [], 1.0
 
-    def searched(queries, k):
+    def searched(queries, k, *_):
         asked.append(k)
         hits = search(queries, k)
         hits.score[:, 0] -= risen  # as though the best had scored less when the graph was built

@@ -1,13 +1,14 @@
-"""The limit of memory is the least of the groups that a process is in, and else the machine's memory."""
+"""What a process may take is the least of what its groups may, and else all that the machine has."""
 
 from __future__ import annotations
 
 import math
+import os
 from pathlib import Path
 
 import pytest
 
-from engine.memory_limit import memory_limit_bytes
+from engine.control_groups import cores, memory_limit_bytes, threads_beside_one
 
 GB = 2**30
 
@@ -49,3 +50,35 @@ def test_a_limit_beyond_the_machine_and_none_at_all_are_the_machines_memory(tmp_
 
 def test_a_system_that_says_nothing_has_no_limit_that_is_known(tmp_path):
     assert math.isnan(memory_limit_bytes(tmp_path / "no", tmp_path / "no", tmp_path / "no"))
+
+
+@pytest.fixture
+def of_sixteen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(16)))
+
+
+@pytest.mark.parametrize(
+    ("own", "files", "expected"),
+    [
+        ("0::/a/b\n", {}, 16),
+        ("0::/a/b\n", {"a/b/cpu.max": "max 100000", "a/cpu.max": "250000 100000"}, 2),
+        ("0::/a\n", {"a/cpu.max": "50000 100000"}, 1),
+        ("0::/a\n", {"a/cpu.max": "6400000 100000"}, 16),
+        ("7:cpu,cpuacct:/x\n", {"cpu/x/cpu.cfs_quota_us": "300000", "cpu/x/cpu.cfs_period_us": "100000"}, 3),
+        ("7:cpu,cpuacct:/x\n", {"cpu/x/cpu.cfs_quota_us": "-1", "cpu/x/cpu.cfs_period_us": "100000"}, 16),
+        ("4:memory:/x\n", {"memory/x/cpu.max": "100000 100000"}, 16),
+    ],
+)
+def test_cores_are_those_of_the_machine_or_the_groups_share_of_time(tmp_path, of_sixteen, own, files, expected):
+    (tmp_path / "own").write_text(own)
+    for name, text in files.items():
+        (tmp_path / "groups" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "groups" / name).write_text(text + "\n")
+    assert cores(tmp_path / "groups", tmp_path / "own") == expected
+
+
+def test_one_core_is_left_to_others_unless_a_number_of_threads_is_given(of_sixteen, monkeypatch):
+    monkeypatch.setattr("engine.control_groups.cores", lambda: 16)
+    assert (threads_beside_one(None), threads_beside_one(3)) == (15, 3)
+    monkeypatch.setattr("engine.control_groups.cores", lambda: 1)
+    assert threads_beside_one(None) == 1
