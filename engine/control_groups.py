@@ -26,7 +26,10 @@ def memory_limit_bytes(groups: Path = _CGROUPS, own: Path = _OWN, machine: Path 
 
 def cores(groups: Path = _CGROUPS, own: Path = _OWN) -> int:
     """The whole cores that this process may keep busy, at least one: where it may run, or its groups' share of time."""
-    limits = [float(len(os.sched_getaffinity(0)))]
+    may_run = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    )  # not all systems say
+    limits = [float(may_run or 1)]
     for folder, second in _groups(groups, own, "cpu"):
         with suppress(OSError, ValueError):  # "max" or -1 says that there is none
             if second:

@@ -224,8 +224,8 @@ def build_generation(
     indexing = counted(
         stopped, build_pieces(len(found)), lambda done: progress(_EMBEDDING_SHARE + (1 - _EMBEDDING_SHARE) * done)
     )
-    index = LiveIndex.build(found, items[found], config.index, indexing, queries)
-    index.search_threads = threads_beside_one(config.serving.list_threads)
+    threads = threads_beside_one(config.serving.list_threads)
+    index = LiveIndex.build(found, items[found], config.index, indexing, queries, threads)
     model = weights.model.served_in(config.inference.precision)
     sessions = SessionCache(model.sequence, config.inference.sessions, config.state.history)
     cache = QueryCache(sessions, config.inference.queries, model.sequence.reach, model.shape.dim)

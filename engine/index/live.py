@@ -107,6 +107,7 @@ class LiveIndex:
         config: IndexConfig,
         stopped: Callable[[], bool] = lambda: False,
         queries: NDArray[np.float32] | None = None,
+        search_threads: int = 1,
     ) -> LiveIndex:
         """An index of rows [R] and vectors [R, D] with its graph ready; takes as long as the graph does.
 
@@ -117,6 +118,7 @@ class LiveIndex:
             BuildStoppedError: `stopped`, asked now and then, returned True.
         """
         index = cls(vectors.shape[1], config)
+        index.search_threads = search_threads
         index.update(rows, vectors)
         if worth_a_graph(index.size, config):
             rows, vectors = index._current.rows.copy(), index._current.vectors.copy()

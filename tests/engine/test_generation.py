@@ -75,7 +75,8 @@ def test_a_model_that_does_not_fit_the_state_is_refused_with_the_reason(shape, r
 def test_the_index_is_measured_with_the_sessions_of_users(monkeypatch: pytest.MonkeyPatch):
     state, given = small_state(CONFIG), []
     monkeypatch.setattr(
-        "engine.generation.LiveIndex.build", lambda rows, vectors, config, stopped, queries: given.append(queries)
+        "engine.generation.LiveIndex.build",
+        lambda rows, vectors, config, stopped, queries, threads: given.append(queries),
     )
     generation = small_generation(CONFIG, state)
     users = state.users()

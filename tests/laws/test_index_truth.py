@@ -166,7 +166,7 @@ def test_where_few_of_many_may_be_shown_the_graph_is_not_searched_wider_and_wide
     world.index = LiveIndex.build(np.arange(SIZE), world.vectors[:SIZE], CONFIG)
     asked = []
     search = HnswGraph.search
-    monkeypatch.setattr(HnswGraph, "search", lambda self, queries, k: asked.append(k) or search(self, queries, k))
+    monkeypatch.setattr(HnswGraph, "search", lambda self, queries, k, *_: asked.append(k) or search(self, queries, k))
     world.probe()
     assert asked
     expired(world, np.arange(30, SIZE))
