@@ -99,7 +99,7 @@ def _measured(config: Config, folder: Path) -> dict[str, Figure]:
 
 
 def next_baskets(purchases: Purchases, households: int) -> dict[str, set[str]]:
-    """What the households that come first buy in the first basket of each, by household."""
+    """The products in the first basket of each household, for so many households in the order in which they come."""
     first: dict[str, int] = {}
     items: dict[str, set[str]] = {}
     for household, basket, product in zip(

@@ -1,4 +1,4 @@
-"""What this process may take: by the limits of its control groups, or else all that the machine has."""
+"""The memory and the cores that this process may take: its control groups' limits, or else all of the machine's."""
 
 from __future__ import annotations
 

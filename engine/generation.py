@@ -59,7 +59,7 @@ class Generation:
 
     @property
     def tables(self) -> Tables:
-        """What it knows of items."""
+        """The embeddings and habits of all items."""
         return Tables(self.embedder.items.numpy(), self.embedder.habit.numpy())
 
     def encoded(self, users: NDArray[np.int64], history: History) -> NDArray[np.float32]:

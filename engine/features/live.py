@@ -1,4 +1,4 @@
-"""What a list reads of who asks, of the state and of a model, in records that compiled code takes.
+"""Records through which compiled code reads the users who ask, the state, and a model's tables.
 
 Shapes: B users, K remembered events, N items, M rows of a table, P slices, H half-lives, d width.
 """
@@ -100,7 +100,7 @@ class Live(NamedTuple):
 
 @record("f4[:,::1]", "f4[:,::1]")
 class Tables(NamedTuple):
-    """What a model knows of items: [M, d] embeddings, and [M, HABITS] see `Recommender.habit`."""
+    """A model's tables of items: embeddings [M, d], and habits [M, HABITS], see `Recommender.habit`."""
 
     item: Floats
     habit: Floats

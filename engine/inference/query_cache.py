@@ -32,7 +32,7 @@ Floats = NDArray[np.float32]
 
 @record("i8[::1]", "f4[:,::1]")
 class Kept(NamedTuple):
-    """What is kept by place: the print of the history that a query is of, 0: none, and the query [d]."""
+    """The queries [d] that are kept, by place, each with the print of the history that it was made from; 0: none is."""
 
     print: Longs
     query: Floats

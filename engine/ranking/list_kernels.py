@@ -30,7 +30,7 @@ Flags = NDArray[np.bool_]
 
 @record("i8[::1]", "b1[::1]", "i8[::1]", "i8[::1]", "i8[::1]", "i8[::1]", "b1[::1]", "i8[::1]", "i8[::1]")
 class Wishes(NamedTuple):
-    """What B queries want, and leave out.
+    """The wishes of B queries: which items each wants, and which it leaves out.
 
     Attributes:
         popular: [B] how many of the popular items each is proposed.

@@ -33,7 +33,7 @@ class ListModel(Protocol):
     """What lists need of a model: in the engine a generation has it, in a training the weights as they are.
 
     Attributes:
-        tables: what it knows of items.
+        tables: the embeddings and habits of items.
         ranker: see `RankerForward`.
     """
 
@@ -81,7 +81,7 @@ class Made(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What the index says to B queries.
+    """The sessions of B queries, and the items that the index has found near each.
 
     Attributes:
         vector: [B, d] the encoded sessions.
